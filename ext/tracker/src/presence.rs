@@ -1,0 +1,674 @@
+//! The state machine of presence: who is online, who is due, what a callback's end means.
+//!
+//! ```text
+//!            heartbeat                online returned
+//! Offline ───────────────► Announcing ───────────────► Online ◄──┐ heartbeat: move the deadline
+//!    ▲  ▲                      │ online raised                │  ─┘
+//!    │  └──────────────────────┘                              │ deadline passed, and claimed;
+//!    │ offline returned, no heartbeat meanwhile               ▼ or leave
+//!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
+//! ```
+//!
+//! Nothing in here waits, calls back or knows what time it is: every method that needs the time is
+//! told it. The numbered rules are those of `docs/state_machine.md`.
+
+use std::collections::VecDeque;
+
+use crate::entry::{Entry, HORIZON, REACH, State};
+use crate::id::{Id, OwnedId};
+use crate::notes::{Note, Notes};
+use crate::table::{PARTS, Place, Table};
+use crate::time::{Nanos, TICK, start_of, tick_from, tick_of};
+use crate::timeouts::Timeouts;
+use crate::wheel::{Taken, Wheel};
+
+/// How many users who turned out not to be due one claim looks at before it lets go of the lock.
+const LOOKS_PER_CLAIM: usize = 1024;
+
+/// From this on (10 ms) an `online` took so long that the heartbeat before it is remembered by itself.
+const LONG_ANNOUNCEMENT: Nanos = 10_000_000;
+
+/// A user whom a callback is being called for. Good until the callback's end has been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct User(u64);
+
+impl User {
+    /// The word under which the user is kept; the caller's own, for ids that are words.
+    pub fn word(self) -> u64 {
+        self.0
+    }
+}
+
+/// What a heartbeat came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// The user is known; the deadline is moved, or the heartbeat remembered (rules 3 and 4).
+    Known,
+    /// The user is new: call `online`, then [`Presence::announced`].
+    Announce(User),
+    /// Nobody is taken in any more (rule 12), or there is no room for another string.
+    Ignored,
+}
+
+/// Which callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transition {
+    /// `online`
+    Online,
+    /// `offline`
+    Offline,
+}
+
+/// A user claimed by the reactor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Whom to report the callback's end for.
+    pub user: User,
+    /// The user's id.
+    pub id: OwnedId,
+}
+
+/// How a callback ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It returned.
+    Returned,
+    /// It was left in any other way: an exception, a `throw`, the end of its thread (rule 10).
+    Cut,
+}
+
+/// What the end of `online` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The user is online.
+    Online,
+    /// The user is offline, and forgotten.
+    Offline,
+    /// A stop came meanwhile: call `offline`, then [`Presence::departed`] (rule 12).
+    Depart,
+}
+
+/// What the end of `offline` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departed {
+    /// The user is offline, and forgotten.
+    Offline,
+    /// A heartbeat came meanwhile: the user waits to be claimed for `online` (rule 4).
+    Revived,
+}
+
+/// What `leave` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whether the user was online.
+    pub was_online: bool,
+    /// Whether the user is forgotten by it: a remembered heartbeat was all that was left.
+    pub forgotten: Option<User>,
+}
+
+/// How many users are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// From the call of `online` to the call of `offline`.
+    pub present: usize,
+    /// Of these, inside `online`.
+    pub announcing: usize,
+    /// Inside `offline`, or waiting for the `online` that follows it.
+    pub departing: usize,
+    /// Up for a claim. Some may have been saved by a heartbeat meanwhile.
+    pub due: usize,
+}
+
+/// What the timer has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Call again.
+    Now,
+    /// Call again at that moment, or as soon as [`Presence::is_roused`].
+    At(Nanos),
+    /// Nothing, until [`Presence::is_roused`].
+    Never,
+}
+
+/// Every user, and what is to happen to them.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    table: Table,
+    timeouts: Timeouts,
+    notes: Notes,
+    wheel: Wheel,
+    /// The slot that is being looked through.
+    taken: Option<Taken>,
+    /// The line of those whose deadline had passed when they were looked at, each once; their entries say so.
+    due: VecDeque<u64>,
+    /// Users who beat during their `offline`.
+    revived: VecDeque<u64>,
+    counts: Counts,
+    /// Added to every deadline, see [`crate::Clock::jitter`].
+    jitter: Nanos,
+    /// The tick at which the timer will call, and whether it has to be told of an earlier one.
+    timer: u64,
+    is_roused: bool,
+    is_stopping: bool,
+    /// How far the search for the remaining users has come.
+    remaining: Place,
+}
+
+impl Presence {
+    /// Nobody, at `now` on a clock with that jitter.
+    pub fn new(now: Nanos, jitter: Nanos) -> Presence {
+        Presence {
+            table: Table::new(),
+            timeouts: Timeouts::new(),
+            notes: Notes::new(),
+            wheel: Wheel::new(tick_of(now)),
+            taken: None,
+            due: VecDeque::new(),
+            revived: VecDeque::new(),
+            counts: Counts::default(),
+            jitter,
+            timer: u64::MAX,
+            is_roused: false,
+            is_stopping: false,
+            remaining: Table::START,
+        }
+    }
+
+    /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
+    #[inline]
+    pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+        if self.is_stopping {
+            return Beat::Ignored;
+        }
+        let state = self.timeouts.state_for(timeout);
+        let Some(place) = self.table.find(id) else { return self.arrive(id, now) };
+        let deadline = self.deadline_after(now, timeout);
+        if let Some(entry) = self.table.get_mut(place)
+            && entry.state() == state
+            && state != State::NOTED
+            && (entry.is_surely_looked_at_by(deadline) || deadline - tick_of(now) > REACH)
+        {
+            // Nearly every heartbeat ends here. The wheel entry stays where it is: when it comes up,
+            // the timer finds that the deadline has moved on.
+            if !entry.has_overtaken(deadline) {
+                entry.set_deadline(deadline);
+            }
+            return Beat::Known;
+        }
+        self.renew(place, state, now, timeout);
+        Beat::Known
+    }
+
+    /// A heartbeat of nobody known.
+    #[cold]
+    fn arrive(&mut self, id: Id<'_>, now: Nanos) -> Beat {
+        let Some(word) = self.table.word_for(id) else { return Beat::Ignored };
+        // The deadline is not needed before `online` has returned (rule 5): till then, when the user was seen.
+        self.table.insert(Entry::new(word, State::ANNOUNCING, tick_of(now)));
+        self.counts.present += 1;
+        self.counts.announcing += 1;
+        Beat::Announce(User(word))
+    }
+
+    /// A heartbeat of somebody known that is more than moving a deadline on.
+    #[cold]
+    fn renew(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
+        let deadline = self.deadline_after(now, timeout);
+        let Some(entry) = self.table.get_mut(place) else { return };
+        let word = entry.word;
+        match entry.state() {
+            State::ANNOUNCING => {
+                entry.set_deadline(tick_of(now));
+                // A leave before this heartbeat is forgotten (rule 9).
+                self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
+            }
+            State::DEPARTING => {
+                entry.set_deadline(tick_of(now));
+                let is_waiting = matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }));
+                self.notes.insert(word, Note::Departing { timeout, is_waiting });
+            }
+            old if old == state && state != State::NOTED && entry.has_overtaken(deadline) => {}
+            _ => self.set_online(place, state, deadline, now, now),
+        }
+    }
+
+    /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`.
+    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, now: Nanos) {
+        let Some(entry) = self.table.get_mut(place) else { return };
+        let (word, old) = (entry.word, entry.state());
+        let is_looked_at = old.is_online() && entry.is_looked_at_by(deadline, tick_of(now));
+        entry.set_state(state);
+        entry.set_deadline(deadline.min(tick_of(now) + HORIZON));
+        self.timeouts.enter(state);
+        self.timeouts.exit(old);
+        if state == State::NOTED {
+            self.notes.insert(word, Note::Online { last_seen: seen, deadline });
+        } else if old == State::NOTED {
+            self.notes.remove(word);
+        }
+        if !is_looked_at {
+            self.look_at(place, deadline, now);
+        }
+    }
+
+    /// Has the user looked at by `deadline`: by the wheel, or at once by whoever claims.
+    fn look_at(&mut self, place: Place, deadline: u64, now: Nanos) {
+        let present = tick_of(now);
+        let Some(entry) = self.table.get_mut(place) else { return };
+        if self.is_stopping {
+            // Everybody is due.
+        } else if deadline <= present {
+            self.due.push_back(entry.word);
+            entry.stand_in_line();
+        } else {
+            if self.taken.is_none() {
+                self.wheel.catch_up(present);
+            }
+            let tick = deadline.min(present + REACH).max(self.wheel.hand() + 1);
+            let tick = self.wheel.insert(entry.word, Entry::wheel_tick_from(tick));
+            entry.set_wheel_tick(tick);
+            self.is_roused |= tick < self.timer;
+        }
+    }
+
+    /// `online` of `user` has ended. A `timeout` that came with a heartbeat meanwhile goes before this one.
+    pub fn announced(&mut self, user: User, now: Nanos, timeout: Nanos, outcome: Outcome) -> Announced {
+        let User(word) = user;
+        let Some(place) = self.table.find_word(word) else { return Announced::Offline };
+        let Some(entry) = self.table.get(place).filter(|entry| entry.state() == State::ANNOUNCING) else {
+            return Announced::Offline;
+        };
+        let seen = start_of(entry.deadline(tick_of(now)));
+        let note = self.notes.remove(word);
+        self.counts.announcing -= 1;
+        if outcome == Outcome::Cut {
+            self.counts.present -= 1;
+            self.table.remove(place);
+            return Announced::Offline;
+        }
+        if self.is_stopping {
+            self.depart(place, now);
+            return Announced::Depart;
+        }
+        let (timeout, leave) = match note {
+            Some(Note::Announcing { timeout: newer, leave }) => (newer.unwrap_or(timeout), leave),
+            _ => (timeout, None),
+        };
+        let deadline = self.deadline_after(now, timeout);
+        match leave {
+            Some(leave) if leave < deadline => self.set_online(place, State::NOTED, leave, seen, now),
+            // The deadline would not tell when this user was last seen.
+            _ if now.saturating_sub(seen) >= LONG_ANNOUNCEMENT => {
+                self.set_online(place, State::NOTED, deadline, seen, now);
+            }
+            _ => {
+                let state = self.timeouts.state_for(timeout);
+                self.set_online(place, state, deadline, now, now);
+            }
+        }
+        Announced::Online
+    }
+
+    /// Sets the deadline of `id` to `after` nanoseconds from `now` if that is sooner (rule 9).
+    pub fn leave(&mut self, id: Id<'_>, now: Nanos, after: Nanos) -> Left {
+        let stayed = |was_online| Left { was_online, forgotten: None };
+        let Some(place) = self.table.find(id) else { return stayed(false) };
+        let Some(entry) = self.table.get(place) else { return stayed(false) };
+        let word = entry.word;
+        let leave = if after == 0 { tick_of(now) } else { self.deadline_after(now, after) };
+        match entry.state() {
+            State::ANNOUNCING => {
+                let (timeout, sooner) = match self.notes.get(word) {
+                    Some(Note::Announcing { timeout, leave }) => (timeout, leave),
+                    _ => (None, None),
+                };
+                let leave = Some(sooner.map_or(leave, |sooner| sooner.min(leave)));
+                self.notes.insert(word, Note::Announcing { timeout, leave });
+                stayed(true)
+            }
+            State::DEPARTING => {
+                if let Some(Note::Departing { is_waiting, .. }) = self.notes.get(word) {
+                    self.notes.remove(word);
+                    if is_waiting {
+                        self.forget_departed(place);
+                        return Left { was_online: false, forgotten: Some(User(word)) };
+                    }
+                }
+                stayed(false)
+            }
+            _ => {
+                if leave < self.deadline_of(place, now)
+                    && let Some(seen) = self.last_seen_of(place, now)
+                {
+                    self.set_online(place, State::NOTED, leave, seen, now);
+                }
+                stayed(true)
+            }
+        }
+    }
+
+    /// Looks at no more than `budget` users whose turn it is. Those who are due become claimable.
+    pub fn advance(&mut self, now: Nanos, budget: usize) -> Next {
+        let tick = tick_of(now);
+        let mut looks = 0;
+        // Nobody need rouse the timer while it is up.
+        self.timer = 0;
+        loop {
+            let Some(taken) = &mut self.taken else {
+                self.taken = self.wheel.take(tick);
+                if self.taken.is_none() {
+                    break;
+                }
+                continue;
+            };
+            let ticks = taken.ticks.clone();
+            let Some(word) = taken.words.next() else {
+                self.taken = None;
+                continue;
+            };
+            self.look(word, &ticks, now);
+            looks += 1;
+            if looks >= budget {
+                return Next::Now;
+            }
+        }
+        let next = self.wheel.next();
+        self.timer = next.unwrap_or(u64::MAX);
+        next.map_or(Next::Never, |next| Next::At(start_of(next)))
+    }
+
+    /// Looks at a user whom the wheel brought up out of a slot for `ticks`.
+    fn look(&mut self, word: u64, ticks: &std::ops::RangeInclusive<u64>, now: Nanos) {
+        let Some(place) = self.table.find_word(word) else { return };
+        let Some(entry) = self.table.get(place) else { return };
+        // Rule 13: of the wheel's entries for a user, the one that the user knows of counts. In a slot of
+        // many ticks another one may pass for it; both are then put in for the same tick, and when that
+        // tick comes by itself, the first of them leaves it, and the other one is dropped.
+        if entry.state().is_online() && entry.is_on_wheel_in(ticks) {
+            self.look_at(place, self.deadline_of(place, now), now);
+        }
+    }
+
+    /// Claims up to `most` users for `offline`, or one for the `online` that follows its `offline`, and
+    /// adds them to `work`, which must be empty. Answers which of the two, or `None` when nobody is
+    /// left who could be claimed now.
+    ///
+    /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
+    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
+        debug_assert!(most > 0 && work.is_empty());
+        while let Some(word) = self.revived.pop_front() {
+            self.claim_revived(word, work);
+            if !work.is_empty() {
+                return Some(Transition::Online);
+            }
+        }
+        if self.is_stopping {
+            return self.claim_remaining(now, most, work);
+        }
+        for _ in 0..LOOKS_PER_CLAIM {
+            let Some(word) = self.due.pop_front() else {
+                // The memory goes with the last user: a crowd that left at once is not paid for for ever.
+                self.due = VecDeque::new();
+                self.revived = VecDeque::new();
+                return (!work.is_empty()).then_some(Transition::Offline);
+            };
+            self.claim_due(word, now, work);
+            if work.len() >= most {
+                break;
+            }
+        }
+        Some(Transition::Offline)
+    }
+
+    fn claim_revived(&mut self, word: u64, work: &mut Vec<Work>) {
+        let Some(id) = self.owned_id(word) else { return };
+        // A leave may have come before the claim, and since then anything else.
+        let Some(Note::Departing { timeout, is_waiting: true }) = self.notes.get(word) else { return };
+        let Some(entry) = self.table.entry_mut(word) else { return };
+        entry.set_state(State::ANNOUNCING);
+        self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
+        self.counts.departing -= 1;
+        self.counts.announcing += 1;
+        self.counts.present += 1;
+        work.push(Work { user: User(word), id });
+    }
+
+    fn claim_due(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
+        let Some(place) = self.table.find_word(word) else { return };
+        let deadline = self.deadline_of(place, now);
+        if deadline > tick_of(now) {
+            // Rule 2: a heartbeat came before the claim.
+            self.look_at(place, deadline, now);
+        } else if let Some(id) = self.owned_id(word) {
+            self.depart(place, now);
+            work.push(Work { user: User(word), id });
+        }
+    }
+
+    /// After a stop everybody is due; who is inside `online` is left to whoever called it.
+    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
+        while work.len() < most && self.counts.present > self.counts.announcing {
+            let is_online = |entry: &Entry| entry.state().is_online();
+            let found = self.table.search(self.remaining, is_online);
+            // Removals move entries up, perhaps to where the search has been.
+            let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
+            self.remaining = place;
+            let Some(word) = self.table.get(place).map(|entry| entry.word) else { break };
+            let Some(id) = self.owned_id(word) else { break };
+            self.depart(place, now);
+            work.push(Work { user: User(word), id });
+        }
+        (!work.is_empty()).then_some(Transition::Offline)
+    }
+
+    /// Online or Announcing becomes Departing.
+    fn depart(&mut self, place: Place, now: Nanos) {
+        let seen = self.last_seen_of(place, now);
+        let Some(entry) = self.table.get_mut(place) else { return };
+        let old = entry.state();
+        // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
+        entry.set_state(State::DEPARTING);
+        entry.set_deadline(tick_of(seen.unwrap_or(now)));
+        self.timeouts.exit(old);
+        self.counts.present -= 1;
+        self.counts.departing += 1;
+    }
+
+    /// Takes a claim back: the callback was not called. The user is the next to be claimed again, or
+    /// [`Departed::Offline`] if there is nothing left to be announced.
+    pub fn unclaim(&mut self, user: User, transition: Transition, now: Nanos) -> Departed {
+        let User(word) = user;
+        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
+        let Some(entry) = self.table.get_mut(place) else { return Departed::Offline };
+        match transition {
+            Transition::Online if entry.state() == State::ANNOUNCING => {
+                entry.set_state(State::DEPARTING);
+                self.counts.announcing -= 1;
+                self.counts.present -= 1;
+                self.counts.departing += 1;
+                match self.notes.remove(word) {
+                    Some(Note::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
+                        self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
+                        self.revived.push_front(word);
+                    }
+                    // A leave (rule 9) or a stop (rule 12) came meanwhile.
+                    _ => {
+                        self.forget_departed(place);
+                        return Departed::Offline;
+                    }
+                }
+            }
+            Transition::Offline if entry.state() == State::DEPARTING => {
+                let seen = start_of(entry.deadline(tick_of(now)));
+                entry.set_state(State::NOTED);
+                entry.stand_in_line();
+                self.counts.departing -= 1;
+                self.counts.present += 1;
+                let (last_seen, deadline) = match self.notes.get(word) {
+                    // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
+                    Some(Note::Departing { timeout, .. }) => (seen, self.deadline_after(seen + TICK, timeout)),
+                    Some(Note::Online { last_seen, .. }) => (last_seen, tick_of(now)),
+                    _ => (seen, tick_of(now)),
+                };
+                self.notes.insert(word, Note::Online { last_seen, deadline });
+                if !self.is_stopping {
+                    self.due.push_front(word);
+                }
+            }
+            _ => {}
+        }
+        Departed::Revived
+    }
+
+    /// `offline` of `user` has ended, in whatever way (rule 7).
+    pub fn departed(&mut self, user: User) -> Departed {
+        let User(word) = user;
+        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
+        if self.table.get(place).is_none_or(|entry| entry.state() != State::DEPARTING) {
+            return Departed::Offline;
+        }
+        match self.notes.remove(word) {
+            Some(Note::Departing { timeout, .. }) if !self.is_stopping => {
+                self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
+                self.revived.push_back(word);
+                Departed::Revived
+            }
+            _ => {
+                self.forget_departed(place);
+                Departed::Offline
+            }
+        }
+    }
+
+    fn forget_departed(&mut self, place: Place) {
+        self.counts.departing -= 1;
+        self.table.remove(place);
+    }
+
+    /// Bars new users, drops remembered heartbeats and makes everybody due (rule 12). Answers whom it
+    /// dropped: users whose `offline` had returned and whose `online` had not been claimed.
+    pub fn stop(&mut self) -> Vec<User> {
+        self.is_stopping = true;
+        let mut dropped = Vec::new();
+        for word in std::mem::take(&mut self.revived) {
+            if matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }))
+                && let Some(place) = self.table.find_word(word)
+            {
+                self.notes.remove(word);
+                self.forget_departed(place);
+                dropped.push(User(word));
+            }
+        }
+        self.due = VecDeque::new();
+        self.wheel = Wheel::new(self.wheel.hand());
+        self.taken = None;
+        dropped
+    }
+
+    /// Whether [`Presence::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    /// Whether the timer has to be told that its next call comes too late. It is to be told once.
+    pub fn is_roused(&mut self) -> bool {
+        if self.is_roused {
+            // It will ask again.
+            self.timer = 0;
+        }
+        std::mem::take(&mut self.is_roused)
+    }
+
+    /// Whether the time has come for the timer's next call.
+    #[cfg(feature = "shuttle")]
+    pub(crate) fn is_time_for_timer(&self, now: Nanos) -> bool {
+        // 0 while it is up already, or has been told.
+        (1..=tick_of(now)).contains(&self.timer)
+    }
+
+    /// Whether somebody can be claimed. Some of them may have been saved by a heartbeat meanwhile.
+    pub fn is_claimable(&self) -> bool {
+        if self.is_stopping {
+            self.counts.present > self.counts.announcing
+        } else {
+            !self.due.is_empty() || !self.revived.is_empty()
+        }
+    }
+
+    /// Whether `id` is online: from the call of `online` to the call of `offline`.
+    pub fn is_online(&self, id: Id<'_>) -> bool {
+        let entry = self.table.find(id).and_then(|place| self.table.get(place));
+        entry.is_some_and(|entry| entry.state() != State::DEPARTING)
+    }
+
+    /// Whether `id` has an entry at all: it is online, or not quite offline yet.
+    pub fn is_known(&self, id: Id<'_>) -> bool {
+        self.table.find(id).is_some()
+    }
+
+    /// When `id` last beat, if it is online: exact to a tick and the clock's jitter. A first heartbeat counts
+    /// from the return of `online`, unless that took long (10 ms).
+    pub fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
+        self.last_seen_of(self.table.find(id)?, now)
+    }
+
+    fn last_seen_of(&self, place: Place, now: Nanos) -> Option<Nanos> {
+        let entry = self.table.get(place)?;
+        let seen = match entry.state() {
+            State::DEPARTING => return None,
+            State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
+            State::NOTED => match self.notes.get(entry.word) {
+                Some(Note::Online { last_seen, .. }) => last_seen,
+                _ => return None,
+            },
+            state => {
+                let timeout = self.timeouts.timeout_of(state)?;
+                start_of(entry.deadline(tick_of(now))).saturating_sub(timeout.saturating_add(self.jitter))
+            }
+        };
+        Some(seen.min(now))
+    }
+
+    /// How many users are in which state.
+    pub fn counts(&self) -> Counts {
+        Counts { due: self.due.len(), ..self.counts }
+    }
+
+    /// Those of the users online who are in one part of the table, of which there are [`Presence::PARTS`].
+    pub fn online_users(&self, part: usize) -> Vec<OwnedId> {
+        let online = self.table.part(part).filter(|entry| entry.state() != State::DEPARTING);
+        online.filter_map(|entry| self.owned_id(entry.word)).collect()
+    }
+
+    /// How many parts [`Presence::online_users`] takes.
+    pub const PARTS: usize = PARTS;
+
+    fn owned_id(&self, word: u64) -> Option<OwnedId> {
+        if crate::id::is_valid_word(word) { Some(OwnedId::Word(word)) } else { self.table.text(word) }
+    }
+
+    /// How many things are kept, of whatever kind: 0 when everybody has left and the wheel has come round.
+    #[doc(hidden)]
+    pub fn kept(&self) -> usize {
+        let taken = self.taken.as_ref().map_or(0, |taken| taken.words.len());
+        self.table.len() + self.notes.len() + self.wheel.len() + taken + self.due.len() + self.revived.len()
+    }
+
+    /// The tick from which on a user is due who beat at `now`: rounded up, so that it is never early, and
+    /// never the present one, so that no heartbeat makes its user due.
+    #[inline]
+    fn deadline_after(&self, now: Nanos, timeout: Nanos) -> u64 {
+        tick_from(now.saturating_add(self.jitter).saturating_add(timeout.max(1)))
+    }
+
+    fn deadline_of(&self, place: Place, now: Nanos) -> u64 {
+        let Some(entry) = self.table.get(place) else { return u64::MAX };
+        match entry.state() {
+            State::NOTED => match self.notes.get(entry.word) {
+                Some(Note::Online { deadline, .. }) => deadline,
+                _ => u64::MAX,
+            },
+            _ => entry.deadline(tick_of(now)),
+        }
+    }
+}

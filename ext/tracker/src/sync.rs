@@ -1,0 +1,16 @@
+//! What threads share and wait with: the standard library's, or shuttle's, whose threads take turns as a
+//! scheduler wants that tries out their interleavings (`tests/interleavings.rs`).
+
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use std::{
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
+};
+
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::{
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
+};

@@ -1,0 +1,358 @@
+//! Where a user is kept: linear probing over sixteen-byte entries, in 64 parts that grow one by one.
+//!
+//! One table would have to move every user at once when it grows, with a heartbeat waiting.
+
+use std::hash::{BuildHasher, Hasher};
+
+use crate::entry::Entry;
+use crate::id::{Id, Text, VACANT, is_valid_word, short_hash, text_index, text_word};
+use crate::texts::Texts;
+
+/// How many parts there are.
+pub(crate) const PARTS: usize = 64;
+
+const PART_BITS: u32 = PARTS.trailing_zeros();
+/// The part is chosen by the top bits of the hash, the place within it by the bits below them.
+const PART_SHIFT: u32 = u64::BITS - PART_BITS;
+const SMALLEST: usize = 8;
+
+/// Where an entry is. Good until an entry is inserted or removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    part: usize,
+    index: usize,
+}
+
+/// Every user's entry, found by id or by word.
+#[derive(Clone)]
+pub(crate) struct Table {
+    parts: Box<[Part]>,
+    texts: Texts,
+    /// Keyed at random: ids may be chosen by an attacker.
+    hasher: foldhash::fast::RandomState,
+}
+
+#[derive(Clone, Default)]
+struct Part {
+    /// Empty, or of a length that is a power of two, with vacant places in it.
+    entries: Vec<Entry>,
+    used: usize,
+}
+
+impl Table {
+    pub(crate) fn new() -> Table {
+        Table {
+            parts: (0..PARTS).map(|_| Part::default()).collect(),
+            texts: Texts::default(),
+            hasher: foldhash::fast::RandomState::default(),
+        }
+    }
+
+    /// Where the user of `id` is.
+    #[inline]
+    pub(crate) fn find(&self, id: Id<'_>) -> Option<Place> {
+        match id {
+            Id::Word(word) => {
+                debug_assert!(is_valid_word(word), "{word:#x} is not the caller's to choose");
+                self.find_word(word)
+            }
+            Id::Text(text) => {
+                let hash = self.hash_text(text);
+                let suspect = text_word(hash, 0);
+                let same_hash = !0 << (u64::BITS - crate::id::HASH_BITS);
+                self.probe(hash, |word| {
+                    (word ^ suspect) & same_hash == 0
+                        && text_index(word).is_some_and(|index| self.texts.is(index, text))
+                })
+            }
+        }
+    }
+
+    /// Where the user kept under `word` is.
+    #[inline]
+    pub(crate) fn find_word(&self, word: u64) -> Option<Place> {
+        self.probe(self.hash_of(word), |other| other == word)
+    }
+
+    #[inline]
+    fn probe(&self, hash: u64, is_wanted: impl Fn(u64) -> bool) -> Option<Place> {
+        let part = (hash >> PART_SHIFT) as usize;
+        let entries = self.parts.get(part)?.entries.as_slice();
+        let mask = entries.len().wrapping_sub(1);
+        let mut index = home(hash) & mask;
+        loop {
+            // None only in a part without entries; the mask keeps the index inside any other.
+            let entry = entries.get(index)?;
+            if is_wanted(entry.word) {
+                return Some(Place { part, index });
+            }
+            if entry.word == VACANT {
+                return None;
+            }
+            index = (index + 1) & mask;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, place: Place) -> Option<&Entry> {
+        self.parts.get(place.part)?.entries.get(place.index)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, place: Place) -> Option<&mut Entry> {
+        self.parts.get_mut(place.part)?.entries.get_mut(place.index)
+    }
+
+    /// Finds the entry kept under `word` and lends it.
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, word: u64) -> Option<&mut Entry> {
+        self.get_mut(self.find_word(word)?)
+    }
+
+    /// The word under which a user who is not in the table will be kept. A string is copied.
+    pub(crate) fn word_for(&mut self, id: Id<'_>) -> Option<u64> {
+        match id {
+            Id::Word(word) => Some(word),
+            Id::Text(text) => {
+                let hash = self.hash_text(text);
+                Some(text_word(hash, self.texts.keep(text)?))
+            }
+        }
+    }
+
+    /// Adds an entry whose word is not in the table.
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        let hash = self.hash_of(entry.word);
+        let Table { parts, hasher, .. } = self;
+        if let Some(part) = parts.get_mut((hash >> PART_SHIFT) as usize) {
+            // Three quarters: beyond that the runs of linear probing become long.
+            if (part.used + 1) * 4 > part.entries.len() * 3 {
+                part.resize((part.entries.len() * 2).max(SMALLEST), hasher);
+            }
+            part.place(entry, hash);
+            part.used += 1;
+        }
+    }
+
+    /// Removes the entry at `place`, and the string that it was the word of.
+    pub(crate) fn remove(&mut self, place: Place) {
+        let Table { parts, texts, hasher } = self;
+        let Some(part) = parts.get_mut(place.part) else { return };
+        let Some(word) = part.entries.get(place.index).map(|entry| entry.word) else { return };
+        if word == VACANT {
+            return;
+        }
+        if let Some(index) = text_index(word) {
+            texts.forget(index);
+        }
+        part.vacate(place.index, hasher);
+        part.used -= 1;
+        if part.used == 0 {
+            *part = Part::default();
+        } else if part.used * 8 < part.entries.len() {
+            part.resize((part.entries.len() / 2).max(SMALLEST), hasher);
+        }
+    }
+
+    /// The entries of one part, of which there are [`PARTS`].
+    pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Entry> {
+        self.parts.get(part).into_iter().flat_map(|part| &part.entries).filter(|entry| entry.word != VACANT)
+    }
+
+    /// The first entry at `from` or behind it that is wanted, and its place.
+    pub(crate) fn search(&self, from: Place, is_wanted: impl Fn(&Entry) -> bool) -> Option<Place> {
+        let part = self.parts.get(from.part)?;
+        let found = part.entries.iter().skip(from.index).position(|entry| entry.word != VACANT && is_wanted(entry));
+        match found {
+            Some(ahead) => Some(Place { part: from.part, index: from.index + ahead }),
+            None => self.search(Place { part: from.part + 1, index: 0 }, is_wanted),
+        }
+    }
+
+    /// Where a search through the whole table begins.
+    pub(crate) const START: Place = Place { part: 0, index: 0 };
+
+    /// A string's own copy, by its word.
+    pub(crate) fn text(&self, word: u64) -> Option<crate::id::OwnedId> {
+        self.texts.get(text_index(word)?)
+    }
+
+    /// How many entries and strings there are.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.used).sum::<usize>() + self.texts.len()
+    }
+
+    #[inline]
+    fn hash_of(&self, word: u64) -> u64 {
+        hash_of(word, &self.hasher)
+    }
+
+    #[inline]
+    fn hash_text(&self, text: Text<'_>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text.bytes);
+        hasher.write_u8(text.class);
+        hasher.finish()
+    }
+}
+
+/// The entries. Where they are is of no interest.
+impl std::fmt::Debug for Table {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries((0..PARTS).flat_map(|part| self.part(part))).finish()
+    }
+}
+
+/// The hash that tells where the entry of `word` lives: a string's word carries its own.
+#[inline]
+fn hash_of(word: u64, hasher: &foldhash::fast::RandomState) -> u64 {
+    if text_index(word).is_some() { word } else { hasher.hash_one(word) }
+}
+
+#[inline]
+fn home(hash: u64) -> usize {
+    // Only of the bits that a string's word carries too, without those that chose the part: 24 of
+    // them, enough for a billion users in all.
+    (short_hash(hash) & ((1 << (crate::id::HASH_BITS - PART_BITS)) - 1)) as usize
+}
+
+impl Part {
+    /// Puts `entry` at the first vacant place from its home on. There must be one.
+    fn place(&mut self, entry: Entry, hash: u64) {
+        let mask = self.entries.len().wrapping_sub(1);
+        let mut index = home(hash) & mask;
+        while let Some(place) = self.entries.get_mut(index) {
+            if place.word == VACANT {
+                *place = entry;
+                return;
+            }
+            index = (index + 1) & mask;
+        }
+    }
+
+    fn resize(&mut self, length: usize, hasher: &foldhash::fast::RandomState) {
+        let old = std::mem::replace(&mut self.entries, vec![Entry::NONE; length]);
+        for entry in old.into_iter().filter(|entry| entry.word != VACANT) {
+            self.place(entry, hash_of(entry.word, hasher));
+        }
+    }
+
+    /// Vacates `gap` and moves up what the gap would cut off from its home.
+    fn vacate(&mut self, mut gap: usize, hasher: &foldhash::fast::RandomState) {
+        let mask = self.entries.len().wrapping_sub(1);
+        let mut index = gap;
+        loop {
+            index = (index + 1) & mask;
+            let Some(entry) = self.entries.get(index).copied() else { return };
+            if entry.word == VACANT {
+                break;
+            }
+            let from_home = index.wrapping_sub(home(hash_of(entry.word, hasher))) & mask;
+            let from_gap = index.wrapping_sub(gap) & mask;
+            if from_home >= from_gap {
+                if let Some(place) = self.entries.get_mut(gap) {
+                    *place = entry;
+                }
+                gap = index;
+            }
+        }
+        if let Some(place) = self.entries.get_mut(gap) {
+            *place = Entry::NONE;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::entry::State;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn entry(word: u64, deadline: u64) -> Entry {
+        Entry::new(word, State::ANNOUNCING, deadline)
+    }
+
+    proptest! {
+        #[test]
+        fn it_keeps_what_a_hash_map_keeps(steps in prop::collection::vec((any::<bool>(), 0u64..400, any::<bool>()), 0..2_000)) {
+            let mut table = Table::new();
+            let mut model: HashMap<(u64, bool), u64> = HashMap::new();
+            for (number, (insert, key, textual)) in steps.into_iter().enumerate() {
+                let bytes = key.to_le_bytes();
+                let id = if textual {
+                    Id::Text(Text { bytes: &bytes, class: 0, label: 0 })
+                } else {
+                    Id::Word(key << 3)
+                };
+                let deadline = number as u64;
+                let found = table.find(id);
+                prop_assert_eq!(
+                    found.map(|place| table.get(place).unwrap().deadline(deadline)),
+                    model.get(&(key, textual)).copied()
+                );
+                match found {
+                    Some(place) if !insert => {
+                        table.remove(place);
+                        model.remove(&(key, textual));
+                    }
+                    Some(place) => {
+                        table.get_mut(place).unwrap().set_deadline(deadline);
+                        model.insert((key, textual), deadline);
+                    }
+                    None if insert => {
+                        let word = table.word_for(id).unwrap();
+                        table.insert(entry(word, deadline));
+                        model.insert((key, textual), deadline);
+                    }
+                    None => {}
+                }
+            }
+            prop_assert_eq!((0..PARTS).map(|part| table.part(part).count()).sum::<usize>(), model.len());
+        }
+    }
+
+    #[test]
+    fn consecutive_and_strided_words_spread_over_all_parts() {
+        for stride in [1, 2, 8, 64, 4096, 1 << 20, 1 << 40] {
+            let mut table = Table::new();
+            for number in 0..64_000u64 {
+                table.insert(entry((number * stride) << 1 | 1, 0));
+            }
+            for part in 0..PARTS {
+                let users = table.part(part).count();
+                assert!((750..1_300).contains(&users), "{users} of 64,000 users in one part, by steps of {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_gives_back_what_it_no_longer_needs() {
+        let mut table = Table::new();
+        for word in 0..100_000 {
+            table.insert(entry(word << 2, 0));
+        }
+        for word in 0..100_000 {
+            table.remove(table.find_word(word << 2).unwrap());
+        }
+        assert!(table.parts.iter().all(|part| part.entries.capacity() == 0));
+    }
+
+    #[test]
+    fn a_search_sees_everybody() {
+        let mut table = Table::new();
+        for word in 0..1_000 {
+            table.insert(entry(word << 2, 0));
+        }
+        let mut seen = 0;
+        let mut from = Some(Table::START);
+        while let Some(place) = from.and_then(|from| table.search(from, |_| true)) {
+            seen += 1;
+            from = Some(Place { index: place.index + 1, ..place });
+        }
+        assert_eq!(seen, 1_000);
+        assert!(table.search(Table::START, |entry| entry.word == 3 << 2).is_some());
+        assert!(table.search(Table::START, |entry| entry.word == 3).is_none());
+    }
+}

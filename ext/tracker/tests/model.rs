@@ -1,0 +1,438 @@
+//! Random sequences of everything that can happen, compared with the naive model step by step.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod naive;
+
+use std::collections::{BTreeSet, HashMap};
+
+use naive::{Key, Naive};
+use online_manager_tracker::presence::{Next, Presence};
+use online_manager_tracker::{
+    Announced, Beat, Counts, Departed, Id, Nanos, Outcome, OwnedId, TICK, Text, Transition, User, Work,
+};
+use proptest::prelude::*;
+
+const SECOND: Nanos = 1_000_000_000;
+const HOUR: Nanos = 3_600 * SECOND;
+const DAY: Nanos = 24 * HOUR;
+const YEAR: Nanos = 365 * DAY;
+
+/// The timeout of an `online` that follows an `offline`, if no heartbeat brought one: all do.
+const UNUSED: Nanos = 3 * SECOND;
+
+/// An entry is read right for 39 days after its deadline, and after the heartbeat that a callback runs
+/// for. Nobody is kept waiting for longer than this.
+const LONGEST_WAIT: Nanos = 38 * DAY;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Beat {
+        key: Key,
+        timeout: Nanos,
+    },
+    Leave {
+        key: Key,
+        after: Nanos,
+    },
+    Wait(Nanos),
+    /// To somebody's deadline, and so many nanoseconds more or less.
+    WaitFor {
+        which: usize,
+        offset: i64,
+    },
+    /// A turn of the timer that looks at so many users at once, at most.
+    Turn {
+        budget: usize,
+        times: usize,
+    },
+    Claim {
+        most: usize,
+    },
+    /// One of the callbacks ends.
+    End {
+        which: usize,
+        outcome: Outcome,
+    },
+    /// The same, but the callback was not even entered.
+    Unclaim {
+        which: usize,
+    },
+    Stop,
+}
+
+fn timeouts() -> impl Strategy<Value = Nanos> {
+    prop_oneof![
+        6 => (1u64..=40).prop_map(|seconds| seconds * SECOND),
+        2 => prop::sample::select(vec![0, 1, 999_999, TICK, 2 * TICK, 64 * TICK, 4_096 * TICK]),
+        2 => prop::sample::select(vec![HOUR, 9 * HOUR, 12 * HOUR, DAY, 6 * DAY, 7 * DAY, 14 * DAY]),
+        1 => prop::sample::select(vec![YEAR, u64::MAX - 1, u64::MAX]),
+    ]
+}
+
+fn waits() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..3 * TICK).prop_map(Step::Wait),
+        4 => (1..20 * SECOND).prop_map(Step::Wait),
+        1 => (1..HOUR).prop_map(Step::Wait),
+        1 => (1..30 * HOUR).prop_map(Step::Wait),
+        1 => (1..10 * DAY).prop_map(Step::Wait),
+        8 => (any::<usize>(), -2 * TICK as i64..4 * TICK as i64).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
+        2 => (any::<usize>(), -1i64..=1).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
+    ]
+}
+
+fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
+    let outcomes = prop_oneof![4 => Just(Outcome::Returned), 1 => Just(Outcome::Cut)];
+    let step = prop_oneof![
+        200 => (0..users, timeouts()).prop_map(|(key, timeout)| Step::Beat { key, timeout }),
+        50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(key, after)| Step::Leave { key, after }),
+        120 => waits(),
+        60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4).prop_map(|(budget, times)| Step::Turn { budget, times }),
+        100 => (1usize..4).prop_map(|most| Step::Claim { most }),
+        160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::End { which, outcome }),
+        20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
+        1 => Just(Step::Stop),
+    ];
+    prop::collection::vec(step, 1..300)
+}
+
+/// Where time starts: at zero, or a little before ticks have one bit more than some field has room for.
+fn starts() -> impl Strategy<Value = Nanos> {
+    let edges = prop::sample::select(vec![6u32, 12, 18, 24, 25, 26, 27, 28, 30, 31, 32, 33, 36, 40]);
+    prop_oneof![
+        Just(0),
+        (edges, 0..100 * SECOND).prop_map(|(bits, before)| (TICK << bits).saturating_sub(before)),
+        (edges_of_days(), 0u64..1 << 41).prop_map(|(days, more)| days + more),
+    ]
+}
+
+fn edges_of_days() -> impl Strategy<Value = Nanos> {
+    (0u64..2_000).prop_map(|days| days * DAY)
+}
+
+/// An `online` or `offline` that has been called and has not ended.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    key: Key,
+    user: User,
+    transition: Transition,
+    timeout: Nanos,
+}
+
+struct Run {
+    presence: Presence,
+    naive: Naive,
+    users: usize,
+    now: Nanos,
+    calls: Vec<Call>,
+    /// When the timer last had a whole turn, and when it said that it would come again.
+    turned_at: Nanos,
+    timer: Next,
+    /// How long somebody may have been kept waiting.
+    waited: Nanos,
+    /// The last callback of each user, and whether it is over: by itself, without the naive model.
+    last_calls: HashMap<Key, (Transition, bool)>,
+}
+
+/// Odd users have words, even ones strings; of those two each have the same bytes, in another class.
+fn with_id<T>(key: Key, act: impl FnOnce(Id<'_>) -> T) -> T {
+    let [_, _, class, label] = parts_of(key);
+    let bytes = format!("user {}", key / 4);
+    match key % 2 {
+        0 => act(Id::Text(Text { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
+        _ => act(Id::Word((key as u64) << 2 | 1)),
+    }
+}
+
+fn owned_id(key: Key) -> OwnedId {
+    let [_, _, class, label] = parts_of(key);
+    match key % 2 {
+        0 => OwnedId::Text {
+            bytes: format!("user {}", key / 4).into_bytes().into(),
+            class: class as u8,
+            label: label as u16,
+        },
+        _ => OwnedId::Word((key as u64) << 2 | 1),
+    }
+}
+
+fn parts_of(key: Key) -> [usize; 4] {
+    [key / 4, key % 2, key / 2 % 2, key * 7]
+}
+
+impl Run {
+    fn new(users: usize, start: Nanos, jitter: Nanos) -> Run {
+        Run {
+            presence: Presence::new(start, jitter),
+            naive: Naive::new(jitter),
+            users,
+            now: start,
+            calls: Vec::new(),
+            turned_at: start,
+            timer: Next::Never,
+            waited: 0,
+            last_calls: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Beat { key, timeout } => self.beat(key, timeout),
+            Step::Leave { key, after } => self.leave(key, after),
+            Step::Wait(time) => self.wait(time),
+            Step::WaitFor { which, offset } => {
+                let dues: Vec<Nanos> = self.naive.users.values().filter_map(due_of).collect();
+                if !dues.is_empty() {
+                    let moment = dues[which % dues.len()].saturating_add_signed(offset);
+                    // What is a year away is not waited for, or this would be all that is tested.
+                    self.wait(moment.saturating_sub(self.now).min(20 * DAY));
+                }
+            }
+            Step::Turn { budget, times } => (0..times).for_each(|_| self.turn(budget)),
+            Step::Claim { most } => self.claim(most),
+            Step::End { which, outcome } => {
+                if !self.calls.is_empty() {
+                    let call = self.calls.swap_remove(which % self.calls.len());
+                    self.end(call, outcome);
+                }
+            }
+            Step::Unclaim { which } => {
+                if !self.calls.is_empty() {
+                    let call = self.calls.swap_remove(which % self.calls.len());
+                    self.unclaim(call);
+                }
+            }
+            Step::Stop => self.stop(),
+        }
+        self.check();
+    }
+
+    fn beat(&mut self, key: Key, timeout: Nanos) {
+        let beat = with_id(key, |id| self.presence.heartbeat(id, self.now, timeout));
+        assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(key, self.now, timeout));
+        assert_eq!(beat == Beat::Ignored, self.naive.is_stopping);
+        if let Beat::Announce(user) = beat {
+            self.call(Call { key, user, transition: Transition::Online, timeout });
+        }
+    }
+
+    fn leave(&mut self, key: Key, after: Nanos) {
+        let left = with_id(key, |id| self.presence.leave(id, self.now, after));
+        assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(key, self.now, after));
+    }
+
+    fn wait(&mut self, time: Nanos) {
+        if self.waited + time > LONGEST_WAIT {
+            self.settle();
+        }
+        self.now += time;
+        self.waited += time;
+    }
+
+    fn turn(&mut self, budget: usize) {
+        self.timer = self.presence.advance(self.now, budget);
+        if self.timer != Next::Now {
+            self.turned_at = self.now;
+        }
+    }
+
+    /// Claims, ends every callback and claims again until nobody is left whom that brings further.
+    fn settle(&mut self) {
+        loop {
+            self.turn(usize::MAX);
+            self.check();
+            self.claim(2);
+            if self.calls.is_empty() && !self.presence.is_claimable() {
+                break;
+            }
+            for call in std::mem::take(&mut self.calls) {
+                self.end(call, Outcome::Returned);
+            }
+            self.check();
+        }
+        self.waited = 0;
+    }
+
+    fn claim(&mut self, most: usize) {
+        let owed = self.naive.claimable(self.now, self.turned_at == self.now);
+        assert!(owed.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {owed:?}");
+        let mut work = Vec::new();
+        let transition = self.presence.claim(self.now, most, &mut work);
+        assert!(transition.is_some() || work.is_empty());
+        assert!(work.len() <= if transition == Some(Transition::Online) { 1 } else { most });
+        for Work { user, id } in work {
+            let key = (0..self.users).find(|key| owned_id(*key) == id).expect("the id comes back as it came in");
+            let transition = transition.expect("somebody was claimed");
+            self.naive.claimed(key, transition, self.now);
+            self.call(Call { key, user, transition, timeout: UNUSED });
+        }
+        if transition.is_none() {
+            // Nobody may be passed over.
+            assert_eq!(self.naive.claimable(self.now, self.turned_at == self.now), []);
+            assert!(!self.presence.is_claimable());
+        }
+    }
+
+    /// Rule 1, straight: `online` and `offline` alternate and never overlap.
+    fn call(&mut self, call: Call) {
+        let before = self.last_calls.insert(call.key, (call.transition, false));
+        let fits = match before {
+            None => call.transition == Transition::Online,
+            Some((last, is_over)) => is_over && last != call.transition,
+        };
+        assert!(fits, "{before:?} of {} is followed by {:?}", call.key, call.transition);
+        self.calls.push(call);
+    }
+
+    fn is_over(&mut self, call: &Call, is_offline: bool) {
+        let last = self.last_calls.get_mut(&call.key).unwrap();
+        assert_eq!(*last, (call.transition, false));
+        *last = (if is_offline { Transition::Offline } else { Transition::Online }, true);
+    }
+
+    fn end(&mut self, call: Call, outcome: Outcome) {
+        let Call { key, user, transition, timeout } = call;
+        match transition {
+            Transition::Online => {
+                let announced = self.presence.announced(user, self.now, timeout, outcome);
+                assert_eq!(announced, self.naive.announced(key, self.now, timeout, outcome));
+                self.is_over(&call, announced == Announced::Offline);
+                if announced == Announced::Depart {
+                    self.call(Call { transition: Transition::Offline, ..call });
+                }
+            }
+            Transition::Offline => {
+                assert_eq!(self.presence.departed(user), self.naive.departed(key));
+                self.is_over(&call, true);
+            }
+        }
+    }
+
+    fn unclaim(&mut self, call: Call) {
+        let Call { key, user, transition, .. } = call;
+        let unclaimed = self.presence.unclaim(user, transition, self.now);
+        assert_eq!(unclaimed, self.naive.unclaim(key, transition, self.now));
+        // As if it had not been called.
+        self.is_over(&call, transition == Transition::Online);
+        if unclaimed == Departed::Revived {
+            assert!(self.presence.is_claimable(), "{key} is the next to be claimed");
+        }
+    }
+
+    fn stop(&mut self) {
+        let dropped = self.presence.stop().len();
+        assert_eq!(dropped, self.naive.stop().len());
+    }
+
+    fn check(&mut self) {
+        for key in 0..self.users {
+            let (is_online, is_known, last_seen) = with_id(key, |id| {
+                (self.presence.is_online(id), self.presence.is_known(id), self.presence.last_seen(id, self.now))
+            });
+            assert_eq!(is_online, self.naive.is_online(key), "user {key}");
+            assert_eq!(is_known, self.naive.users.contains_key(&key), "user {key}");
+            match (last_seen, self.naive.last_seen(key)) {
+                (None, None) => {}
+                (Some(real), Some(seen)) => assert!(
+                    real <= self.now && real + TICK > seen.earliest && real <= seen.latest + TICK,
+                    "{key} was seen {seen:?}, not at {real}"
+                ),
+                (real, seen) => panic!("{key} was seen {seen:?}, not at {real:?}"),
+            }
+        }
+
+        let counts = self.presence.counts();
+        assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
+        assert!(counts.due <= counts.present - counts.announcing, "somebody stands in line twice");
+
+        let online = (0..Presence::PARTS).flat_map(|part| self.presence.online_users(part));
+        let online: BTreeSet<Key> =
+            online.map(|id| (0..self.users).find(|key| owned_id(*key) == id).unwrap()).collect();
+        assert_eq!(online, (0..self.users).filter(|key| self.naive.is_online(*key)).collect());
+
+        if self.presence.is_roused() {
+            self.timer = Next::Now;
+        }
+        if !self.naive.is_stopping
+            && let Some(by) = self.naive.timer_is_needed_by()
+        {
+            match self.timer {
+                Next::Now => {}
+                Next::At(moment) if moment <= by => {}
+                // Somebody stands in line already.
+                _ if counts.due > 0 => {}
+                timer => panic!("the timer comes {timer:?}, but is needed by {by}"),
+            }
+        }
+    }
+
+    /// Everybody leaves, and nothing is kept.
+    fn finish(mut self) {
+        self.settle();
+        for key in 0..self.users {
+            self.leave(key, 0);
+        }
+        self.settle();
+        assert_eq!(self.naive.users, [].into());
+        assert_eq!(self.presence.counts(), Counts::default());
+        // What the wheel still holds comes up some time.
+        self.now += 30 * HOUR;
+        self.turn(usize::MAX);
+        assert_eq!(self.presence.kept(), 0, "{:?}", self.presence);
+        assert!(self.last_calls.values().all(|last| *last == (Transition::Offline, true)));
+    }
+}
+
+fn due_of(is: &naive::Is) -> Option<Nanos> {
+    match is {
+        naive::Is::Online { due, .. } => Some(due.from),
+        _ => None,
+    }
+}
+
+fn run(users: usize, start: Nanos, jitter: Nanos, steps: &[Step]) {
+    let mut run = Run::new(users, start, jitter);
+    for step in steps {
+        run.take(step);
+    }
+    run.finish();
+}
+
+/// So many cases, or as many as PROPTEST_CASES says: `PROPTEST_CASES=1000000` for a night.
+fn config(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 20_000, ..default }
+}
+
+proptest! {
+    #![proptest_config(config(5_000))]
+
+    #[test]
+    fn a_few_users_are_as_in_the_naive_model(
+        start in starts(),
+        jitter in prop::sample::select(vec![0, 1, 5_000_000]),
+        steps in steps(3),
+    ) {
+        run(3, start, jitter, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn a_crowd_with_more_timeouts_than_there_are_numbers_is_as_in_the_naive_model(
+        start in starts(),
+        arrivals in prop::collection::vec((timeouts(), 1u64..SECOND), 60..61),
+        steps in steps(60),
+    ) {
+        // Everybody comes online first, each with another timeout.
+        let arrivals = arrivals.into_iter().enumerate().flat_map(|(key, (timeout, wait))| {
+            let end = Step::End { which: 0, outcome: Outcome::Returned };
+            [Step::Beat { key, timeout: timeout.saturating_add(key as u64) }, Step::Wait(wait), end]
+        });
+        run(60, start, 5_000_000, &arrivals.chain(steps).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,155 @@
+//! The timer thread as it really runs: a thread of its own, in real time. Nothing in here sleeps, and nothing
+//! is late however slow the machine is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use online_manager_tracker::{
+    Announced, Beat, Clock, Id, Nanos, Outcome, Signal, TICK, Tracker, Transition, User, Work,
+};
+
+const ADA: Id<'_> = Id::Word(1);
+const BOB: Id<'_> = Id::Word(5);
+
+/// How long a test waits for what must come: longer than any machine takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What the timer thread rests after a panic.
+const REST_AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// Panics so many times more, on the timer thread only.
+#[derive(Clone, Default)]
+struct Fault(Arc<AtomicU64>);
+
+impl Fault {
+    fn times(times: u64) -> Fault {
+        Fault(Arc::new(AtomicU64::new(times)))
+    }
+
+    fn strike(&self) {
+        let is_timer = thread::current().name() == Some("online_manager");
+        if is_timer && self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)).is_ok() {
+            panic!("a bug that the test has made");
+        }
+    }
+}
+
+struct RealClock {
+    start: Instant,
+    fault: Fault,
+}
+
+impl RealClock {
+    fn new(fault: Fault) -> RealClock {
+        RealClock { start: Instant::now(), fault }
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Nanos {
+        self.fault.strike();
+        self.start.elapsed().as_nanos() as Nanos
+    }
+
+    fn jitter(&self) -> Nanos {
+        0
+    }
+}
+
+struct Messages {
+    raised: Mutex<Sender<Instant>>,
+    fault: Fault,
+}
+
+impl Signal for Messages {
+    fn raise(&self) {
+        self.raised.lock().unwrap().send(Instant::now()).ok();
+        self.fault.strike();
+    }
+
+    fn clear(&self) {}
+}
+
+fn messages(fault: Fault) -> (Messages, Receiver<Instant>) {
+    let (sender, receiver) = channel();
+    (Messages { raised: Mutex::new(sender), fault }, receiver)
+}
+
+fn come_online(tracker: &Tracker<RealClock, Messages>, id: Id<'_>, timeout: Nanos) -> User {
+    let Beat::Announce(user) = tracker.heartbeat(id, tracker.now(), timeout) else { panic!("{id:?} is new") };
+    assert_eq!(tracker.announced(user, timeout, Outcome::Returned), Announced::Online);
+    user
+}
+
+/// Waits for the signal until `user` can be claimed.
+fn wait_for_offline(tracker: &Tracker<RealClock, Messages>, raised: &Receiver<Instant>, user: User) {
+    loop {
+        let mut work = Vec::new();
+        match tracker.claim(1, &mut work) {
+            Some(transition) => {
+                if let [Work { user: claimed, .. }] = work[..] {
+                    assert_eq!((transition, claimed), (Transition::Offline, user));
+                    tracker.departed(user);
+                    break;
+                }
+            }
+            None => drop(raised.recv_timeout(LIMIT).expect("the signal is raised")),
+        }
+    }
+}
+
+#[test]
+fn whoever_falls_silent_is_due_in_time() {
+    let (signal, raised) = messages(Fault::default());
+    let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
+    // The timer thread rests for an hour when it is told of Bob.
+    come_online(&tracker, ADA, 3_600_000_000_000);
+    for timeout in [1, TICK, 20 * TICK] {
+        let bob = come_online(&tracker, BOB, timeout);
+        let start = tracker.now();
+        wait_for_offline(&tracker, &raised, bob);
+        assert!(tracker.now() - start < LIMIT.as_nanos() as Nanos);
+    }
+    assert!(tracker.is_online(ADA));
+    assert_eq!(tracker.timer_panics(), 0);
+}
+
+#[test]
+fn the_timer_thread_survives_a_clock_that_panics() {
+    let (signal, raised) = messages(Fault::default());
+    let fault = Fault::default();
+    let tracker = Tracker::start(RealClock::new(fault.clone()), signal).unwrap();
+    fault.0.store(1, Ordering::Relaxed);
+    let ada = come_online(&tracker, ADA, TICK);
+    wait_for_offline(&tracker, &raised, ada);
+    assert_eq!(tracker.timer_panics(), 1);
+}
+
+#[test]
+fn the_timer_thread_survives_a_signal_that_panics_and_does_not_spin() {
+    let fault = Fault::times(3);
+    let (signal, raised) = messages(fault);
+    let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
+    let ada = come_online(&tracker, ADA, TICK);
+    // It panics after each of three attempts to raise the signal. Ada is not forgotten over it.
+    let attempts: Vec<Instant> = (0..4).map(|_| raised.recv_timeout(LIMIT).expect("another attempt")).collect();
+    for pair in attempts.windows(2) {
+        assert!(pair[1] - pair[0] >= REST_AFTER_PANIC, "it spins: {:?}", pair[1] - pair[0]);
+    }
+    assert_eq!(tracker.timer_panics(), 3);
+    wait_for_offline(&tracker, &raised, ada);
+}
+
+#[test]
+fn a_tracker_whose_timer_thread_panics_for_ever_can_be_dropped() {
+    let (signal, raised) = messages(Fault::times(u64::MAX));
+    let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
+    come_online(&tracker, ADA, TICK);
+    raised.recv_timeout(LIMIT).expect("the signal is raised");
+    drop(tracker);
+}
