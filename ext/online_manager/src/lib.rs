@@ -1,0 +1,34 @@
+//! The binding between Ruby and the tracker: it turns Ruby values into keys and back, and defines
+//! the native class `OnlineManager::Native`. No rule of presence lives here.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`native`] | the class, its one proc, and how a callback's end is reported to the tracker |
+//! | [`heartbeat`] | that one proc |
+//! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
+//! | [`objects`] | ids that are neither immediate nor plain strings |
+//! | [`era`] | forks: every process has a tracker of its own |
+//! | [`pipe`] | the wakeup pipe |
+//! | [`ractor`] | that everything belongs to the main Ractor |
+//! | [`clock`] | the coarse monotonic clock |
+
+#![allow(missing_docs, reason = "a cdylib exports nothing but the initialiser that the macro makes")]
+
+mod clock;
+mod era;
+mod heartbeat;
+mod key;
+mod native;
+mod objects;
+mod pipe;
+mod ractor;
+
+use magnus::{Error, Ruby};
+
+/// Called by Ruby when it loads the extension.
+#[magnus::init(name = "online_manager")]
+fn init(ruby: &Ruby) -> Result<(), Error> {
+    ractor::note_main();
+    era::count_forks(ruby)?;
+    native::init(ruby)
+}

@@ -1,0 +1,516 @@
+//! The class `OnlineManager::Native`: one manager's tracker as Ruby sees it.
+//!
+//! It is private to the gem; `lib/online_manager.rb` documents what users call. Its methods may be
+//! called on any Ruby thread, in a trap handler too: they take no lock that Ruby code could hold.
+//!
+//! Callbacks go through the *host*, an `OnlineManager::Delivery`: it is told `ready`, asked for the
+//! `timeout`, and called for each transition. The order is always the same: the tracker hands out a
+//! user, the host is called with no lock held, and what became of the call is reported. An exception
+//! comes back as an `Err` and is raised again when all of Rust is done with.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use magnus::block::Proc;
+use magnus::typed_data::Obj;
+use magnus::value::{LazyId, Opaque, ReprValue};
+use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
+use online_manager_tracker::{Announced, Beat, Clock, Departed, Id, Nanos, Outcome, Transition, User, Work};
+
+use crate::clock::CoarseClock;
+use crate::era::{Era, Eras, generation};
+use crate::heartbeat;
+use crate::key;
+use crate::objects::Objects;
+
+/// How long the answer of `config.timeout` is good for: asking on every heartbeat would double the cost of one.
+const TIMEOUT_GOOD_FOR: Nanos = 10_000_000;
+
+/// How many users go into one `offline_all`.
+const TOGETHER: usize = 1_000;
+
+static READY: LazyId = LazyId::new("ready");
+static TIMEOUT: LazyId = LazyId::new("timeout");
+static ONLINE: LazyId = LazyId::new("online");
+static ONLINE_ALL: LazyId = LazyId::new("online_all");
+static REVIVE: LazyId = LazyId::new("revive");
+static OFFLINE: LazyId = LazyId::new("offline");
+static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
+
+/// One manager's tracker, in this process and in those forked from it.
+#[derive(TypedData)]
+#[magnus(class = "OnlineManager::Native", mark, free_immediately)]
+pub(crate) struct Native {
+    host: Opaque<Value>,
+    heartbeat: OnceLock<Opaque<Proc>>,
+    objects: Objects,
+    eras: Eras,
+    /// The generation in which the host is ready, and the one in which it has been told to become so.
+    ready: AtomicU64,
+    told: AtomicU64,
+    is_stopped: AtomicBool,
+    timeout: AtomicU64,
+    timeout_asked_at: AtomicU64,
+}
+
+impl DataTypeFunctions for Native {
+    fn mark(&self, marker: &gc::Marker) {
+        marker.mark(self.host);
+        marker.mark(self.objects.array());
+        if let Some(heartbeat) = self.heartbeat.get() {
+            marker.mark(*heartbeat);
+        }
+    }
+}
+
+/// Defines the class.
+pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
+    let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
+    let class = manager.define_class("Native", ruby.class_object())?;
+    class.undef_default_alloc_func();
+    class.define_singleton_method("new", magnus::function!(Native::new, 1))?;
+    class.define_method("heartbeat", method!(Native::heartbeat, 0))?;
+    class.define_method("seen", method!(Native::seen, 1))?;
+    class.define_method("seen_for", method!(Native::seen_for, 2))?;
+    class.define_method("seen_all", method!(Native::seen_all, 3))?;
+    class.define_method("leave", method!(Native::leave, 2))?;
+    class.define_method("online?", method!(Native::is_online, 1))?;
+    class.define_method("online_users", method!(Native::online_users, 0))?;
+    class.define_method("size", method!(Native::size, 0))?;
+    class.define_method("last_seen", method!(Native::last_seen, 1))?;
+    class.define_method("counts", method!(Native::counts, 0))?;
+    class.define_method("deliver", method!(Native::deliver, 1))?;
+    class.define_method("pipe", method!(Native::pipe, 0))?;
+    class.define_method("rouse", method!(Native::rouse, 0))?;
+    class.define_method("stop", method!(Native::stop, 0))?;
+    Ok(())
+}
+
+impl Native {
+    /// `Native.new(host)`
+    fn new(ruby: &Ruby, host: Value) -> Result<Obj<Native>, Error> {
+        let native = ruby.obj_wrap(Native {
+            host: host.into(),
+            heartbeat: OnceLock::new(),
+            objects: Objects::new(ruby),
+            eras: Eras::default(),
+            ready: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+            timeout: AtomicU64::new(0),
+            timeout_asked_at: AtomicU64::new(0),
+        });
+        let heartbeat = heartbeat::new(native)?;
+        // Set once, here: nobody else has seen the object yet.
+        let _first = native.heartbeat.set(heartbeat.into());
+        Ok(native)
+    }
+
+    /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
+    fn heartbeat(ruby: &Ruby, this: &Native) -> Option<Proc> {
+        this.heartbeat.get().map(|heartbeat| ruby.get_inner(*heartbeat))
+    }
+
+    /// `seen(id) -> true, or false after a stop`
+    fn seen(ruby: &Ruby, this: &Native, id: Value) -> Result<bool, Error> {
+        this.beat(ruby, id, None)
+    }
+
+    /// `seen_for(id, nanoseconds)`
+    fn seen_for(ruby: &Ruby, this: &Native, id: Value, timeout: Nanos) -> Result<bool, Error> {
+        this.beat(ruby, id, Some(timeout))
+    }
+
+    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is told, and nothing is in between.
+    #[inline]
+    pub(crate) fn beat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if self.ready.load(Ordering::Relaxed) != generation() && !self.become_ready(ruby)? {
+            return Ok(false);
+        }
+        let (now, timeout) = self.now_and_timeout(ruby, timeout)?;
+        let id_key = key::intern(ruby, &id, &self.objects)?;
+        let Some(era) = self.eras.current() else {
+            // Ruby code that ran above has forked, and this is the child.
+            return self.beat(ruby, id, Some(timeout));
+        };
+        match era.tracker().heartbeat(id_key, now, timeout) {
+            Beat::Known => Ok(true),
+            Beat::Ignored => {
+                self.release_unless_known(ruby, era, id_key);
+                Ok(false)
+            }
+            Beat::Announce(user) => self.announce(ruby, era, user, id, timeout).map(|()| true),
+        }
+    }
+
+    /// Has the host start its reactor, in this process for the first time. Answers false after a stop.
+    #[cold]
+    fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
+        if self.is_stopped.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let generation = generation();
+        if self.told.swap(generation, Ordering::Relaxed) == generation {
+            // Another thread is telling the host. Its reactor will find this heartbeat.
+            return self.era(ruby).map(|_| true);
+        }
+        let told = self.era(ruby).and_then(|_| self.call(ruby, &READY, ()));
+        match told {
+            Ok(_) => {
+                self.ready.store(generation, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(error) => {
+                self.told.store(0, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// This process' era, begun if need be.
+    fn era(&self, ruby: &Ruby) -> Result<&Era, Error> {
+        if self.eras.current().is_none() {
+            // Ids of the process that this one was forked from.
+            self.objects.clear(ruby);
+        }
+        self.eras.begin(ruby)
+    }
+
+    /// The time, and the timeout of a heartbeat at that time.
+    #[inline]
+    fn now_and_timeout(&self, ruby: &Ruby, timeout: Option<Nanos>) -> Result<(Nanos, Nanos), Error> {
+        let now = CoarseClock.now();
+        match timeout {
+            Some(timeout) => Ok((now, timeout)),
+            None if now.wrapping_sub(self.timeout_asked_at.load(Ordering::Relaxed)) < TIMEOUT_GOOD_FOR => {
+                Ok((now, self.timeout.load(Ordering::Relaxed)))
+            }
+            None => self.ask_timeout(ruby),
+        }
+    }
+
+    #[cold]
+    fn ask_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
+        let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, ())?)?;
+        let now = CoarseClock.now();
+        self.timeout.store(timeout, Ordering::Relaxed);
+        self.timeout_asked_at.store(now, Ordering::Relaxed);
+        Ok((now, timeout))
+    }
+
+    /// Calls `online` for a user who is new.
+    #[cold]
+    fn announce(&self, ruby: &Ruby, era: &Era, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
+        let online = self.call(ruby, &ONLINE, (id,));
+        self.announced(ruby, era, user, id, timeout, outcome(&online))?;
+        online.map(|_| ())
+    }
+
+    /// Reports the end of an `online`, and calls `offline` when a stop came meanwhile (rule 12).
+    fn announced(
+        &self,
+        ruby: &Ruby,
+        era: &Era,
+        user: User,
+        id: Value,
+        timeout: Nanos,
+        outcome: Outcome,
+    ) -> Result<(), Error> {
+        if !era.is_current() {
+            // `online` has forked, and this is the child, which knows nobody.
+            return Ok(());
+        }
+        match era.tracker().announced(user, timeout, outcome) {
+            Announced::Online => Ok(()),
+            Announced::Offline => {
+                self.objects.release(ruby, user.word());
+                Ok(())
+            }
+            Announced::Depart => {
+                let entered = ruby.ary_new();
+                let offline = self.call(ruby, &OFFLINE, (id, entered));
+                self.departed(ruby, era, [user], is_entered(entered, &offline));
+                offline.map(|_| ())
+            }
+        }
+    }
+
+    /// `seen_all(ids, together, nanoseconds or nil)`: with `together`, those who are new go into one `online_all`.
+    fn seen_all(
+        ruby: &Ruby,
+        this: &Native,
+        ids: RArray,
+        together: bool,
+        timeout: Option<Nanos>,
+    ) -> Result<bool, Error> {
+        if this.ready.load(Ordering::Relaxed) != generation() && !this.become_ready(ruby)? {
+            return Ok(false);
+        }
+        // A copy, since Ruby code that runs below could change the original.
+        let ids = ids.dup();
+        for id in ids {
+            // Whatever an id's `hash` raises, it raises before anybody's state has changed.
+            key::find(ruby, &id, &this.objects)?;
+        }
+        let (now, timeout) = this.now_and_timeout(ruby, timeout)?;
+        let Some(era) = this.eras.current() else {
+            // Ruby code that ran above has forked, and this is the child.
+            return Self::seen_all(ruby, this, ids, together, Some(timeout));
+        };
+
+        // The ids of those who are new, and the users in the same order.
+        let arrivals = ruby.ary_new();
+        let mut users = Vec::new();
+        let mut taken = true;
+        let mut result = Ok(());
+        for id in ids {
+            // Again, and not kept from above: another thread may have given the slot back meanwhile.
+            let beat = key::intern(ruby, &id, &this.objects).and_then(|id_key| {
+                let beat = era.tracker().heartbeat(id_key, now, timeout);
+                if beat == Beat::Ignored {
+                    this.release_unless_known(ruby, era, id_key);
+                }
+                if let Beat::Announce(user) = beat {
+                    users.push(user);
+                    arrivals.push(id)?;
+                }
+                Ok(beat)
+            });
+            match beat {
+                Ok(beat) => taken &= beat != Beat::Ignored,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+
+        let mut users = users.into_iter();
+        if result.is_ok() && users.len() > 0 {
+            result = if together {
+                this.announce_together(ruby, era, &mut users, arrivals, timeout)
+            } else {
+                this.announce_in_turn(ruby, era, &mut users, arrivals, timeout)
+            };
+        }
+        // Whoever has not been announced is offline, as if the error had been theirs.
+        for user in users {
+            if era.is_current() && era.tracker().announced(user, timeout, Outcome::Cut) == Announced::Offline {
+                this.objects.release(ruby, user.word());
+            }
+        }
+        result.map(|()| taken)
+    }
+
+    fn announce_in_turn(
+        &self,
+        ruby: &Ruby,
+        era: &Era,
+        users: &mut std::vec::IntoIter<User>,
+        ids: RArray,
+        timeout: Nanos,
+    ) -> Result<(), Error> {
+        for id in ids {
+            let Some(user) = users.next() else { break };
+            self.announce(ruby, era, user, id, timeout)?;
+        }
+        Ok(())
+    }
+
+    fn announce_together(
+        &self,
+        ruby: &Ruby,
+        era: &Era,
+        users: &mut std::vec::IntoIter<User>,
+        ids: RArray,
+        timeout: Nanos,
+    ) -> Result<(), Error> {
+        let online = self.call(ruby, &ONLINE_ALL, (ids.dup(),));
+        let outcome = outcome(&online);
+        let mut result = online.map(|_| ());
+        for (user, id) in users.zip(ids) {
+            if result.is_ok() {
+                result = self.announced(ruby, era, user, id, timeout, outcome);
+            } else if era.is_current() {
+                // With an error on its way no Ruby may run: who has to be set offline is left to the reactor.
+                match era.tracker().announced(user, timeout, outcome) {
+                    Announced::Online => {}
+                    Announced::Offline => self.objects.release(ruby, user.word()),
+                    Announced::Depart => self.unclaim(ruby, era, user, Transition::Offline),
+                }
+            }
+        }
+        result
+    }
+
+    /// `leave(id, nanoseconds) -> whether the user was online`
+    fn leave(ruby: &Ruby, this: &Native, id: Value, after: Nanos) -> Result<bool, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        let Some(era) = this.eras.current() else { return Ok(false) };
+        let left = era.tracker().leave(id_key, after);
+        if let Some(user) = left.forgotten {
+            this.objects.release(ruby, user.word());
+        }
+        Ok(left.was_online)
+    }
+
+    /// `online?(id)`
+    fn is_online(ruby: &Ruby, this: &Native, id: Value) -> Result<bool, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        Ok(this.eras.current().is_some_and(|era| era.tracker().is_online(id_key)))
+    }
+
+    /// `last_seen(id) -> seconds since then, or nil for who is offline`
+    fn last_seen(ruby: &Ruby, this: &Native, id: Value) -> Result<Option<f64>, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
+        let Some(era) = this.eras.current() else { return Ok(None) };
+        let seen = era.tracker().last_seen(id_key);
+        Ok(seen.map(|seen| era.tracker().now().saturating_sub(seen) as f64 / 1e9))
+    }
+
+    /// `online_users -> Array`, in no order
+    fn online_users(ruby: &Ruby, this: &Native) -> Result<RArray, Error> {
+        let ids = this.eras.current().map(|era| era.tracker().online_users()).unwrap_or_default();
+        let users = ruby.ary_new_capa(ids.len());
+        for id in &ids {
+            users.push(key::to_value(ruby, id, &this.objects))?;
+        }
+        Ok(users)
+    }
+
+    /// `size -> how many are online`
+    fn size(this: &Native) -> usize {
+        this.eras.current().map_or(0, |era| era.tracker().counts().present)
+    }
+
+    /// `counts -> Hash`
+    fn counts(ruby: &Ruby, this: &Native) -> Result<RHash, Error> {
+        let counts = this.eras.current().map(|era| era.tracker().counts()).unwrap_or_default();
+        let hash = ruby.hash_new();
+        hash.aset(ruby.to_symbol("online"), counts.present)?;
+        hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
+        hash.aset(ruby.to_symbol("departing"), counts.departing)?;
+        hash.aset(ruby.to_symbol("due"), counts.due)?;
+        Ok(hash)
+    }
+
+    /// `deliver(together) -> whether there was anybody`: claims who is due, calls the host, reports.
+    /// With `together`, all who are due go into one `offline_all`. One thread at a time.
+    fn deliver(ruby: &Ruby, this: &Native, together: bool) -> Result<bool, Error> {
+        let Some(era) = this.eras.current() else { return Ok(false) };
+        // The host puts something in when it is about to enter the config's method. If it comes to
+        // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
+        let entered = ruby.ary_new();
+        let mut work = Vec::new();
+        let Some(transition) = era.tracker().claim(if together { TOGETHER } else { 1 }, &mut work) else {
+            return Ok(false);
+        };
+        let Some(first) = work.first() else { return Ok(true) };
+
+        let called = match transition {
+            Transition::Offline if together => {
+                this.ids_of(ruby, &work).and_then(|ids| this.call(ruby, &OFFLINE_ALL, (ids, entered)))
+            }
+            _ => {
+                let name = if transition == Transition::Online { &REVIVE } else { &OFFLINE };
+                this.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered))
+            }
+        };
+        let is_entered = is_entered(entered, &called);
+        // The host has dealt with what the config's method raised, and says so.
+        let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
+        match transition {
+            Transition::Offline => this.departed(ruby, era, work.iter().map(|work| work.user), is_entered),
+            Transition::Online if is_entered => {
+                let id = key::to_value(ruby, &first.id, &this.objects);
+                let timeout = this.timeout.load(Ordering::Relaxed);
+                let outcome = if returned { Outcome::Returned } else { Outcome::Cut };
+                this.announced(ruby, era, first.user, id, timeout, outcome)?;
+            }
+            Transition::Online => this.unclaim(ruby, era, first.user, transition),
+        }
+        called.map(|_| true)
+    }
+
+    fn ids_of(&self, ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+        let ids = ruby.ary_new_capa(work.len());
+        for work in work {
+            ids.push(key::to_value(ruby, &work.id, &self.objects))?;
+        }
+        Ok(ids)
+    }
+
+    /// Reports the end of an `offline`; takes the claim back if it was never entered.
+    fn departed(
+        &self,
+        ruby: &Ruby,
+        era: &Era,
+        users: impl IntoIterator<Item = User, IntoIter: DoubleEndedIterator>,
+        is_entered: bool,
+    ) {
+        let users = users.into_iter();
+        if !era.is_current() {
+            // `offline` has forked, and this is the child, which knows nobody.
+        } else if is_entered {
+            for user in users {
+                if era.tracker().departed(user) == Departed::Offline {
+                    self.objects.release(ruby, user.word());
+                }
+            }
+        } else {
+            // Each becomes the next to be claimed: the last of them first, to keep their order.
+            users.rev().for_each(|user| self.unclaim(ruby, era, user, Transition::Offline));
+        }
+    }
+
+    fn unclaim(&self, ruby: &Ruby, era: &Era, user: User, transition: Transition) {
+        if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
+            self.objects.release(ruby, user.word());
+        }
+    }
+
+    /// An id that the tracker did not take in needs no slot.
+    fn release_unless_known(&self, ruby: &Ruby, era: &Era, id: Id<'_>) {
+        if let Id::Word(word) = id
+            && !era.tracker().is_known(id)
+        {
+            self.objects.release(ruby, word);
+        }
+    }
+
+    /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
+    fn pipe(ruby: &Ruby, this: &Native) -> Result<i32, Error> {
+        this.era(ruby)?.duplicate_reader(ruby)
+    }
+
+    /// Makes the pipe readable until the next `deliver`.
+    fn rouse(this: &Native) {
+        if let Some(era) = this.eras.current() {
+            era.tracker().rouse();
+        }
+    }
+
+    /// Bars new users, in this process and those forked from it, and makes everybody due.
+    fn stop(ruby: &Ruby, this: &Native) {
+        this.is_stopped.store(true, Ordering::Relaxed);
+        this.ready.store(0, Ordering::Relaxed);
+        if let Some(era) = this.eras.current() {
+            for user in era.tracker().stop() {
+                this.objects.release(ruby, user.word());
+            }
+        }
+    }
+
+    fn call(&self, ruby: &Ruby, name: &'static LazyId, args: impl magnus::ArgList) -> Result<Value, Error> {
+        ruby.get_inner(self.host).funcall(LazyId::get_inner_with(name, ruby), args)
+    }
+}
+
+fn outcome(result: &Result<Value, Error>) -> Outcome {
+    if result.is_ok() { Outcome::Returned } else { Outcome::Cut }
+}
+
+/// Whether the config's method was entered: a call that returned was, even if the host had nothing to call.
+fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
+    result.is_ok() || !entered.is_empty()
+}

@@ -1,0 +1,272 @@
+# frozen_string_literal: true
+
+require "English"
+require "io/wait"
+
+require_relative "online_manager/version"
+require_relative "online_manager/error"
+
+# Tells when a user comes online and when one goes offline. Heartbeats come in as often as they like;
+# the config hears only of the transitions: a user is online from the first heartbeat, and offline once
+# `timeout` seconds have passed without one.
+#
+# A config is any object with these methods (the class that version 0.0.3 took):
+#
+# - `timeout`: seconds, whatever Kernel#Float takes, finite and above 0. Read again as heartbeats come,
+#   at most every 10 ms.
+# - `setup`: yields a user id at each heartbeat, or keeps its block and calls it later, on any thread.
+#   The block answers what {#seen} does.
+# - `online(user_id)`: called at the first heartbeat, on the thread that beats, before the heartbeat
+#   returns. What it raises comes out of the heartbeat; the user is offline then, and the next
+#   heartbeat tries again.
+# - `offline(user_id)`: called on the reactor: the thread that called {#run}, EventMachine's, a fiber
+#   of the scheduler, or a background thread.
+#
+# and, if it likes, these:
+#
+# - `online_all(user_ids)`: instead of `online`, for those who come online in one {#seen_all}.
+# - `offline_all(user_ids)`: instead of `offline`, for all who are due together, even if that is one.
+# - `on_error(exception, user_id)`: told what `offline` raised, or an `online` on the reactor. For the
+#   `_all` methods it gets an Array of ids.
+#
+# A user id is anything that can be a key of a Hash, and is compared like one: `1` and `"1"` are two
+# users, and `[7, 3]` is one.
+#
+# Per user `online` and `offline` strictly alternate and never overlap, with any number of threads
+# beating. Callbacks may call the manager.
+#
+# All methods may be called on any thread, and but for {#run}, {#setup} and a {#stop} that waits, in a
+# trap handler.
+class OnlineManager
+  OPTIONS = %i[reactor store namespace].freeze
+  STORES = %i[memory].freeze
+  private_constant :OPTIONS, :STORES
+
+  class << self
+    # Makes a manager and {#run runs} it. Takes what {#initialize} takes.
+    def run(config, **options) = new(config, **options).run
+
+    # Makes a manager and {#setup sets it up}. Takes what {#initialize} takes.
+    def setup(config, **options) = new(config, **options).setup
+
+    # @param namespace [String, Symbol, nil]
+    # @return [OnlineManager, nil] the manager that runs in that namespace; the one set up last, if there
+    #   are several
+    def current(namespace = nil)
+      Registry.current(namespace&.to_s)
+    end
+  end
+
+  # @return [String, nil] as given
+  attr_reader :namespace
+
+  # @param config [Object] see {OnlineManager}; or a String or a Proc, resolved when first needed: the
+  #   name of the config's class, or what answers the config
+  # @param options [Hash]
+  # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Found out
+  #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
+  #   {#run} if it is loaded or in the bundle, else a thread.
+  # @option options [Symbol] :store where it is kept who is online: `:memory`
+  # @option options [String, Symbol] :namespace tells several managers in one process apart, for {.current}
+  # @raise [ArgumentError] if there is no such option, reactor or store
+  def initialize(config, **options)
+    @reactor_name, @store, namespace = check_options(options)
+    @namespace = namespace&.to_s
+    @config = Config.new(config)
+    @delivery = Delivery.new(@config) { finished }
+    @native = @delivery.native
+    @mutex = Mutex.new
+    @state = :new
+  end
+
+  # Calls the config's `setup` and delivers callbacks until the manager is stopped or EventMachine is.
+  # However it ends, the remaining users are set offline first. Inside a running EventMachine reactor
+  # it acts as {#setup}.
+  #
+  # On EventMachine `setup` is called on the reactor's thread. On a thread it is called on one of its own
+  # and may block; what it raises comes out here, and the thread is ended with `run`.
+  #
+  # @return [Object] nil, or what `setup` returned inside a running reactor
+  # @raise [Error] if the manager runs already or has been stopped
+  # @raise [ArgumentError, TypeError] if the config lacks a method or its timeout is no positive number;
+  #   `setup` has not been called then, and the manager can be set up again
+  def run = launch(:run)
+
+  # Calls the config's `setup` on the present thread. Callbacks are delivered on the EventMachine reactor
+  # or fiber scheduler that runs, or on a background thread that the first heartbeat starts. When the
+  # process exits, the remaining users are set offline.
+  #
+  # @return [Object] what `setup` returned
+  # @raise see {#run}; what `setup` raises comes out too, and the manager is stopped then
+  def setup = launch(:setup)
+
+  # A heartbeat.
+  #
+  # @param user_id [Object]
+  # @param timeout [Numeric, String, nil] seconds for this heartbeat, instead of the config's `timeout`
+  # @return [Boolean] true; false after a stop, when it is ignored
+  # @raise [ArgumentError, TypeError] if the timeout is no positive number. Nothing has changed then.
+  # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
+  def seen(user_id, timeout: nil)
+    return @native.seen(user_id) if timeout.nil?
+
+    @native.seen_for(user_id, Seconds.nanoseconds(timeout, "timeout"))
+  end
+
+  # Heartbeats of several users, at a fraction of the cost. Those who are new come online together if the
+  # config has `online_all`, else one after the other; when that raises, the rest of them stays offline
+  # until they beat again. Everybody known has beaten before the first callback.
+  #
+  # @param user_ids [Enumerable]
+  # @param timeout see {#seen}
+  # @return [Boolean] see {#seen}
+  # @raise [TypeError] if the ids cannot be enumerated
+  # @raise see {#seen}
+  def seen_all(user_ids, timeout: nil)
+    unless user_ids.respond_to?(:to_ary) || user_ids.is_a?(Enumerable)
+      raise TypeError, "user_ids must be an Array or another Enumerable, got #{user_ids.inspect}"
+    end
+
+    timeout = Seconds.nanoseconds(timeout, "timeout") unless timeout.nil?
+    @native.seen_all(user_ids.to_a, @config.online_all?, timeout)
+  end
+
+  # Moves the user's deadline to now, or to `after` seconds from now if that is sooner. `offline` follows
+  # on the reactor, like every other; a heartbeat before that keeps the user online.
+  #
+  # @param user_id [Object]
+  # @param after [Numeric, String] seconds, 0 or more
+  # @return [Boolean] whether the user was online
+  # @raise [ArgumentError, TypeError] if `after` is no such number
+  def leave(user_id, after: 0)
+    @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
+  end
+
+  # @return [Boolean] whether the user is online: from the call of `online` to the call of `offline`
+  def online?(user_id) = @native.online?(user_id)
+
+  # @return [Array] the ids of all who are online, in no order. Strings are copies; all else is what
+  #   came in. While others beat, it need not be the state of one moment.
+  def online_users = @native.online_users
+
+  # @return [Integer] how many users are online
+  def size = @native.size
+
+  # @return [Time, nil] when the user's last heartbeat came, exact to about 10 ms; nil for who is offline
+  def last_seen(user_id)
+    seconds = @native.last_seen(user_id)
+    seconds && (Time.now - seconds)
+  end
+
+  # What an operator wants to know.
+  #
+  # @return [Hash{Symbol => Object}] `:state` (`:new`, `:running`, `:stopping`, `:stopped`), `:reactor`,
+  #   `:store`, `:namespace`; how many users are `:online`, and of these `:announcing` (inside `online`);
+  #   how many are `:departing` (inside `offline`) and `:due` (up for `offline` unless they beat first);
+  #   `:errors`, how many callbacks on the reactor raised; `:delivering`, the method that the reactor is
+  #   in, and `:delivering_for`, for how many seconds
+  def stats
+    { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store, namespace: @namespace }
+      .merge(@native.counts, @delivery.stats)
+  end
+
+  # Sets the remaining users offline, then ends: {#run} returns. From now on heartbeats are ignored and
+  # answer false. Waits until that is done, except inside a callback or a trap handler, where it returns
+  # at once. An `online` that still runs is not waited for: its thread calls `offline` afterwards.
+  #
+  # @param timeout [Numeric, nil] seconds to wait at the most; nil waits for ever
+  # @return [Integer] how many users were still online when it returned
+  # @raise [ArgumentError, TypeError] if the timeout is no number, or negative
+  def stop(timeout: nil)
+    timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
+    return 0 if @state == :stopped
+
+    begin_to_stop
+    return size if @delivery.callback? || Delivery.trap_handler?
+
+    @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
+    warn_of_remaining(timeout) if timeout && !@delivery.finished?
+    size
+  end
+
+  # @private
+  def stop_at_exit
+    stop
+  end
+
+  # @return [String]
+  def inspect
+    "#<#{self.class} #{@config.name} #{state}, #{size} online>"
+  end
+
+  private
+
+  def state
+    @state == :running && @stopping ? :stopping : @state
+  end
+
+  def check_options(options)
+    unknown = options.keys - OPTIONS
+    unless unknown.empty?
+      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}; " \
+                           "there are #{OPTIONS.map(&:inspect).join(", ")}"
+    end
+    [check_choice(:reactor, options[:reactor], Reactor::NAMES),
+     check_choice(:store, options.fetch(:store, :memory), STORES),
+     check_namespace(options[:namespace])]
+  end
+
+  def check_choice(option, given, choices)
+    return given if choices.include?(given) || (given.nil? && option == :reactor)
+
+    raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
+  end
+
+  def check_namespace(namespace)
+    return namespace if [NilClass, String, Symbol].include?(namespace.class)
+
+    raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
+  end
+
+  def launch(way)
+    @mutex.synchronize do
+      raise Error, "the manager is stopped" if @stopping || @state == :stopped
+      raise Error, "the manager is already running" if @state == :running
+
+      @config.check
+      @delivery.reactor = Reactor.public_send(:"for_#{way}", @reactor_name, @delivery)
+      @state = :running
+    end
+    Registry.add(self)
+    home = Process.pid
+    begin
+      @delivery.reactor.public_send(way) { @config.setup(&@native.heartbeat) }
+    rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
+      # A child that was forked in a callback leaves it so. What it has set going itself goes on.
+      stop if home == Process.pid
+      raise
+    end
+  end
+
+  # Not under the mutex, which a trap handler could not take.
+  def begin_to_stop
+    @stopping = true
+    @delivery.stop
+  end
+
+  # Called by the delivery when nobody is left.
+  def finished
+    @state = :stopped
+    Registry.remove(self)
+  end
+
+  def warn_of_remaining(timeout)
+    warn("OnlineManager: after #{timeout} s #{size} users have not been set offline yet")
+  end
+end
+
+require_relative "online_manager/online_manager"
+require_relative "online_manager/config"
+require_relative "online_manager/delivery"
+require_relative "online_manager/registry"
+require_relative "online_manager/reactor"

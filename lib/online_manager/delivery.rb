@@ -1,0 +1,231 @@
+# frozen_string_literal: true
+
+require_relative "latch"
+require_relative "watchdog"
+
+class OnlineManager
+  # Calls the config's methods, one user at a time and in order, and decides what an exception does.
+  #
+  # It is the host of a Native: that calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
+  # `revive`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  class Delivery
+    # Seconds of callbacks after which a reactor gets to do other things. Shorter, and delivery
+    # collapses beside a busy thread, which takes 100 ms at each turn; longer, and the others stall.
+    SLICE = 0.005
+
+    # Fiber-local: the process, and the deliveries whose callbacks the fiber is in, innermost last.
+    CALLBACKS = :online_manager_callbacks
+    private_constant :CALLBACKS
+
+    # Whether the present thread runs a trap handler, where nothing may be waited for.
+    def self.trap_handler?
+      Mutex.new.synchronize { false }
+    rescue ThreadError
+      true
+    end
+
+    # Whether a thread is in a callback of any manager.
+    def self.callback_on?(thread) = !callbacks_of(thread).to_a.empty?
+
+    # @return [Array<Delivery>, nil] whose callbacks the thread's present fiber is in. A child that is
+    #   forked in a callback is in none, although it has a copy of its parent's fiber.
+    def self.callbacks_of(thread)
+      process, callbacks = thread[CALLBACKS]
+      callbacks if process == Process.pid
+    end
+    private_class_method :callbacks_of
+
+    # @return [Array<Delivery>] as above, to be changed by the present fiber
+    def self.callbacks
+      callbacks_of(Thread.current) || (Thread.current[CALLBACKS] = [Process.pid, []]).last
+    end
+
+    attr_reader :native, :config
+    attr_accessor :reactor
+
+    # @param config [Config]
+    # @yield once nobody is left after a stop, on the thread that found that out
+    def initialize(config, &on_finish)
+      @config = config
+      @on_finish = on_finish
+      @finished = Latch.new
+      @native = Native.new(self)
+      @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
+      @stopping = false
+      @errors = 0
+    end
+
+    # A descriptor to wait on: readable while `deliver` has something to do. One for each process.
+    def pipe
+      @pipe = nil unless @pipe_owner == Process.pid
+      @pipe_owner = Process.pid
+      @pipe ||= IO.for_fd(@native.pipe)
+    end
+
+    # Calls the callbacks of who is due, for SLICE at the most.
+    #
+    # @return [Symbol] :idle when nobody is due, :busy when time was up, :finished when a stop has been
+    #   asked for and nobody is left
+    def deliver
+      @watchdog.look
+      stop_at = Latch.now + SLICE
+      loop do
+        # Read before each claim: if that finds nobody, nobody was left after the stop.
+        stopping = @stopping
+        unless @native.deliver(@config.offline_all?)
+          return :finished if stopping
+          # A stop that comes later makes the pipe readable again; one that has just come may not.
+          return :idle unless @stopping
+        end
+        return :busy if Latch.now >= stop_at
+      end
+    end
+
+    # Sets the remaining users offline on the present thread. An `exit` in a callback does not keep
+    # the others from being called and is raised at the end; a signal ends it at once.
+    #
+    # @param timeout [Float, nil] seconds after which no further callback is called; nil sets no limit
+    # @return [Boolean] whether nobody is left
+    def drain(timeout = nil)
+      stop
+      @draining = true
+      exit = nil
+      stop_at = timeout && (Latch.now + timeout)
+      begin
+        nil until (state = deliver) == :finished || (stop_at && Latch.now >= stop_at)
+      rescue SystemExit => e
+        exit ||= e
+        retry
+      end
+      raise exit if exit
+
+      state == :finished
+    ensure
+      @draining = false
+    end
+
+    # Bars new users and makes everybody due.
+    def stop
+      @native.stop
+      @stopping = true
+      # Whoever has looked in between has found nobody, and waits.
+      @native.rouse
+    end
+
+    # Tells whoever waits for a stop that nobody is left. Called by the reactor, last of all.
+    def finish
+      return if finished?
+
+      @watchdog.finish
+      @on_finish.call
+      @finished.open
+    end
+
+    def finished? = @finished.open?
+
+    # @return [Boolean] whether it finished in time
+    def wait(timeout) = @finished.wait(timeout)
+
+    # @return [Boolean] whether the present fiber is in one of this manager's callbacks
+    def callback? = Delivery.callbacks.include?(self)
+
+    # @return [Hash] what the manager's `stats` say about callbacks
+    def stats
+      method, since = @delivering
+      { errors: @errors, delivering: method, delivering_for: since && (Latch.now - since) }
+    end
+
+    # -- called by Native ------------------------------------------------------------------------
+
+    # The first heartbeat in this process has come.
+    def ready
+      raise Error, "the manager does not run yet: call setup or run before its first heartbeat" unless @reactor
+
+      @reactor = @reactor.successor unless @reactor.usable?
+      @reactor.start
+    end
+
+    # @return [Integer] nanoseconds
+    def timeout = @config.timeout
+
+    def online(user_id)
+      callback { @config.online(user_id) }
+    end
+
+    def online_all(user_ids)
+      callback { @config.online_all(user_ids) }
+    end
+
+    # `online` on the reactor, for a user who beat during its `offline`.
+    def revive(user_id, entered)
+      deliver_one(:online, user_id, entered) { |config| config.online(user_id) }
+    end
+
+    def offline(user_id, entered)
+      deliver_one(:offline, user_id, entered) { |config| config.offline(user_id) }
+    end
+
+    def offline_all(user_ids, entered)
+      deliver_one(:offline_all, user_ids, entered) { |config| config.offline_all(user_ids) }
+    end
+
+    private
+
+    # @yield what calls the config's method, first of all: Ruby looks for Thread#kill and the like when
+    #   one of its methods returns or branches. None does between the mark in `entered` and that call,
+    #   so the mark tells exactly whether there was a call
+    # @yieldparam config [Object]
+    # @return [Boolean] whether that call returned
+    def deliver_one(method, user_id, entered)
+      callback do
+        config = @config.object
+        @delivering = [method, Latch.now]
+        entered << true
+        yield config
+      end
+      true
+    rescue SystemExit, SignalException
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
+      # Raised into this thread before there was a call: not the callback's, and not for its handler.
+      raise if entered.empty? || @reactor.ends_with?(e)
+
+      handle(e, method, user_id)
+      false
+    ensure
+      @delivering = nil
+    end
+
+    def callback
+      callbacks = Delivery.callbacks
+      callbacks.push(self)
+      yield
+    ensure
+      callbacks&.pop
+    end
+
+    def handle(error, method, user_id)
+      @errors += 1
+      if @config.on_error?
+        report_to_config(error, user_id)
+      elsif @reactor.raises_errors? && !@draining
+        raise error
+      else
+        warn("#{@config.name}##{method} raised:\n#{error.full_message(highlight: false)}")
+      end
+    end
+
+    def report_to_config(error, user_id)
+      callback { @config.on_error(error, user_id) }
+    rescue SystemExit, SignalException
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- as above
+      raise if @reactor.ends_with?(e)
+
+      warn("#{@config.name}#on_error raised:\n#{e.full_message(highlight: false)}" \
+           "while it was told of:\n#{error.full_message(highlight: false)}")
+    end
+
+    def warn(message) = Kernel.warn("OnlineManager: #{message}")
+  end
+end

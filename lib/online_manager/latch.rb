@@ -1,0 +1,40 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # Opens once; whoever waits for it goes on then. Fiber schedulers know how to wait for it too.
+  class Latch
+    def initialize
+      @mutex = Mutex.new
+      @opened = ConditionVariable.new
+      @open = false
+    end
+
+    def open? = @open
+
+    def open
+      # Whoever opens it may be a thread that is being killed: nothing may come in between.
+      @mutex.synchronize do
+        @open = true
+        @opened.broadcast
+      end
+    end
+
+    # @param timeout [Float, nil] seconds; nil waits for ever
+    # @return [Boolean] whether it is open
+    def wait(timeout = nil)
+      stop_at = timeout && (Latch.now + timeout)
+      @mutex.synchronize do
+        until @open
+          left = stop_at && (stop_at - Latch.now)
+          break if left && left <= 0
+
+          @opened.wait(@mutex, left)
+        end
+        @open
+      end
+    end
+
+    # @return [Float] seconds on the monotonic clock
+    def self.now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+end

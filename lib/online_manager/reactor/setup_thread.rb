@@ -1,0 +1,48 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  module Reactor
+    # The thread on which `run` calls the config's `setup`, while it delivers on its own.
+    class SetupThread
+      # Ends it. No StandardError, so that no `rescue` of the config's takes it for one of its own.
+      End = Class.new(Exception) # rubocop:disable Lint/InheritException
+      private_constant :End
+
+      # Seconds that it gets to end.
+      PATIENCE = 1
+
+      # @param delivery [Delivery] is woken when the block has raised
+      # @yield calls `setup`
+      def initialize(delivery)
+        @delivery = delivery
+        @thread = ::Thread.new do
+          ::Thread.current.report_on_exception = false
+          yield
+        rescue End
+          nil
+        rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
+          @error = e
+          @delivery.native.rouse
+        end
+        @thread.name = "online_manager setup"
+      end
+
+      # Raises what the block has raised, once, with its backtrace.
+      def raise_error
+        error = @error
+        @error = nil
+        raise error if error
+      end
+
+      # Ends the thread, but not in the middle of an `online`: that one is left to end by itself.
+      def finish
+        return if @thread == ::Thread.current
+
+        stop_at = Latch.now + PATIENCE
+        @thread.raise(End) if @thread.alive? && !Delivery.callback_on?(@thread)
+        @thread.join(PATIENCE)
+        @thread.kill if @thread.alive? && Latch.now >= stop_at && !Delivery.callback_on?(@thread)
+      end
+    end
+  end
+end

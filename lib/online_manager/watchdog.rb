@@ -1,0 +1,68 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # Says so when a callback keeps the reactor for long: everybody else who is due waits behind it.
+  #
+  # A thread of its own, since the reactor's is the one that is stuck. It is started by the first
+  # callback, looks only while there are any, and sleeps for ever otherwise.
+  class Watchdog
+    # Seconds after which a callback is named.
+    PATIENCE = 10
+
+    # @yieldreturn [Array(Symbol, Float), nil] the method that the reactor is in, and since when on the monotonic clock
+    # @param name [#call] what to call the config
+    def initialize(name, &delivering)
+      @name = name
+      @delivering = delivering
+      @looking = false
+    end
+
+    # Callbacks are about to be called. Cheap when they have been just now.
+    def look
+      return if @looking && @owner == Process.pid
+
+      start unless @owner == Process.pid && @thread.alive?
+      @calls << true
+      @looking = true
+    end
+
+    # No callback will be called any more. A thread that slept on would keep all of the manager alive.
+    def finish
+      @thread.kill if @owner == Process.pid
+    end
+
+    private
+
+    def start
+      @calls = calls = Thread::Queue.new
+      @thread = Thread.new { watch while calls.pop }
+      @thread.name = "online_manager watchdog"
+      # Last, since Ctrl-C or the end of the reactor's thread may come in between.
+      @owner = Process.pid
+    end
+
+    def watch
+      sleep PATIENCE
+      named = nil
+      while (call = @delivering.call)
+        method, since = call
+        left = since + PATIENCE - Latch.now
+        if left.positive? # it began after the others
+          sleep left
+        elsif call.equal?(named)
+          sleep PATIENCE
+        else
+          named = call
+          name_it(method)
+        end
+      end
+    ensure
+      @looking = false
+    end
+
+    def name_it(method)
+      Kernel.warn("OnlineManager: #{@name.call}##{method} has been running for #{PATIENCE} s; " \
+                  "nobody else can be set offline before it returns")
+    end
+  end
+end
