@@ -1,0 +1,26 @@
+# frozen_string_literal: true
+
+namespace :cargo do
+  desc "Check the format of the Rust code"
+  task :fmt do
+    sh "cargo", "fmt", "--all", "--check"
+  end
+
+  desc "Lint the Rust code"
+  task :clippy do
+    sh "cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"
+  end
+
+  desc "Check the Rust documentation"
+  task :doc do
+    sh({ "RUSTDOCFLAGS" => "--deny warnings" },
+       "cargo", "doc", "--locked", "--workspace", "--no-deps", "--document-private-items")
+  end
+
+  # Without the extension itself: half of its symbols are a running Ruby's, so it is for the specs to test. The rest
+  # needs no Ruby.
+  desc "Run the Rust tests"
+  task :test do
+    sh "cargo", "test", "--locked", "--workspace", "--exclude", "online_manager"
+  end
+end
