@@ -1,0 +1,61 @@
+# frozen_string_literal: true
+
+# The clients of the demo, a process of their own: three real WebSocket connections that beat every half second.
+# Called with the server's port. Each line on the standard output is a name, a tab and what that client does now.
+
+require "faye/websocket"
+require_relative "cast"
+
+module WebSocketDemo
+  # One WebSocket connection that plays one part of the cast.
+  class Client
+    def initialize(actor, port)
+      @actor = actor
+      @beats = 0
+      @socket = Faye::WebSocket::Client.new("ws://127.0.0.1:#{port}/?user=#{actor.name}")
+      @socket.on(:open) { start }
+      @socket.on(:error) { |event| @error = event.message }
+      @socket.on(:close) { |event| closed(event) }
+    end
+
+    private
+
+    def start
+      beat
+      @timer = EM.add_periodic_timer(HEARTBEAT_INTERVAL) { beat }
+    end
+
+    def beat
+      return finish if @beats == @actor.beats
+
+      @socket.send("heartbeat")
+      @beats += 1
+    end
+
+    def finish
+      EM.cancel_timer(@timer)
+      case @actor.ending
+      when :goes_silent then say("goes silent, its connection stays open")
+      when :closes
+        say("closes its connection")
+        @leaving = true
+        @socket.close
+      end
+    end
+
+    # Also ends this process when the server has died in a way that left it no time to stop its clients.
+    def closed(event)
+      return if @leaving
+
+      abort("#{@actor.name} lost the connection: #{@error || "close code #{event.code}"}")
+    end
+
+    def say(action) = puts("#{@actor.name}\t#{action}")
+  end
+end
+
+if $PROGRAM_NAME == __FILE__
+  $stdout.sync = true
+  port = Integer(ARGV.fetch(0))
+  EM.run { WebSocketDemo::CAST.each { |actor| WebSocketDemo::Client.new(actor, port) } }
+end

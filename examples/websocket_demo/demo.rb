@@ -1,0 +1,122 @@
+# frozen_string_literal: true
+
+# The demo: a real WebSocket server here, three real clients in another process, and a judge. bin/demo starts it.
+
+require "online_manager"
+require "timeout"
+require_relative "cast"
+require_relative "client_process"
+require_relative "journal"
+require_relative "judge"
+require_relative "narrator"
+require_relative "online_config"
+
+module WebSocketDemo
+  # Runs the server and the clients, tells what happens, and ends when everybody but the one that keeps on is offline.
+  # It is the audience of its OnlineConfig, so all methods but #call run on the reactor thread.
+  class Demo
+    TIMEOUT = 2
+    # How long it watches on when all is done: a transition that comes twice could come one timeout later.
+    CALM = TIMEOUT + 0.75
+    # After so long a transition that has not come is missing.
+    PATIENCE = 18
+    # After so long the manager does not end; more than PATIENCE, less than the half minute promised.
+    LIMIT = 24
+
+    def initialize
+      @journal = Journal.new
+      @narrator = Narrator.new(@journal, timeout: TIMEOUT)
+      @expected = CAST.to_h { |actor| [actor.name, actor.ending == :keeps_on ? :shutdown : :timeout] }
+      @clients = ClientProcess.new
+      @clients.on_action { |user, action| @narrator.action(user, action) }
+      @clients.on_failure { |reason| fail_with("the clients' process ended by itself: #{reason}") }
+    end
+
+    # @return [Integer] the exit status
+    def call
+      run
+      @failure ? failed(@failure) : verdict
+    rescue SignalException => e
+      warn("\nbin/demo: ended by #{e.is_a?(Interrupt) ? "Ctrl-C" : e.message} while #{@step}")
+      128 + e.signo
+    rescue StandardError, LoadError => e
+      failed("#{e.message} (#{e.class})", e.backtrace)
+    ensure
+      @clients.stop
+    end
+
+    def listening(port)
+      @step = "starting the clients"
+      pid = @clients.start(port)
+      @narrator.opening(port, pid)
+      EM.add_timer(PATIENCE) { finish("some transition did not come within #{PATIENCE} s") }
+    end
+
+    def connected(user, _socket)
+      @narrator.connected(user)
+      @step = "watching the transitions"
+    end
+
+    def disconnected(user, _socket) = @narrator.disconnected(user)
+
+    def heartbeat(user) = @journal.heartbeat(user)
+    def online(user) = transition(user, :online)
+
+    def offline(user)
+      transition(user, :offline)
+      EM.add_timer(CALM) { finish("that was all: the demo stops the manager") } if complete?
+    end
+
+    private
+
+    def run
+      @step = "starting the server"
+      config = OnlineConfig.new(self, timeout: TIMEOUT)
+      Timeout.timeout(LIMIT, Timeout::Error, "it did not end within #{LIMIT} s") do
+        OnlineManager.run(config, reactor: :eventmachine)
+      end
+    end
+
+    def transition(user, state)
+      @narrator.transition(@journal.transition(user, state))
+    end
+
+    # Whether everybody who has to go by the timeout has gone.
+    def complete?
+      return false if @journal.shutdown_at
+
+      gone = @journal.transitions.select { |transition| transition.state == :offline }.map(&:user)
+      (@expected.select { |_, cause| cause == :timeout }.keys - gone).empty?
+    end
+
+    def finish(reason)
+      return if @journal.shutdown_at
+
+      @step = "stopping the manager"
+      @narrator.note(reason)
+      @journal.shutdown
+      OnlineManager.current.stop
+    end
+
+    def fail_with(reason)
+      return if @journal.shutdown_at
+
+      @failure = reason
+      @failed_step = @step
+      finish("a failure: the demo stops the manager")
+    end
+
+    def failed(reason, backtrace = [])
+      warn("\nbin/demo: failed while #{@failed_step || @step}: #{reason}", *backtrace.first(5))
+      1
+    end
+
+    def verdict
+      faults = Judge.new(@journal, expected: @expected, timeout: TIMEOUT).faults
+      @narrator.verdict(faults)
+      faults.empty? ? 0 : 1
+    end
+  end
+end
+
+exit(WebSocketDemo::Demo.new.call) if $PROGRAM_NAME == __FILE__

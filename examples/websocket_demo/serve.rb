@@ -1,0 +1,39 @@
+# frozen_string_literal: true
+
+# bin/demo --serve: keeps the server up with a page on which every open browser tab is a user.
+# Called with the port.
+
+require "online_manager"
+require_relative "page_config"
+require_relative "room"
+
+module WebSocketDemo
+  # Serves the page until Ctrl-C.
+  class Serve
+    # A tab beats once a second.
+    TIMEOUT = 3
+
+    def initialize(port)
+      @port = port
+      @room = Room.new
+    end
+
+    # @return [Integer] the exit status
+    def call
+      OnlineManager.run(PageConfig.new(@room, timeout: TIMEOUT, port: @port), reactor: :eventmachine)
+      0
+    rescue SignalException => e
+      # The manager has set the others offline before the signal came out of run.
+      puts("\n#{e.is_a?(Interrupt) ? "Ctrl-C" : e.message}: the server has stopped, #{@room.farewell}.")
+      e.is_a?(Interrupt) ? 0 : 128 + e.signo
+    rescue StandardError => e
+      # EventMachine has no class of its own for a port that it does not get.
+      raise unless e.message.include?("no acceptor")
+
+      warn("bin/demo: port #{@port} is taken or not allowed; choose another with --port N.")
+      1
+    end
+  end
+end
+
+exit(WebSocketDemo::Serve.new(Integer(ARGV.fetch(0))).call) if $PROGRAM_NAME == __FILE__
