@@ -22,5 +22,7 @@ namespace :cargo do
   desc "Run the Rust tests"
   task :test do
     sh "cargo", "test", "--locked", "--workspace", "--exclude", "online_manager"
+    sh "cargo", "test", "--locked", "--package", "online_manager_tracker", "--features", "shuttle",
+       "--test", "interleavings"
   end
 end
