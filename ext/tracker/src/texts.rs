@@ -1,79 +1,129 @@
-//! The ids that are strings, each kept once, under an index.
+//! The ids that are strings, each kept once, at an address that is its index.
+//!
+//! They lie in chunks, one behind the other: an allocation for each would cost a million users 16
+//! bytes and a pointer apiece, and every heartbeat one more place in memory to go to.
+
+use std::collections::HashMap;
 
 use crate::id::{OwnedId, Text};
 
-/// A slab of strings. A freed index is given out again.
+/// Strings and what stands before each: its class, its label and its length.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Texts {
-    /// Each string behind its header; an empty box is a free index.
-    kept: Vec<Box<[u8]>>,
-    free: Vec<u32>,
+    /// Each of [`CHUNK`] units, but for those that hold a single longer string.
+    chunks: Vec<Box<[u8]>>,
+    /// The chunk that is being filled, and its first vacant unit.
+    filling: Option<(u32, u32)>,
+    /// Addresses that were freed, by the number of units there.
+    free: HashMap<u32, Vec<u32>>,
+    /// Chunks whose single string was freed.
+    free_chunks: Vec<u32>,
+    count: usize,
 }
 
-/// Class and label stand before the bytes, in the same allocation: a UUID with them still fits the
-/// allocator's next size, and a million of them make the difference.
-const HEADER: usize = 3;
+/// Addresses are in units of eight bytes, so 32 bits of them reach 32 GiB.
+const UNIT: usize = 8;
+/// Units in a chunk (64 KiB): a power of two, so that an address is a chunk and a place in it.
+const CHUNK: u32 = 1 << 13;
+
+const HEADER: usize = 8;
 
 impl Texts {
-    /// Copies `text` and answers its index, or `None` when all are taken.
+    /// Copies `text` and answers its index, or `None` when there is no address left for it.
     pub(crate) fn keep(&mut self, text: Text<'_>) -> Option<u32> {
+        let length = u32::try_from(text.bytes.len()).ok()?;
+        let units = u32::try_from((HEADER + text.bytes.len()).div_ceil(UNIT)).ok()?;
+        let index = self.reserve(units)?;
         let [low, high] = text.label.to_le_bytes();
-        let mut copy = Vec::with_capacity(HEADER + text.bytes.len());
-        copy.extend_from_slice(&[text.class, low, high]);
-        copy.extend_from_slice(text.bytes);
-        let copy = copy.into_boxed_slice();
-
-        if let Some(index) = self.free.pop() {
-            if let Some(place) = self.kept.get_mut(index as usize) {
-                *place = copy;
-            }
-            return Some(index);
-        }
-        // The last index is left out: its word would look like a vacant place.
-        let index = u32::try_from(self.kept.len()).ok().filter(|index| *index < u32::MAX)?;
-        self.kept.push(copy);
+        let [a, b, c, d] = length.to_le_bytes();
+        let (header, bytes) = self.at_mut(index)?.split_first_chunk_mut::<HEADER>()?;
+        *header = [text.class, low, high, 0, a, b, c, d];
+        bytes.get_mut(..text.bytes.len())?.copy_from_slice(text.bytes);
+        self.count += 1;
         Some(index)
+    }
+
+    /// How many strings there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether the string at `index` is `text`. The label is not compared.
     #[inline]
     pub(crate) fn is(&self, index: u32, text: Text<'_>) -> bool {
-        self.kept
-            .get(index as usize)
-            .and_then(|kept| kept.split_first_chunk::<HEADER>())
-            .is_some_and(|([class, ..], bytes)| *class == text.class && bytes == text.bytes)
+        self.at(index).is_some_and(|kept| kept.class == text.class && kept.bytes == text.bytes)
     }
 
     /// A copy of the string at `index`.
     pub(crate) fn get(&self, index: u32) -> Option<OwnedId> {
-        let ([class, low, high], bytes) = self.kept.get(index as usize)?.split_first_chunk::<HEADER>()?;
-        Some(OwnedId::Text { bytes: bytes.into(), class: *class, label: u16::from_le_bytes([*low, *high]) })
+        let Text { bytes, class, label } = self.at(index)?;
+        Some(OwnedId::Text { bytes: bytes.into(), class, label })
     }
 
-    /// How many strings there are.
-    pub(crate) fn len(&self) -> usize {
-        self.kept.len() - self.free.len()
-    }
-
-    /// Forgets the string at `index`.
+    /// Forgets the string at `index`, which must be there.
     pub(crate) fn forget(&mut self, index: u32) {
-        if let Some(place) = self.kept.get_mut(index as usize)
-            && !place.is_empty()
-        {
-            *place = Box::default();
-            self.free.push(index);
-        }
-        if self.free.len() == self.kept.len() {
+        let Some(length) = self.at(index).map(|text| text.bytes.len()) else { return };
+        self.count -= 1;
+        if self.count == 0 {
             // Everybody has left: give the memory back.
             *self = Texts::default();
+            return;
         }
+        let units = (HEADER + length).div_ceil(UNIT) as u32;
+        if units <= CHUNK {
+            self.free.entry(units).or_default().push(index);
+        } else if let Some(chunk) = self.chunks.get_mut((index / CHUNK) as usize) {
+            *chunk = Box::default();
+            self.free_chunks.push(index / CHUNK);
+        }
+    }
+
+    /// The address of that many vacant units.
+    fn reserve(&mut self, units: u32) -> Option<u32> {
+        if let Some(index) = self.free.get_mut(&units).and_then(Vec::pop) {
+            return Some(index);
+        }
+        if units > CHUNK {
+            return Some(self.add_chunk(units)? * CHUNK);
+        }
+        let (chunk, unit) = match self.filling {
+            Some((chunk, unit)) if unit + units <= CHUNK => (chunk, unit),
+            _ => (self.add_chunk(CHUNK)?, 0),
+        };
+        self.filling = Some((chunk, unit + units));
+        Some(chunk * CHUNK + unit)
+    }
+
+    fn add_chunk(&mut self, units: u32) -> Option<u32> {
+        let chunk = vec![0; units as usize * UNIT].into_boxed_slice();
+        if let Some(number) = self.free_chunks.pop() {
+            *self.chunks.get_mut(number as usize)? = chunk;
+            return Some(number);
+        }
+        // The last address is left out: its word would look like a vacant place in the table.
+        let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < u32::MAX / CHUNK)?;
+        self.chunks.push(chunk);
+        Some(number)
+    }
+
+    #[inline]
+    fn at(&self, index: u32) -> Option<Text<'_>> {
+        let chunk = self.chunks.get((index / CHUNK) as usize)?;
+        let (header, rest) = chunk.get((index % CHUNK) as usize * UNIT..)?.split_first_chunk::<HEADER>()?;
+        let [class, low, high, _, a, b, c, d] = *header;
+        let bytes = rest.get(..u32::from_le_bytes([a, b, c, d]) as usize)?;
+        Some(Text { bytes, class, label: u16::from_le_bytes([low, high]) })
+    }
+
+    fn at_mut(&mut self, index: u32) -> Option<&mut [u8]> {
+        self.chunks.get_mut((index / CHUNK) as usize)?.get_mut((index % CHUNK) as usize * UNIT..)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
 
     fn text(bytes: &[u8]) -> Text<'_> {
         Text { bytes, class: 1, label: 515 }
@@ -91,15 +141,44 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_given_out_again() {
+    fn an_address_is_given_out_again() {
         let mut texts = Texts::default();
-        let first = texts.keep(text(b"")).unwrap();
-        let second = texts.keep(text(b"bob")).unwrap();
+        let first = texts.keep(text(b"bob")).unwrap();
+        let second = texts.keep(text(b"a longer one")).unwrap();
         texts.forget(first);
-        texts.forget(first);
-        assert_eq!(texts.get(first), None);
-        assert_eq!(texts.keep(text(b"cy")), Some(first));
-        assert_ne!(texts.keep(text(b"di")), Some(first));
-        assert!(texts.is(second, text(b"bob")));
+        assert_ne!(texts.keep(text(b"another that is longer")), Some(first));
+        assert_eq!(texts.keep(text(b"cyd")), Some(first));
+        assert!(texts.is(second, text(b"a longer one")));
+    }
+
+    #[test]
+    fn nobody_takes_no_memory() {
+        let mut texts = Texts::default();
+        let kept: Vec<u32> = (0..10_000u32).map(|number| texts.keep(text(&number.to_le_bytes())).unwrap()).collect();
+        kept.into_iter().for_each(|index| texts.forget(index));
+        assert_eq!(texts.chunks.capacity() + texts.free.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn strings_of_all_lengths_keep_apart(
+            steps in prop::collection::vec((prop_oneof![0usize..100, 65_000usize..66_000, 100_000usize..300_000], any::<u8>(), any::<bool>()), 1..60),
+        ) {
+            let mut texts = Texts::default();
+            let mut kept: Vec<(u32, Vec<u8>)> = Vec::new();
+            for (length, byte, forget) in steps {
+                if forget && !kept.is_empty() {
+                    let (index, _) = kept.swap_remove(usize::from(byte) % kept.len());
+                    texts.forget(index);
+                } else {
+                    let bytes = vec![byte; length];
+                    let index = texts.keep(text(&bytes)).unwrap();
+                    kept.push((index, bytes));
+                }
+                for (index, bytes) in &kept {
+                    prop_assert!(texts.is(*index, text(bytes)));
+                }
+            }
+        }
     }
 }
