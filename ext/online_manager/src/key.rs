@@ -100,7 +100,7 @@ unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
         let length = rb_sys::RSTRING_LEN(string) as usize;
         let bytes: &[u8] =
             if length == 0 { &[] } else { std::slice::from_raw_parts(rb_sys::RSTRING_PTR(string).cast(), length) };
-        let label = u16::try_from(rb_sys::rb_enc_get_index(string)).ok()?;
+        let label = u16::try_from(rb_sys::ENCODING_GET(string)).ok()?;
         let class = match label {
             UTF_8_INDEX if bytes.is_ascii() => ASCII,
             UTF_8_INDEX => UTF_8,

@@ -8,6 +8,8 @@
 //! user, the host is called with no lock held, and what became of the call is reported. An exception
 //! comes back as an `Err` and is raised again when all of Rust is done with.
 
+mod seen_all;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -233,114 +235,6 @@ impl Native {
                 offline.map(|_| ())
             }
         }
-    }
-
-    /// `seen_all(ids, together, nanoseconds or nil)`: with `together`, those who are new go into one `online_all`.
-    fn seen_all(
-        ruby: &Ruby,
-        this: &Native,
-        ids: RArray,
-        together: bool,
-        timeout: Option<Nanos>,
-    ) -> Result<bool, Error> {
-        if this.ready.load(Ordering::Relaxed) != generation() && !this.become_ready(ruby)? {
-            return Ok(false);
-        }
-        // A copy, since Ruby code that runs below could change the original.
-        let ids = ids.dup();
-        for id in ids {
-            // Whatever an id's `hash` raises, it raises before anybody's state has changed.
-            key::find(ruby, &id, &this.objects)?;
-        }
-        let (now, timeout) = this.now_and_timeout(ruby, timeout)?;
-        let Some(era) = this.eras.current() else {
-            // Ruby code that ran above has forked, and this is the child.
-            return Self::seen_all(ruby, this, ids, together, Some(timeout));
-        };
-
-        // The ids of those who are new, and the users in the same order.
-        let arrivals = ruby.ary_new();
-        let mut users = Vec::new();
-        let mut taken = true;
-        let mut result = Ok(());
-        for id in ids {
-            // Again, and not kept from above: another thread may have given the slot back meanwhile.
-            let beat = key::intern(ruby, &id, &this.objects).and_then(|id_key| {
-                let beat = era.tracker().heartbeat(id_key, now, timeout);
-                if beat == Beat::Ignored {
-                    this.release_unless_known(ruby, era, id_key);
-                }
-                if let Beat::Announce(user) = beat {
-                    users.push(user);
-                    arrivals.push(id)?;
-                }
-                Ok(beat)
-            });
-            match beat {
-                Ok(beat) => taken &= beat != Beat::Ignored,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-
-        let mut users = users.into_iter();
-        if result.is_ok() && users.len() > 0 {
-            result = if together {
-                this.announce_together(ruby, era, &mut users, arrivals, timeout)
-            } else {
-                this.announce_in_turn(ruby, era, &mut users, arrivals, timeout)
-            };
-        }
-        // Whoever has not been announced is offline, as if the error had been theirs.
-        for user in users {
-            if era.is_current() && era.tracker().announced(user, timeout, Outcome::Cut) == Announced::Offline {
-                this.objects.release(ruby, user.word());
-            }
-        }
-        result.map(|()| taken)
-    }
-
-    fn announce_in_turn(
-        &self,
-        ruby: &Ruby,
-        era: &Era,
-        users: &mut std::vec::IntoIter<User>,
-        ids: RArray,
-        timeout: Nanos,
-    ) -> Result<(), Error> {
-        for id in ids {
-            let Some(user) = users.next() else { break };
-            self.announce(ruby, era, user, id, timeout)?;
-        }
-        Ok(())
-    }
-
-    fn announce_together(
-        &self,
-        ruby: &Ruby,
-        era: &Era,
-        users: &mut std::vec::IntoIter<User>,
-        ids: RArray,
-        timeout: Nanos,
-    ) -> Result<(), Error> {
-        let online = self.call(ruby, &ONLINE_ALL, (ids.dup(),));
-        let outcome = outcome(&online);
-        let mut result = online.map(|_| ());
-        for (user, id) in users.zip(ids) {
-            if result.is_ok() {
-                result = self.announced(ruby, era, user, id, timeout, outcome);
-            } else if era.is_current() {
-                // With an error on its way no Ruby may run: who has to be set offline is left to the reactor.
-                match era.tracker().announced(user, timeout, outcome) {
-                    Announced::Online => {}
-                    Announced::Offline => self.objects.release(ruby, user.word()),
-                    Announced::Depart => self.unclaim(ruby, era, user, Transition::Offline),
-                }
-            }
-        }
-        result
     }
 
     /// `leave(id, nanoseconds) -> whether the user was online`

@@ -34,4 +34,4 @@ pub mod wheel;
 pub use id::{Id, OwnedId, Text};
 pub use presence::{Announced, Beat, Counts, Departed, Left, Outcome, Transition, User, Work};
 pub use time::{Clock, Nanos, TICK};
-pub use tracker::{Signal, Tracker};
+pub use tracker::{Heartbeats, Signal, Tracker};

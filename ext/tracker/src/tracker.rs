@@ -95,6 +95,12 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         beat
     }
 
+    /// Takes the lock for several heartbeats of one moment, of a few hundred users at the most: the
+    /// others wait meanwhile. Nothing else of the tracker may be called before the answer is dropped.
+    pub fn heartbeats(&self, now: Nanos, timeout: Nanos) -> Heartbeats<'_, C, S> {
+        Heartbeats { shared: &self.shared, presence: Some(self.shared.lock()), now, timeout }
+    }
+
     /// See [`Presence::announced`].
     pub fn announced(&self, user: User, timeout: Nanos, outcome: Outcome) -> Announced {
         self.with(|presence, now| presence.announced(user, now, timeout, outcome))
@@ -204,6 +210,34 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         }
         self.shared.release(presence);
         result
+    }
+}
+
+/// The lock, held for several heartbeats.
+pub struct Heartbeats<'a, C: Clock, S: Signal> {
+    shared: &'a Shared<C, S>,
+    /// None only while it is dropped.
+    presence: Option<MutexGuard<'a, Presence>>,
+    now: Nanos,
+    timeout: Nanos,
+}
+
+impl<C: Clock, S: Signal> Heartbeats<'_, C, S> {
+    /// See [`Presence::heartbeat`].
+    #[inline]
+    pub fn heartbeat(&mut self, id: Id<'_>) -> Beat {
+        match &mut self.presence {
+            Some(presence) => presence.heartbeat(id, self.now, self.timeout),
+            None => Beat::Ignored,
+        }
+    }
+}
+
+impl<C: Clock, S: Signal> Drop for Heartbeats<'_, C, S> {
+    fn drop(&mut self) {
+        if let Some(presence) = self.presence.take() {
+            self.shared.release(presence);
+        }
     }
 }
 
