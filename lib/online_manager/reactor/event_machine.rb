@@ -62,7 +62,12 @@ class OnlineManager
       end
 
       def start
-        EM.schedule { attach }
+        if Delivery.trap_handler? && !EM.reactor_thread?
+          # EM.schedule takes a Mutex, which a trap handler must not.
+          ::Thread.new { EM.schedule { attach } }
+        else
+          EM.schedule { attach }
+        end
       end
 
       # The pipe is readable.
@@ -90,8 +95,7 @@ class OnlineManager
         @watch = EM.watch(@delivery.pipe, Watch, self)
         @watch.notify_readable = true
         # EventMachine's API still works in there; after EM.run it does not.
-        # A child of fork has a copy of the hook.
-        EM.add_shutdown_hook { drain_and_detach if usable? }
+        EM.add_shutdown_hook { drain_and_detach }
       end
 
       def drain_and_detach(timeout = nil)
