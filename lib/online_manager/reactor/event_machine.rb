@@ -95,7 +95,8 @@ class OnlineManager
         @watch = EM.watch(@delivery.pipe, Watch, self)
         @watch.notify_readable = true
         # EventMachine's API still works in there; after EM.run it does not.
-        EM.add_shutdown_hook { drain_and_detach }
+        # A child of fork has a copy of the hook.
+        EM.add_shutdown_hook { drain_and_detach if usable? }
       end
 
       def drain_and_detach(timeout = nil)
