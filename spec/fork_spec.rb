@@ -1,0 +1,336 @@
+# frozen_string_literal: true
+
+# Forks, in real processes: the child starts with nobody online, works, and exits without touching its parent's users;
+# the parent goes on as if nothing had happened.
+RSpec.describe "A fork" do
+  # @param script [String] with what support/child/forking.rb defines
+  def application(script, reactor, *args, **options, &block)
+    ruby("require \"./spec/support/child/forking\"\n#{script}", reactor.to_s, *args, bundled: true, **options, &block)
+  end
+
+  def lines(process, pattern) = process.lines.grep(pattern)
+
+  # What a child prints that `live`s.
+  def self.life = ["child finds []", "child online 7", "child offline 7", "child online 8", "child offline 8"]
+  def life = self.class.life
+
+  # @param script [String]
+  # @param offline [Array] who is offline already when the parent goes on
+  # @param children [Integer]
+  # @param child [Array<String>] what each child prints
+  def self.it_parts_well(name, script, reactor, offline: [], children: 1, child: life)
+    it "parts well: #{name}" do
+      process = application(script, reactor)
+
+      expect(lines(process, /^child/)).to match_array(child * children)
+      expect(lines(process, /^ended|^goes/)).to eq [*["ended 5"] * children, "goes on with #{[1, 2, 3] - offline}"]
+      expect(lines(process, /^(online|offline)/))
+        .to contain_exactly(*[1, 2, 3, 9].flat_map { |user| ["online #{user}", "offline #{user}"] })
+      expect([process.stderr, process.success?]).to eq ["", true]
+    end
+  end
+
+  %i[thread eventmachine fiber].each do |reactor|
+    context "with the reactor #{reactor}" do
+      it_parts_well "before the first heartbeat", <<~RUBY, reactor
+        Application.setup(users: []) do |manager|
+          aside do
+            fork_and_reap
+            manager.seen_all([1, 2, 3])
+            go_on
+          end
+        end
+      RUBY
+
+      {
+        "setup" => "Application.setup(%s) { aside { go_on } }",
+        "run" => "Application.run(%s, ready: -> { Thread.new { go_on } })"
+      }.each do |way, script|
+        it_parts_well "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
+      end
+
+      {
+        "setup" => "Application.setup(%s) { |manager| aside { %s } }",
+        "run" => "Application.run(%s, ready: -> { manager = OnlineManager.current and Thread.new { %s } })"
+      }.each do |way, script|
+        it_parts_well "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; go_on"), reactor
+
+        leave = "manager.leave(2); sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]; go_on"
+        it_parts_well "in offline (#{way})",
+                      format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
+                      reactor, offline: [2]
+
+        it_parts_well "in offline, which the child leaves by exit (#{way})", <<~RUBY, reactor,
+          def fork_and_leave
+            return unless Process.pid == FIRST_PROCESS
+
+            pid = fork and return reap(pid)
+            Fiber.new(blocking: true) do
+              OnlineManager.current.seen(8)
+              OnlineManager.current.leave(8)
+              sleep 0.01 while OnlineManager.current.online?(8)
+            end.resume
+            exit 5
+          end
+
+          # The child's own thread is in the middle of this one then.
+          def stay
+            sleep 0.3
+            Application.say "gone"
+          end
+
+          #{format(script, "offline: ->(user) { user == 2 ? fork_and_leave : (stay if user == 8) }", leave)}
+        RUBY
+                      offline: [2], child: ["child online 8", "child offline 8", "child gone"]
+      end
+
+      it_parts_well "from several threads at once", <<~RUBY, reactor, children: 8
+        Application.setup do
+          aside do
+            threads = Array.new(8) { Thread.new { fork_and_reap } }
+            threads.each(&:join)
+            go_on
+          end
+        end
+      RUBY
+
+      it_parts_well "from a child", <<~RUBY, reactor, children: 2
+        Application.setup do |manager|
+          aside do
+            reap(fork do
+              reap(fork_child)
+              live(manager)
+              exit 5
+            end)
+            go_on
+          end
+        end
+      RUBY
+
+      it_parts_well "while another thread is inside online", <<~RUBY, reactor,
+        inside = Thread::Queue.new
+        go = Thread::Queue.new
+        wait = ->(user) { inside << true and go.pop if user == 3 && Process.pid == FIRST_PROCESS }
+
+        Application.setup(users: [1, 2], online: wait) do |manager|
+          aside do
+            beater = Thread.new { manager.seen(3) }
+            inside.pop
+            reap(fork do
+              Application.say "finds \#{manager.online_users.inspect}"
+              manager.seen(3) # a user like any other here
+              exit 5
+            end)
+            go << true
+            beater.join
+            go_on
+          end
+        end
+      RUBY
+                    child: ["child finds []", "child online 3", "child offline 3"]
+    end
+  end
+
+  %i[thread eventmachine].each do |reactor|
+    it "leaves the child free to run a manager of its own (#{reactor})" do
+      process = application(<<~RUBY, reactor)
+        Application.setup do |manager|
+          aside do
+            reap(fork do
+              own = Application.run(users: [7], timeout: 0.1, offline: ->(_) { OnlineManager.current.stop })
+              Application.say own.stats[:state]
+              exit 5
+            end)
+            go_on
+          end
+        end
+      RUBY
+
+      expect(lines(process, /^child/))
+        .to eq ["child online 7", "child ready", "child offline 7", "child stopped"]
+      expect(lines(process, /^ended|^goes/)).to eq ["ended 5", "goes on with [1, 2, 3]"]
+      expect(process.stderr).to be_empty
+    end
+  end
+
+  it "lets a child that goes on with the code around `run` be stopped like any other process" do
+    process = application(<<~RUBY, :thread)
+      is_child = false
+      manager = Application.run(
+        ready: -> { OnlineManager.current.leave(2) },
+        offline: lambda do |user|
+          next unless user == 2
+
+          if (pid = fork)
+            Thread.new { reap(pid) || go_on }
+          else
+            is_child = true
+            Thread.new do
+              live(OnlineManager.current)
+              OnlineManager.current.stop
+            end
+          end
+        end
+      )
+      # In the child: in the parent, `go_on` exits out of `run`.
+      Application.say manager.stats[:state]
+      exit 5
+    RUBY
+
+    expect(lines(process, /^child/)).to eq [*life, "child stopped"]
+    expect(lines(process, /^ended|^goes/)).to eq ["ended 5", "goes on with [1, 3]"]
+    expect(process.stderr).to be_empty
+  end
+
+  it "blocks no heartbeat while it waits for a full pipe on stdout" do
+    process = application(<<~RUBY, :thread)
+      reader, writer = IO.pipe
+      Application.out = out = $stdout.dup
+      out.sync = true
+
+      Application.setup do |manager|
+        $stdout.reopen(writer)
+        writer.close
+        $stdout.sync = false
+        nil while $stdout.write_nonblock("." * 4096, exception: false).is_a?(Integer)
+        $stdout.write("still in Ruby's buffer")
+
+        pid = nil
+        forker = Thread.new { pid = fork_child }
+        sleep 0.01 until forker.status == "sleep"
+        5.times do |i|
+          manager.seen(20 + i, timeout: 0.01)
+          sleep 0.001 while manager.online?(20 + i)
+        end
+        out.puts "fork waits" if pid.nil?
+
+        Thread.new { IO.copy_stream(reader, File::NULL) }
+        forker.join
+        $stdout.reopen(out)
+        reap(pid)
+        go_on
+      end
+    RUBY
+
+    expect(lines(process, /^child/)).to eq life
+    expect(lines(process, /^(online|offline) 2\d/).size).to eq 10
+    expect(lines(process, /^fork|^ended|^goes/)).to eq ["fork waits", "ended 5", "goes on with [1, 2, 3]"]
+    expect(process.stderr).to be_empty
+  end
+
+  describe "by Process.daemon" do
+    {
+      "before the first heartbeat" => ["[]", []],
+      "after it, where the users stay online as after `exit!`," => ["1..3", ["online 1", "online 2", "online 3"]]
+    }.each do |time, (users, parent)|
+      it "#{time} leaves a daemon that starts empty and works" do
+        process = application(<<~RUBY, :thread)
+          Application.setup(users: #{users}) do |manager|
+            Process.daemon(true, true)
+            Thread.new { sleep 10 and exit! }
+            live(manager)
+          end
+        RUBY
+
+        expect(process.lines - ["ready"]).to eq [*parent, *life]
+        expect(process).to be_success
+      end
+    end
+  end
+
+  describe "that execs at once" do
+    it "costs nothing visible" do
+      skip "there is no /proc" unless File.exist?("/proc/self/task")
+
+      process = application(<<~RUBY, :thread)
+        def descriptors = `ls /proc/self/fd`
+        def tasks = Dir["/proc/self/task/*/comm"].to_h { |path| [path, File.read(path)] }
+
+        inherited = descriptors
+        Application.setup do |manager|
+          manager.seen(4, timeout: 0.01)
+          sleep 0.01 while manager.online?(4)
+          before = tasks
+
+          system("true") or abort
+          puts `echo backticks`
+          Process.wait(spawn("echo spawn"))
+          IO.popen(["echo", "popen"]) { |io| puts io.read }
+          Process.wait(fork { exec("echo", "exec") })
+
+          puts "inherits \#{descriptors.lines - inherited.lines}"
+          puts "other threads: \#{tasks.to_a - before.to_a}, \#{before.to_a - tasks.to_a}"
+          go_on
+        end
+      RUBY
+
+      expect(process.lines - ["ready"]).to eq [
+        "online 1", "online 2", "online 3", "online 4", "offline 4", "backticks", "spawn", "popen", "exec",
+        "inherits []", "other threads: [], []", "goes on with [1, 2, 3]", "online 9", "offline 9",
+        *lines(process, /^offline [123]/)
+      ]
+      expect(lines(process, /^offline [123]/).size).to eq 3
+      expect(process.stderr).to be_empty
+    end
+  end
+
+  # FORKS=2000 is what `rake soak` takes.
+  forks = Integer(ENV.fetch("FORKS", 200))
+
+  it "does not hang under load: #{forks} forks", limit: 60 + (forks / 5) do
+    process = application(<<~RUBY, :thread, forks.to_s, limit: 30 + (forks / 5))
+      # What happened to each user, in order.
+      calls = Hash.new { |hash, user| hash[user] = +"" }
+      Application.out = File.open(File::NULL, "w") # it would be too much
+      note = ->(letter) { ->(user) { calls[user] << letter if Process.pid == FIRST_PROCESS } }
+
+      Application.setup(users: [], timeout: 0.02, online: note["+"], offline: note["-"]) do |manager|
+        forks = Thread::Queue.new
+        Integer(ARGV[1]).times { |number| forks << number }
+        forks.close
+
+        beaters = Array.new(3) do |number|
+          random = Random.new(number)
+          Thread.new do
+            until forks.empty?
+              20.times { manager.seen(random.rand(2000)) }
+              manager.seen_all(Array.new(20) { [random.rand(2000), :array] })
+              sleep 0.001
+            end
+          end
+        end
+
+        forkers = Array.new(4) do
+          Thread.new do
+            while (number = forks.pop)
+              pid = fork do
+                manager.seen(number, timeout: 0.001)
+                manager.seen([number, "x"])
+                sleep 0.001 while number.even? && manager.online?(number)
+                number % 3 == 0 ? exit!(5) : exit(5)
+              end
+              deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 20
+              until (_, status = Process.wait2(pid, Process::WNOHANG))
+                if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+                  puts "fork \#{number} hangs"
+                  Process.kill(:KILL, pid)
+                end
+                sleep 0.002
+              end
+              puts "fork \#{number} ended with \#{status.inspect}" unless status.exitstatus == 5
+            end
+          end
+        end
+        [*forkers, *beaters].each(&:join)
+
+        manager.stop
+        wrong = calls.reject { |_, letters| letters.match?(/\\A(\\+-)+\\z/) }
+        puts "users \#{calls.size}", "wrong \#{wrong}"
+      end
+    RUBY
+
+    expect(process.lines).to match [/\Ausers \d{4}\z/, "wrong {}"]
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+  end
+end

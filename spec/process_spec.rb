@@ -1,0 +1,415 @@
+# frozen_string_literal: true
+
+# Every way out of a process, in real ones: whoever is online is set offline exactly once, and the process ends as it
+# would without this gem, within two seconds.
+RSpec.describe "The way out of a process" do
+  # Runs a script with Application (support/child/application.rb).
+  def application(script, reactor, **options, &block)
+    ruby("require \"./spec/support/child/application\"\n#{script}", reactor.to_s, bundled: true, **options, &block)
+  end
+
+  # @return [Array] each user who is set online or offline, in order
+  def transitions(process, kind) = process.lines.filter_map { |line| line[/\A#{kind} (\d+)\z/, 1]&.to_i }
+
+  # @param prints [String, nil] the last line of its output, if not a transition
+  # @param says [Regexp, nil] what is found on its standard error; nil for nothing at all
+  # @param status [Hash] of its Process::Status
+  def expect_end(process, prints: nil, says: nil, **status)
+    expect(process.lines.last).to eq(prints) if prints
+    expect(process.stderr).to says ? match(says) : be_empty
+    expect(process.status).to have_attributes(**status)
+  end
+
+  # @param name [String] how it ends
+  # @param script [String]
+  # @param signal [Symbol, nil] what is sent when everybody is online
+  # @param offline [Array] who is set offline
+  # @param ending [Hash] see {#expect_end}
+  def self.it_ends_well(name, script, reactor, signal: nil, offline: [1, 2, 3], **ending)
+    it "sets everybody offline once: #{name}" do
+      process = application(script, reactor, limit: 2) do |child|
+        child.wait_for("online 3")
+        next unless signal
+
+        child.wait_for("ready")
+        child.signal(signal)
+      end
+
+      expect(transitions(process, "online")).to eq [1, 2, 3]
+      expect(transitions(process, "offline")).to match_array(offline)
+      expect_end(process, **ending)
+    end
+  end
+
+  %i[thread eventmachine fiber].each do |reactor|
+    context "with `run` (#{reactor})" do
+      {
+        "Ctrl-C" => { signal: :INT, says: /Interrupt/, termsig: Signal.list["INT"] },
+        "SIGTERM" => { signal: :TERM, termsig: Signal.list["TERM"] },
+        "SIGHUP" => { signal: :HUP, termsig: Signal.list["HUP"] }
+      }.each do |name, outcome|
+        it_ends_well name, "Application.run", reactor, **outcome
+      end
+
+      it_ends_well "an exception in setup", 'Application.run(ready: -> { raise "oops" })', reactor,
+                   says: /oops \(RuntimeError\)/, exitstatus: 1
+      it_ends_well "an exception in setup that is no StandardError", <<~RUBY, reactor, termsig: Signal.list["TERM"]
+        Application.run(ready: -> { raise SignalException, "TERM" })
+      RUBY
+      it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops \(RuntimeError\)/, exitstatus: 1
+        Application.run(ready: -> { Thread.new { Thread.main.raise("oops") } })
+      RUBY
+      it_ends_well "an exception in online", <<~RUBY, reactor, offline: [1, 2], says: /oops/, exitstatus: 1
+        Application.run(online: ->(user) { raise "oops" if user == 3 })
+      RUBY
+
+      it_ends_well "exit in setup", "Application.run(ready: -> { exit 3 })", reactor, exitstatus: 3
+      it_ends_well "exit in online", <<~RUBY, reactor, offline: [1, 2], exitstatus: 3
+        Application.run(online: ->(user) { exit 3 if user == 3 })
+      RUBY
+      it_ends_well "exit in offline", <<~RUBY, reactor, exitstatus: 3
+        Application.run(ready: -> { OnlineManager.current.leave(2) }, offline: ->(user) { exit 3 if user == 2 })
+      RUBY
+      it_ends_well "exit in the offline that the way out calls", <<~RUBY, reactor, signal: :INT, exitstatus: 3
+        Application.run(offline: ->(user) { exit 3 if user == 2 })
+      RUBY
+      it_ends_well "exit in another thread", "Application.run(ready: -> { Thread.new { exit 3 } })", reactor,
+                   exitstatus: 3
+      it_ends_well "abort in setup", 'Application.run(ready: -> { abort "enough" })', reactor,
+                   says: /\Aenough\Z/, exitstatus: 1
+      it_ends_well "abort in another thread", 'Application.run(ready: -> { Thread.new { abort "enough" } })', reactor,
+                   says: /\Aenough\Z/, exitstatus: 1
+
+      it_ends_well "Thread#kill of the thread in run", <<~RUBY, reactor, prints: "back", exitstatus: 0
+        thread = Thread.new { Application.run(ready: -> { Thread.new { thread.kill } }) }
+        thread.join
+        puts "back"
+      RUBY
+      it_ends_well "Timeout", <<~RUBY, reactor, prints: "execution expired", exitstatus: 0
+        require "timeout"
+        begin
+          Timeout.timeout(0.3) { Application.run }
+        rescue Timeout::Error => e
+          puts e.message
+        end
+      RUBY
+
+      it_ends_well "stop in another thread", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
+        puts Application.run(ready: -> { Thread.new { OnlineManager.current.stop } }).stats[:state]
+      RUBY
+      it_ends_well "stop in a trap handler", <<~RUBY, reactor, signal: :USR1, prints: "stopped", exitstatus: 0
+        trap(:USR1) { OnlineManager.current.stop }
+        puts Application.run.stats[:state]
+      RUBY
+      it_ends_well "stop in online", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
+        puts Application.run(online: ->(user) { OnlineManager.current.stop if user == 3 }).stats[:state]
+      RUBY
+      it_ends_well "stop in offline", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
+        manager = Application.run(
+          ready: -> { OnlineManager.current.leave(2) },
+          offline: ->(user) { OnlineManager.current.stop if user == 2 }
+        )
+        puts manager.stats[:state]
+      RUBY
+    end
+
+    context "with `setup` (#{reactor})" do
+      it_ends_well "the end of the script", <<~RUBY, reactor, exitstatus: 0
+        Application.setup { Application.end_reactor }
+      RUBY
+      {
+        "Ctrl-C" => { signal: :INT, says: /Interrupt/, termsig: Signal.list["INT"] },
+        "SIGTERM" => { signal: :TERM, termsig: Signal.list["TERM"] },
+        "SIGHUP" => { signal: :HUP, termsig: Signal.list["HUP"] }
+      }.each do |name, outcome|
+        it_ends_well name, "Application.setup { Application.rest }", reactor, **outcome
+      end
+
+      it_ends_well "exit", "Application.setup { exit 3 }", reactor, exitstatus: 3
+      it_ends_well "exit in another thread", <<~RUBY, reactor, exitstatus: 3
+        Application.setup { Thread.new { exit 3 } and Application.rest }
+      RUBY
+      it_ends_well "exit in setup", "Application.setup(ready: -> { exit 3 })", reactor, exitstatus: 3
+      it_ends_well "exit in online", <<~RUBY, reactor, offline: [1, 2], exitstatus: 3
+        Application.setup(online: ->(user) { exit 3 if user == 3 })
+      RUBY
+      it_ends_well "exit in offline", <<~RUBY, reactor, exitstatus: 3
+        Application.setup(offline: ->(user) { exit 3 if user == 2 }) do |manager|
+          manager.leave(2)
+          Application.rest
+        end
+      RUBY
+      it_ends_well "abort", 'Application.setup { abort "enough" }', reactor, says: /\Aenough\Z/, exitstatus: 1
+      it_ends_well "an exception", 'Application.setup { raise "oops" }', reactor, says: /oops/, exitstatus: 1
+      it_ends_well "an exception in setup", 'Application.setup(ready: -> { raise "oops" })', reactor,
+                   says: /oops/, exitstatus: 1
+      it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops/, exitstatus: 1
+        Application.setup { Thread.new { Thread.main.raise("oops") } and Application.rest }
+      RUBY
+      it_ends_well "Thread#kill of the main thread", <<~RUBY, reactor, exitstatus: 0
+        Application.setup { Thread.new { Thread.main.kill } and Application.rest }
+      RUBY
+      it_ends_well "stop in another thread, then exit", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
+        Application.setup do |manager|
+          Thread.new do
+            manager.stop
+            puts manager.stats[:state]
+            exit
+          end
+          Application.rest
+        end
+      RUBY
+    end
+
+    context "with a slow shutdown (#{reactor})" do
+      { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.rest }" }.each do |way, script|
+        it "ends at once at a second Ctrl-C (#{way})" do
+          slow = 'offline: ->(user) { puts "slow #{user}"; sleep 30 }' # rubocop:disable Lint/InterpolationCheck
+          process = application(format(script, slow), reactor, limit: 2) do |child|
+            child.wait_for("ready")
+            child.signal(:INT)
+            child.wait_for(/slow/)
+            child.signal(:INT)
+          end
+
+          expect(transitions(process, "offline").size).to eq 1
+          expect(process.status.termsig).to eq Signal.list["INT"]
+        end
+      end
+
+      # On the reactor itself too, where it calls what it waits for.
+      {
+        "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.rest }",
+        "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.rest }"
+      }.each do |where, script|
+        it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
+          process = application(<<~RUBY, reactor, limit: 2)
+            def stop(manager)
+              start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+              puts "left \#{manager.stop(timeout: 0.2)}", "size \#{manager.size}"
+              puts "in time" if Process.clock_gettime(Process::CLOCK_MONOTONIC) - start < 1
+              exit!
+            end
+
+            #{format(script, "users: 1..50, offline: ->(_) { sleep 0.15 }")}
+          RUBY
+
+          left = Integer(process.stdout[/^left (\d+)/, 1])
+          expect(left).to be_between(40, 49)
+          expect(process.lines.last(2)).to eq ["size #{left}", "in time"]
+          expect(transitions(process, "offline").size).to eq 50 - left
+          expect(process.stderr).to eq "OnlineManager: after 0.2 s #{left} users have not been set offline yet\n"
+        end
+      end
+    end
+
+    it "ends at once when it is left by exit!, and leaves everybody online (#{reactor})" do
+      ["exit!(3)", 'exec("exit 3")'].each do |exit|
+        process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 2)
+
+        expect(process.lines).to eq ["online 1", "online 2", "online 3", "ready"]
+        expect_end(process, exitstatus: 3)
+      end
+    end
+
+    it "loses nobody and calls nobody twice when it is interrupted at whatever point (#{reactor})" do
+      process = application(<<~RUBY, reactor, limit: 30)
+        class Crowd
+          attr_reader :calls
+
+          def initialize(alarm)
+            @alarm = alarm
+            @calls = Hash.new(0)
+          end
+
+          def timeout = 1e-9
+
+          def setup
+            OnlineManager.current.seen_all(1..3000)
+            @alarm.write(".")
+          end
+
+          def online(user) = @calls[user] += 1
+          def offline(user) = @calls[user] += 1_000
+        end
+
+        # A process of its own, so that the signal comes at any point and not only where Ruby switches threads.
+        run, alarm = IO.pipe
+        main = Process.pid
+        ringer = fork do
+          alarm.close
+          while run.read(1)
+            sleep rand * 0.06
+            Process.kill(:USR1, main)
+          end
+        end
+        run.close
+
+        Alarm = Class.new(Interrupt)
+        rung = false
+        trap(:USR1) { rung = true and raise Alarm }
+
+        40.times do
+          config = Crowd.new(alarm)
+          rung = false
+          begin
+            manager = OnlineManager.new(config, reactor: REACTOR)
+            REACTOR == :fiber ? Async { manager.run }.wait : manager.run
+          rescue Alarm
+            in_delivery = true if $!.backtrace.grep(/delivery/).any?
+          end
+          sleep 0.001 until rung
+          wrong = config.calls.reject { |_, calls| calls == 1_001 }
+          puts "wrong: \#{wrong.inspect}" if wrong.any?
+          puts "in delivery" if in_delivery
+        end
+        alarm.close
+        Process.wait(ringer)
+      RUBY
+      expect(process.lines.uniq).to eq ["in delivery"]
+      expect(process).to be_success
+    end
+  end
+  context "with callbacks that end a reactor" do
+    it_ends_well "throw out of offline", <<~RUBY, :thread, prints: "thrown", exitstatus: 0
+      puts(catch(:out) do
+        Application.run(
+          ready: -> { OnlineManager.current.leave(2) },
+          offline: ->(user) { throw :out, "thrown" if user == 2 }
+        )
+      end)
+    RUBY
+    it_ends_well "throw out of offline, on EventMachine", <<~RUBY, :eventmachine, prints: "thrown", exitstatus: 0
+      puts(catch(:out) do
+        Application.run(
+          ready: -> { OnlineManager.current.leave(2) },
+          offline: ->(user) { throw :out, "thrown" if user == 2 }
+        )
+      end)
+    RUBY
+    it_ends_well "EM.stop in setup", "Application.run(ready: -> { EM.stop })", :eventmachine, exitstatus: 0
+    it_ends_well "EM.stop later", <<~RUBY, :eventmachine, prints: "stopped", exitstatus: 0
+      puts Application.run(ready: -> { EM.add_timer(0.05) { EM.stop } }).stats[:state]
+    RUBY
+    it_ends_well "EM.stop in another thread", <<~RUBY, :eventmachine, prints: "stopped", exitstatus: 0
+      puts Application.run(ready: -> { Thread.new { EM.stop } }).stats[:state]
+    RUBY
+
+    # What 0.0.3 did: its `offline` was called in a timer.
+    %w[run setup].each do |way|
+      it_ends_well "an exception in offline (#{way})", <<~RUBY, :eventmachine, says: /oops/, exitstatus: 1
+        Application.#{way}(
+          ready: -> { OnlineManager.current.leave(2) },
+          offline: ->(user) { raise "oops" if user == 2 }
+        )
+      RUBY
+    end
+    it_ends_well "an exception in offline, which EM.error_handler survives", <<~RUBY, :eventmachine,
+      EM.error_handler { |_| OnlineManager.current.stop }
+      Application.run(
+        ready: -> { OnlineManager.current.leave(2) },
+        offline: ->(user) { raise "oops" if user == 2 }
+      )
+      puts "handled"
+    RUBY
+                 prints: "handled", exitstatus: 0
+  end
+
+  context "with a reactor that ends" do
+    it_ends_well "while its API still works, in EventMachine", <<~RUBY, :eventmachine, prints: "after", exitstatus: 0
+      Application.setup(offline: ->(_) { EM.add_timer(60) { nil } }) { Application.end_reactor }
+      puts "after"
+    RUBY
+    it_ends_well "while its API still works, in Async", <<~RUBY, :fiber, prints: "after", exitstatus: 0
+      Application.setup(offline: ->(_) { Async::Task.current })
+      puts "after"
+    RUBY
+
+    # One that closes without its fibers, which Async does not.
+    it_ends_well "and leaves its fibers behind", <<~RUBY, :fiber, prints: "after", exitstatus: 0, offline: []
+      class Scheduler
+        def fiber(&block) = Fiber.new(blocking: false, &block).tap(&:resume)
+        def io_wait(*) = Fiber.yield
+        def kernel_sleep(*) = Fiber.yield
+        def block(*) = Fiber.yield
+        def unblock(*) = nil
+        def close = nil
+      end
+
+      # Written down, and told at the very end.
+      gone = []
+      at_exit { puts "after" if gone.sort == [1, 2, 3] }
+      config = Application.new
+      config.define_singleton_method(:offline) { |user| gone << user }
+      Thread.new do
+        Fiber.set_scheduler(Scheduler.new)
+        Fiber.schedule { OnlineManager.setup(config, reactor: :fiber) }
+      end.join
+    RUBY
+  end
+
+  context "with an EventMachine reactor on another thread" do
+    {
+      "the end of the script" => ["", {}],
+      "Ctrl-C" => ["sleep", { signal: :INT, says: /Interrupt/, exitstatus: nil, termsig: Signal.list["INT"] }],
+      "exit" => ["exit 3", { exitstatus: 3 }],
+      "the end of that reactor" => ["EM.stop; reactor.join", {}],
+      "an exit in offline" => ["OnlineManager.current.leave(2); sleep", { exitstatus: 3 }]
+    }.each do |name, (ending, outcome)|
+      it_ends_well name, <<~RUBY, :eventmachine, exitstatus: 0, **outcome
+        reactor = Thread.new { EM.run }
+        reactor.report_on_exception = false
+        sleep 0.01 until EM.reactor_running?
+        OnlineManager.setup(Application.new(offline: ->(user) { exit 3 if #{name.include?("in offline")} && user == 2 }))
+        #{ending}
+      RUBY
+    end
+  end
+
+  context "when Async stops the task" do
+    it_ends_well "in the middle of an offline", <<~RUBY, :fiber, signal: :INT, says: /Interrupt/, termsig: 2
+      Application.run(
+        ready: -> { OnlineManager.current.leave(2) },
+        offline: ->(user) { sleep 0.3 if user == 2 }
+      )
+    RUBY
+  end
+
+  # As the tests of minitest and RSpec do, where they start themselves: their at_exit comes after ours.
+  it "sets everybody offline who comes online in an at_exit" do
+    process = application(<<~RUBY, :thread)
+      at_exit do
+        Application.setup(users: [4, 5])
+        at_exit { puts "last" }
+      end
+      at_exit { Application.setup(users: [6]) }
+      Application.setup
+    RUBY
+
+    # Those who leave at the same time do so in no order.
+    lines = process.lines.chunk_while { |*both| both.all?(/^offline/) }.flat_map(&:sort)
+    expect(lines).to eq [
+      "online 1", "online 2", "online 3", "ready", "offline 1", "offline 2", "offline 3",
+      "online 6", "ready", "offline 6",
+      "online 4", "online 5", "ready", "last", "offline 4", "offline 5"
+    ]
+    expect(process).to be_success
+  end
+
+  it "restarts its thread in an at_exit too, and lets it end when the process does" do
+    process = application(<<~RUBY, :thread)
+      at_exit do
+        Application.setup(users: [4])
+        sleep 0.01 until (thread = Thread.list.find { |other| other.name == "online_manager" })
+        thread.kill.join
+        OnlineManager.current.seen(5, timeout: 0.01)
+        sleep 0.01 while OnlineManager.current.online?(5)
+      end
+      Application.setup(users: [])
+    RUBY
+
+    expect(process.lines - ["ready"]).to eq ["online 4", "online 5", "offline 5", "offline 4"]
+    expect(process.stderr.lines.size).to eq 1
+    expect(process.stderr).to include "has been restarted"
+  end
+end

@@ -1,0 +1,304 @@
+# frozen_string_literal: true
+
+Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
+require "online_manager/reactor/event_machine"
+
+# What is EventMachine's own; the rest is in conformance_spec.rb.
+RSpec.describe "The reactor :eventmachine" do
+  let(:reactor) { :eventmachine }
+
+  include_context "with a manager"
+
+  after { EM.error_handler } # back to none
+
+  # A config as people wrote it for 0.0.3, with timers and sockets of its own: whoever sends a line is online, and when
+  # everybody has gone it is done.
+  legacy = Class.new do
+    receiver = Class.new(EM::Connection) do
+      include EM::Protocols::LineProtocol
+      attr_accessor :heartbeat
+
+      def receive_line(user) = heartbeat.call(user)
+    end
+    sender = Class.new(EM::Connection) do
+      attr_writer :user
+
+      def post_init
+        @timer = EM.add_periodic_timer(0.04) { send_data("#{@user}\n") }
+      end
+
+      def unbind = @timer.cancel
+    end
+    define_method(:receiver) { receiver }
+    define_method(:sender) { sender }
+    attr_reader :log
+
+    def initialize = @log = []
+
+    def timeout
+      0.2
+    end
+
+    def setup(&block)
+      note(:setup)
+      server = EM.start_server("127.0.0.1", 0, receiver) { |connection| connection.heartbeat = block }
+      port, = Socket.unpack_sockaddr_in(EM.get_sockname(server))
+      { "ann" => 0.1, "bob" => 0.35 }.each do |user, time|
+        EM.connect("127.0.0.1", port, sender) do |client|
+          client.user = user
+          EM.add_timer(time) { client.close_connection }
+        end
+      end
+    end
+
+    def online(user)
+      note(:online, user)
+    end
+
+    def offline(user)
+      note(:offline, user)
+      EM.stop if @log.count { |call| call[1] == :offline } == 2
+    end
+
+    private
+
+    def note(*call) = @log << [EM.reactor_thread?, *call]
+  end
+
+  it "runs an unchanged config of 0.0.3, all of it on the reactor's thread" do
+    config = legacy.new
+    run = host.run { OnlineManager.run(config) }
+
+    expect(run.value).to be_nil
+    expect(config.log).to eq [[true, :setup], [true, :online, "ann"], [true, :online, "bob"],
+                              [true, :offline, "ann"], [true, :offline, "bob"]]
+  end
+
+  it "runs several of them in one reactor" do
+    configs = Array.new(2) { legacy.new }
+    configs.each { |config| config.define_singleton_method(:offline) { |user| note(:offline, user) } }
+    host.call { configs.each { |config| OnlineManager.setup(config) } }
+
+    eventually { expect(configs.map { |config| config.log.size }).to eq [5, 5] }
+    expect(configs.map(&:log)).to all(match([[true, :setup], [true, :online, "ann"], [true, :online, "bob"],
+                                             [true, :offline, "ann"], [true, :offline, "bob"]]))
+    2.times { OnlineManager.current.stop }
+  end
+
+  it "calls online within the tick of the heartbeat, in whatever it is called" do
+    config = recording
+    start(config)
+    answers = Thread::Queue.new
+    EM.schedule do
+      EM.next_tick { answers << [config.heartbeat.call(7), config.calls] }
+      EM.add_timer(0.01) { answers << [config.heartbeat.call(8), config.calls.last] }
+      EM.defer { answers << [config.heartbeat.call(9), Thread.current] }
+    end
+    found = Array.new(3) { answers.pop }
+
+    expect(found).to include([true, [[:online, 7]]]).or include([true, [[:online, 9], [:online, 7]]])
+    expect(found).to include([true, [:online, 8]])
+    expect(found).to include([true, config.last(:online, 9).thread])
+    expect([7, 8].map { |id| config.last(:online, id) }).to all(satisfy { |call| host.delivers?(call) })
+    EM.threadpool.each(&:kill)
+    EM.instance_variable_set(:@threadpool, nil)
+  end
+
+  it "acts as setup inside a reactor that runs, and returns what setup returned" do
+    config = recording(timeout: 0.05, setup: ->(_) { :done })
+    expect(host.call { OnlineManager.run(config) }).to eq :done
+    config.heartbeat.call(7)
+
+    eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+    expect(host).to be_delivers(config.last(:offline))
+    OnlineManager.current.stop
+    expect(EM).to be_reactor_running
+  end
+
+  it "joins a reactor that runs on another thread" do
+    host.call { nil }
+    config = recording(timeout: 0.05)
+    manager = OnlineManager.new(config)
+    manager.setup
+    manager.seen(7)
+
+    eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+    expect(config.last(:setup).thread).to be Thread.current
+    expect(host).to be_delivers(config.last(:offline))
+    expect(manager.stats[:reactor]).to be :eventmachine
+    manager.stop
+  end
+
+  it "says so when there is no reactor to set up in" do
+    expect { OnlineManager.setup(recording, reactor:) }
+      .to raise_error(OnlineManager::Error, /no EventMachine reactor runs/)
+  end
+
+  it "lets timers and sockets have their turn while a crowd leaves" do
+    config = recording(offline: ->(_) { pass_time(0.002) })
+    manager = start(config)
+    ticks = Thread::Queue.new
+    host.call { EM.add_periodic_timer(0.001) { ticks << true } }
+    manager.seen_all((1..60).to_a)
+    ticks.clear
+    (1..60).each { |id| manager.leave(id) }
+    wait_until { config.last(:offline, 60) }
+
+    # 60 × 2 ms of callbacks, of which it does 5 ms at a time.
+    expect(ticks.size).to be > 5
+  end
+
+  describe "an offline that raises" do
+    it "goes to EM.error_handler; the user is offline, and the reactor goes on" do
+      errors = Thread::Queue.new
+      EM.error_handler { |error| errors << [error.message, EM.reactor_thread?] }
+      config = recording(timeout: 0.05, offline: ->(id) { raise "oops #{id}" if id.odd? })
+      manager = start(config)
+      manager.seen_all([1, 2, 3, 4])
+
+      eventually { expect(config.calls.size).to eq 8 }
+      settle(manager)
+      expect(Array.new(2) { errors.pop }).to contain_exactly(["oops 1", true], ["oops 3", true])
+      expect(errors).to be_empty
+      expect(manager.seen(1)).to be true
+      expect(config.calls_of(1)).to eq %i[online offline online]
+      expect(manager.stats[:errors]).to eq 2
+      expect(manager.stop).to eq 0
+      expect(errors.pop).to eq ["oops 1", true]
+    end
+
+    it "comes out of EM.run if there is none, and the others are set offline on the way" do
+      EM.error_handler
+      config = recording(offline: ->(id) { raise IOError, "oops" if id == 1 })
+      start(config).seen_all([1, 2, 3])
+      OnlineManager.current.leave(1)
+
+      expect { host.thread.join }.not_to raise_error
+      expect { host.stop }.to raise_error(IOError, "oops")
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to eq [%i[online offline]] * 3
+      host.forget
+    end
+
+    it "comes out of OnlineManager.run, and the others are set offline on the way" do
+      config = recording(offline: ->(id) { raise IOError, "oops" if id == 1 })
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2, 3])
+      manager.leave(1)
+
+      expect { host.runner.value }.to raise_error(IOError, "oops")
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to eq [%i[online offline]] * 3
+      expect(manager.stats[:state]).to be :stopped
+    end
+
+    it "is no matter for the reactor if the config has an on_error" do
+      config = recording(offline: ->(_) { raise IOError }, on_error: ->(*) {})
+      manager = start(config)
+      manager.seen(7)
+      manager.leave(7)
+
+      eventually { expect(config.calls_of(7)).to eq %i[online offline on_error] }
+      expect(EM).to be_reactor_running
+    end
+  end
+
+  it "hands the error of an online that follows an offline to EM.error_handler too" do
+    errors = Thread::Queue.new
+    EM.error_handler { |error| errors << error }
+    hold = gate
+    first = true
+    config = recording(offline: ->(_) { hold.pass }, online: lambda { |_|
+      first ? first = false : raise(IOError)
+    })
+    manager = start(config)
+    manager.seen(7)
+    manager.leave(7)
+    wait_until { hold.reached? }
+    manager.seen(7)
+    hold.open
+
+    expect(errors.pop).to be_a(IOError)
+    settle(manager)
+    expect(config.calls_of(7)).to eq %i[online offline online]
+    expect(manager.online?(7)).to be false
+  end
+
+  describe "EM.stop" do
+    # @return [Conformance::Config] whose `offline` needs EventMachine
+    def needy
+      recording(offline: lambda { |_|
+        EM.add_timer(60) { nil }
+        EM.next_tick { nil }
+        raise "no reactor" unless EM.reactor_running? && EM.reactor_thread?
+      })
+    end
+
+    it "sets the remaining users offline while EventMachine's API works, in run" do
+      config = needy
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2])
+      EM.schedule { EM.stop }
+
+      expect(host.runner.value).to be_nil
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+      expect(manager.stats).to include(state: :stopped, errors: 0)
+      expect([OnlineManager.current, manager.seen(1)]).to eq [nil, false]
+    end
+
+    it "sets the remaining users of all managers offline while EventMachine's API works, after setup" do
+      configs = Array.new(2) { needy }
+      managers = configs.map { |config| start(config) }
+      managers.each { |manager| manager.seen_all([1, 2]) }
+      host.stop
+
+      expect(configs.flat_map { |config| [1, 2].map { |id| config.calls_of(id) } }).to all eq(%i[online offline])
+      expect(managers.map { |manager| manager.stats.values_at(:state, :errors) }).to eq [[:stopped, 0]] * 2
+    end
+
+    it "inside offline, online and setup is as good" do
+      configs = [recording(offline: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }, timeout: 0.03),
+                 recording(online: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }),
+                 recording(setup: ->(heartbeat) { heartbeat.call(1) && EM.stop })]
+      configs.each do |config|
+        expect(host.run { OnlineManager.run(config) }.value).to be_nil
+        expect(config.calls).to eq [[:online, 1], [:offline, 1]]
+      end
+    end
+
+    it "has another reactor begin afresh" do
+      2.times do
+        config = recording(timeout: 0.03, setup: ->(heartbeat) { heartbeat.call(1) }, offline: ->(_) { EM.stop })
+        expect(host.run { OnlineManager.run(config) }.value).to be_nil
+        expect(config.calls).to eq [[:online, 1], [:offline, 1]]
+      end
+    end
+  end
+
+  describe "a setup that keeps the reactor from running" do
+    it "is named, and told of the way out" do
+      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+      hold = gate
+      config = recording(setup: ->(_) { hold.pass })
+      host.run { OnlineManager.run(config, reactor:) }
+      eventually do
+        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has kept the EventMachine reactor from " \
+                                   "running for 0.05 s, so nobody can be set offline. If it is meant to block, " \
+                                   "pass `reactor: :thread`\n"
+      end
+      said
+      hold.open
+      OnlineManager.current.stop
+      host.runner.value
+    end
+
+    it "is nobody who returns, raises, or is called on another thread than the reactor's" do
+      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+      start
+      expect { start(recording(setup: ->(_) { raise IOError })) }.to raise_error(IOError)
+      manager = OnlineManager.new(recording(setup: ->(_) { pass_time(0.1) }), reactor:)
+      manager.setup
+      manager.stop
+
+      throughout(0.1) { expect(@said.string).to be_empty }
+    end
+  end
+end

@@ -1,0 +1,163 @@
+# frozen_string_literal: true
+
+Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
+
+# What is a fiber scheduler's own; the rest is in conformance_spec.rb.
+RSpec.describe "The reactor :fiber" do
+  let(:reactor) { :fiber }
+
+  include_context "with a manager"
+
+  it "says so when there is no scheduler" do
+    %i[setup run].each do |way|
+      manager = OnlineManager.new(recording, reactor:)
+      expect { manager.public_send(way) }.to raise_error(OnlineManager::Error, /needs a fiber scheduler/)
+      expect(OnlineManager.current).to be_nil
+      # And can be set up where there is one.
+      host.call { manager.setup }
+      manager.stop
+    end
+  end
+
+  it "keeps no Async reactor from ending, which sets the remaining users offline" do
+    config = recording
+    thread = background do
+      Async do
+        OnlineManager.setup(config)
+        config.heartbeat.call(7)
+      end
+      config.calls
+    end
+
+    expect(thread.value).to eq [[:online, 7], [:offline, 7]]
+    # Async has taken its scheduler away by then.
+    expect(config.last(:offline).thread).to be thread.thread
+    expect(config.heartbeat.call(8)).to be false
+  end
+
+  it "is no child of the task that has set it up: it lives on when that is stopped" do
+    config = recording(timeout: 0.05)
+    host.call do
+      task = Async do |inner|
+        OnlineManager.setup(config)
+        inner.sleep(60)
+      end
+      task.stop
+    end
+    expect(config.heartbeat.call(7)).to be true
+
+    eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+    expect(host).to be_delivers(config.last(:offline))
+    expect(config.heartbeat.call(7)).to be true
+    OnlineManager.current.stop
+  end
+
+  it "lets other fibers go on while a callback waits" do
+    hold = gate
+    config = recording(offline: ->(_) { hold.pass })
+    manager = start(config)
+    manager.seen(7)
+    manager.leave(7)
+    wait_until { hold.reached? }
+
+    expect(host.call { manager.seen(8) }).to be true
+    expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 8]]
+  end
+
+  it "lets other fibers have their turn while a crowd leaves" do
+    config = recording(offline: ->(_) { pass_time(0.002) })
+    manager = start(config)
+    manager.seen_all((1..60).to_a)
+    turns = 0
+    done = false
+    host.call do
+      Async { |task| (turns += 1) && task.yield until done }
+      (1..60).each { |id| manager.leave(id) }
+    end
+    turns = 0
+    wait_until { config.last(:offline, 60) }
+    done = true
+
+    expect(turns).to be > 5
+  end
+
+  it "blocks one fiber only in run" do
+    config = recording
+    beats = 0
+    host.run do
+      beating = Async do |task|
+        loop do
+          task.sleep(0.005)
+          config.heartbeat&.call(beats += 1)
+        end
+      end
+      OnlineManager.run(config, reactor:)
+    ensure
+      beating.stop
+    end
+    eventually { expect(config.calls.size).to be > 3 }
+    OnlineManager.current.stop
+
+    expect(host.runner.value).to be_nil
+    expect(config.calls.size).to be >= 2 * (beats - 1)
+  end
+
+  it "is stopped by a fiber of the scheduler, which waits without blocking the others" do
+    hold = gate
+    config = recording(offline: ->(_) { hold.pass })
+    manager = start(config)
+    manager.seen(7)
+    stopper = background { host.call { manager.stop } }
+    wait_until { hold.reached? }
+    expect(host.call { :alive }).to be :alive
+    hold.open
+
+    expect(stopper.value).to eq 0
+  end
+
+  it "has users set offline when its scheduler has ended in the meantime" do
+    config = recording
+    manager = start(config)
+    manager.seen(7)
+    host.stop
+
+    expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    expect(manager.stop).to eq 0
+  end
+
+  # Async is one scheduler. This is the least that Ruby takes for one.
+  describe "with a scheduler that is not Async's" do
+    let(:host) { Conformance::SchedulerReactor.new }
+
+    it "calls setup and offline in its fibers" do
+      config = recording(timeout: 0.05, setup: ->(heartbeat) { heartbeat.call(7) })
+      manager = start(config)
+
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+      expect(config.last(:offline)).to have_attributes(thread: host.thread, scheduler: be_truthy)
+      expect(manager.stats[:reactor]).to be :fiber
+      manager.seen(8)
+      expect(manager.stop).to eq 0
+      expect(config.calls_of(8)).to eq %i[online offline]
+    end
+
+    it "runs, and ends" do
+      config = recording(timeout: 0.05, setup: ->(heartbeat) { heartbeat.call(7) })
+      manager = start(config, way: :run)
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+      manager.seen(8)
+      manager.stop
+
+      expect(host.runner.value).to be_nil
+      expect(config.calls_of(8)).to eq %i[online offline]
+    end
+
+    it "lets an error of setup out of run" do
+      config = recording(setup: ->(_) { raise IOError })
+      run = host.run { OnlineManager.run(config, reactor:) }
+
+      expect { run.value }.to raise_error(IOError)
+      expect(OnlineManager.current).to be_nil
+    end
+  end
+end

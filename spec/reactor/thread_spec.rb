@@ -1,0 +1,167 @@
+# frozen_string_literal: true
+
+Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
+
+# What is a thread's own; the rest is in conformance_spec.rb.
+RSpec.describe "The reactor :thread" do
+  let(:reactor) { :thread }
+
+  include_context "with a manager"
+
+  def named(name) = Thread.list.select { |thread| thread.name == name }
+
+  describe "after setup" do
+    it "starts its thread with the first heartbeat, and no sooner" do
+      threads = Thread.list
+      manager = start
+      expect(Thread.list - threads).to be_empty
+      manager.seen(7)
+      expect(named("online_manager").size).to eq 1
+      manager.seen(8)
+      expect(named("online_manager").size).to eq 1
+    end
+
+    { "killed" => :kill.to_proc, "raised into" => ->(thread) { thread.raise(IOError, "from outside") } }
+      .each do |what, hit|
+      it "starts another thread when its own is #{what}, and says so" do
+        config = recording
+        manager = start(config)
+        manager.seen_all([1, 2])
+        first, = named("online_manager")
+        hit.call(first)
+        eventually { expect(first).not_to be_alive }
+        manager.leave(1)
+        manager.seen(3)
+
+        eventually { expect(config.calls_of(1)).to eq %i[online offline] }
+        expect(config.last(:offline, 1).thread).to have_attributes(name: "online_manager")
+        eventually { expect(@said.string).to match(/the thread that calls offline was ended from outside/) }
+        said
+      end
+
+      it "loses nobody and calls nobody twice when its thread is #{what} inside offline" do
+        hold = gate
+        config = recording(offline: ->(id) { hold.pass if id == 1 }, on_error: ->(*) {})
+        manager = start(config)
+        manager.seen_all([1, 2, 3])
+        manager.leave(1)
+        wait_until { hold.reached? }
+        manager.leave(2)
+        hit.call(config.last(:offline, 1).thread)
+
+        eventually { expect(config.calls_of(2)).to eq %i[online offline] }
+        manager.stop
+        expect([1, 2, 3].map { |id| config.calls_of(id).count(:offline) }).to eq [1, 1, 1]
+        said
+      end
+    end
+  end
+
+  describe "run" do
+    it "lets setup block, and ends its thread" do
+      hold = gate
+      config = recording(setup: lambda { |heartbeat|
+        heartbeat.call(7)
+        hold.pass
+      })
+      manager = start(config, way: :run)
+      wait_until { hold.reached? }
+      setup_thread = config.last(:setup).thread
+      expect(setup_thread.name).to eq "online_manager setup"
+      manager.stop
+      host.runner.value
+
+      expect(setup_thread).not_to be_alive
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "ends a setup that rescues errors" do
+      config = recording(setup: lambda { |_|
+        begin
+          Thread.stop
+        rescue StandardError
+          retry
+        end
+      })
+      manager = start(config, way: :run)
+      wait_until { config.last(:setup).thread.stop? }
+      manager.stop
+      host.runner.value
+
+      expect(config.last(:setup).thread).not_to be_alive
+    end
+
+    it "waits a second for its setup, and no more" do
+      hold = gate
+      config = recording(setup: lambda { |_|
+        Thread.handle_interrupt(Object => :never) { hold.pass }
+      })
+      manager = start(config, way: :run)
+      wait_until { hold.reached? }
+      manager.stop
+      began = Wait.monotonic
+      host.runner.value(limit: 20)
+
+      expect(Wait.monotonic - began).to be_between(0.5, 15)
+      hold.open
+      eventually { expect(config.last(:setup).thread).not_to be_alive }
+    end
+
+    it "does not end its setup in the middle of an online, which sets its user offline itself" do
+      hold = gate
+      config = recording(online: ->(_) { hold.pass }, setup: ->(heartbeat) { heartbeat.call(7) })
+      manager = start(config, way: :run)
+      wait_until { hold.reached? }
+      expect(manager.stop).to eq 1
+      host.runner.value(limit: 20)
+      expect(config.calls).to eq [[:online, 7]]
+      hold.open
+
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+      expect(config.last(:offline).thread).to be config.last(:setup).thread
+    end
+
+    {
+      "exit" => [-> { exit 3 }, SystemExit],
+      "an interrupt" => [-> { raise Interrupt, "me" }, Interrupt],
+      "a signal" => [-> { raise SignalException, "TERM" }, SignalException],
+      "a throw, which it cannot be left by" => [-> { throw :out }, UncaughtThrowError]
+    }.each do |what, (leave, error)|
+      it "lets #{what} of setup out, with its backtrace" do
+        config = recording(setup: lambda { |heartbeat|
+          heartbeat.call(7)
+          leave.call
+        })
+        run = host.run { catch(:out) { OnlineManager.run(config, reactor:) } }
+
+        expect { run.value }.to raise_error(error) { |raised| expect(raised.backtrace.join).to include __FILE__ }
+        expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+      end
+    end
+
+    it "is left by exit in offline, once everybody has been called" do
+      config = recording(offline: ->(id) { exit id })
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2, 3])
+      manager.leave(2)
+
+      expect { host.runner.value }.to raise_error(SystemExit)
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "is left at once by the second interrupt" do
+      hold = gate
+      config = recording(offline: ->(_) { hold.pass })
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2, 3])
+      host.runner.thread.raise(Interrupt, "first")
+      wait_until { hold.reached? }
+      host.runner.thread.raise(Interrupt, "second")
+
+      expect { host.runner.value }.to raise_error(Interrupt, "second")
+      expect(config.transitions.count { |call| call.name == :offline }).to eq 1
+      expect(OnlineManager.current).to be_nil
+      expect(manager.seen(4)).to be false
+    end
+  end
+end

@@ -1,0 +1,120 @@
+# frozen_string_literal: true
+
+require "eventmachine"
+require_relative "support/conformance/schedule"
+
+# Old configs may count on what 0.0.3 did: it and the gem get the same heartbeats, in one EventMachine reactor.
+RSpec.describe Reference do
+  # A config that is driven by a schedule, and the journal of what is called of it.
+  driven = Class.new do
+    attr_reader :journal
+
+    # @yieldreturn [Float] the timeout at this moment
+    def initialize(bad, &timeout)
+      @bad = bad
+      @timeout = timeout
+      @journal = []
+    end
+
+    def timeout = @timeout.call
+
+    def setup(&heartbeat)
+      @heartbeat = heartbeat
+      :set_up
+    end
+
+    def beat(beat)
+      @raises = beat.raises
+      @heartbeat.call(beat.id)
+    rescue IOError
+      @journal << [:out_of_the_heartbeat, beat.id]
+    end
+
+    def online(id)
+      @journal << [:online, id, EM.reactor_thread?]
+      raise IOError if @raises
+    end
+
+    def offline(id)
+      @journal << [:offline, id, EM.reactor_thread?]
+      raise EOFError, id.inspect if @bad.include?(id)
+    end
+
+    # @return [Hash{Object => Array}] what was called for each user, in order
+    def by_user
+      @journal.group_by { |_, id| id }.transform_values do |calls|
+        calls.map do |what, _, *place|
+          [what, *place]
+        end
+      end
+    end
+  end
+
+  # Has the reference and the gem go by each schedule, all of them together.
+  #
+  # @return [Array] what was called of the reference's configs, what of the gem's, what EM.error_handler got, and how
+  #   many seconds the reactor was held up at the most
+  def follow(schedules, driven)
+    errors = []
+    pairs = nil
+    delay = nil
+    EM.error_handler { |error| errors << error.message }
+    EM.run do
+      delay = measure_delay
+      pairs = schedules.map { |schedule| set_up(schedule, driven) }
+      EM.add_timer(schedules.map(&:ending).max + 0.1) { EM.stop }
+    end
+    [*pairs.map { |pair| pair.map(&:by_user) }.transpose, errors, delay.call]
+  ensure
+    EM.error_handler
+    OnlineManager.current.stop while OnlineManager.current
+  end
+
+  # @return [Array] the config of the reference and that of the gem
+  def set_up(schedule, driven)
+    start = Wait.monotonic
+    pair = Array.new(2) { driven.new(schedule.bad) { schedule.timeout(Wait.monotonic - start) } }
+    expect([Reference.new(pair[0]).setup, OnlineManager.setup(pair[1])]).to eq %i[set_up set_up]
+    schedule.beats.each { |beat| EM.add_timer(beat.at) { pair.shuffle.each { |config| config.beat(beat) } } }
+    pair
+  end
+
+  # @return [Proc] answers how many seconds the reactor was held up at the most, from now on
+  def measure_delay
+    longest = 0
+    last = Wait.monotonic
+    EM.add_periodic_timer(0.01) do
+      now = Wait.monotonic
+      longest = [longest, now - last - 0.01].max
+      last = now
+    end
+    -> { longest }
+  end
+
+  it "calls what the gem calls, in the same order for each user", limit: 60 do
+    seed = Integer(ENV.fetch("SCHEDULE_SEED") { rand(1 << 32) })
+    schedules = nil
+    reference, gem, errors = nil
+    # A machine so busy that heartbeats come near their deadlines shows nothing.
+    (1..10).find do
+      schedules = Random.new(seed).then { |random| Array.new(20) { Conformance::Schedule.new(random) } }
+      reference, gem, errors, delay = follow(schedules, driven)
+      delay < Conformance::Schedule::TOLERANCE
+    end or raise "the machine is too busy"
+
+    expect(gem).to eq(reference), lambda {
+      number = gem.zip(reference).find_index { |one, other| one != other }
+      id = [*gem[number].keys, *reference[number].keys].find { |user| gem[number][user] != reference[number][user] }
+      <<~TEXT
+        SCHEDULE_SEED=#{seed} brings it about again: in schedule #{number}, for the user #{id.inspect}
+          heartbeats at #{schedules[number].beats.select { |beat| beat.id.eql?(id) }.map { |beat| beat.at.round(3) }}
+          0.0.3: #{reference[number][id].inspect}
+          gem:   #{gem[number][id].inspect}
+      TEXT
+    }
+    # Each error of `offline` came once from the reference, and once from the gem.
+    expect(errors.tally.values).to(all(be_even), "SCHEDULE_SEED=#{seed}")
+    # The schedules are such as to show something.
+    expect(reference.flat_map(&:values).flatten(1).map(&:first).tally.values).to all(be > 50)
+  end
+end

@@ -1,0 +1,22 @@
+# frozen_string_literal: true
+
+Encoding.default_external = Encoding::UTF_8 # whatever the locale
+
+require_relative "support/warnings" # before anything of ours is loaded
+require "online_manager"
+Dir[File.join(__dir__, "support/*.rb")].each { |file| require file }
+
+RSpec.configure do |config|
+  config.disable_monkey_patching!
+  config.expect_with(:rspec) { |expectations| expectations.syntax = :expect }
+  config.mock_with(:rspec) { |mocks| mocks.verify_partial_doubles = true }
+  config.raise_errors_for_deprecations!
+  config.warnings = true
+  config.filter_run_when_matching :focus
+
+  config.order = :random
+  Kernel.srand config.seed
+
+  # Long enough for a busy machine. What takes longer says so: `it "…", limit: 120`.
+  config.around { |example| TimeLimit.enforce(example.metadata.fetch(:limit, 30)) { example.run } }
+end

@@ -1,0 +1,101 @@
+# frozen_string_literal: true
+
+# An application for child processes, on the reactor that the first argument names. Three users come online and stay so,
+# and it prints whatever happens to them: with "child" before it where that is in a process that it has forked.
+
+require "online_manager"
+
+REACTOR = ARGV.fetch(0).to_sym
+FIRST_PROCESS = Process.pid
+require "eventmachine" if REACTOR == :eventmachine
+require "async" if REACTOR == :fiber
+
+# A config whose callbacks print, and then do what a script wants them to.
+class Application
+  @out = $stdout
+
+  class << self
+    # @return [IO] to which it prints
+    attr_accessor :out
+
+    # Runs a manager until something ends it.
+    #
+    # @param hooks [Hash] see {#initialize}
+    # @return [OnlineManager] the one that ran
+    def run(**hooks)
+      manager = OnlineManager.new(new(**hooks), reactor: REACTOR)
+      REACTOR == :fiber ? Async { manager.run }.wait : manager.run
+      manager
+    end
+
+    # Sets a manager up in a reactor that is not its own: EM.run, Async, or none.
+    #
+    # @param hooks [Hash] see {#initialize}
+    # @yield then, in that reactor
+    # @yieldparam manager [OnlineManager]
+    def setup(**hooks)
+      manager = OnlineManager.new(new(**hooks), reactor: REACTOR)
+      in_reactor do
+        manager.setup
+        yield manager if block_given?
+      end
+    end
+
+    # What an application does for the rest of its life.
+    def rest
+      case REACTOR
+      when :thread then sleep
+      when :fiber then loop { sleep 60 }
+      end
+    end
+
+    # Ends the reactor that {.setup} is in.
+    def end_reactor
+      EM.stop if REACTOR == :eventmachine
+    end
+
+    # Prints a line, in one write, so that lines of several threads and processes stay apart.
+    def say(what) = out.write("#{"child " unless Process.pid == FIRST_PROCESS}#{what}\n")
+
+    private
+
+    def in_reactor(&block)
+      case REACTOR
+      when :thread then yield
+      when :eventmachine then EM.run(&block)
+      when :fiber then Async(&block).wait
+      end
+    end
+  end
+
+  attr_reader :timeout
+
+  # @param users [Enumerable] who comes online in `setup`
+  # @param timeout [Numeric]
+  # @param ready [Proc, nil] called in `setup` when they are online
+  # @param online [Proc, nil] called in `online`, with the user
+  # @param offline [Proc, nil] called in `offline`, with the user
+  def initialize(users: [1, 2, 3], timeout: 60, ready: nil, online: nil, offline: nil)
+    @users = users
+    @timeout = timeout
+    @ready = ready
+    @online = online
+    @offline = offline
+  end
+
+  def setup(&heartbeat)
+    @users.each(&heartbeat)
+    Application.say "ready"
+    @ready&.call
+  end
+
+  def online(user_id)
+    Application.say "online #{user_id}"
+    @online&.call(user_id)
+  end
+
+  def offline(user_id)
+    Application.say "offline #{user_id}"
+    @offline&.call(user_id)
+  end
+end

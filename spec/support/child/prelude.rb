@@ -1,0 +1,8 @@
+# frozen_string_literal: true
+
+# Loaded first into each child process of RubyProcess.
+
+require_relative "../warnings"
+
+# A line is seen when it is printed, also by who leaves with `exit!`.
+$stdout.sync = true

@@ -1,0 +1,240 @@
+# frozen_string_literal: true
+
+# What becomes of a callback that is left by something else than its return.
+RSpec.shared_examples "errors" do |reactor|
+  # Sets a user offline and waits for the call, and for what comes of it.
+  def set_offline(manager, id)
+    manager.seen(id)
+    manager.leave(id)
+    wait_until { !manager.online?(id) }
+    settle(manager)
+  end
+
+  # No StandardError: what a callback raises is nobody's business but its config's.
+  odd = Class.new(Exception) # rubocop:disable Lint/InheritException
+  # What ends a thread, a fiber, or the present block, and what a callback has no business to be stopped by.
+  let(:raised) { [IOError.new("oops"), NotImplementedError.new("todo"), odd.new("odd"), NoMemoryError.new("full")] }
+
+  describe "an offline that raises" do
+    it "is told to on_error, on the reactor; the user is offline, and everybody else is called as usual" do
+      errors = raised.dup
+      config = recording(offline: ->(id) { id == :fine or raise errors[id] }, on_error: ->(*) {})
+      manager = start(config)
+      ids = [0, 1, :fine, 2, 3]
+      ids.each { |id| set_offline(manager, id) }
+
+      expect(config.transitions.select { |call| call.name == :on_error }.map(&:args))
+        .to eq(raised.each_with_index.to_a)
+      expect(config.transitions.select { |call| call.name == :on_error })
+        .to all(satisfy("be on the reactor") { |call| host.delivers?(call) })
+      expect(ids.map { |id| config.calls_of(id).first(2) }).to eq [%i[online offline]] * 5
+      expect(manager.size).to eq 0
+      expect(manager.seen(0)).to be true
+      expect(config.calls_of(0)).to eq %i[online offline on_error online]
+    end
+
+    # On EventMachine it goes into the reactor: see reactor/event_machine_spec.rb.
+    if reactor != :eventmachine
+      it "is warned of, with its backtrace, if there is no on_error" do
+        config = recording(offline: ->(id) { id == :fine or raise raised[id] })
+        manager = start(config)
+        [0, 1, :fine, 2, 3].each { |id| set_offline(manager, id) }
+
+        warnings = said
+        raised.each do |error|
+          expect(warnings)
+            .to match(/^OnlineManager: Conformance::Config#offline raised:\n.*errors.rb:\d+:in .*: #{error.message}/)
+        end
+        expect(config.transitions.map(&:name)).to eq %i[online offline] * 5
+      end
+    end
+
+    it "is told of together with the error when on_error raises as well" do
+      config = recording(offline: ->(_) { raise IOError, "in offline" }, on_error: ->(*) { raise odd, "in on_error" })
+      manager = start(config)
+      2.times { |id| set_offline(manager, id) }
+
+      expect(config.transitions.map(&:name)).to eq %i[online offline on_error] * 2
+      expect(said).to match(/OnlineManager: Conformance::Config#on_error raised:\n.*: in on_error.*: in offline/m)
+    end
+
+    it "still lets a remembered heartbeat have its online" do
+      hold = gate
+      config = recording(on_error: ->(*) {}, offline: lambda { |_|
+        hold.pass
+        raise IOError
+      })
+      manager = start(config)
+      manager.seen(7)
+      manager.leave(7)
+      wait_until { hold.reached? }
+      manager.seen(7)
+      hold.open
+
+      eventually { expect(config.calls_of(7)).to eq %i[online offline on_error online] }
+    end
+
+    it "does not keep a stop from setting the others offline" do
+      config = recording(offline: ->(_) { raise IOError }, on_error: ->(*) {})
+      manager = start(config)
+      manager.seen_all([1, 2, 3])
+      manager.stop
+
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to eq [%i[online offline on_error]] * 3
+    end
+  end
+
+  describe "an online that raises" do
+    it "is no matter for on_error when its error has reached whoever beat" do
+      config = recording(online: ->(_) { raise IOError }, on_error: ->(*) {})
+      manager = start(config)
+
+      expect { manager.seen(7) }.to raise_error(IOError)
+      expect(config.calls).to eq [[:online, 7]]
+    end
+
+    it "is told to on_error when it follows an offline, and the user is offline" do
+      hold = gate
+      errors = [nil, IOError.new, nil]
+      config = recording(online: ->(_) { error = errors.shift and raise error }, offline: ->(_) { hold.pass },
+                         on_error: ->(*) {})
+      manager = start(config)
+      manager.seen(7)
+      manager.leave(7)
+      wait_until { hold.reached? }
+      manager.seen(7)
+      hold.open
+
+      eventually { expect(config.calls_of(7)).to eq %i[online offline online on_error] }
+      expect(config.last(:on_error).args).to match [IOError, 7]
+      settle(manager)
+      expect(manager.online?(7)).to be false
+      manager.seen(7)
+      expect(config.calls_of(7).last).to be :online
+    end
+  end
+
+  describe "an online that is left in another way" do
+    # @return [Conformance::Config] whose `online` does it the first time
+    def leaving
+      times = 0
+      recording(online: ->(_) { yield if (times += 1) == 1 })
+    end
+
+    # The user is offline, and the next heartbeat tries again.
+    def expect_offline(manager, config)
+      expect([manager.online?(7), manager.stats[:announcing]]).to eq [false, 0]
+      expect(manager.seen(7)).to be true
+      expect(config.calls).to eq [[:online, 7]] * 2
+      expect(manager.online?(7)).to be true
+    end
+
+    it "by throw" do
+      config = leaving { throw :out, :thrown }
+      manager = start(config)
+
+      expect(catch(:out) { manager.seen(7) }).to eq :thrown
+      expect_offline(manager, config)
+    end
+
+    it "by exit" do
+      config = leaving { exit 3 }
+      manager = start(config)
+
+      expect { manager.seen(7) }.to raise_error(SystemExit) { |exit| expect(exit.status).to eq 3 }
+      expect_offline(manager, config)
+    end
+
+    it "by an interrupt" do
+      config = leaving { raise Interrupt }
+      manager = start(config)
+
+      expect { manager.seen(7) }.to raise_error(Interrupt)
+      expect_offline(manager, config)
+    end
+
+    it "by the end of its thread" do
+      hold = gate
+      config = leaving { hold.pass }
+      manager = start(config)
+      beater = background { manager.seen(7) }
+      wait_until { hold.reached? }
+      manager.seen(7)
+      beater.kill
+
+      expect_offline(manager, config)
+    end
+
+    it "by Timeout" do
+      hold = gate
+      config = leaving { hold.pass }
+      manager = start(config)
+
+      expect { Timeout.timeout(0.05) { manager.seen(7) } }.to raise_error(Timeout::Error)
+      expect_offline(manager, config)
+    end
+
+    it "by an error raised into its thread" do
+      hold = gate
+      config = leaving { hold.pass }
+      manager = start(config)
+      beater = background { manager.seen(7) }
+      wait_until { hold.reached? }
+      beater.thread.raise(IOError)
+
+      expect { beater.value }.to raise_error(IOError)
+      expect_offline(manager, config)
+    end
+  end
+
+  %i[exit throw].each do |way|
+    it "lets #{way} in offline out of run, and sets the others offline on the way" do
+      config = recording(offline: lambda { |id|
+        next unless id == 1
+
+        way == :exit ? exit(3) : throw(:out, 3)
+      })
+      run = host.run do
+        catch(:out) { OnlineManager.run(config, reactor:) }
+      rescue SystemExit => e
+        e.status
+      end
+      wait_until { config.last(:setup) }
+      manager = OnlineManager.current
+      manager.seen_all([1, 2, 3])
+      manager.leave(1)
+
+      expect(run.value).to eq 3
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to eq [%i[online offline]] * 3
+      expect(manager.stats[:state]).to be :stopped
+    end
+  end
+
+  # As in 0.0.3 an error of `setup` is the caller's.
+  it "lets an error of setup out, and leaves nothing behind" do
+    config = recording(setup: lambda { |heartbeat|
+      heartbeat.call(7)
+      raise IOError, "no setup"
+    })
+    manager = OnlineManager.new(config, reactor:)
+
+    expect { host.call { manager.setup } }.to raise_error(IOError, "no setup")
+    expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    expect([OnlineManager.current, manager.stats[:state], manager.seen(7)]).to eq [nil, :stopped, false]
+    expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /stopped/)
+  end
+
+  it "lets an error of setup out of run, and leaves nothing behind" do
+    [IOError.new("no setup"), NotImplementedError.new("todo")].each do |error|
+      config = recording(setup: lambda { |heartbeat|
+        heartbeat.call(7)
+        raise error
+      })
+      run = host.run { OnlineManager.run(config, reactor:) }
+
+      expect { run.value }.to raise_error(error) { |raised| expect(raised.backtrace.first).to include __FILE__ }
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+      expect(OnlineManager.current).to be_nil
+    end
+  end
+end

@@ -1,0 +1,342 @@
+# frozen_string_literal: true
+
+# How a manager ends.
+RSpec.shared_examples "stopping" do
+  describe "stop" do
+    it "sets each remaining user offline exactly once, on the reactor, and then answers 0" do
+      config = recording
+      manager = start(config)
+      manager.seen_all((1..100).to_a)
+      manager.leave(7)
+      expect(manager.stop).to eq 0
+
+      expect((1..100).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+      expect(config.transitions.select { |call| call.name == :offline })
+        .to all(satisfy("be on the reactor") { |call| host.delivers?(call) })
+      expect(OnlineManager.current).to be_nil
+    end
+
+    it "bars heartbeats, which answer false" do
+      config = recording
+      manager = start(config)
+      manager.seen(7)
+      manager.stop
+
+      expect([manager.seen(7), manager.seen(8, timeout: 5), manager.seen_all([7, [9]]), config.heartbeat.call(7)])
+        .to eq [false] * 4
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "does nothing the second time" do
+      config = recording
+      manager = start(config)
+      manager.seen(7)
+
+      expect([manager.stop, manager.stop, manager.stop(timeout: 1)]).to eq [0, 0, 0]
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "is good without a heartbeat, and from within the reactor" do
+      expect(start.stop).to eq 0
+      manager = start
+      expect(host.call { manager.stop }).to eq 0
+    end
+
+    it "sets users offline from within the reactor" do
+      config = recording
+      manager = start(config)
+      manager.seen_all([1, 2])
+      expect(host.call { manager.stop }).to eq 0
+
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "before setup keeps it from being set up" do
+      config = recording
+      manager = OnlineManager.new(config, reactor:)
+      expect(manager.stop).to eq 0
+
+      expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /stopped/)
+      expect { manager.run }.to raise_error(OnlineManager::Error, /stopped/)
+      expect(config.last(:setup)).to be_nil
+      expect(manager.seen(7)).to be false
+    end
+
+    it "may come within setup" do
+      manager = nil
+      config = recording(setup: lambda { |heartbeat|
+        heartbeat.call(7)
+        manager.stop
+        heartbeat.call(8)
+      })
+      manager = OnlineManager.new(config, reactor:)
+
+      expect(host.call { manager.setup }).to be false
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+      eventually { expect(manager.stats[:state]).to be :stopped }
+    end
+
+    it "is not overlooked at the very moment when the reactor finds that nobody is due" do
+      hold = gate
+      is_last = false
+      config = recording(offline: ->(_) { is_last = true })
+      # The reactor asks for this just before it looks, the last time after the last `offline`.
+      config.define_singleton_method(:respond_to_missing?) do |name, all|
+        hold.pass if is_last && name == :offline_all
+        super(name, all)
+      end
+      manager = start(config)
+      manager.seen(7)
+      manager.leave(7)
+      wait_until { hold.reached? }
+      stopper = background { manager.stop }
+      wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
+      hold.open
+
+      expect(stopper.value).to eq 0
+    end
+
+    it "of one thread is waited for by another" do
+      hold = gate
+      config = recording(offline: ->(_) { hold.pass })
+      manager = start(config)
+      manager.seen(7)
+      stoppers = Array.new(2) { background { manager.stop } }
+      wait_until { hold.reached? }
+      throughout(0.05) { expect(stoppers).to all be_alive }
+      expect(manager.seen(8)).to be false
+      hold.open
+
+      expect(stoppers.map(&:value)).to eq [0, 0]
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "drops a remembered heartbeat" do
+      hold = gate
+      config = recording(offline: ->(_) { hold.pass })
+      manager = start(config)
+      manager.seen(7)
+      manager.leave(7)
+      wait_until { hold.reached? }
+      manager.seen(7)
+      stopper = background { manager.stop }
+      wait_until { manager.stats[:state] == :stopping }
+      hold.open
+      stopper.value
+
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "does not wait for an online that still runs: its thread calls offline, once" do
+      hold = gate
+      config = recording(online: ->(id) { hold.pass if id == 7 })
+      manager = start(config)
+      manager.seen(8)
+      beater = background { manager.seen(7) }
+      wait_until { hold.reached? }
+      expect(manager.stop).to eq 1
+      expect(config.calls).to eq [[:online, 8], [:online, 7], [:offline, 8]]
+      expect([manager.online_users, manager.seen(7)]).to eq [[7], false]
+      hold.open
+
+      expect(beater.value).to be true
+      expect(config.calls_of(7)).to eq %i[online offline]
+      expect(config.last(:offline, 7).thread).to be beater.thread
+      expect(manager.size).to eq 0
+    end
+
+    it "leaves a user offline whose online raises after it" do
+      hold = gate
+      config = recording(online: lambda { |_|
+        hold.pass
+        raise IOError
+      })
+      manager = start(config)
+      beater = background { manager.seen(7) }
+      wait_until { hold.reached? }
+      manager.stop
+      hold.open
+
+      expect { beater.value }.to raise_error(IOError)
+      expect(config.calls).to eq [[:online, 7]]
+      expect(manager.size).to eq 0
+    end
+
+    it "with a timeout gives up waiting, says so and answers how many are left; they are still called" do
+      hold = gate
+      config = recording(offline: ->(_) { hold.pass })
+      manager = start(config)
+      manager.seen_all([1, 2, 3])
+      began = Wait.monotonic
+      expect(manager.stop(timeout: 0.1)).to eq 2
+
+      expect(Wait.monotonic - began).to be_between(0.1, 4)
+      expect(said).to match(/\AOnlineManager: after 0.1 s 2 users have not been set offline yet\n\z/)
+      hold.open
+      eventually { expect(manager.stats[:state]).to be :stopped }
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "with a timeout gives up waiting within the reactor too, which goes on with the others" do
+      config = recording(offline: ->(_) { pass_time(0.02) })
+      manager = start(config)
+      manager.seen_all((1..20).to_a)
+      expect(host.call { manager.stop(timeout: 0.05) }).to be_between(1, 19)
+      expect(said).to match(/after 0.05 s \d+ users have not been set offline yet/)
+
+      eventually { expect(manager.stats[:state]).to be :stopped }
+      expect((1..20).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "with a timeout does not wait longer than it takes" do
+      manager = start
+      manager.seen(7)
+      began = Wait.monotonic
+
+      expect(manager.stop(timeout: 20)).to eq 0
+      expect(Wait.monotonic - began).to be < 10
+    end
+  end
+
+  describe "stop inside a callback returns at once; the manager ends after it" do
+    it "inside offline" do
+      manager = nil
+      answers = []
+      config = recording(offline: ->(id) { answers << manager.stop << manager.seen(9) if id == 7 })
+      manager = start(config)
+      manager.seen_all([7, 8])
+      manager.leave(7)
+
+      eventually { expect(manager.stats[:state]).to be :stopped }
+      expect(answers).to eq [1, false]
+      expect(config.calls).to eq [[:online, 7], [:online, 8], [:offline, 7], [:offline, 8]]
+    end
+
+    it "inside online, whose user is set offline as soon as it returns" do
+      manager = nil
+      answer = nil
+      config = recording(online: ->(id) { answer = manager.stop if id == 7 })
+      manager = start(config)
+      manager.seen(8)
+
+      expect(manager.seen(7)).to be true
+      expect(answer).to be_between(1, 2)
+      expect(config.calls_of(7)).to eq %i[online offline]
+      expect(config.last(:offline, 7).thread).to be Thread.current
+      eventually { expect(manager.stats[:state]).to be :stopped }
+      expect(config.calls_of(8)).to eq %i[online offline]
+    end
+
+    it "inside online on the reactor" do
+      manager = nil
+      config = recording(online: ->(_) { manager.stop })
+      manager = start(config)
+
+      expect(host.call { manager.seen(7) }).to be true
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+      eventually { expect(manager.stats[:state]).to be :stopped }
+    end
+
+    it "inside on_error" do
+      manager = nil
+      config = recording(offline: ->(id) { raise IOError if id == 7 }, on_error: ->(*) { manager.stop })
+      manager = start(config)
+      manager.seen_all([7, 8])
+      manager.leave(7)
+
+      eventually { expect(manager.stats[:state]).to be :stopped }
+      expect([7, 8].map { |id| config.calls_of(id) }).to eq [%i[online offline on_error], %i[online offline]]
+    end
+  end
+
+  describe "run" do
+    it "blocks until the manager is stopped, and returns nil" do
+      config = recording
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2])
+      throughout(0.05) { expect(host.runner).to be_alive }
+      expect(manager.stop).to eq 0
+
+      expect(host.runner.value).to be_nil
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "ends without a heartbeat" do
+      manager = start(recording, way: :run)
+      expect(manager.stop).to eq 0
+      expect(host.runner.value).to be_nil
+    end
+
+    it "ends when a trap handler stops it, which does not wait" do
+      [0, 2].each do |users|
+        config = recording
+        manager = start(config, way: :run)
+        manager.seen_all((1..users).to_a)
+        expect(in_trap_handler { manager.stop }).to be_between(0, users)
+        expect(host.runner.value).to be_nil
+        expect((1..users).map { |id| config.calls_of(id) }).to eq([%i[online offline]] * users)
+      end
+    end
+
+    it "ends when a callback has stopped it" do
+      manager = nil
+      config = recording(offline: ->(id) { manager.stop if id == 1 })
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2])
+      manager.leave(1)
+
+      expect(host.runner.value).to be_nil
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    end
+
+    it "ends when setup stops it" do
+      config = recording(setup: lambda { |heartbeat|
+        heartbeat.call(7)
+        OnlineManager.current.stop
+      })
+      run = host.run { OnlineManager.run(config, reactor:) }
+
+      expect(run.value).to be_nil
+      expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+    end
+
+    it "goes on when setup has returned, and calls offline by expiry" do
+      config = recording(timeout: 0.05, setup: ->(heartbeat) { heartbeat.call(7) })
+      start(config, way: :run)
+
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+      expect(host.runner).to be_alive
+    end
+
+    it "sets the remaining users offline when its thread is killed" do
+      config = recording
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2])
+      host.runner.kill
+
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+      expect(manager.stats[:state]).to be :stopped
+    end
+
+    it "sets the remaining users offline when something is raised into its thread" do
+      config = recording
+      manager = start(config, way: :run)
+      manager.seen_all([1, 2])
+      host.runner.thread.raise(Interrupt)
+
+      expect { host.runner.value }.to raise_error(Interrupt)
+      expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+      expect(manager.stats[:state]).to be :stopped
+    end
+  end
+
+  it "is run or set up once only" do
+    manager = start
+    expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /already running/)
+    expect { manager.run }.to raise_error(OnlineManager::Error, /already running/)
+    expect(manager.seen(7)).to be true
+    manager.stop
+    expect { manager.run }.to raise_error(OnlineManager::Error, /stopped/)
+    expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /stopped/)
+  end
+end

@@ -1,0 +1,186 @@
+# frozen_string_literal: true
+
+# Many users at a time.
+RSpec.shared_examples "together" do
+  describe "seen_all" do
+    it "is a heartbeat of each" do
+      config = recording(timeout: 0.1)
+      manager = start(config)
+      expect(manager.seen_all([1, "1", [1]])).to be true
+      expect(config.calls).to eq [[:online, 1], [:online, "1"], [:online, [1]]]
+      expect(manager.seen_all([1, 2, 2, 3], timeout: 60)).to be true
+      expect(config.calls.drop(3)).to eq [[:online, 2], [:online, 3]]
+
+      eventually { expect(manager.online_users).to contain_exactly(1, 2, 3) }
+    end
+
+    it "takes any Enumerable, and an empty one" do
+      config = recording
+      manager = start(config)
+
+      expect([[], 1..2, Set[3], [4].each].map { |ids| manager.seen_all(ids) }).to eq [true] * 4
+      expect(config.calls).to eq [[:online, 1], [:online, 2], [:online, 3], [:online, 4]]
+    end
+
+    it "has everybody known beat before the first callback" do
+      manager = nil
+      sizes = []
+      config = recording(online: ->(_) { sizes << manager.size })
+      manager = start(config)
+      manager.seen_all([1, 2, 3])
+
+      expect(sizes).to eq [3, 3, 3]
+    end
+
+    it "leaves the rest of the new ones offline when an online raises" do
+      config = recording(online: ->(id) { raise IOError if id == 2 })
+      manager = start(config)
+      manager.seen(4)
+
+      expect { manager.seen_all([1, 2, 3, 4]) }.to raise_error(IOError)
+      expect(config.calls).to eq [[:online, 4], [:online, 1], [:online, 2]]
+      expect(manager.online_users).to contain_exactly(1, 4)
+      expect(manager.seen(3)).to be true
+      expect(config.calls.last).to eq [:online, 3]
+    end
+  end
+
+  describe "online_all" do
+    it "gets all who are new in one seen_all, even if that is one, and online nobody of them" do
+      config = recording(online_all: ->(_) {})
+      manager = start(config)
+      manager.seen(2)
+      manager.seen_all([1, 2, 3, 3])
+      manager.seen_all([4, 1])
+      manager.seen_all([1, 2])
+
+      expect(config.calls).to eq [[:online, 2], [:online_all, [1, 3]], [:online_all, [4]]]
+      expect(config.last(:online_all).thread).to be Thread.current
+      expect(manager.online_users).to contain_exactly(1, 2, 3, 4)
+    end
+
+    it "is Announcing for all of them: heartbeats only move deadlines, and the first counts from its return" do
+      hold = gate
+      config = recording(timeout: 0.1, online_all: ->(_) { hold.pass })
+      manager = start(config)
+      beater = background { manager.seen_all([1, 2, 3]) }
+      wait_until { hold.reached? }
+      manager.seen(1, timeout: 60)
+      manager.leave(2)
+      pass_time(0.12)
+      expect(manager.size).to eq 3
+      hold.open
+      beater.value
+
+      eventually { expect(config.calls).to eq [[:online_all, [1, 2, 3]], [:offline, 2], [:offline, 3]] }
+      expect(config.last(:offline, 3).began - config.last(:online_all).ended).to be >= 0.1
+    end
+
+    it "that raises reaches whoever beat, and leaves all of them offline" do
+      errors = [IOError.new]
+      config = recording(online_all: ->(_) { error = errors.shift and raise error })
+      manager = start(config)
+      manager.seen(3)
+
+      expect { manager.seen_all([1, 2, 3]) }.to raise_error(IOError)
+      expect(manager.online_users).to eq [3]
+      expect(manager.seen_all([1, 2])).to be true
+      expect(config.calls).to eq [[:online, 3], [:online_all, [1, 2]], [:online_all, [1, 2]]]
+    end
+
+    it "may change its Array without harm" do
+      config = recording(online_all: lambda(&:clear))
+      manager = start(config)
+      manager.seen_all([1, 2])
+
+      expect(manager.online_users).to contain_exactly(1, 2)
+    end
+
+    it "that still runs at a stop has each of its users set offline, by its thread" do
+      hold = gate
+      config = recording(online_all: ->(_) { hold.pass })
+      manager = start(config)
+      beater = background { manager.seen_all([1, 2]) }
+      wait_until { hold.reached? }
+      expect(manager.stop).to eq 2
+      hold.open
+      beater.value
+
+      expect(config.calls).to eq [[:online_all, [1, 2]], [:offline, 1], [:offline, 2]]
+      expect(config.last(:offline).thread).to be beater.thread
+    end
+  end
+
+  describe "offline_all" do
+    # @return [Array<Array>] what it got
+    def departed(config)
+      config.transitions.select { |call| call.name == :offline_all }.map { |call| call.args.first }
+    end
+
+    it "gets every expiry, even of one, on the reactor; offline nobody" do
+      config = recording(offline_all: ->(_) {})
+      manager = start(config)
+      manager.seen(7, timeout: 0.02)
+
+      eventually { expect(config.calls).to eq [[:online, 7], [:offline_all, [7]]] }
+      expect(host).to be_delivers(config.last(:offline_all))
+    end
+
+    it "gets all who are due together" do
+      hold = gate
+      config = recording(offline_all: ->(ids) { hold.pass if ids == [:first] })
+      manager = start(config)
+      manager.seen_all([:first, *1..1_500])
+      manager.leave(:first)
+      wait_until { hold.reached? }
+      (1..1_500).each { |id| manager.leave(id) }
+      manager.seen(7)
+      hold.open
+
+      eventually { expect(manager.online_users).to eq [7] }
+      settle(manager)
+      _, *others = departed(config)
+      expect(others.flatten).to match_array((1..1_500).to_a - [7])
+      expect(others.size).to eq 2
+      expect(others.flatten.uniq.size).to eq 1_499
+    end
+
+    it "gets the remaining users at a stop" do
+      config = recording(offline_all: ->(_) {})
+      manager = start(config)
+      manager.seen_all((1..10).to_a)
+      manager.stop
+
+      expect(departed(config)).to contain_exactly(match_array(1..10))
+      expect(config.last(:offline)).to be_nil
+    end
+
+    it "is Departing for all of them: heartbeats are remembered, and answered by online" do
+      hold = gate
+      config = recording(offline_all: ->(_) { hold.pass }, online_all: ->(_) {})
+      manager = start(config)
+      manager.seen_all([1, 2, 3])
+      [1, 2, 3].each { |id| manager.leave(id) }
+      wait_until { hold.reached? }
+      manager.seen_all([1, 2, 3])
+      manager.leave(2)
+      hold.open
+
+      eventually { expect(manager.online_users).to include(1, 3) }
+      settle(manager)
+      expect(config.transitions.last.name).to be :online
+    end
+
+    it "that raises is told to on_error with all of its ids, and they are offline" do
+      config = recording(offline_all: ->(_) { raise IOError }, on_error: ->(*) {})
+      manager = start(config)
+      manager.seen(1)
+      manager.leave(1)
+
+      eventually { expect(config.last(:on_error)&.args).to match [IOError, [1]] }
+      settle(manager)
+      expect(manager.size).to eq 0
+      expect(manager.seen(1)).to be true
+    end
+  end
+end

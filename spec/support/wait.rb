@@ -1,0 +1,61 @@
+# frozen_string_literal: true
+
+# Waiting on what other threads and processes do. A spec never sleeps for a while and hopes (RuboCop sees to it).
+module Wait
+  PAUSE = 0.005
+
+  def self.monotonic = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+  # Waits until the block answers something true, and returns that.
+  #
+  #   wait_until { manager.online?(7) }
+  #
+  # @param limit [Numeric] seconds
+  # @raise [RSpec::Expectations::ExpectationNotMetError] when it does not come about within the limit
+  def wait_until(limit: 5, &condition)
+    deadline = Wait.monotonic + limit
+    until (result = condition.call)
+      if Wait.monotonic > deadline
+        RSpec::Expectations.fail_with("waited #{limit} s in vain at #{condition.source_location.join(":")}")
+      end
+      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+    end
+    result
+  end
+
+  # Waits until the expectations in the block hold.
+  #
+  #   eventually { expect(calls).to eq [[:online, 7]] }
+  #
+  # @param limit [Numeric] seconds
+  # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, when they do not hold within the limit
+  def eventually(limit: 5)
+    deadline = Wait.monotonic + limit
+    begin
+      yield
+    rescue RSpec::Expectations::ExpectationNotMetError
+      raise if Wait.monotonic > deadline
+
+      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      retry
+    end
+  end
+
+  # For what must not happen: holds the expectations in the block against each moment of so many seconds.
+  #
+  #   throughout(0.3) { expect(calls).to be_empty }
+  #
+  # @param seconds [Numeric]
+  # @raise [RSpec::Expectations::ExpectationNotMetError] as soon as one fails
+  def throughout(seconds)
+    deadline = Wait.monotonic + seconds
+    loop do
+      yield
+      break if Wait.monotonic > deadline
+
+      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+    end
+  end
+end
+
+RSpec.configure { |config| config.include Wait }
