@@ -107,12 +107,12 @@ impl Entry {
         self.meta = self.meta & LOW_MASK | deadline << DEADLINE_SHIFT;
     }
 
-    /// Whether the deadline that there is goes before `deadline`, being later by a little (18 minutes at the
-    /// most). With the same timeout that can only be of a heartbeat on another thread, which read the clock
-    /// later and took the lock sooner.
+    /// Whether the deadline that there is goes before `deadline`, of the same timeout, being no earlier. That
+    /// is so when another thread read the clock later, and took the lock sooner. What seems to be later by
+    /// more than the longest timeout is long past.
     #[inline]
     pub(crate) fn has_overtaken(&self, deadline: u64) -> bool {
-        (self.meta >> DEADLINE_SHIFT).wrapping_sub(deadline) & DEADLINE_MASK <= 1 << 20
+        (self.meta >> DEADLINE_SHIFT).wrapping_sub(deadline) & DEADLINE_MASK <= HORIZON / 2
     }
 
     /// The first tick from `tick` on that a wheel entry may be for.
@@ -147,13 +147,6 @@ impl Entry {
     /// Whether somebody will look at this user at `deadline` or before, at a present tick of about `near`.
     pub(crate) fn is_looked_at_by(&self, deadline: u64, near: u64) -> bool {
         self.is_in_line() || nearest(self.wheel_bits(), WHEEL_BITS, near) <= deadline
-    }
-
-    /// The same, cheaper, for a deadline less than [`REACH`] ahead: a yes is sure, a no may be wrong for
-    /// who stands in line or is looked at late.
-    #[inline]
-    pub(crate) fn is_surely_looked_at_by(&self, deadline: u64) -> bool {
-        deadline.wrapping_sub(self.wheel_bits()) & WHEEL_MASK <= WHEEL_MASK >> 1
     }
 
     #[inline]
@@ -217,7 +210,6 @@ mod tests {
             let mut entry = Entry::new(7, State::NOTED, 0);
             entry.set_wheel_tick(wheel_tick);
             prop_assert_eq!(entry.is_looked_at_by(near + deadline, near), wheel_tick <= near + deadline);
-            prop_assert_eq!(entry.is_surely_looked_at_by(near + deadline), wheel_tick <= near + deadline);
         }
 
         #[test]
@@ -237,13 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_overtaken_by_a_little_later_one_only() {
+    fn a_deadline_is_overtaken_by_one_that_is_later_by_no_more_than_a_timeout() {
         let entry = Entry::new(7, State::online(0), HORIZON);
         assert!(entry.has_overtaken(HORIZON - 1));
-        assert!(entry.has_overtaken(HORIZON - (1 << 20)));
-        assert!(!entry.has_overtaken(HORIZON - (1 << 20) - 1));
+        assert!(entry.has_overtaken(HORIZON));
+        assert!(entry.has_overtaken(HORIZON / 2));
+        assert!(!entry.has_overtaken(HORIZON / 2 - 1));
         assert!(!entry.has_overtaken(HORIZON + 1));
-        assert!(!entry.has_overtaken(4 * HORIZON));
+        // In line for 39 days, with the longest timeout that there is a number for.
+        assert!(!entry.has_overtaken(HORIZON + 3 * HORIZON + HORIZON / 2 - 1));
     }
 
     #[test]

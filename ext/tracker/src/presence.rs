@@ -186,10 +186,9 @@ impl Presence {
         if let Some(entry) = self.table.get_mut(place)
             && entry.state() == state
             && state != State::NOTED
-            && (entry.is_surely_looked_at_by(deadline) || deadline - tick_of(now) > REACH)
         {
-            // Nearly every heartbeat ends here. The wheel entry stays where it is: when it comes up,
-            // the timer finds that the deadline has moved on.
+            // Nearly every heartbeat ends here. The timeout is the same, so the deadline can only move on, and
+            // the wheel entry stays where it is: when it comes up, the timer finds the new deadline.
             if !entry.has_overtaken(deadline) {
                 entry.set_deadline(deadline);
             }
@@ -213,7 +212,6 @@ impl Presence {
     /// A heartbeat of somebody known that is more than moving a deadline on.
     #[cold]
     fn renew(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
-        let deadline = self.deadline_after(now, timeout);
         let Some(entry) = self.table.get_mut(place) else { return };
         let word = entry.word;
         match entry.state() {
@@ -227,8 +225,7 @@ impl Presence {
                 let is_waiting = matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }));
                 self.notes.insert(word, Note::Departing { timeout, is_waiting });
             }
-            old if old == state && state != State::NOTED && entry.has_overtaken(deadline) => {}
-            _ => self.set_online(place, state, deadline, now, now),
+            _ => self.set_online(place, state, self.deadline_after(now, timeout), now, now),
         }
     }
 

@@ -231,7 +231,7 @@ fn whoever_falls_silent_is_set_offline_and_not_too_early() {
         join([time]);
         *ended.lock().unwrap() = true;
         // Now the timer thread alone brings this to an end. Who has just been revived has another timeout.
-        for _ in 0..1_000 {
+        for _ in 0..200 {
             if stage.tracker.counts() != Counts::default() {
                 stage.wait(TIMEOUT);
                 thread::yield_now();
@@ -257,6 +257,34 @@ fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
         join([reactor]);
         stage.life(1, |life| assert!(life.is_online));
         stage.life(3, |life| assert!(!life.is_online && life.onlines == 1));
+    });
+}
+
+#[test]
+fn whoever_leaves_is_set_offline_without_the_timer() {
+    explore(|| {
+        let stage = Stage::new(false, false);
+        let ended = Arc::new(Unscheduled::new(false));
+        let reactor = spawn(&stage, {
+            let ended = Arc::clone(&ended);
+            move |stage| stage.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
+        });
+        let beater = spawn(&stage, |stage| {
+            stage.beat(1, 100 * TIMEOUT);
+            stage.beat(1, 100 * TIMEOUT);
+        });
+        let leaver = spawn(&stage, |stage| {
+            stage.tracker.leave(Id::Word(1), 0);
+            stage.tracker.leave(Id::Word(1), 0);
+        });
+        join([beater, leaver]);
+        *ended.lock().unwrap() = true;
+        stage.tracker.leave(Id::Word(1), 0);
+        if stage.tracker.counts() == Counts::default() {
+            stage.tracker.rouse();
+        }
+        join([reactor]);
+        stage.check_the_end();
     });
 }
 

@@ -943,6 +943,27 @@ fn a_turn_says_how_long_the_timer_may_rest() {
 }
 
 #[test]
+fn heartbeats_under_one_lock_are_heartbeats() {
+    let (tracker, clock, signal) = tracker();
+    come_online(&tracker, BOB);
+    clock.advance(SECOND);
+    let mut heartbeats = tracker.heartbeats(tracker.now(), 2 * SECOND);
+    assert!(matches!(heartbeats.heartbeat(ADA), Beat::Announce(_)));
+    assert_eq!(heartbeats.heartbeat(ADA), Beat::Known);
+    assert_eq!(heartbeats.heartbeat(BOB), Beat::Known);
+    drop(heartbeats);
+    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, ..Counts::default() });
+    clock.advance(2 * SECOND);
+    tracker.turn();
+    assert!(!signal.is_raised());
+    clock.advance(TICK);
+    tracker.turn();
+    assert!(signal.is_raised(), "Bob's deadline was brought forward");
+    tracker.stop();
+    assert_eq!(tracker.heartbeats(tracker.now(), SECOND).heartbeat(CY), Beat::Ignored);
+}
+
+#[test]
 fn the_signal_is_raised_while_somebody_can_be_claimed() {
     let (tracker, clock, signal) = tracker();
     come_online(&tracker, ADA);

@@ -115,6 +115,10 @@ fn whoever_falls_silent_is_due_in_time() {
         wait_for_offline(&tracker, &raised, bob);
         assert!(tracker.now() - start < LIMIT.as_nanos() as Nanos);
     }
+    // Heartbeats under one lock wake it too.
+    let bob = come_online(&tracker, BOB, 3_600_000_000_000);
+    tracker.heartbeats(tracker.now(), TICK).heartbeat(BOB);
+    wait_for_offline(&tracker, &raised, bob);
     assert!(tracker.is_online(ADA));
     assert_eq!(tracker.timer_panics(), 0);
 }
