@@ -279,6 +279,8 @@ RSpec.describe "A fork" do
 
   it "does not hang under load: #{forks} forks", limit: 60 + (forks / 5) do
     process = application(<<~RUBY, :thread, forks.to_s, limit: 30 + (forks / 5))
+      require "./spec/support/progress"
+
       # What happened to each user, in order.
       calls = Hash.new { |hash, user| hash[user] = +"" }
       Application.out = File.open(File::NULL, "w") # it would be too much
@@ -286,7 +288,8 @@ RSpec.describe "A fork" do
 
       Application.setup(users: [], timeout: 0.02, online: note["+"], offline: note["-"]) do |manager|
         forks = Thread::Queue.new
-        Integer(ARGV[1]).times { |number| forks << number }
+        total = Integer(ARGV[1])
+        total.times { |number| forks << number }
         forks.close
 
         beaters = Array.new(3) do |number|
@@ -303,6 +306,7 @@ RSpec.describe "A fork" do
         forkers = Array.new(4) do
           Thread.new do
             while (number = forks.pop)
+              Progress.at(number, total)
               pid = fork do
                 manager.seen(number, timeout: 0.001)
                 manager.seen([number, "x"])

@@ -287,6 +287,32 @@ RSpec.describe "The way out of a process" do
         )
       end)
     RUBY
+    it_ends_well "Timeout in the middle of an offline", <<~RUBY, :thread, prints: "execution expired", exitstatus: 0
+      require "timeout"
+      begin
+        Timeout.timeout(0.3) do
+          Application.run(
+            ready: -> { OnlineManager.current.leave(2) },
+            offline: ->(user) { sleep 10 if user == 2 }
+          )
+        end
+      rescue Timeout::Error => e
+        puts e.message
+      end
+    RUBY
+    # How later versions of Timeout do it. Ruby 3.1's throws.
+    it_ends_well "the exception of Timeout in offline", <<~RUBY, :thread, prints: "expired", exitstatus: 0
+      require "timeout"
+      Timeout.const_set(:ExitException, Class.new(Exception)) unless defined?(Timeout::ExitException)
+      begin
+        Application.run(
+          ready: -> { OnlineManager.current.leave(2) },
+          offline: ->(user) { raise Timeout::ExitException if user == 2 }
+        )
+      rescue Timeout::ExitException
+        puts "expired"
+      end
+    RUBY
     it_ends_well "EM.stop in setup", "Application.run(ready: -> { EM.stop })", :eventmachine, exitstatus: 0
     it_ends_well "EM.stop later", <<~RUBY, :eventmachine, prints: "stopped", exitstatus: 0
       puts Application.run(ready: -> { EM.add_timer(0.05) { EM.stop } }).stats[:state]

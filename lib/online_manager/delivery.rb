@@ -72,12 +72,15 @@ class OnlineManager
       loop do
         # Read before each claim: if that finds nobody, nobody was left after the stop.
         stopping = @stopping
-        unless @native.deliver(@config.offline_all?)
-          return :finished if stopping
-          # A stop that comes later makes the pipe readable again; one that has just come may not.
-          return :idle unless @stopping
+        if @native.deliver(@config.offline_all?)
+          return :busy if Latch.now >= stop_at
+        elsif stopping
+          return :finished
+        elsif !@stopping
+          # A stop that comes later makes the pipe readable again; for one that has just come, this has
+          # taken the byte, so look once more, whatever the time.
+          return :idle
         end
-        return :busy if Latch.now >= stop_at
       end
     end
 
@@ -188,7 +191,7 @@ class OnlineManager
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
       # Raised into this thread before there was a call: not the callback's, and not for its handler.
-      raise if entered.empty? || @reactor.ends_with?(e)
+      raise if entered.empty? || passing_by?(e)
 
       handle(e, method, user_id)
       false
@@ -220,10 +223,17 @@ class OnlineManager
     rescue SystemExit, SignalException
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- as above
-      raise if @reactor.ends_with?(e)
+      raise if passing_by?(e)
 
       warn("#{@config.name}#on_error raised:\n#{e.full_message(highlight: false)}" \
            "while it was told of:\n#{error.full_message(highlight: false)}")
+    end
+
+    # Whether the exception is not the callback's, though it comes in the middle of it: how the reactor
+    # ends, or a Timeout around `run`. (One within the callback is a Timeout::Error where it comes out.)
+    def passing_by?(error)
+      @reactor.ends_with?(error) ||
+        (defined?(::Timeout::ExitException) && error.is_a?(::Timeout::ExitException))
     end
 
     def warn(message) = Kernel.warn("OnlineManager: #{message}")

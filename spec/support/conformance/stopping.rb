@@ -91,6 +91,8 @@ RSpec.shared_examples "stopping" do
       wait_until { hold.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
+      # Long enough that the reactor's time is up as well.
+      throughout(2 * OnlineManager::Delivery::SLICE) { expect(stopper).to be_alive }
       hold.open
 
       expect(stopper.value).to eq 0
