@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require_relative "callbacks"
 require_relative "latch"
 require_relative "watchdog"
 
@@ -13,31 +14,11 @@ class OnlineManager
     # collapses beside a busy thread, which takes 100 ms at each turn; longer, and the others stall.
     SLICE = 0.005
 
-    # Fiber-local: the process, and the deliveries whose callbacks the fiber is in, innermost last.
-    CALLBACKS = :online_manager_callbacks
-    private_constant :CALLBACKS
-
     # Whether the present thread runs a trap handler, where nothing may be waited for.
     def self.trap_handler?
       Mutex.new.synchronize { false }
     rescue ThreadError
       true
-    end
-
-    # Whether a thread is in a callback of any manager.
-    def self.callback_on?(thread) = !callbacks_of(thread).to_a.empty?
-
-    # @return [Array<Delivery>, nil] whose callbacks the thread's present fiber is in. A child that is
-    #   forked in a callback is in none, although it has a copy of its parent's fiber.
-    def self.callbacks_of(thread)
-      process, callbacks = thread[CALLBACKS]
-      callbacks if process == Process.pid
-    end
-    private_class_method :callbacks_of
-
-    # @return [Array<Delivery>] as above, to be changed by the present fiber
-    def self.callbacks
-      callbacks_of(Thread.current) || (Thread.current[CALLBACKS] = [Process.pid, []]).last
     end
 
     attr_reader :native, :config
@@ -130,7 +111,7 @@ class OnlineManager
     def wait(timeout) = @finished.wait(timeout)
 
     # @return [Boolean] whether the present fiber is in one of this manager's callbacks
-    def callback? = Delivery.callbacks.include?(self)
+    def callback? = Callbacks.of_present_fiber.include?(self)
 
     # @return [Hash] what the manager's `stats` say about callbacks
     def stats
@@ -200,7 +181,7 @@ class OnlineManager
     end
 
     def callback
-      callbacks = Delivery.callbacks
+      callbacks = Callbacks.of_present_fiber
       callbacks.push(self)
       yield
     ensure

@@ -39,9 +39,9 @@ class OnlineManager
         return if @thread == ::Thread.current
 
         stop_at = Latch.now + PATIENCE
-        @thread.raise(End) if @thread.alive? && !Delivery.callback_on?(@thread)
+        @thread.raise(End) if @thread.alive? && !Callbacks.any_on?(@thread)
         @thread.join(PATIENCE)
-        @thread.kill if @thread.alive? && Latch.now >= stop_at && !Delivery.callback_on?(@thread)
+        @thread.kill if @thread.alive? && Latch.now >= stop_at && !Callbacks.any_on?(@thread)
       end
     end
   end
