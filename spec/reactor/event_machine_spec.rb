@@ -254,6 +254,15 @@ RSpec.describe "The reactor :eventmachine" do
       expect(managers.map { |manager| manager.stats.values_at(:state, :errors) }).to eq [[:stopped, 0]] * 2
     end
 
+    it "has everybody set offline though every offline raises, which is warned of" do
+      config = recording(offline: ->(id) { raise IOError, "oops #{id}" })
+      start(config).seen_all([1, 2, 3])
+      host.stop
+
+      expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+      expect(said.scan(/#offline raised:\n.*: (oops \d)/).flatten).to contain_exactly("oops 1", "oops 2", "oops 3")
+    end
+
     it "inside offline, online and setup is as good" do
       configs = [recording(offline: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }, timeout: 0.03),
                  recording(online: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }),

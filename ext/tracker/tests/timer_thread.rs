@@ -115,12 +115,24 @@ fn whoever_falls_silent_is_due_in_time() {
         wait_for_offline(&tracker, &raised, bob);
         assert!(tracker.now() - start < LIMIT.as_nanos() as Nanos);
     }
-    // Heartbeats under one lock wake it too.
-    let bob = come_online(&tracker, BOB, 3_600_000_000_000);
-    tracker.heartbeats(tracker.now(), TICK).heartbeat(BOB);
-    wait_for_offline(&tracker, &raised, bob);
     assert!(tracker.is_online(ADA));
     assert_eq!(tracker.timer_panics(), 0);
+}
+
+#[test]
+fn a_shorter_timeout_wakes_the_timer_thread_by_itself() {
+    for under_one_lock in [false, true] {
+        let (signal, raised) = messages(Fault::default());
+        let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
+        come_online(&tracker, ADA, 3_600_000_000_000);
+        if under_one_lock {
+            tracker.heartbeats(tracker.now(), TICK).heartbeat(ADA);
+        } else {
+            tracker.heartbeat(ADA, tracker.now(), TICK);
+        }
+        // Without another call, which would tell it as well.
+        raised.recv_timeout(LIMIT).expect("the signal is raised");
+    }
 }
 
 #[test]

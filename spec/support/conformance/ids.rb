@@ -34,6 +34,11 @@ RSpec.shared_examples "ids" do
     def hash = [to_s, color].hash
     def eql?(other) = super && other.is_a?(self.class) && color == other.color
   end
+  # One that means well: a Hash hashes its text all the same.
+  folding = Class.new(String) do
+    def hash = downcase.hash
+    def eql?(other) = other.is_a?(self.class) && casecmp?(other)
+  end
   paint = ->(text, color) { label.new(text).tap { |it| it.color = color } }
   utf8 = "grüße"
   nan = -> { Float::INFINITY * 0 } # a new one each time
@@ -90,6 +95,7 @@ RSpec.shared_examples "ids" do
     "bytes that are no ASCII, in US-ASCII and BINARY" => [(+"\xff").force_encoding("US-ASCII"), "\xff".b],
     "strings that differ after a zero" => %W[a\0b a\0c],
     "a subclass with an eql? of its own, by that" => [paint["abc", :red], paint["abc", :blue]],
+    "a subclass with a hash and an eql? that do not heed its case" => [folding.new("Ann"), folding.new("ann")],
     "dynamic symbols" => [symbol, :"another #{symbol}"],
     "objects without hash and eql?" => [Object.new, Object.new],
     "objects with hash and eql?" => [point.new(1, 2), point.new(2, 1)],

@@ -273,7 +273,7 @@ RSpec.shared_examples "stopping" do
       [0, 2].each do |users|
         config = recording
         manager = start(config, way: :run)
-        manager.seen_all((1..users).to_a)
+        (1..users).each { |id| manager.seen(id) }
         expect(in_trap_handler { manager.stop }).to be_between(0, users)
         expect(host.runner.value).to be_nil
         expect((1..users).map { |id| config.calls_of(id) }).to eq([%i[online offline]] * users)
