@@ -1,0 +1,80 @@
+# frozen_string_literal: true
+
+# How long does the longest heartbeat take while the number of users grows to four million?
+
+require_relative "support/bench"
+require_relative "support/contenders/in_process"
+
+# Beats once for each of many users, in a process that has seen none of them, and times each heartbeat.
+class Growth
+  # Nanoseconds; longer ones are counted.
+  LONG = 1_000_000
+
+  # @param contender [Class]
+  def initialize(contender, ids)
+    @contender = contender.new
+    @ids = ids
+  end
+
+  # @return [Hash] nanoseconds: the longest heartbeat, and all of them together; and how many were LONG
+  def run
+    watched = Watched.new(@ids)
+    @contender.beat(watched)
+    watched.result
+  end
+
+  # Hands out ids and looks at the clock each time that it gets to the next.
+  class Watched
+    def initialize(ids)
+      @ids = ids
+    end
+
+    def each
+      longest = long = 0
+      start = before = Bench.now
+      @ids.each do |id|
+        yield id
+        now = Bench.now
+        duration = now - before
+        longest = duration if duration > longest
+        long += 1 if duration > LONG
+        before = now
+      end
+      @result = { longest:, long:, total: before - start }
+    end
+
+    attr_reader :result
+  end
+end
+
+USERS = 4_000_000
+CONTENDERS = {
+  "an empty block" => Bench::EmptyBlock,
+  "OnlineManager" => Bench::Ours,
+  "`hash[id] = 1`" => Bench::BareHash
+}.freeze
+
+REMARKS = <<~TEXT
+  What the empty block shows is what this machine itself does to a Ruby process that looks at the clock all the time.
+  OnlineManager's time includes the call of the config's `online`.
+TEXT
+
+Bench.measure("growth") do |run|
+  kinds = %w[integers UUIDs]
+  run.each(kinds) do |kind|
+    ids = Bench::Ids.as_they_come(Bench::Ids.of(kind, Bench.users(USERS)))
+    samples = run.alternate(CONTENDERS) do |contender|
+      Bench::Child.open(-> { Growth.new(contender, ids) }) { |child| child.call(:run) }
+    end
+
+    rows = samples.map do |name, results|
+      longest, long, total = %i[longest long total].map { |key| results.map { |result| result[key] } }
+      run.figure("#{kind}/#{name}", Bench.median(longest))
+      [name, Bench.duration(Bench.median(longest)), Bench.duration(longest.max), Bench.median(long).round.to_s,
+       Bench.duration(Bench.median(total).fdiv(ids.size))]
+    end
+    run.table("#{kind}, from 0 to #{Bench.thousands(ids.size)} users",
+              ["first heartbeats by", "longest", "longest of all rounds", "above 1 ms", "mean"], rows,
+              remarks: kind == kinds.last ? REMARKS : "")
+  end
+end

@@ -1,0 +1,129 @@
+# frozen_string_literal: true
+
+# How long after its deadline is `offline` called?
+
+require_relative "support/bench"
+require_relative "support/pulse"
+require_relative "support/silent_config"
+
+# A tenth of the users beat for the last time, one after the other, while the rest go on, in a process of its own.
+class Leaving
+  # Seconds, each.
+  TIMEOUT = 2
+  # Over which the last heartbeats spread: nobody may expire before it.
+  WINDOW = 1
+  # Within which everybody else beats once.
+  ROUND = 0.7
+  # Between two looks at whose turn it is.
+  STEP = 0.001
+  # That is waited for those who are late.
+  PATIENCE = 5
+
+  # Notes when who is set offline.
+  class Config < Bench::SilentConfig
+    attr_reader :departures
+
+    def initialize(timeout)
+      super
+      @departures = {}
+    end
+
+    def online_all(_user_ids); end
+
+    def offline(user_id)
+      @departures[user_id] = Bench.now
+    end
+  end
+
+  # @param users [Integer]
+  # @param is_busy [Boolean] whether another Ruby thread has something to do all the time
+  def initialize(users, is_busy)
+    @config = Config.new(TIMEOUT)
+    @manager = OnlineManager.new(@config, reactor: :thread)
+    @manager.setup
+    @stayers = 1..users
+    @leavers = (users + 1..users + [users / 10, 1].max).to_a
+    @is_busy = is_busy
+    @last_beats = {}
+  end
+
+  # @return [Array<Integer>] by how many nanoseconds each of them was late
+  def run
+    [@stayers, @leavers].each { |ids| @manager.seen_all(ids) }
+    pulse = Bench::Pulse.new(@manager, @stayers, ROUND)
+    busy = Thread.new { loop {} } if @is_busy # rubocop:disable Lint/EmptyBlock -- busy with nothing
+    leave
+    wait
+    pulse.stop
+    busy&.kill
+    # Whoever was not waited for is at least so late.
+    end_of_patience = Bench.now
+    @last_beats.map { |id, beat| (@config.departures[id] || end_of_patience) - beat - (TIMEOUT * 1_000_000_000).to_i }
+  end
+
+  private
+
+  # Never two at once: whoever leaves with a thousand others waits for their `offline`.
+  def leave
+    start = Bench.now
+    leavers = @leavers.dup
+    until leavers.empty?
+      share = (Bench.now - start).fdiv(WINDOW * 1_000_000_000)
+      due = (share * @leavers.size).ceil
+      leavers.shift(due - @last_beats.size).each do |id|
+        @last_beats[id] = Bench.now
+        @manager.seen(id)
+      end
+      sleep STEP
+    end
+  end
+
+  def wait
+    limit = Bench.now + (PATIENCE * 1_000_000_000)
+    sleep 0.05 until @config.departures.size == @leavers.size || Bench.now > limit
+  end
+end
+
+MILLISECOND = 1_000_000.0
+# Milliseconds; the histogram's upper ends.
+BUCKETS = [0, 2, 5, 10, 15, 20, 50, 100, 200, 500].freeze
+
+def histogram(lateness)
+  counts = BUCKETS.map { |bucket| lateness.count { |late| late < bucket * MILLISECOND } } + [lateness.size]
+  counts.each_cons(2).map { |below, up_to| up_to - below }.unshift(counts.first)
+end
+
+def percent(number, all)
+  share = 100.0 * number / all
+  return "0" if share.zero?
+
+  share < 0.1 ? "< 0.1 %" : "#{share.round(1)} %"
+end
+
+REMARKS = <<~TEXT
+  From the moment before the last heartbeat, plus the timeout, to the call of `offline`. A tenth as many users again
+  leave, spread over a second, while the others go on beating by `seen_all`. When a Ruby thread is busy all the time,
+  the reactor waits for Ruby's lock: up to 100 ms for each such thread.
+TEXT
+
+Bench.measure("lateness") do |run|
+  cases = [1_000, 100_000, 1_000_000].product([false, true])
+  samples = run.alternate(cases.to_h { |element| [element, element] }) do |(users, is_busy)|
+    Bench::Child.open(-> { Leaving.new(Bench.users(users), is_busy) }) { |child| child.call(:run) }
+  end
+
+  names = ["too early", *BUCKETS.each_cons(2).map { |from, to| "#{from} to #{to} ms" }, "more"]
+  columns = cases.map do |users, is_busy|
+    lateness = samples[[users, is_busy]]
+    all = lateness.flatten
+    path = "#{users}/#{is_busy ? "busy" : "idle"}"
+    percentiles = [0.5, 0.99].map { |share| Bench.median(lateness.map { |round| Bench.percentile(round, share) }) }
+    run.figure("#{path}/p99", percentiles.last)
+    run.figure("#{path}/early", all.count(&:negative?))
+    [*histogram(all).map { |count| percent(count, all.size) }, *percentiles.map { |late| Bench.duration(late) },
+     Bench.duration(all.max), Bench.thousands(all.size)]
+  end
+  header = ["late by", *cases.map { |users, is_busy| "#{Bench.thousands(users)}, #{is_busy ? "busy" : "idle"}" }]
+  run.table("Users, and Ruby's lock", header, [*names, "median", "99th percentile", "longest", "users"].zip(*columns),
+            remarks: REMARKS)
+end

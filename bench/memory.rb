@@ -1,0 +1,115 @@
+# frozen_string_literal: true
+
+# How much memory does a user take?
+
+require_relative "support/bench"
+require_relative "support/contenders/in_process"
+require_relative "support/contenders/postgres"
+require_relative "support/contenders/redis"
+require_relative "support/contenders/sqlite"
+require_relative "support/contenders/timers"
+require_relative "support/memory"
+
+# A contender that gets to know users, in a process of its own. Their ids are made as they come and are garbage
+# afterwards, as they are in an application.
+class Newcomers
+  # How many beat between two garbage collections.
+  TOGETHER = 10_000
+
+  # @param pid [Integer, String] of the process whose memory counts
+  def initialize(contender, kind, users, pid = "self")
+    @contender = contender
+    @pid = pid
+    @random = Random.new(1)
+    @kind = kind
+    @users = users
+  end
+
+  # @return [Float] bytes for each user
+  def bytes
+    # Room for the garbage.
+    ids(0, TOGETHER)
+    GC.start
+    before = Bench::Memory.resident(@pid)
+    (0...@users).step(TOGETHER) do |first|
+      @contender.beat(ids(first, [TOGETHER, @users - first].min))
+      GC.start
+    end
+    (Bench::Memory.resident(@pid) - before).fdiv(@users)
+  end
+
+  private
+
+  def ids(first, number)
+    @kind == "integers" ? (first...first + number).to_a : Array.new(number) { Bench::Ids.uuid(@random) }
+  end
+end
+
+# What a database keeps on disk.
+class OnDisk
+  def initialize(contender, kind, users)
+    @contender = contender
+    @kind = kind
+    @users = users
+  end
+
+  # @return [Float] bytes for each user
+  def bytes
+    @contender.prepare(Bench::Ids.of(@kind, @users))
+    @contender.size.fdiv(@users)
+  ensure
+    @contender.close
+  end
+end
+
+OURS = "OnlineManager"
+CONTENDERS = {
+  OURS => Bench::Ours,
+  "Hash, Mutex and clock" => Bench::LockedHash,
+  "an EventMachine timer each" => Bench::Timers
+}.freeze
+# The sizes of the plot. The last one is the table's.
+SIZES = [10_000, 100_000, 1_000_000].freeze
+
+REMARKS = <<~TEXT
+  Resident memory of the process (of the server, for Redis), as the kernel counts it, after one heartbeat of each
+  user. With a timer for each heartbeat it grows with every further one within the timeout. What PostgreSQL and SQLite
+  take is on disk, table and index, before any `UPDATE`; they and Redis were measured once.
+TEXT
+
+# @return [Hash{String => Array<Float>}] bytes for each user, by contender
+def samples_of(run, redis, kind, users)
+  samples = run.alternate(CONTENDERS) do |contender|
+    Bench::Child.open(-> { Newcomers.new(contender.new, kind, users) }) { |child| child.call(:bytes) }
+  end
+  redis.connect.flushall
+  samples["Redis sorted set"] = [Newcomers.new(Bench::RedisContender.new(redis), kind, users, redis.pid).bytes]
+  samples
+end
+
+def on_disk(postgres, kind, users)
+  databases = { "SQLite" => Bench::SqliteContender.new, "PostgreSQL" => Bench::PostgresContender.new(postgres, kind) }
+  databases.to_h { |name, database| ["#{name} (on disk)", [OnDisk.new(database, kind, users).bytes]] }
+end
+
+Bench.measure("memory") do |run|
+  kinds = %w[integers UUIDs]
+  columns = {}
+  Bench::RedisServer.open do |redis|
+    run.each(kinds.product(SIZES)) do |kind, size|
+      columns[kind] = samples_of(run, redis, kind, Bench.users(size))
+      columns[kind].each { |name, bytes| run.figure("#{kind}/#{size}/#{name}", Bench.median(bytes)) }
+    end
+  end
+  Bench::PostgresServer.open do |postgres|
+    kinds.each { |kind| columns[kind].merge!(on_disk(postgres, kind, Bench.users(SIZES.last))) }
+  end
+
+  rows = columns.values.first.keys.map do |name|
+    [name, *kinds.map do |kind|
+      bytes = Bench.median(columns[kind][name])
+      "#{bytes.round} B (#{Bench.times(bytes / Bench.median(columns[kind][OURS]))})"
+    end]
+  end
+  run.table("A user, of #{Bench.thousands(Bench.users(SIZES.last))}", ["kept by", *kinds], rows, remarks: REMARKS)
+end

@@ -1,0 +1,95 @@
+# frozen_string_literal: true
+
+require "pg"
+require_relative "../contender"
+require_relative "../server"
+
+module Bench
+  # A PostgreSQL of our own, with its defaults.
+  class PostgresServer < Server
+    def initialize
+      # It refuses to run as root.
+      super(user: Process.uid.zero? ? Etc.getpwnam("postgres") : Etc.getpwuid)
+    end
+
+    def start
+      system(*wrapper, program("initdb"), "--pgdata", data, "--username", "bench", "--auth", "trust",
+             "--encoding", "UTF8", "--locale", "C", chdir: folder, %i[out err] => log) ||
+        raise("initdb failed:\n#{File.read(log)}")
+      super
+    end
+
+    def connect = PG.connect(host: folder, user: "bench", dbname: "postgres")
+
+    def version = `#{program("postgres")} --version`[/[\d.]+/]
+
+    private
+
+    def command
+      [program("postgres"), "-D", data, "-c", "listen_addresses=", "-c", "unix_socket_directories=#{folder}"]
+    end
+
+    def data = File.join(folder, "data")
+
+    # SIGTERM would wait for its clients.
+    def stop_signal = "INT"
+
+    def program(name) = executable(name, Dir["/usr/lib/postgresql/*/bin"].reverse)
+
+    def ready?
+      connect.close.nil?
+    rescue PG::Error
+      false
+    end
+  end
+
+  # `UPDATE users SET last_online = now() WHERE id = ID` for each heartbeat.
+  class PostgresContender < Contender
+    UPDATE = "UPDATE users SET last_online = now() WHERE id = $1"
+    private_constant :UPDATE
+
+    # @param server [PostgresServer]
+    # @param kind [String] of the ids
+    def initialize(server, kind)
+      super()
+      @type = { "integers" => "bigint", "UUIDs" => "uuid" }.fetch(kind, "text")
+      @connections = Thread::Queue.new
+      4.times { @connections << server.connect }
+    end
+
+    def prepare(ids)
+      with_connection do |database|
+        database.exec("SET client_min_messages = warning; DROP TABLE IF EXISTS users")
+        database.exec("CREATE TABLE users (id #{@type}, last_online timestamptz)")
+        database.copy_data("COPY users (id) FROM STDIN") do
+          ids.each_slice(1_000) { |slice| database.put_copy_data("#{slice.map { |id| key(id) }.join("\n")}\n") }
+        end
+        database.exec("ALTER TABLE users ADD PRIMARY KEY (id)")
+        database.exec("VACUUM ANALYZE users")
+      end
+      4.times { with_connection { |database| database.prepare("beat", UPDATE) } }
+    end
+
+    def beat(ids, passes = 1)
+      with_connection do |database|
+        Heartbeats.through(ids, passes) { |id| database.exec_prepared("beat", [key(id)]) }
+      end
+    end
+
+    # @return [Integer] bytes on disk, of the table and its index
+    def size
+      with_connection { |database| database.exec("SELECT pg_total_relation_size('users')").getvalue(0, 0).to_i }
+    end
+
+    private
+
+    def key(id) = id.is_a?(Array) ? id.join(":") : id
+
+    def with_connection
+      connection = @connections.pop
+      yield connection
+    ensure
+      @connections << connection
+    end
+  end
+end

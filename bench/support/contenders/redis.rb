@@ -1,0 +1,61 @@
+# frozen_string_literal: true
+
+require "redis"
+require_relative "../contender"
+require_relative "../server"
+
+module Bench
+  # A Redis of our own, with its defaults but for snapshots on disk.
+  class RedisServer < Server
+    def socket = File.join(folder, "socket")
+
+    def connect = ::Redis.new(path: socket, reconnect_attempts: 0)
+
+    def version = `#{executable("redis-server")} --version`[/v=(\S+)/, 1]
+
+    private
+
+    def command = [executable("redis-server"), "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
+
+    def ready?
+      connect.ping == "PONG"
+    rescue ::Redis::BaseError
+      false
+    end
+  end
+
+  # `ZADD users NOW ID` for each heartbeat.
+  class RedisContender < Contender
+    # @param server [RedisServer]
+    def initialize(server)
+      super()
+      @server = server
+      @connections = Thread::Queue.new
+      4.times { @connections << server.connect }
+    end
+
+    def prepare(ids)
+      with_connection do |redis|
+        redis.flushall
+        ids.each_slice(1_000) { |slice| redis.zadd("users", slice.map { |id| [now, id.to_s] }) }
+      end
+    end
+
+    def beat(ids, passes = 1)
+      with_connection do |redis|
+        Heartbeats.through(ids, passes) { |id| redis.zadd("users", now, id.to_s) }
+      end
+    end
+
+    private
+
+    def now = Process.clock_gettime(Process::CLOCK_REALTIME)
+
+    def with_connection
+      connection = @connections.pop
+      yield connection
+    ensure
+      @connections << connection
+    end
+  end
+end

@@ -1,0 +1,62 @@
+# frozen_string_literal: true
+
+require "eventmachine"
+require_relative "../contender"
+
+module Bench
+  # The mechanism of version 0.0.3, written anew: a reactor timer for each heartbeat, which sets the user
+  # offline unless a later one has come.
+  #
+  # EventMachine allows for 100,000 outstanding timers and ends the process at one more; here it is told
+  # to allow for more.
+  class Timers < Contender
+    TIMERS = 20_000_000
+
+    # @param timeout [Numeric] seconds
+    def initialize(timeout = 3_600)
+      super()
+      @timeout = timeout
+      @beats = {}
+      EM.set_max_timers(TIMERS)
+      running = Thread::Queue.new
+      Thread.new { EM.run { running << true } }
+      running.pop
+    end
+
+    def prepare(ids)
+      on_reactor { beat(ids) }
+    end
+
+    def time(ids, passes)
+      on_reactor { super }
+    end
+
+    # Its timers may only be added on its own thread.
+    def time_threads(ids, passes, threads)
+      Bench.time do
+        Heartbeats.time_threads(ids, threads) do |part|
+          Heartbeats.through(part, passes) { |id| EM.schedule { heartbeat(id) } }
+        end
+        on_reactor {} # rubocop:disable Lint/EmptyBlock -- it comes after what has been scheduled
+      end
+    end
+
+    def beat(ids, passes = 1)
+      Heartbeats.through(ids, passes) { |id| heartbeat(id) }
+    end
+
+    private
+
+    def heartbeat(id)
+      number = (@beats[id] || 0) + 1
+      @beats[id] = number
+      EM.add_timer(@timeout) { @beats.delete(id) if @beats[id] == number }
+    end
+
+    def on_reactor
+      answer = Thread::Queue.new
+      EM.schedule { answer << yield }
+      answer.pop
+    end
+  end
+end

@@ -1,0 +1,87 @@
+//! What a heartbeat of a known user costs, in random order, by the tracker alone and by others.
+//!
+//! All of one size take turns, several times, so that whatever else the machine does meanwhile hits each of them
+//! alike: `rake bench:core` takes the medians. `BENCH_ROUNDS` and `BENCH_SCALE` make a trial run short.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion};
+use online_manager_tracker_benches::{Cache, Contender, Core, CoreByTheClock, CoreOfTexts, Delays, Map, MapOfTexts};
+
+const SIZES: [u32; 3] = [10_000, 1_000_000, 10_000_000];
+const ROUNDS: u32 = 5;
+const SEED: u64 = 1;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for size in SIZES {
+        let users = (f64::from(size) * setting("BENCH_SCALE").unwrap_or(1.0)).ceil() as u32;
+        let mut group = criterion.benchmark_group(size.to_string());
+        group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300));
+        measure(&mut group, users);
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+/// In groups that fit into the memory together, each with those whom it is compared with.
+fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
+    take_turns(
+        group,
+        &mut [
+            named::<Core>("core", users),
+            named::<Map>("map", users),
+            named::<CoreByTheClock>("core by the clock", users),
+            named::<Delays>("DelayQueue", users),
+            named::<Cache>("moka", users),
+        ],
+    );
+    take_turns(group, &mut [named::<CoreOfTexts>("core of texts", users), named::<MapOfTexts>("map of texts", users)]);
+}
+
+/// A contender's name, and what beats so many times.
+type Named = (&'static str, Box<dyn FnMut(u64) -> Duration>);
+
+fn named<C: Contender + 'static>(name: &'static str, users: u32) -> Named {
+    let (mut contender, mut known) = C::knowing(users);
+    shuffle(&mut known);
+    let mut next = 0;
+    let mut moment = 0;
+    let beat = move |times| {
+        let start = std::time::Instant::now();
+        for _ in 0..times {
+            // Nothing of it is kept in registers from one heartbeat to the next, nor would it be in an application.
+            black_box(&mut contender).beat(black_box(&known[next]), moment);
+            next = if next + 1 == known.len() { 0 } else { next + 1 };
+            moment += 1;
+        }
+        start.elapsed()
+    };
+    (name, Box::new(beat))
+}
+
+fn take_turns(group: &mut BenchmarkGroup<'_, WallTime>, contenders: &mut [Named]) {
+    let rounds = setting("BENCH_ROUNDS").map_or(ROUNDS, |rounds| rounds as u32);
+    for round in 0..rounds {
+        for (name, beat) in &mut *contenders {
+            group.bench_function(format!("{name}/{round}"), |bencher| bencher.iter_custom(&mut *beat));
+        }
+    }
+}
+
+fn setting(name: &str) -> Option<f64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Fisher and Yates' shuffle, the same on every run.
+fn shuffle<T>(list: &mut [T]) {
+    let mut state = SEED;
+    for last in (1..list.len()).rev() {
+        // An LCG of Knuth's; its upper bits are random enough.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let other = ((u128::from(state) * (last as u128 + 1)) >> 64) as usize;
+        list.swap(last, other);
+    }
+}

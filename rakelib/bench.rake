@@ -1,0 +1,76 @@
+# frozen_string_literal: true
+
+# How long each question takes at full size, in seconds, for the progress bar. The report has this order.
+BENCH_QUESTIONS = {
+  "heartbeat" => 250, "growth" => 60, "seen_all" => 40, "queries" => 40, "expiry" => 210, "lateness" => 110,
+  "memory" => 130, "gc" => 50, "timer_thread" => 70, "core" => 200
+}.freeze
+BENCH_FOLDER = "tmp/bench"
+
+# Runs a question on the gem that `bench:build` has built, with the gems that it is compared with.
+def bench(name, progress: nil, **redirections)
+  env = { "BUNDLE_GEMFILE" => File.expand_path("bench/Gemfile"), "BENCH_PROGRESS" => progress&.fileno&.to_s }
+  redirections[progress] = progress if progress
+  Bundler.with_unbundled_env do
+    system(env, "bundle", "exec", "ruby", "bench/#{name}.rb", **redirections)
+  end
+end
+
+# Moves the bar as the question tells how far it is.
+def bench_behind_bar(name, bar, log)
+  bar.title = name
+  before = bar.progress
+  reader, writer = IO.pipe
+  following = Thread.new do
+    reader.each_line { |line| bar.progress = before + (Float(line) * BENCH_QUESTIONS.fetch(name)).floor }
+  end
+  succeeded = bench(name, progress: writer, %i[out err] => log)
+  writer.close
+  following.join
+  raise "#{name} failed:\n#{File.read(log)}" unless succeeded
+
+  bar.progress = before + BENCH_QUESTIONS.fetch(name)
+end
+
+desc "Measure everything and rewrite docs/benchmarks.md"
+task bench: "bench:build" do
+  require "ruby-progressbar"
+  logs = "#{BENCH_FOLDER}/logs"
+  mkdir_p logs, verbose: false
+  bar = ProgressBar.create(total: BENCH_QUESTIONS.values.sum, format: "%t |%B| %p %% %a", output: $stderr)
+  BENCH_QUESTIONS.each_key { |name| bench_behind_bar(name, bar, "#{logs}/#{name}.log") }
+  Rake::Task["bench:report"].invoke
+end
+
+namespace :bench do
+  BENCH_QUESTIONS.each_key do |name|
+    desc "Measure what bench/#{name}.rb asks"
+    task name => :build do
+      bench(name) || abort("#{name} failed")
+    end
+  end
+
+  desc "Rewrite docs/benchmarks.md from what has been measured last"
+  task :report do
+    require_relative "../bench/support/report"
+    Bench::Report.new(BENCH_QUESTIONS.keys).write
+    puts "docs/benchmarks.md is written"
+  end
+
+  # As `gem install` would: by extconf.rb and make, optimised across the crates. In a folder of its own, so that what
+  # the specs run stays as it is.
+  desc "Build the gem that is measured, into #{BENCH_FOLDER}/lib"
+  task :build do
+    build = "#{BENCH_FOLDER}/build"
+    mkdir_p build, verbose: false
+    env = { "RB_SYS_CARGO_PROFILE" => "release",
+            "RB_SYS_CARGO_TARGET_DIR" => ENV.fetch("CARGO_TARGET_DIR", File.expand_path("target")) }
+    rm_f "#{build}/online_manager.so", verbose: false
+    sh env, RbConfig.ruby, File.expand_path("ext/online_manager/extconf.rb"), chdir: build, out: File::NULL
+    sh env, "make", "--silent", chdir: build
+
+    rm_rf "#{BENCH_FOLDER}/lib", verbose: false
+    cp_r "lib", "#{BENCH_FOLDER}/lib", verbose: false
+    cp "#{build}/online_manager.so", "#{BENCH_FOLDER}/lib/online_manager/", verbose: false
+  end
+end
