@@ -43,6 +43,7 @@ end
 
 NAMES = {
   "core" => "tracker", "core by the clock" => "tracker, reading the clock", "map" => "hashbrown map",
+  "locked map" => "hashbrown map and `Mutex`",
   "DelayQueue" => "`DelayQueue::reset`", "moka" => "moka `get`, time-to-idle",
   "core of texts" => "tracker, 36-character strings", "map of texts" => "hashbrown map, 36-character strings"
 }.freeze
@@ -51,7 +52,8 @@ SIZES = [10_000, 1_000_000, 10_000_000].freeze
 REMARKS = <<~TEXT
   In brackets: how many times the tracker's (for strings: the tracker's with strings). Users in random order. The map
   is hashbrown's with the same hash function; it takes no lock, knows no time, and sets nobody offline. The key by
-  which `DelayQueue::reset` finds its timer need not be looked up. moka has the same hash function.
+  which `DelayQueue::reset` finds its timer need not be looked up. moka has the same hash function. Huge
+  pages are off, as they are in a process of Ruby's.
 TEXT
 
 def cell(samples, name)

@@ -18,7 +18,7 @@ COMPANY = {
 # A crowd that expires, in a process of its own.
 class Expiry
   # Nanoseconds for which the stalls without an expiry are measured first.
-  CALM = 500_000_000
+  CALM = 300_000_000
 
   # @param crowd [Bench::Crowd]
   # @param company [Array<Symbol>]
@@ -55,10 +55,9 @@ CONTENDERS = {
 }.freeze
 
 REMARKS = <<~TEXT
-  The rate is that from the first call of `offline` to the last, or to the end of the third second. A stall is what a
+  The rate is that from the first call of `offline` to the last, or to two seconds after the deadline. A stall is what a
   heartbeat takes beyond its pause: it waits for Ruby's lock while others have it. Beside a busy thread it waits for
-  that one too, with or without us (Ruby gives each thread 100 ms); so the longest stall of the half second before is
-  shown as well.
+  that one too, with or without us (Ruby gives each thread 100 ms); so the longest stall shortly before is shown as well.
 
   The users have integer ids and one and the same deadline. EventMachine's timers are only as many as it comes with
   room for (100,000).

@@ -13,8 +13,8 @@ require_relative "support/memory"
 # A contender that gets to know users, in a process of its own. Their ids are made as they come and are garbage
 # afterwards, as they are in an application.
 class Newcomers
-  # How many beat between two garbage collections.
-  TOGETHER = 10_000
+  # How many garbage collections there are meanwhile.
+  COLLECTIONS = 10
 
   # @param pid [Integer, String] of the process whose memory counts
   def initialize(contender, kind, users, pid = "self")
@@ -27,12 +27,13 @@ class Newcomers
 
   # @return [Float] bytes for each user
   def bytes
+    together = (@users / COLLECTIONS).clamp(1..)
     # Room for the garbage.
-    ids(0, TOGETHER)
+    ids(0, together)
     GC.start
     before = Bench::Memory.resident(@pid)
-    (0...@users).step(TOGETHER) do |first|
-      @contender.beat(ids(first, [TOGETHER, @users - first].min))
+    (0...@users).step(together) do |first|
+      @contender.beat(ids(first, [together, @users - first].min))
       GC.start
     end
     (Bench::Memory.resident(@pid) - before).fdiv(@users)
@@ -63,43 +64,45 @@ class OnDisk
 end
 
 OURS = "OnlineManager"
-CONTENDERS = {
-  OURS => Bench::Ours,
-  "Hash, Mutex and clock" => Bench::LockedHash,
-  "an EventMachine timer each" => Bench::Timers
-}.freeze
+CONTENDERS = { OURS => Bench::Ours, "Hash, Mutex and clock" => Bench::LockedHash }.freeze
 # The sizes of the plot. The last one is the table's.
 SIZES = [10_000, 100_000, 1_000_000].freeze
 
 REMARKS = <<~TEXT
   Resident memory of the process (of the server, for Redis), as the kernel counts it, after one heartbeat of each
   user. With a timer for each heartbeat it grows with every further one within the timeout. What PostgreSQL and SQLite
-  take is on disk, table and index, before any `UPDATE`; they and Redis were measured once.
+  take is on disk, table and index, before any `UPDATE`; they, Redis and the timers were measured once.
 TEXT
 
+# In a child: what one has left in the heap, the next would fill without asking for memory.
+#
+# @return [Float] bytes for each user
+def bytes(&maker) = Bench::Child.open(maker) { |child| child.call(:bytes) }
+
 # @return [Hash{String => Array<Float>}] bytes for each user, by contender
-def samples_of(run, redis, kind, users)
-  samples = run.alternate(CONTENDERS) do |contender|
-    Bench::Child.open(-> { Newcomers.new(contender.new, kind, users) }) { |child| child.call(:bytes) }
+def samples_of(run, kind, users)
+  samples = run.alternate(CONTENDERS) { |contender| bytes { Newcomers.new(contender.new, kind, users) } }
+  samples["an EventMachine timer each"] = [bytes { Newcomers.new(Bench::Timers.new, kind, users) }]
+  # A server that has forgotten its users would not give back their memory.
+  Bench::RedisServer.open do |redis|
+    samples["Redis sorted set"] = [bytes { Newcomers.new(Bench::RedisContender.new(redis), kind, users, redis.pid) }]
   end
-  redis.connect.flushall
-  samples["Redis sorted set"] = [Newcomers.new(Bench::RedisContender.new(redis), kind, users, redis.pid).bytes]
   samples
 end
 
+# @return [Hash{String => Array<Float>}] as above
 def on_disk(postgres, kind, users)
-  databases = { "SQLite" => Bench::SqliteContender.new, "PostgreSQL" => Bench::PostgresContender.new(postgres, kind) }
-  databases.to_h { |name, database| ["#{name} (on disk)", [OnDisk.new(database, kind, users).bytes]] }
+  databases = { "SQLite" => -> { Bench::SqliteContender.new },
+                "PostgreSQL" => -> { Bench::PostgresContender.new(postgres, kind) } }
+  databases.to_h { |name, maker| ["#{name} (on disk)", [bytes { OnDisk.new(maker.call, kind, users) }]] }
 end
 
 Bench.measure("memory") do |run|
   kinds = %w[integers UUIDs]
   columns = {}
-  Bench::RedisServer.open do |redis|
-    run.each(kinds.product(SIZES)) do |kind, size|
-      columns[kind] = samples_of(run, redis, kind, Bench.users(size))
-      columns[kind].each { |name, bytes| run.figure("#{kind}/#{size}/#{name}", Bench.median(bytes)) }
-    end
+  run.each(kinds.product(SIZES)) do |kind, size|
+    columns[kind] = samples_of(run, kind, Bench.users(size))
+    columns[kind].each { |name, bytes| run.figure("#{kind}/#{size}/#{name}", Bench.median(bytes)) }
   end
   Bench::PostgresServer.open do |postgres|
     kinds.each { |kind| columns[kind].merge!(on_disk(postgres, kind, Bench.users(SIZES.last))) }

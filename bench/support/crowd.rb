@@ -11,7 +11,7 @@ module Bench
   # that beats for anybody. They call `departed` as users are set offline.
   class Crowd
     # Seconds that its expiry may take.
-    LIMIT = 3
+    LIMIT = 2
 
     # @return [Integer] nanoseconds on the monotonic clock: when everybody is due, when the first one was set
     #   offline and the last one

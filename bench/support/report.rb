@@ -80,10 +80,13 @@ module Bench
     end
 
     def draw
-      Plot.new(File.join(PLOTS, "heartbeat.svg"), "A heartbeat of a known user", "ns", curves("heartbeat", "/1/")).draw
-      Plot.new(File.join(PLOTS, "memory.svg"), "Resident memory", "bytes for each user", curves("memory", "/")).draw
+      Plot.new(File.join(PLOTS, "heartbeat.svg"), "Duration of a heartbeat of a known user", "%.0s %cs",
+               curves("heartbeat", "/1/") { |nanoseconds| nanoseconds / 1e9 }).draw
+      Plot.new(File.join(PLOTS, "memory.svg"), "Resident memory for each user", "%.0f B",
+               curves("memory", "/") { |bytes| bytes }).draw
     end
 
+    # @yield makes a figure a value of the plot
     # @return [Hash] see Plot
     def curves(question, separator)
       figures = @results.dig(question, "figures") || {}
@@ -91,10 +94,9 @@ module Bench
         curves = Hash.new { |hash, name| hash[name] = {} }
         figures.each do |path, value|
           found = path.match(%r{\A#{kind}/(\d+)#{separator}(?!ours to )(.*)\z})
-          curves[found[2]][found[1].to_i] = value if found
+          curves[found[2]][found[1].to_i] = yield value if found
         end
-        ours = curves.slice("OnlineManager")
-        ["#{kind.delete_suffix("s")} ids", ours.merge(curves)]
+        ["#{kind.delete_suffix("s")} ids", curves]
       end
     end
   end

@@ -73,7 +73,11 @@ module Bench
       @most ? value <= @most : value >= @least
     end
 
-    def wanted = named("#{@most ? "≤" : "≥"} #{format(@most || @least)}")
+    # Without the zeros that a measurement may end with.
+    def wanted
+      limit = format(@most || @least).sub(/(?<=\.\d)0+(?= )/, "").sub(/\.0(?= )/, "")
+      named("#{@most ? "≤" : "≥"} #{limit}")
+    end
 
     def measured = named(value ? format(value) : "not measured")
 

@@ -5,18 +5,26 @@ require "fileutils"
 module Bench
   # Curves over the number of users, both axes logarithmic, one panel for each kind of ids. Drawn by gnuplot.
   class Plot
-    # Ours first, and thick.
-    COLORS = %w[#d1242f #0969da #6639ba #bf8700 #1a7f37 #8250df #57606a #24292f].freeze
+    # By the first word of a curve's name, so that they are the same in all plots.
+    COLORS = {
+      "OnlineManager" => "#d1242f", "an empty" => "#8c959f", "`hash[id]" => "#0969da", "Hash" => "#8250df",
+      "an EventMachine" => "#bf8700", "Redis" => "#1a7f37", "SQLite" => "#57606a", "PostgreSQL" => "#24292f"
+    }.freeze
+    OURS = "OnlineManager"
+    private_constant :COLORS, :OURS
 
     # @param path [String] of the SVG
     # @param title [String]
-    # @param unit [String]
-    # @param panels [Hash{String => Hash{String => Hash{Integer => Numeric}}}] title → name → users → value
-    def initialize(path, title, unit, panels)
+    # @param y_format [String] gnuplot's, for the values
+    # @param panels [Hash{String => Hash{String => Hash{Integer => Numeric}}}] title → name → users → value, which is
+    #   left out unless it is above 0 (a trial run is too small to tell bytes)
+    def initialize(path, title, y_format, panels)
       @path = path
       @title = title
-      @unit = unit
-      @panels = panels
+      @y_format = y_format
+      @panels = panels.transform_values do |curves|
+        curves.transform_values { |points| points.select { |_, value| value.positive? } }
+      end
     end
 
     def draw
@@ -29,37 +37,41 @@ module Bench
 
     def script
       <<~GNUPLOT
-        set terminal svg size 960,460 dynamic enhanced font "Helvetica,13" background "#ffffff"
+        set terminal svg size 960,420 dynamic enhanced font "Helvetica,13" background "#ffffff"
         set output "#{@path}"
-        set multiplot layout 1,#{@panels.size} title "#{@title}" font ",16" margins 0.075,0.985,0.28,0.85 spacing 0.05
+        set multiplot layout 1,#{@panels.size} title "#{@title}" font ",16" margins 0.07,0.74,0.14,0.83 spacing 0.06
         set logscale xy
         set grid ytics lc rgb "#d8dee4" lw 1
         set border 3 lc rgb "#57606a"
         set tics nomirror textcolor rgb "#57606a" scale 0.5
-        set xlabel "users" textcolor rgb "#57606a"
+        set xlabel "users" textcolor rgb "#57606a" offset 0,0.5
         set format x "%.0s%c"
+        set format y "#{@y_format}"
         set xrange [#{sizes.min}:#{sizes.max}]
         set yrange [#{decade(:floor)}:#{decade(:ceil)}]
+        set key at screen 0.765,0.83 left top Left reverse samplen 1.5 spacing 1.4 font ",12"
         #{@panels.map.with_index { |(title, curves), index| panel(title, curves, index) }.join("\n")}
         unset multiplot
       GNUPLOT
     end
 
+    # The key is in the order of the curves at their right end. One of the panels shows it.
     def panel(title, curves, index)
-      blocks = curves.map.with_index { |(_, points), number| "$curve#{index}_#{number} << END\n#{rows(points)}\nEND" }
+      curves = curves.reject { |_, points| points.empty? }.sort_by { |_, points| -points.max.last }
       <<~GNUPLOT
-        #{blocks.join("\n")}
+        #{curves.map.with_index { |(_, points), number| "$curve#{index}_#{number} << END\n#{rows(points)}\nEND" }.join("\n")}
         set title "#{title}" font ",14"
-        #{index.zero? ? "set ylabel \"#{@unit}\" textcolor rgb \"#57606a\"\nset format y \"#{y_format}\"" : "unset ylabel\nset format y \"\""}
-        #{index.zero? ? "set key at screen 0.53,0.02 center bottom maxrows 2 samplen 2 width 1 font \",12\"" : "unset key"}
-        plot #{curves.keys.map.with_index { |name, number| curve(name, index, number) }.join(", ")}
+        plot #{curves.map.with_index { |(name, _), number| curve(name, index, number) }.join(", ")}
+        unset key
+        set format y ""
       GNUPLOT
     end
 
     def curve(name, index, number)
-      width, size = number.zero? ? [4, 0.7] : [2, 0.45]
+      width, size = name == OURS ? [4, 0.7] : [2, 0.45]
+      color = COLORS.find { |start, _| name.start_with?(start) }.last
       "$curve#{index}_#{number} using 1:2 with linespoints linewidth #{width} pointtype 7 pointsize #{size} " \
-        "linecolor rgb \"#{COLORS.fetch(number)}\" title \"#{name.delete("`").gsub("_", "\\\\\\_")}\""
+        "linecolor rgb \"#{color}\" title \"#{name.delete("`")}\""
     end
 
     def rows(points) = points.sort.map { |users, value| "#{users} #{value}" }.join("\n")
@@ -69,9 +81,8 @@ module Bench
     def values = @panels.values.flat_map(&:values).flat_map(&:values)
 
     def decade(direction)
-      10**Math.log10(direction == :floor ? values.min : values.max).public_send(direction)
+      exponent = Math.log10(direction == :floor ? values.min : values.max).public_send(direction)
+      10.0**exponent
     end
-
-    def y_format = @unit == "ns" ? "%.0s %cs" : "%.0f"
   end
 end

@@ -6,7 +6,8 @@
 //! | [`CoreByTheClock`] | the same, with the time read from the gem's clock, beside a running timer thread |
 //! | [`CoreOfTexts`] | the same as the first, of a string |
 //! | [`Map`] | a deadline stored in a bare hash map: no lock, no clock, and nobody is ever offline |
-//! | [`MapOfTexts`] | the same, of a string |
+//! | [`LockedMap`] | the same, behind the standard library's mutex |
+//! | [`MapOfTexts`] | as [`Map`], of a string |
 //! | [`Delays`] | tokio-util's `DelayQueue::reset`, by a key that need not be looked up |
 //! | [`Cache`] | moka's `get`, with a time-to-idle |
 
@@ -185,6 +186,26 @@ impl Contender for Map {
     fn beat(&mut self, word: &u64, moment: u64) {
         if let Some(kept) = self.0.get_mut(word) {
             kept.tick = deadline(moment);
+        }
+    }
+}
+
+/// The same behind the mutex that the tracker has too.
+pub struct LockedMap(std::sync::Mutex<Map>);
+
+impl Contender for LockedMap {
+    type User = u64;
+
+    fn knowing(users: u32) -> (LockedMap, Vec<u64>) {
+        let (map, words) = Map::knowing(users);
+        (LockedMap(std::sync::Mutex::new(map)), words)
+    }
+
+    #[inline]
+    fn beat(&mut self, word: &u64, moment: u64) {
+        // Not `get_mut`, which takes no lock.
+        if let Ok(mut map) = self.0.lock() {
+            map.beat(word, moment);
         }
     }
 }

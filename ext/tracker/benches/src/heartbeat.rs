@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use online_manager_tracker_benches::{Cache, Contender, Core, CoreByTheClock, CoreOfTexts, Delays, Map, MapOfTexts};
+use online_manager_tracker_benches::{
+    Cache, Contender, Core, CoreByTheClock, CoreOfTexts, Delays, LockedMap, Map, MapOfTexts,
+};
 
 const SIZES: [u32; 3] = [10_000, 1_000_000, 10_000_000];
 const ROUNDS: u32 = 5;
 const SEED: u64 = 1;
 
 fn main() {
+    without_huge_pages();
     let mut criterion = Criterion::default().configure_from_args();
     for size in SIZES {
         let users = (f64::from(size) * setting("BENCH_SCALE").unwrap_or(1.0)).ceil() as u32;
@@ -26,6 +29,13 @@ fn main() {
     criterion.final_summary();
 }
 
+/// Ruby has none either: it switches them off for its process.
+fn without_huge_pages() {
+    // SAFETY: the call takes numbers and touches no memory.
+    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    assert_eq!(done, 0, "the kernel knows no PR_SET_THP_DISABLE");
+}
+
 /// In groups that fit into the memory together, each with those whom it is compared with.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
     take_turns(
@@ -33,6 +43,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
         &mut [
             named::<Core>("core", users),
             named::<Map>("map", users),
+            named::<LockedMap>("locked map", users),
             named::<CoreByTheClock>("core by the clock", users),
             named::<Delays>("DelayQueue", users),
             named::<Cache>("moka", users),
