@@ -17,6 +17,8 @@ RSpec.configure do |config|
   config.order = :random
   Kernel.srand config.seed
 
+  Progress.count_examples(config) if Progress::FILE
+
   # Long enough for a busy machine. What takes longer says so: `it "…", limit: 120`.
   config.around { |example| TimeLimit.enforce(example.metadata.fetch(:limit, 30)) { example.run } }
 end

@@ -9,4 +9,13 @@ module Progress
   def self.at(done, total)
     File.write(FILE, done.fdiv(total)) if FILE
   end
+
+  # The same of the examples themselves.
+  def self.count_examples(config)
+    done = 0
+    config.after do
+      File.write("#{FILE}.examples", "#{done += 1}/#{RSpec.world.example_count}")
+      Progress.at(0, 1)
+    end
+  end
 end

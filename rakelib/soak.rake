@@ -1,0 +1,88 @@
+# frozen_string_literal: true
+
+# Runs the long versions of what `rake spec` and `rake cargo:test` do in short, behind a progress bar.
+class Soak
+  FOLDER = "tmp/soak"
+
+  Part = Struct.new(:command, :env, :seconds, keyword_init: true)
+
+  # What became of a part: `says` are the last words of its test runner.
+  Result = Struct.new(:name, :passed, :seconds, :says)
+
+  # What is run, with which sizes, and how long it takes on two cores, in seconds: that is for the bar.
+  def self.spec(*paths, seconds:, **env)
+    command = %w[bundle exec rspec --format progress] + paths
+    Part.new(command:, env: env.transform_keys(&:to_s), seconds:)
+  end
+
+  def self.model(test, cases:, seconds:)
+    command = %w[cargo test --locked --release --package online_manager_tracker --test model] << test
+    Part.new(command:, env: { "PROPTEST_CASES" => cases.to_s }, seconds:)
+  end
+
+  PARTS = {
+    "threads" => spec("spec/threads_spec.rb", TRANSITIONS: "200000", seconds: 60),
+    "forks" => spec("spec/fork_spec.rb", FORKS: "2000", seconds: 180),
+    "model" => model("a_few", cases: 1_000_000, seconds: 600),
+    "model of a crowd" => model("a_crowd", cases: 20_000, seconds: 300)
+  }.freeze
+
+  # The table at the end.
+  def self.table(results)
+    results.map do |result|
+      passed = result.passed ? "passed" : "FAILED"
+      [result.name.ljust(20), passed, "#{result.seconds} s".rjust(7), "", result.says].join("  ")
+    end
+  end
+
+  def initialize(names)
+    @parts = PARTS.slice(*names)
+    @bar = ProgressBar.create(total: @parts.values.sum(&:seconds), format: "%t |%B| %p %% %a", output: $stderr)
+  end
+
+  # @return [Array<Result>]
+  def run = @parts.map { |name, part| run_part(name, part) }
+
+  private
+
+  def run_part(name, part)
+    @bar.title = name
+    before = @bar.progress
+    started = now
+    log = "#{FOLDER}/#{name}.log"
+    progress = File.expand_path("#{FOLDER}/#{name}.progress")
+    FileUtils.rm_f([progress, "#{progress}.examples"])
+    pid = Process.spawn(part.env.merge("PROGRESS" => progress), *part.command, %i[out err] => log)
+    follow(progress, before, part.seconds) until (ended = Process.wait2(pid, Process::WNOHANG))
+    @bar.progress = before + part.seconds
+    Result.new(name, ended.last.success?, (now - started).round, last_words(log))
+  end
+
+  # The part tells how far it is (see spec/support/progress.rb).
+  def follow(progress, before, seconds)
+    sleep 0.5
+    done, all = File.exist?("#{progress}.examples") ? File.read("#{progress}.examples").split("/").map(&:to_i) : [0, 1]
+    of_example = File.exist?(progress) ? File.read(progress).to_f : 0
+    fraction = ((done + of_example) / [all, 1].max).clamp(0, 1)
+    @bar.progress = [@bar.progress, before + (fraction * seconds).floor].max
+  end
+
+  def last_words(log)
+    File.readlines(log, chomp: true).grep(/^(test result:|\d+ examples?,)/).join("; ")
+  end
+
+  def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+end
+
+desc "Run the long versions of the tests, or of some: soak[threads,forks]"
+task :soak, [:name] => :compile do |_, names|
+  require "ruby-progressbar"
+  mkdir_p Soak::FOLDER, verbose: false
+  unknown = names.to_a - Soak::PARTS.keys
+  abort "There is no #{unknown.join(", ")}; there are: #{Soak::PARTS.keys.join(", ")}" unless unknown.empty?
+
+  results = Soak.new(names.to_a.empty? ? Soak::PARTS.keys : names.to_a).run
+  puts Soak.table(results)
+  failed = results.reject(&:passed)
+  abort "See #{failed.map { |result| "#{Soak::FOLDER}/#{result.name}.log" }.join(", ")}" unless failed.empty?
+end
