@@ -47,6 +47,9 @@ impl State {
     /// Somebody is inside `offline`; a note holds what is to be remembered, if anything.
     pub(crate) const DEPARTING: State = State(CLASSES + 2);
 
+    /// No user's.
+    pub(crate) const NEVER: State = State(CLASSES + 3);
+
     /// Online, with the timeout of that number.
     #[inline]
     pub(crate) fn online(class: u8) -> State {
@@ -105,6 +108,14 @@ impl Entry {
     #[inline]
     pub(crate) fn set_deadline(&mut self, deadline: u64) {
         self.meta = self.meta & LOW_MASK | deadline << DEADLINE_SHIFT;
+    }
+
+    /// Moves the deadline on, of the same timeout.
+    #[inline]
+    pub(crate) fn put_off(&mut self, deadline: u64) {
+        if !self.has_overtaken(deadline) {
+            self.set_deadline(deadline);
+        }
     }
 
     /// Whether the deadline that there is goes before `deadline`, of the same timeout, being no earlier. That

@@ -177,24 +177,35 @@ impl Presence {
     /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
     #[inline]
     pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+        let deadline = self.deadline_after(now, timeout);
+        if !self.is_stopping
+            && let Id::Word(word) = id
+            && let Some(entry) = self.table.entry_mut(word)
+            && self.timeouts.is_latest(timeout, entry.state())
+        {
+            entry.put_off(deadline);
+            return Beat::Known;
+        }
+        self.heartbeat_otherwise(id, now, timeout)
+    }
+
+    /// A heartbeat of a string, or one that may be more than moving a deadline on. Not inlined, so that nearly every
+    /// heartbeat keeps to the few registers that it needs.
+    #[inline(never)]
+    fn heartbeat_otherwise(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
         if self.is_stopping {
             return Beat::Ignored;
         }
-        let state = self.timeouts.state_for(timeout);
         let Some(place) = self.table.find(id) else { return self.arrive(id, now) };
+        let state = self.timeouts.state_for(timeout);
         let deadline = self.deadline_after(now, timeout);
         if let Some(entry) = self.table.get_mut(place)
-            && entry.state() == state
-            && state != State::NOTED
+            && self.timeouts.is_latest(timeout, entry.state())
         {
-            // Nearly every heartbeat ends here. The timeout is the same, so the deadline can only move on, and
-            // the wheel entry stays where it is: when it comes up, the timer finds the new deadline.
-            if !entry.has_overtaken(deadline) {
-                entry.set_deadline(deadline);
-            }
-            return Beat::Known;
+            entry.put_off(deadline);
+        } else {
+            self.renew(place, state, now, timeout);
         }
-        self.renew(place, state, now, timeout);
         Beat::Known
     }
 

@@ -106,7 +106,8 @@ impl Table {
     /// Finds the entry kept under `word` and lends it.
     #[inline]
     pub(crate) fn entry_mut(&mut self, word: u64) -> Option<&mut Entry> {
-        self.get_mut(self.find_word(word)?)
+        let hash = self.hash_of(word);
+        self.parts.get_mut((hash >> PART_SHIFT) as usize)?.entry_mut(hash, word)
     }
 
     /// The word under which a user who is not in the table will be kept. A string is copied.
@@ -217,6 +218,23 @@ fn home(hash: u64) -> usize {
 }
 
 impl Part {
+    #[inline]
+    fn entry_mut(&mut self, hash: u64, word: u64) -> Option<&mut Entry> {
+        let mask = self.entries.len().wrapping_sub(1);
+        let mut index = home(hash) & mask;
+        loop {
+            let entry = self.entries.get(index)?;
+            if entry.word == word {
+                break;
+            }
+            if entry.word == VACANT {
+                return None;
+            }
+            index = (index + 1) & mask;
+        }
+        self.entries.get_mut(index)
+    }
+
     /// Puts `entry` at the first vacant place from its home on. There must be one.
     fn place(&mut self, entry: Entry, hash: u64) {
         let mask = self.entries.len().wrapping_sub(1);

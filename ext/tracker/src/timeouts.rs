@@ -5,12 +5,15 @@
 use crate::entry::{CLASSES, HORIZON, State};
 use crate::time::{Nanos, tick_from};
 
+/// No user is in that state.
+const NONE: (Nanos, State) = (0, State::NEVER);
+
 /// Numbers for timeouts, counted: a number whose last user has gone is free for another timeout.
 #[derive(Clone)]
 pub(crate) struct Timeouts {
     classes: [Class; CLASSES as usize],
-    /// The timeout that was asked for last, and its answer: nearly always it is asked for again.
-    last: (Nanos, State),
+    /// The timeout that was asked for last and has a number, and its state: nearly always it is asked for again.
+    latest: (Nanos, State),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,18 +24,29 @@ struct Class {
 
 impl Timeouts {
     pub(crate) fn new() -> Timeouts {
-        // Beyond the horizon, so the answer is right.
-        Timeouts { classes: [Class::default(); CLASSES as usize], last: (Nanos::MAX, State::NOTED) }
+        Timeouts { classes: [Class::default(); CLASSES as usize], latest: NONE }
     }
 
     /// The state of a user who beats with `timeout`: a number, or [`State::NOTED`] when the deadline
     /// would be beyond the horizon or all numbers are taken.
     #[inline]
     pub(crate) fn state_for(&mut self, timeout: Nanos) -> State {
-        if self.last.0 != timeout {
-            self.last = (timeout, self.find(timeout));
+        if self.latest.0 == timeout && self.latest != NONE {
+            return self.latest.1;
         }
-        self.last.1
+        let state = self.find(timeout);
+        if state != State::NOTED {
+            self.latest = (timeout, state);
+        }
+        state
+    }
+
+    /// Whether `state` is that of `timeout`, being the one that was asked for last: if so, a heartbeat with that timeout of
+    /// a user in that state can only move the deadline on, and the wheel entry stays where it is. When it comes up, the
+    /// timer finds the new deadline.
+    #[inline]
+    pub(crate) fn is_latest(&self, timeout: Nanos, state: State) -> bool {
+        self.latest == (timeout, state)
     }
 
     #[cold]
@@ -74,7 +88,7 @@ impl Timeouts {
             class.users -= 1;
             if class.users == 0 {
                 // A number is free: whoever asks next is not answered from memory.
-                self.last = (Nanos::MAX, State::NOTED);
+                self.latest = NONE;
             }
         }
     }
