@@ -129,8 +129,16 @@ impl Native {
         if self.ready.load(Ordering::Relaxed) != generation() && !self.become_ready(ruby)? {
             return Ok(false);
         }
-        let (now, timeout) = self.now_and_timeout(ruby, timeout)?;
-        let id_key = key::intern(ruby, &id, &self.objects)?;
+        let (mut now, timeout) = self.now_and_timeout(ruby, timeout)?;
+        let id_key = match key::plain(&id) {
+            Some(id_key) => id_key,
+            None => {
+                let id_key = key::intern(ruby, &id, &self.objects)?;
+                // The id's `hash` may have taken longer than the timeout.
+                now = CoarseClock.now();
+                id_key
+            }
+        };
         let Some(era) = self.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return self.beat(ruby, id, Some(timeout));

@@ -228,4 +228,33 @@ RSpec.shared_examples "ids" do
     online = manager.online_users.to_h { |id| [id.eql?("") ? "" : id, true] }
     expect(keys.keys.reject { |id| online.key?(id) }.map { |id| shown(id) }).to eq []
   end
+
+  # A heartbeat is of the moment when it is known whose it is.
+  %i[seen seen_all].each do |beat|
+    it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{beat})" do
+      hashed = nil
+      slow = Class.new(point) do
+        define_method(:hash) do
+          pass.call
+          hashed = Wait.monotonic
+          super()
+        end
+        attr_writer :pass
+
+        def pass = @pass || -> {}
+      end
+      id = slow.new(7)
+      config = recording
+      manager = start(config)
+      manager.seen_all([id, 8])
+      id.pass = -> { pass_time(0.2) }
+      beat == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
+      beaten = hashed
+      id.pass = nil
+      (beat == :seen ? [id] : [id, 8]).each do |user|
+        eventually { expect(config.calls_of(user)).to eq %i[online offline] }
+        expect(config.last(:offline, user).began - beaten).to be >= 0.1
+      end
+    end
+  end
 end

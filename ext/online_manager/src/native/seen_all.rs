@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use magnus::{Error, RArray, Ruby, Value};
-use online_manager_tracker::{Announced, Beat, Nanos, Outcome, Transition, User};
+use online_manager_tracker::{Announced, Beat, Clock, Nanos, Outcome, Transition, User};
 
 use super::{Native, ONLINE_ALL, outcome};
+use crate::clock::CoarseClock;
 use crate::era::{Era, generation};
 use crate::key;
 
@@ -35,7 +36,7 @@ impl Native {
             // Whatever an id's `hash` raises, it raises before anybody's state has changed.
             key::find(ruby, id, &this.objects)?;
         }
-        let (now, timeout) = this.now_and_timeout(ruby, timeout)?;
+        let (_, timeout) = this.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, copy, together, Some(timeout));
@@ -47,7 +48,7 @@ impl Native {
         let mut rest = ids;
         while let Some(first) = rest.first() {
             if key::plain(first).is_none() {
-                result = this.beat_object(ruby, era, *first, (now, timeout), &mut arrivals).map(|known| taken &= known);
+                result = this.beat_object(ruby, era, *first, timeout, &mut arrivals).map(|known| taken &= known);
                 if !era.is_current() {
                     return Self::seen_all(ruby, this, copy, together, Some(timeout));
                 }
@@ -56,7 +57,8 @@ impl Native {
                 }
                 rest = rest.get(1..).unwrap_or_default();
             } else {
-                let mut heartbeats = era.tracker().heartbeats(now, timeout);
+                // Each time, since the `hash` of an id before these may have taken longer than the timeout.
+                let mut heartbeats = era.tracker().heartbeats(CoarseClock.now(), timeout);
                 let mut count = 0;
                 // No Ruby in here: the lock is held.
                 for (id, id_key) in rest.iter().take(AT_ONCE).map_while(|id| Some((id, key::plain(id)?))) {
@@ -94,7 +96,7 @@ impl Native {
         ruby: &Ruby,
         era: &Era,
         id: Value,
-        (now, timeout): (Nanos, Nanos),
+        timeout: Nanos,
         arrivals: &mut Vec<Arrival>,
     ) -> Result<bool, Error> {
         // Interned again, and not kept from before: another thread may have given the slot back meanwhile.
@@ -102,7 +104,7 @@ impl Native {
         if !era.is_current() {
             return Ok(false);
         }
-        match era.tracker().heartbeat(id_key, now, timeout) {
+        match era.tracker().heartbeat(id_key, CoarseClock.now(), timeout) {
             Beat::Known => Ok(true),
             Beat::Ignored => {
                 self.release_unless_known(ruby, era, id_key);
