@@ -183,7 +183,12 @@ impl Native {
             // Ids of the process that this one was forked from.
             self.objects.clear(ruby);
         }
-        self.eras.begin(ruby)
+        let era = self.eras.begin(ruby)?;
+        if self.is_stopped.load(Ordering::Relaxed) {
+            // The stop came before there was anything to be stopped.
+            era.tracker().stop();
+        }
+        Ok(era)
     }
 
     /// The time, and the timeout of a heartbeat at that time.

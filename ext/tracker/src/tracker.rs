@@ -133,12 +133,13 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.with(|presence, _| presence.departed(user))
     }
 
-    /// See [`Presence::stop`]. Raises the signal, so that the remaining users are claimed.
+    /// See [`Presence::stop`]. Raises the signal, so that the remaining users are claimed. The timer thread ends:
+    /// everybody is due.
     pub fn stop(&self) -> Vec<User> {
         let mut presence = self.shared.lock();
         let dropped = presence.stop();
         self.shared.signal.raise();
-        self.shared.release(presence);
+        self.shared.end_timer(presence);
         dropped
     }
 
@@ -245,10 +246,7 @@ impl<C: Clock, S: Signal> Drop for Tracker<C, S> {
     /// Ends the timer thread, which never waits for anything but the lock and the bell.
     fn drop(&mut self) {
         if let Some(timer) = self.timer.take() {
-            let presence = self.shared.lock();
-            self.shared.ended.store(true, Ordering::Relaxed);
-            drop(presence);
-            self.shared.bell.notify_one();
+            self.shared.end_timer(self.shared.lock());
             // Its panics have been told of on standard error.
             drop(timer.join());
         }
@@ -285,6 +283,13 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
+    fn end_timer(&self, presence: MutexGuard<'_, Presence>) {
+        // Under the lock, so that the thread does not look at this just before, and rest after it.
+        self.ended.store(true, Ordering::Relaxed);
+        drop(presence);
+        self.bell.notify_one();
+    }
+
     fn turn(&self, presence: &mut Presence) -> Option<Nanos> {
         let now = self.clock.now();
         let next = presence.advance(now, LOOKS_PER_TURN);
@@ -300,7 +305,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
-    /// Runs the timer thread until the tracker is dropped. A panic is a bug, but without expiry everybody
+    /// Runs the timer thread until the tracker is stopped or dropped. A panic is a bug, but without expiry everybody
     /// would stay online for ever: so it goes on.
     fn run_timer(&self) {
         while catch_unwind(AssertUnwindSafe(|| self.keep_time())).is_err() {

@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -168,4 +169,43 @@ fn a_tracker_whose_timer_thread_panics_for_ever_can_be_dropped() {
     come_online(&tracker, ADA, TICK);
     raised.recv_timeout(LIMIT).expect("the signal is raised");
     drop(tracker);
+}
+
+thread_local! {
+    /// Goes with its thread, which tells the other end of the channel.
+    static LAST_WORD: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+}
+
+/// Gives its sender to the timer thread when that reads the clock, and says so.
+struct PartingClock(Mutex<Option<Sender<()>>>);
+
+impl Clock for PartingClock {
+    fn now(&self) -> Nanos {
+        if thread::current().name() == Some("online_manager")
+            && let Some(sender) = self.0.lock().unwrap().take()
+        {
+            sender.send(()).unwrap();
+            LAST_WORD.with(|last_word| last_word.replace(Some(sender)));
+        }
+        0
+    }
+
+    fn jitter(&self) -> Nanos {
+        0
+    }
+}
+
+#[test]
+fn a_stop_ends_the_timer_thread() {
+    let (sender, ended) = channel();
+    let (signal, _raised) = messages(Fault::default());
+    let tracker = Tracker::start(PartingClock(Mutex::new(Some(sender))), signal).unwrap();
+    let Beat::Announce(ada) = tracker.heartbeat(ADA, 0, TICK) else { panic!("Ada is new") };
+    ended.recv_timeout(LIMIT).expect("the timer thread looks at its wheel");
+    tracker.stop();
+
+    assert_eq!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
+    // Nobody needs it any more.
+    assert_eq!(tracker.announced(ada, TICK, Outcome::Returned), Announced::Depart);
+    tracker.departed(ada);
 }

@@ -98,6 +98,27 @@ RSpec.shared_examples "stopping" do
       expect(stopper.value).to eq 0
     end
 
+    it "leaves no thread behind, nor one of the system's" do
+      skip "there is no /proc" unless File.exist?("/proc/self/task")
+
+      # Those of Rust too. One may end while we look.
+      threads = lambda do
+        Dir["/proc/self/task/*"].select do |path|
+          File.read("#{path}/comm").start_with?("online_manager")
+        rescue Errno::ENOENT, Errno::ESRCH
+          false
+        end
+      end
+      before = threads.call
+      managers = Array.new(3) { start }
+      managers.each { |manager| manager.seen(7) }
+      # A thread gives itself its name.
+      started = wait_until { (threads.call - before).then { |added| added if added.size >= 3 } }
+      managers.each(&:stop)
+
+      eventually { expect(threads.call & started).to be_empty }
+    end
+
     it "of one thread is waited for by another" do
       hold = gate
       config = recording(offline: ->(_) { hold.pass })
