@@ -131,6 +131,85 @@ RSpec.describe "A fork" do
     end
   end
 
+  describe "when something is wrong with the timer thread" do
+    # With an extension of its own, which can be told to fail: ext/online_manager/src/faults.rs.
+    before(:context) do
+      build = command("bundle", "exec", "rake", "compile:faults", limit: 240)
+      expect(build).to be_success, build.stdout + build.stderr
+    end
+
+    faulty = <<~'RUBY'
+      # In front of our own, of which Bundler has read the version.
+      Object.send(:remove_const, :OnlineManager)
+      $LOAD_PATH.unshift("#{Dir.pwd}/tmp/faults/lib")
+      require "./spec/support/child/forking"
+      Faults = OnlineManager::Faults
+
+      # Has the fault strike at the turn of the timer thread that a user's deadline brings.
+      def fault(name, manager)
+        Faults.public_send(name)
+        manager.seen(4, timeout: 0.001)
+      end
+    RUBY
+
+    define_method(:application) do |script, reactor|
+      ruby("#{faulty}\n#{script}", reactor.to_s, bundled: true)
+    end
+
+    %i[thread eventmachine fiber].each do |reactor|
+      it "parts well: while the timer thread holds the lock (#{reactor})" do
+        process = application(<<~RUBY, reactor)
+          Application.setup do |manager|
+            aside do
+              # Should the timer thread have had a turn before that, it gives up the lock after a second.
+              until Faults.keeps_lock?
+                fault(:keep_lock, manager) if Faults.none?
+                sleep 0.001
+              end
+              fork_and_reap
+              puts "lock released \#{Faults.release_lock}"
+              sleep 0.001 while manager.online?(4)
+              go_on
+            end
+          end
+        RUBY
+
+        expect(lines(process, /^child/)).to eq life
+        expect(lines(process, /^ended|^goes|^lock/))
+          .to eq ["ended 5", "lock released true", "goes on with [1, 2, 3]"]
+        expect_nobody_lost(process)
+        expect(process.stderr).to be_empty
+      end
+
+      it "parts well: after the timer thread has panicked (#{reactor})" do
+        process = application(<<~RUBY, reactor)
+          Application.setup do |manager|
+            aside do
+              fault(:panic, manager)
+              sleep 0.001 until Faults.none?
+              fork_and_reap
+              sleep 0.001 while manager.online?(4)
+              go_on
+            end
+          end
+        RUBY
+
+        expect(lines(process, /^child/)).to eq life
+        expect(lines(process, /^ended|^goes/)).to eq ["ended 5", "goes on with [1, 2, 3]"]
+        expect_nobody_lost(process)
+        expect(process.stderr.scan("the fault that was asked for").size).to eq 1
+      end
+    end
+
+    def expect_nobody_lost(process)
+      calls = lines(process, /^(online|offline)/)
+      # Asked for more than once, if the fault did not strike at once.
+      calls = calls.uniq if calls.count("online 4") == calls.count("offline 4")
+      expect(calls).to match_array([1, 2, 3, 4, 9].flat_map { |user| ["online #{user}", "offline #{user}"] })
+      expect(process).to be_success
+    end
+  end
+
   %i[thread eventmachine].each do |reactor|
     it "leaves the child free to run a manager of its own (#{reactor})" do
       process = application(<<~RUBY, reactor)

@@ -19,6 +19,8 @@ pub(crate) struct CoarseClock;
 impl Clock for CoarseClock {
     #[inline]
     fn now(&self) -> Nanos {
+        #[cfg(feature = "faults")]
+        crate::faults::strike();
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the pointer is to a timespec of our own, which the call fills.
         unsafe { libc::clock_gettime(SOURCE, &mut time) };

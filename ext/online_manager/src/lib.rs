@@ -11,11 +11,14 @@
 //! | [`pipe`] | the wakeup pipe |
 //! | [`ractor`] | that everything belongs to the main Ractor |
 //! | [`clock`] | the coarse monotonic clock |
+//! | `faults` | only for the specs: what can go wrong with the timer thread |
 
 #![allow(missing_docs, reason = "a cdylib exports nothing but the initialiser that the macro makes")]
 
 mod clock;
 mod era;
+#[cfg(feature = "faults")]
+mod faults;
 mod heartbeat;
 mod key;
 mod native;
@@ -30,5 +33,8 @@ use magnus::{Error, Ruby};
 fn init(ruby: &Ruby) -> Result<(), Error> {
     ractor::note_main();
     era::count_forks(ruby)?;
-    native::init(ruby)
+    native::init(ruby)?;
+    #[cfg(feature = "faults")]
+    faults::init(ruby)?;
+    Ok(())
 }
