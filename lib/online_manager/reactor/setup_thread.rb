@@ -13,16 +13,19 @@ class OnlineManager
 
       # @param delivery [Delivery] is woken when the block has raised
       # @yield calls `setup`
-      def initialize(delivery)
+      def initialize(delivery, &setup)
         @delivery = delivery
-        @thread = ::Thread.new do
-          ::Thread.current.report_on_exception = false
-          yield
-        rescue End
-          nil
-        rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
-          @error = e
-          @delivery.native.rouse
+        # It is born with its end barred, which would come out of `join` if it came before the `rescue`.
+        @thread = ::Thread.handle_interrupt(End => :never) do
+          ::Thread.new do
+            ::Thread.current.report_on_exception = false
+            ::Thread.handle_interrupt(End => :immediate, &setup)
+          rescue End
+            nil
+          rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
+            @error = e
+            @delivery.native.rouse
+          end
         end
         @thread.name = "online_manager setup"
       end

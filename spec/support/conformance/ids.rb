@@ -232,11 +232,11 @@ RSpec.shared_examples "ids" do
   # A heartbeat is of the moment when it is known whose it is.
   %i[seen seen_all].each do |beat|
     it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{beat})" do
-      hashed = nil
+      asked = nil
       slow = Class.new(point) do
         define_method(:hash) do
           pass.call
-          hashed = Wait.monotonic
+          asked = Wait.monotonic
           super()
         end
         attr_writer :pass
@@ -249,7 +249,7 @@ RSpec.shared_examples "ids" do
       manager.seen_all([id, 8])
       id.pass = -> { pass_time(0.2) }
       beat == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
-      beaten = hashed
+      beaten = asked
       id.pass = nil
       (beat == :seen ? [id] : [id, 8]).each do |user|
         eventually { expect(config.calls_of(user)).to eq %i[online offline] }
