@@ -96,6 +96,8 @@ class OnlineManager
       @native.rouse
     end
 
+    def stopping? = @stopping
+
     # Tells whoever waits for a stop that nobody is left. Called by the reactor, last of all.
     def finish
       return if finished?

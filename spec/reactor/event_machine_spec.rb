@@ -273,12 +273,67 @@ RSpec.describe "The reactor :eventmachine" do
       end
     end
 
+    # What is scheduled by another thread then is dropped.
+    describe "in the tick in which another thread" do
+      let(:hold) { gate }
+
+      before do
+        host.call { nil }
+        EM.schedule do
+          hold.pass
+          EM.stop
+        end
+        wait_until { hold.reached? }
+      end
+
+      it "has the first heartbeat: that user is set offline too" do
+        config = recording
+        manager = OnlineManager.new(config, reactor:)
+        manager.setup
+        manager.seen(7)
+        hold.open
+        host.thread.join
+
+        expect(config.calls).to eq [[:online, 7], [:offline, 7]]
+        expect(config.last(:offline).thread).to be host.thread
+        expect(manager.stats[:state]).to be :stopped
+      end
+
+      it "stops a manager that has had no heartbeat: the stop returns" do
+        manager = OnlineManager.new(recording, reactor:)
+        manager.setup
+        stopper = background { manager.stop }
+        wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
+        hold.open
+
+        expect(stopper.value).to eq 0
+      end
+    end
+
     it "has another reactor begin afresh" do
       2.times do
         config = recording(timeout: 0.03, setup: ->(heartbeat) { heartbeat.call(1) }, offline: ->(_) { EM.stop })
         expect(host.run { OnlineManager.run(config) }.value).to be_nil
         expect(config.calls).to eq [[:online, 1], [:offline, 1]]
       end
+    end
+  end
+
+  # EventMachine itself keeps a watch that ends in the tick in which it began.
+  it "keeps no manager that is stopped in the tick in which it was set up" do
+    alive = ObjectSpace::WeakMap.new
+    host.call do
+      20.times do
+        OnlineManager.setup(recording(setup: ->(heartbeat) { heartbeat.call(7) }), reactor:)
+        alive[OnlineManager.current] = true
+        OnlineManager.current.stop
+      end
+    end
+
+    eventually do
+      GC.start
+      # The machine's stack may hold some by accident.
+      expect(alive.size).to be < 10
     end
   end
 

@@ -17,16 +17,37 @@ class OnlineManager
       # Seconds after which a `setup` that keeps the reactor from running is named.
       PATIENCE = 10
 
+      # Seconds after which a stop that waits for the reactor looks whether that still runs.
+      LOOK = 0.1
+
       # Tells the reactor that the pipe is readable, and again at each of its turns while it is so.
+      #
+      # EventMachine may keep it longer than we do: a watch that ends in the tick in which it began, for ever.
       class Watch < EM::Connection
         def initialize(reactor)
           super()
           @reactor = reactor
         end
 
-        def notify_readable = @reactor.turn
+        def notify_readable = @reactor&.turn
+
+        def forget = @reactor = nil
       end
-      private_constant :Watch
+
+      # Tells the reactor that EventMachine ends, while its API still works: after EM.run it does not.
+      #
+      # EventMachine keeps it until then, and so it must not keep the manager.
+      class ShutdownHook
+        def initialize(reactor)
+          @reactor = reactor
+          EM.add_shutdown_hook(&method(:call))
+        end
+
+        def call = @reactor&.shut_down
+
+        def forget = @reactor = nil
+      end
+      private_constant :Watch, :ShutdownHook
 
       def name = :eventmachine
 
@@ -54,14 +75,17 @@ class OnlineManager
           EM.run do
             # A stop in a trap handler can do no more than make the pipe readable.
             attach
-            watch_over(&setup)
+            # A stop that came before that did not know of the reactor.
+            @delivery.stopping? ? drain_and_detach : watch_over(&setup)
           end
         ensure
-          drain_here
+          drain_and_detach
         end
       end
 
       def start
+        # Not only where the pipe is watched: the reactor may end before it gets to that.
+        @shutdown_hook ||= ShutdownHook.new(self)
         if Delivery.trap_handler? && !EM.reactor_thread?
           # EM.schedule takes a Mutex, which a trap handler must not.
           ::Thread.new { EM.schedule { attach } }
@@ -79,24 +103,42 @@ class OnlineManager
         EM.stop if @runs_reactor
       end
 
+      # EventMachine ends. A child of fork has a copy of the hook.
+      def shut_down
+        drain_and_detach if usable?
+      end
+
       private
 
-      def wait(timeout)
-        return drain_and_detach(timeout) if !usable? || EM.reactor_thread?
+      # Whether the present thread is in the reactor that runs, so that it may be told something.
+      def in_reactor? = usable? && EM.reactor_thread?
 
-        # Who watches the pipe is told by it. Nobody does before the first heartbeat, and then nobody is online.
-        EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
-        @delivery.wait(timeout)
+      def wait(timeout)
+        return drain_and_detach(timeout) if EM.reactor_thread?
+        # `run` is told by its watch, or ends with its reactor; the one that it starts may be yet to come.
+        return @delivery.wait(timeout) if @runs_reactor
+
+        wait_for_reactor(timeout && (Latch.now + timeout))
+      end
+
+      # The reactor may end at any moment, and drops what has been scheduled.
+      def wait_for_reactor(stop_at)
+        loop do
+          left = stop_at && [stop_at - Latch.now, 0].max
+          return drain_and_detach(left) unless usable?
+
+          # Who watches the pipe is told by it. Nobody does before the first heartbeat, and then nobody is online.
+          EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
+          return if @delivery.wait([left, LOOK].compact.min) || left&.zero?
+        end
       end
 
       def attach
         return if @watch || @delivery.finished?
 
+        @shutdown_hook ||= ShutdownHook.new(self)
         @watch = EM.watch(@delivery.pipe, Watch, self)
         @watch.notify_readable = true
-        # EventMachine's API still works in there; after EM.run it does not.
-        # A child of fork has a copy of the hook.
-        EM.add_shutdown_hook { drain_and_detach if usable? }
       end
 
       def drain_and_detach(timeout = nil)
@@ -105,15 +147,19 @@ class OnlineManager
         # After a timeout the rest are called as before.
         if @delivery.finished?
           detach
-          EM.stop if @runs_reactor && usable?
+          EM.stop if @runs_reactor && in_reactor?
         end
       end
 
       # Before the pipe is closed, and never in a child, whose reactor is not the one that watches.
       def detach
+        @shutdown_hook&.forget
         watch = @watch
         @watch = nil
-        watch.detach if watch && usable?
+        return unless watch
+
+        watch.forget
+        watch.detach if in_reactor?
       end
 
       # The reactor serves nobody while its thread is in the block.

@@ -2,6 +2,17 @@
 
 # How a manager ends.
 RSpec.shared_examples "stopping" do
+  # @return [Array<String>] the system's threads that have our name: Rust's too
+  def threads
+    skip "there is no /proc" unless File.exist?("/proc/self/task")
+
+    Dir["/proc/self/task/*"].select do |path|
+      File.read("#{path}/comm").start_with?("online_manager")
+    rescue Errno::ENOENT, Errno::ESRCH
+      false # it has ended meanwhile
+    end
+  end
+
   describe "stop" do
     it "sets each remaining user offline exactly once, on the reactor, and then answers 0" do
       config = recording
@@ -99,24 +110,14 @@ RSpec.shared_examples "stopping" do
     end
 
     it "leaves no thread behind, nor one of the system's" do
-      skip "there is no /proc" unless File.exist?("/proc/self/task")
-
-      # Those of Rust too. One may end while we look.
-      threads = lambda do
-        Dir["/proc/self/task/*"].select do |path|
-          File.read("#{path}/comm").start_with?("online_manager")
-        rescue Errno::ENOENT, Errno::ESRCH
-          false
-        end
-      end
-      before = threads.call
+      before = threads
       managers = Array.new(3) { start }
       managers.each { |manager| manager.seen(7) }
       # A thread gives itself its name.
-      started = wait_until { (threads.call - before).then { |added| added if added.size >= 3 } }
+      started = wait_until { (threads - before).then { |added| added if added.size >= 3 } }
       managers.each(&:stop)
 
-      eventually { expect(threads.call & started).to be_empty }
+      eventually { expect(threads & started).to be_empty }
     end
 
     it "of one thread is waited for by another" do
@@ -288,6 +289,24 @@ RSpec.shared_examples "stopping" do
       manager = start(recording, way: :run)
       expect(manager.stop).to eq 0
       expect(host.runner.value).to be_nil
+    end
+
+    it "ends when it is stopped just before it begins, and leaves no thread behind" do
+      before = threads
+      hold = gate
+      allow(OnlineManager::Registry).to receive(:add).and_wrap_original do |add, manager|
+        add.call(manager)
+        hold.pass
+      end
+      manager = OnlineManager.new(recording, reactor:)
+      run = host.run { manager.run }
+      wait_until { hold.reached? }
+      stopper = background { manager.stop }
+      wait_until { manager.stats[:state] != :running && stopper.thread.stop? }
+      hold.open
+
+      expect([stopper.value, run.value, manager.stats[:state]]).to eq [0, nil, :stopped]
+      eventually { expect(threads - before).to be_empty }
     end
 
     it "ends when a trap handler stops it, which does not wait" do
