@@ -241,11 +241,17 @@ class OnlineManager
     home = Process.pid
     begin
       @delivery.reactor.public_send(way) { @config.setup(&@native.heartbeat) }
-    rescue Exception # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
+    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
       # A child that was forked in a callback leaves it so. What it has set going itself goes on.
-      stop if home == Process.pid
+      give_up(e) if home == Process.pid
       raise
     end
+  end
+
+  # After a signal the end of the process waits for the stop, or that of the reactor. If this did too, the next
+  # signal would end only this.
+  def give_up(error)
+    error.is_a?(SignalException) ? begin_to_stop : stop
   end
 
   # Not under the mutex, which a trap handler could not take.

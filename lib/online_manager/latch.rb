@@ -23,15 +23,17 @@ class OnlineManager
     # @return [Boolean] whether it is open
     def wait(timeout = nil)
       stop_at = timeout && (Latch.now + timeout)
-      @mutex.synchronize do
-        until @open
-          left = stop_at && (stop_at - Latch.now)
-          break if left && left <= 0
+      @mutex.lock
+      until @open
+        left = stop_at && (stop_at - Latch.now)
+        break if left && left <= 0
 
-          @opened.wait(@mutex, left)
-        end
-        @open
+        @opened.wait(@mutex, left)
       end
+      @open
+    ensure
+      # Ruby 3.1 does not take it again when the fiber of a scheduler is ended in there.
+      @mutex.unlock if @mutex.owned?
     end
 
     # @return [Float] seconds on the monotonic clock

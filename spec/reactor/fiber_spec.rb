@@ -115,6 +115,20 @@ RSpec.describe "The reactor :fiber" do
     expect(stopper.value).to eq 0
   end
 
+  it "lets go of a task that waits for a stop when Async stops that" do
+    hold = gate
+    manager = start(recording(offline: ->(_) { hold.pass }))
+    manager.seen(7)
+    outcome = nil
+    task = host.call { Async { outcome = Conformance::Outcome.of { manager.stop } } }
+    wait_until { hold.reached? }
+    host.call { task.stop }
+
+    expect { outcome.value }.to raise_error(Async::Stop)
+    hold.open
+    eventually { expect(manager.stats[:state]).to be :stopped }
+  end
+
   it "has users set offline when its scheduler has ended in the meantime" do
     config = recording
     manager = start(config)

@@ -96,7 +96,7 @@ class OnlineManager
 
       # The pipe is readable.
       def turn
-        return if @delivery.finished? || @delivery.deliver != :finished
+        return unless @delivery.finished? || @delivery.deliver == :finished
 
         detach
         @delivery.finish
