@@ -54,6 +54,20 @@ class Application
       EM.stop if REACTOR == :eventmachine
     end
 
+    # Prints "rests" as soon as `setup` has brought everybody online and the main thread waits for something.
+    def tell_of_rest
+      Thread.new do
+        sleep 0.001 until @is_ready && Thread.main.stop?
+        say "rests"
+      end
+    end
+
+    # `setup` has brought everybody online.
+    def ready
+      say "ready"
+      @is_ready = true
+    end
+
     # Prints a line, in one write, so that lines of several threads and processes stay apart.
     def say(what) = out.write("#{"child " unless Process.pid == FIRST_PROCESS}#{what}\n")
 
@@ -85,7 +99,7 @@ class Application
 
   def setup(&heartbeat)
     @users.each(&heartbeat)
-    Application.say "ready"
+    Application.ready
     @ready&.call
   end
 
