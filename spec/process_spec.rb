@@ -8,8 +8,8 @@ RSpec.describe "The way out of a process" do
     ruby("require \"./spec/support/child/application\"\n#{script}", reactor.to_s, bundled: true, **options, &block)
   end
 
-  # Runs a script and sends a signal when everybody is online. On a fiber scheduler when nothing is to be done either: in
-  # the middle of nio4r's taking its lock, a signal leaves that taken, and Async ends with a ThreadError instead.
+  # Runs a script and sends a signal when everybody is online. On a fiber scheduler when nothing is to be done either:
+  # one that finds nio4r in the middle of taking its lock leaves that taken, and Async ends with a ThreadError instead.
   def signalled(name, script, reactor, **options)
     script = "Application.tell_of_rest\n#{script}" if reactor == :fiber
     application(script, reactor, **options) do |child|
@@ -64,6 +64,12 @@ RSpec.describe "The way out of a process" do
                    says: /oops \(RuntimeError\)/, exitstatus: 1
       it_ends_well "an exception in setup that is no StandardError", <<~RUBY, reactor, termsig: Signal.list["TERM"]
         Application.run(ready: -> { raise SignalException, "TERM" })
+      RUBY
+      it_ends_well "a signal in setup", <<~RUBY, reactor, termsig: Signal.list["TERM"]
+        Application.run(ready: -> { Process.kill(:TERM, Process.pid) and sleep })
+      RUBY
+      it_ends_well "a signal in a setup that has waited", <<~RUBY, reactor, termsig: Signal.list["TERM"]
+        Application.run(ready: -> { sleep 0.02 and Process.kill(:TERM, Process.pid) and sleep })
       RUBY
       it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops \(RuntimeError\)/, exitstatus: 1
         Application.run(ready: -> { Thread.new { Thread.main.raise("oops") } })
@@ -152,6 +158,9 @@ RSpec.describe "The way out of a process" do
       it_ends_well "an exception", 'Application.setup { raise "oops" }', reactor, says: /oops/, exitstatus: 1
       it_ends_well "an exception in setup", 'Application.setup(ready: -> { raise "oops" })', reactor,
                    says: /oops/, exitstatus: 1
+      it_ends_well "a signal in setup", <<~RUBY, reactor, termsig: Signal.list["TERM"]
+        Application.setup(ready: -> { Process.kill(:TERM, Process.pid) and sleep })
+      RUBY
       it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops/, exitstatus: 1
         Application.setup { Thread.new { Thread.main.raise("oops") } and Application.rest }
       RUBY
