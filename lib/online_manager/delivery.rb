@@ -202,6 +202,7 @@ class OnlineManager
     end
 
     def report_to_config(error, user_id)
+      @delivering = [:on_error, Latch.now]
       callback { @config.on_error(error, user_id) }
     rescue SystemExit, SignalException
       raise

@@ -174,6 +174,82 @@ RSpec.shared_examples "callbacks" do |reactor|
     said
   end
 
+  it "that never returns holds up the later offlines of this manager and nothing else" do
+    hold = gate
+    config = recording(offline: ->(id) { hold.pass if id == 1 })
+    manager = start(config)
+    other_config = recording(timeout: 0.05)
+    other = OnlineManager.new(other_config, reactor: :thread)
+    other.setup
+    manager.seen_all([1, 2, 3])
+    manager.leave(1)
+    wait_until { hold.reached? }
+    [2, 3].each { |id| manager.leave(id) }
+    age = manager.stats[:delivering_for]
+    other.seen(7)
+
+    eventually { expect(other_config.calls).to eq [[:online, 7], [:offline, 7]] }
+    expect([manager.seen(3), manager.seen(4), manager.seen_all([4, 5]), manager.leave(5)]).to eq [true] * 4
+    expect([4, 5].map { |id| config.calls_of(id) }).to eq [[:online]] * 2
+    # It is in line, but online until `offline` is called.
+    expect([manager.online?(1), manager.online?(2), manager.size]).to eq [false, true, 4]
+    expect(manager.online_users).to contain_exactly(2, 3, 4, 5)
+    expect([manager.last_seen(4), manager.last_seen(1)]).to match [Time, nil]
+    expect(manager.stats).to include(delivering: :offline, delivering_for: be > age)
+    expect(manager.stop(timeout: 0.05)).to eq 4
+    expect(said).to match(/4 users have not been set offline yet/)
+    expect(config.calls_of(2)).to eq [:online]
+    hold.open
+
+    eventually { expect(manager.stats[:state]).to be :stopped }
+    expect((1..5).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
+    other.stop
+  end
+
+  # SLOW=30 is what `rake soak` takes. Then it is named after as long as in real life.
+  seconds = Float(ENV.fetch("SLOW", 0.6))
+
+  it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
+    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    timeout = seconds / 6
+    slow = ->(_) { pass_time(seconds) }
+    config = recording(timeout:, online: slow, online_all: slow)
+    manager = start(config)
+    beaters = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
+    wait_until { manager.stats[:announcing] == 3 }
+    beaters.each { |beater| beater.value(limit: seconds + 10) }
+
+    eventually(limit: timeout + 10) { expect(manager.size).to eq 0 }
+    settle(manager)
+    { 1 => config.last(:online), 2 => config.last(:online_all), 3 => config.last(:online_all) }.each do |id, online|
+      expect(online.ended - online.began).to be >= seconds
+      expect(config.last(:offline, id).began - online.ended).to be >= timeout
+    end
+  end
+
+  it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
+    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    config = recording(on_error: ->(*) { pass_time(seconds) }, offline_all: lambda { |ids|
+      next unless ids == [1]
+
+      pass_time(seconds)
+      raise IOError
+    })
+    manager = start(config)
+    manager.seen_all([1, 2])
+    manager.leave(1)
+    wait_until { config.last(:offline_all) }
+    manager.leave(2)
+
+    eventually(limit: (2 * seconds) + 10) { expect(config.last(:offline_all).args).to eq [[2]] }
+    expect(config.transitions.map(&:name)).to eq %i[online online offline_all on_error offline_all]
+    expect(config.last(:offline_all).began).to be >= config.last(:on_error).ended
+    named = %w[offline_all on_error].map do |method|
+      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s;")
+    end
+    expect(said.lines).to match named
+  end
+
   it "may be asked and told anything inside setup" do
     manager = nil
     answers = nil

@@ -187,26 +187,95 @@ RSpec.shared_examples "errors" do |reactor|
     end
   end
 
-  %i[exit throw].each do |way|
-    it "lets #{way} in offline out of run, and sets the others offline on the way" do
-      config = recording(offline: lambda { |id|
-        next unless id == 1
+  describe "an online_all that is left" do
+    { "by throw" => -> { throw :out }, "by exit" => -> { exit 3 }, "by the end of its thread" => -> { Thread.exit } }
+      .each do |way, leave|
+      it "#{way} leaves all of its users offline" do
+        times = 0
+        config = recording(online_all: ->(_) { leave.call if (times += 1) == 1 })
+        manager = start(config)
+        beater = background { catch(:out) { manager.seen_all([1, 2]) } }
+        Conformance::Outcome.of { beater.value }
 
-        way == :exit ? exit(3) : throw(:out, 3)
-      })
-      run = host.run do
-        catch(:out) { OnlineManager.run(config, reactor:) }
-      rescue SystemExit => e
-        e.status
+        expect([manager.online_users, manager.stats[:announcing]]).to eq [[], 0]
+        expect(manager.seen_all([1, 2])).to be true
+        expect(config.calls).to eq [[:online_all, [1, 2]]] * 2
+        expect(manager.online_users).to contain_exactly(1, 2)
       end
-      wait_until { config.last(:setup) }
-      manager = OnlineManager.current
-      manager.seen_all([1, 2, 3])
-      manager.leave(1)
+    end
+  end
 
-      expect(run.value).to eq 3
-      expect([1, 2, 3].map { |id| config.calls_of(id) }).to eq [%i[online offline]] * 3
-      expect(manager.stats[:state]).to be :stopped
+  # All that is called on the reactor. Each does something once, for the first of three users.
+  reactors_callbacks = {
+    "offline" => ->(act) { { offline: ->(id) { act.call if id == 1 } } },
+    "offline_all" => ->(act) { { offline_all: ->(ids) { act.call if ids.include?(1) } } },
+    "on_error" => ->(act) { { offline: ->(id) { raise IOError if id == 1 }, on_error: ->(*) { act.call } } },
+    "the online that follows an offline" => lambda do |act|
+      is_back = false
+      { offline: ->(id) { OnlineManager.current.seen(1) && (is_back = true) if id == 1 },
+        online: ->(_) { act.call if is_back } }
+    end
+  }
+
+  # @return [Array] who was set offline, in order
+  def left(config)
+    config.transitions.select { |call| %i[offline offline_all].include?(call.name) }.flat_map { |call| call.args.first }
+  end
+
+  reactors_callbacks.each do |callback, hooks|
+    {
+      "exit" => [-> { exit 3 }, 3],
+      "throw" => [-> { throw :out, 3 }, 3],
+      "the end of its thread" => [-> { Thread.exit }, nil]
+    }.each do |way, (leave, outcome)|
+      it "lets #{way} in #{callback} out of run, and sets the others offline on the way" do
+        config = recording(**hooks.call(leave))
+        run = host.run do
+          catch(:out) { OnlineManager.run(config, reactor:) }
+        rescue SystemExit => e
+          e.status
+        end
+        wait_until { config.last(:setup) }
+        manager = OnlineManager.current
+        manager.seen_all([1, 2, 3])
+        manager.leave(1)
+
+        expect(run.value).to eq outcome
+        expect(left(config)).to contain_exactly(1, 2, 3)
+        expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
+      end
+    end
+  end
+
+  # Thread#kill of EventMachine's thread ends its reactor, and that of Async's the scheduler; our own is restarted.
+  it "sets the others offline when an offline after setup ends its thread" do
+    config = recording(offline: ->(id) { Thread.exit if id == 1 })
+    manager = start(config)
+    manager.seen_all([1, 2, 3])
+    manager.leave(1)
+    if reactor == :thread
+      eventually { expect(@said.string).to match(/has been restarted, and nobody is lost/) }
+      said
+      manager.stop
+    else
+      host.thread.join
+      host.forget
+    end
+
+    eventually { expect(manager.stats).to include(state: :stopped, online: 0, departing: 0) }
+    expect(left(config)).to contain_exactly(1, 2, 3)
+  end
+
+  # On EventMachine it leaves EM.run.
+  if reactor != :eventmachine
+    it "has a throw that nothing catches be an error like another, after setup" do
+      config = recording(offline: ->(_) { throw :out }, on_error: ->(*) {})
+      manager = start(config)
+      [1, 2].each { |id| set_offline(manager, id) }
+
+      errors = config.transitions.select { |call| call.name == :on_error }.map(&:args)
+      expect(errors).to match [[UncaughtThrowError, 1], [UncaughtThrowError, 2]]
+      expect(config.transitions.map(&:name)).to eq %i[online offline on_error] * 2
     end
   end
 
