@@ -35,6 +35,20 @@ RSpec.describe "The reactor :fiber" do
     expect(config.heartbeat.call(8)).to be false
   end
 
+  it "is ended by Async in the middle of a callback, which is no error of the callback's" do
+    hold = gate
+    config = recording(setup: ->(heartbeat) { [7, 8].each(&heartbeat) }, on_error: ->(*) {},
+                       offline: ->(id) { hold.pass if id == 7 })
+    host.call do
+      task = Async { OnlineManager.run(config, reactor:) }
+      OnlineManager.current.leave(7)
+      Async { |other| other.sleep(0.005) until hold.reached? }.wait
+      task.stop
+    end
+
+    expect(config.calls).to eq [[:online, 7], [:online, 8], [:offline, 7], [:offline, 8]]
+  end
+
   it "is no child of the task that has set it up: it lives on when that is stopped" do
     config = recording(timeout: 0.05)
     host.call do

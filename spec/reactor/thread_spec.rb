@@ -55,6 +55,60 @@ RSpec.describe "The reactor :thread" do
         said
       end
     end
+
+    # Between a claim and its callback the config is asked for, and nothing else.
+    describe "whose thread is ended between the claim and the callback" do
+      # Does that, once, to whoever is about to call `offline`.
+      def hit_before_callback
+        is_hit = false
+        trace = TracePoint.new(:call) do
+          next if is_hit || caller_locations(1, 4).none? { |frame| frame.label.include?("deliver_one") }
+
+          is_hit = true
+          yield
+        end
+        trace.enable(target: OnlineManager::Config.instance_method(:object)) do
+          @manager.leave(7)
+          wait_until { is_hit }
+        end
+      end
+
+      {
+        "killed" => -> { Thread.current.kill }, "raised into" => -> { raise IOError, "from outside" }
+      }.each do |what, hit|
+        it "has the claim taken back and made again: #{what}" do
+          config = recording(on_error: ->(*) {})
+          @manager = start(config)
+          @manager.seen(7)
+          hit_before_callback(&hit)
+
+          eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
+          settle(@manager)
+          expect(@manager.seen(7)).to be true
+          expect(config.calls.last).to eq [:online, 7]
+          eventually { expect(said).to match(/was ended from outside/) }
+        end
+      end
+    end
+
+    it "looks no more often than there is something to do" do
+      config = occupiable
+      manager = start(config)
+      occupying(manager) do
+        # Each of them makes the pipe readable, or would if it were not.
+        [1, 2, 3].each { |id| manager.seen(id) && manager.leave(id) }
+        manager.seen(4)
+      end
+      looks = 0
+      TracePoint.new(:call) { looks += 1 }.enable(target: OnlineManager::Delivery.instance_method(:deliver)) do
+        manager.leave(4)
+        eventually { expect(config.calls_of(4)).to eq %i[online offline] }
+        settle(manager)
+        pass_time(0.1)
+      end
+
+      expect(looks).to be_between(1, 5)
+    end
   end
 
   describe "run" do

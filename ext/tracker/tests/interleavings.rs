@@ -370,6 +370,30 @@ fn a_crowd_that_expires_lets_heartbeats_through() {
 }
 
 #[test]
+fn a_crowd_that_expires_is_looked_at_a_few_at_a_time() {
+    // With one order or another somebody finds the timer thread half way.
+    static HALF_WAY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    explore(|| {
+        let stage = Stage::new(false, false);
+        let words = [1, 3, 5, 7];
+        for word in words {
+            stage.beat(word, TIMEOUT);
+        }
+        let observer = spawn(&stage, move |stage| {
+            for _ in words {
+                let is_half_way = (1..words.len()).contains(&stage.tracker.counts().due);
+                HALF_WAY.fetch_or(is_half_way, Ordering::Relaxed);
+            }
+        });
+        stage.wait(2 * TIMEOUT);
+        join([observer]);
+        stage.react(|counts| counts == Counts::default());
+        stage.check_the_end();
+    });
+    assert!(HALF_WAY.load(Ordering::Relaxed));
+}
+
+#[test]
 fn dropping_the_tracker_ends_its_thread() {
     explore(|| {
         let stage = Stage::new(false, false);

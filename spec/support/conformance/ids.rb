@@ -133,16 +133,18 @@ RSpec.shared_examples "ids" do
     config = recording
     manager = start(config)
     ids = [7, :symbol, nil, [7, 3], point.new(1), 1.5]
-    text = +"text"
-    manager.seen_all([*ids, text])
-    expect(config.last(:online).args.first).to be text
-    text << " that changes"
-    expect(manager.online_users).to match_array([*ids, "text"])
-    [*ids, "text"].each { |id| manager.leave(id) }
+    # Those of the second kind are looked up by Ruby's own means.
+    texts = [+"text", (+"text").encode("UTF-16LE")]
+    copies = texts.map(&:dup)
+    manager.seen_all([*ids, *texts])
+    expect(config.transitions.last(2).map { |call| call.args.first }).to match [equal(texts[0]), equal(texts[1])]
+    texts.each { |text| text << text }
+    expect(manager.online_users).to match_array([*ids, *copies])
+    [*ids, *copies].each { |id| manager.leave(id) }
 
-    eventually { expect(config.transitions.map(&:name).count(:offline)).to eq 7 }
-    gone = config.transitions.last(7).map { |call| call.args.first }
-    expect(gone.last).to eq "text"
+    eventually { expect(config.transitions.map(&:name).count(:offline)).to eq 8 }
+    gone = config.transitions.last(8).map { |call| call.args.first }
+    expect(gone.last(2)).to eq copies
     expect(gone.first(6).zip(ids)).to all(satisfy { |one, other| one.equal?(other) })
   end
 
@@ -154,6 +156,18 @@ RSpec.shared_examples "ids" do
     manager.seen("abc")
 
     expect(manager.online_users.map { |id| [id, id.encoding] }).to match_array(ids.map { |id| [id, id.encoding] })
+  end
+
+  it "may be collected when online has raised" do
+    manager = start(recording(online: ->(_) { raise IOError }))
+    made = Class.new
+    100.times { expect { manager.seen(made.new) }.to raise_error(IOError) }
+    expect { manager.seen_all(Array.new(100) { made.new }) }.to raise_error(IOError)
+    @managers.last.instance_variable_get(:@config).object.forget
+    eventually do
+      GC.start
+      expect(ObjectSpace.each_object(made).count).to be < 10
+    end
   end
 
   it "may be collected once their users are offline, and not before" do

@@ -120,6 +120,22 @@ RSpec.shared_examples "stopping" do
       eventually { expect(threads & started).to be_empty }
     end
 
+    it "is not overlooked when the reactor has done all that it can before it is told" do
+      hold = gate
+      config = recording
+      manager = start(config)
+      manager.seen(7)
+      # Everybody is due, and has been called, and the stop is not over.
+      manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { hold.pass } }
+      stopper = background { manager.stop }
+      wait_until { hold.reached? && config.last(:offline)&.ended }
+      settle(manager)
+      throughout(0.02) { expect(stopper).to be_alive }
+      hold.open
+
+      expect(stopper.value).to eq 0
+    end
+
     it "of one thread is waited for by another" do
       hold = gate
       config = recording(offline: ->(_) { hold.pass })

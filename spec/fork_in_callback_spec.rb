@@ -1,0 +1,139 @@
+# frozen_string_literal: true
+
+# A child that is forked in a callback comes out of it with what its parent knew on its stack: users and their ids,
+# which in the child are somebody else's. fork_spec.rb has the rest.
+RSpec.describe "A fork in a callback" do
+  # @param script [String] with what support/child/forking.rb defines
+  def application(script)
+    process = ruby("require \"./spec/support/child/forking\"\n#{script}", "thread", bundled: true)
+    expect(process.stderr).to be_empty
+    expect(process.lines.grep(/^ended/)).to eq ["ended 5"]
+    process.lines.grep(/^(child|parent)/)
+  end
+
+  # The first id that is an object is number 0, in the child too.
+  it "leaves the child's ids alone when it goes on after offline" do
+    said = application(<<~RUBY)
+      go_on_in_child = lambda do |manager|
+        manager.seen([:child])
+        callback = Thread.current
+        Thread.new do
+          sleep 0.01 while OnlineManager::Callbacks.any_on?(callback) || !callback.stop?
+          Application.say "finds \#{manager.online_users.inspect}"
+          manager.seen([:child])
+          exit!(5)
+        end
+      end
+      fork_once = lambda do |user|
+        next unless user == [:parent]
+
+        manager = OnlineManager.current
+        pid = fork and next reap(pid)
+        go_on_in_child.call(manager)
+      end
+
+      Application.setup(users: [[:parent]], offline: fork_once) do |manager|
+        aside do
+          manager.leave([:parent])
+          sleep 0.01 until manager.stats.values_at(:online, :departing) == [0, 0]
+          go_on
+        end
+      end
+    RUBY
+
+    expect(said).to eq ["child online [:child]", "child finds [[:child]]"]
+  end
+
+  it "leaves the child's ids alone when it goes on after an online that raises" do
+    said = application(<<~RUBY)
+      fork_once = lambda do |user|
+        next unless user == [:parent]
+
+        manager = OnlineManager.current
+        pid = fork and next reap(pid)
+        manager.seen([:child])
+        raise "child"
+      end
+
+      Application.setup(users: [], online: fork_once) do |manager|
+        begin
+          manager.seen([:parent])
+        rescue RuntimeError
+          Application.say "finds \#{manager.online_users.inspect}"
+          manager.seen([:child])
+          exit!(5)
+        end
+        aside { go_on }
+      end
+    RUBY
+
+    expect(said).to eq ["child online [:child]", "child finds [[:child]]"]
+  end
+
+  it "does not keep the parent's ids alive in the child" do
+    said = application(<<~RUBY)
+      Id = Class.new
+      # A few may be on the stack still.
+      def ids
+        GC.start
+        ObjectSpace.each_object(Id).count > 50 ? "all" : "none"
+      end
+      Application.out = File.open(File::NULL, "w") # it would be too much
+
+      fork_once = lambda do |user|
+        next unless user == 2
+
+        pid = fork and next reap(pid)
+        OnlineManager.current.seen(3)
+        puts "child keeps \#{ids}"
+        exit!(5)
+      end
+      Application.setup(users: [], online: fork_once) do |manager|
+        500.times { manager.seen(Id.new) }
+        manager.seen(2)
+        puts "parent keeps \#{ids}"
+      end
+    RUBY
+
+    expect(said).to eq ["child keeps none", "parent keeps all"]
+  end
+
+  it "has a callback that takes long named in the child too" do
+    said = application(<<~RUBY)
+      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
+      OnlineManager::Watchdog::PATIENCE = 0.1
+      is_named = false
+      Warning.define_singleton_method(:warn) do |message, **|
+        is_named = true
+        Application.say message[/\\w+#offline/]
+      end
+
+      fork_once = lambda do |user|
+        if user == 7
+          sleep 0.01 until is_named
+        end
+        next unless user == 2
+
+        # The watchdog is looking, and for this one already.
+        sleep 0.01 until is_named
+        pid = fork and next reap(pid)
+        is_named = false
+        manager = OnlineManager.current
+        manager.seen(7)
+        manager.leave(7)
+        sleep 0.01 while manager.online?(7) || manager.stats[:departing].positive?
+        exit!(5)
+      end
+
+      Application.setup(offline: fork_once) do |manager|
+        aside do
+          manager.leave(2)
+          sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]
+          go_on
+        end
+      end
+    RUBY
+
+    expect(said).to eq ["child online 7", "child offline 7", "child Application#offline"]
+  end
+end

@@ -1,0 +1,54 @@
+# frozen_string_literal: true
+
+# What nothing but the extension holds is not for the garbage collector. In processes of their own, since without the
+# marks Ruby crashes.
+RSpec.describe "What the extension holds" do
+  prelude = <<~RUBY
+    require "online_manager"
+
+    class Config
+      attr_reader :heartbeat
+
+      def timeout = 60
+      def setup(&heartbeat) = @heartbeat = heartbeat
+      def online(user_id) = nil
+      def offline(user_id) = nil
+    end
+
+    # Collects, and puts something else wherever something was.
+    def collect
+      3.times do
+        GC.start
+        @rest = Array.new(50_000) { [rand, "something else"] }
+      end
+    end
+
+    manager = OnlineManager.new(Config.new, reactor: :thread)
+  RUBY
+
+  it "survives: the ids that are objects" do
+    process = ruby(<<~RUBY)
+      #{prelude}
+      manager.setup
+      300.times { |number| manager.seen([number, "an id"]) }
+      collect
+      puts manager.online_users.sort == Array.new(300) { |number| [number, "an id"] }
+    RUBY
+
+    expect(process.lines).to eq ["true"]
+    expect(process).to be_success
+  end
+
+  it "survives: the heartbeat, before setup is given it" do
+    process = ruby(<<~RUBY)
+      #{prelude}
+      # Several, so that no accident on the stack keeps the one in question.
+      managers = Array.new(50) { OnlineManager.new(Config.new, reactor: :thread) }
+      collect
+      puts managers.all? { |other| other.setup.call(7) && other.online_users == [7] }
+    RUBY
+
+    expect(process.lines).to eq ["true"]
+    expect(process).to be_success
+  end
+end
