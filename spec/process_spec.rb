@@ -109,6 +109,16 @@ RSpec.describe "The way out of a process" do
         end
       RUBY
 
+      on_another_thread = <<~RUBY
+        ready = Thread::Queue.new
+        Thread.new { Application.run(ready: -> { ready << true }) }
+        ready.pop
+      RUBY
+      it_ends_well "the end of the script, with run on another thread", on_another_thread, reactor, exitstatus: 0
+      it_ends_well "exit, with run on another thread", "#{on_another_thread}exit 3", reactor, exitstatus: 3
+      it_ends_well "SIGTERM, with run on another thread", "#{on_another_thread}sleep", reactor,
+                   signal: :TERM, termsig: Signal.list["TERM"]
+
       it_ends_well "stop in another thread", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
         puts Application.run(ready: -> { Thread.new { OnlineManager.current.stop } }).stats[:state]
       RUBY

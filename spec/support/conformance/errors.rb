@@ -256,6 +256,8 @@ RSpec.shared_examples "errors" do |reactor|
     if reactor == :thread
       eventually { expect(@said.string).to match(/has been restarted, and nobody is lost/) }
       said
+      manager.leave(2)
+      eventually { expect(left(config)).to eq [1, 2] }
       manager.stop
     else
       host.thread.join
