@@ -1,14 +1,20 @@
 # frozen_string_literal: true
 
 namespace :cargo do
+  # A workspace of its own, see its Cargo.toml.
+  benches = %w[--manifest-path ext/tracker/benches/Cargo.toml]
+  target = ENV.fetch("CARGO_TARGET_DIR", "target")
+
   desc "Check the format of the Rust code"
   task :fmt do
     sh "cargo", "fmt", "--all", "--check"
+    sh "cargo", "fmt", *benches, "--check"
   end
 
   desc "Lint the Rust code"
   task :clippy do
     sh "cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"
+    sh "cargo", "clippy", "--locked", *benches, "--target-dir", target, "--all-targets", "--", "--deny", "warnings"
   end
 
   desc "Check the Rust documentation"
