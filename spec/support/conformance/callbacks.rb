@@ -209,10 +209,20 @@ RSpec.shared_examples "callbacks" do |reactor|
   # SLOW=30 is what `rake soak` takes. Then it is named after as long as in real life.
   seconds = Float(ENV.fetch("SLOW", 0.6))
 
+  # @param before [Float] of how long the example takes, what is over
+  def take(seconds, before: 0, total: seconds)
+    began = Wait.monotonic
+    wait_until(limit: seconds + 5) do
+      passed = Wait.monotonic - began
+      Progress.at(before + passed, total)
+      passed > seconds
+    end
+  end
+
   it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
     stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
     timeout = seconds / 6
-    slow = ->(_) { pass_time(seconds) }
+    slow = ->(_) { take(seconds) }
     config = recording(timeout:, online: slow, online_all: slow)
     manager = start(config)
     beaters = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
@@ -229,10 +239,11 @@ RSpec.shared_examples "callbacks" do |reactor|
 
   it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
     stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
-    config = recording(on_error: ->(*) { pass_time(seconds) }, offline_all: lambda { |ids|
+    total = 2 * seconds
+    config = recording(on_error: ->(*) { take(seconds, before: seconds, total:) }, offline_all: lambda { |ids|
       next unless ids == [1]
 
-      pass_time(seconds)
+      take(seconds, total:)
       raise IOError
     })
     manager = start(config)
@@ -241,7 +252,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     wait_until { config.last(:offline_all) }
     manager.leave(2)
 
-    eventually(limit: (2 * seconds) + 10) { expect(config.last(:offline_all).args).to eq [[2]] }
+    eventually(limit: total + 10) { expect(config.last(:offline_all).args).to eq [[2]] }
     expect(config.transitions.map(&:name)).to eq %i[online online offline_all on_error offline_all]
     expect(config.last(:offline_all).began).to be >= config.last(:on_error).ended
     named = %w[offline_all on_error].map do |method|
