@@ -1,0 +1,141 @@
+# frozen_string_literal: true
+
+require "socket"
+
+# What an EventMachine application's own clients notice of a crowd that leaves at once.
+RSpec.describe "A crowd that leaves at once" do
+  users = 100_000
+
+  # CROWD=100000 is what `rake soak` takes. After so many callbacks the others return at once. (Some are not called,
+  # since they beat.)
+  slow = Integer(ENV.fetch("CROWD", 3_000)).clamp(1, users - 100)
+
+  # The child: a reactor with a server of its own. A request is a line, and so is the answer: how many `offline` have
+  # been called. With "beat" it is a heartbeat, on the reactor, of somebody who waits in line.
+  script = <<~'RUBY'
+    require "eventmachine"
+    require "online_manager"
+    require "set"
+    require "./spec/support/progress"
+
+    USERS, SLOW = ARGV.map(&:to_i)
+
+    class Crowd
+      attr_reader :calls
+
+      def initialize = @calls = []
+      def timeout = 600
+      def setup(&) = nil
+      def online(_) = nil
+
+      def offline(user)
+        @calls << user
+        return if @calls.size > SLOW
+
+        sleep 0.001
+        Progress.at(@calls.size, SLOW) if (@calls.size % 1_000).zero?
+      end
+    end
+
+    class Server < EM::Connection
+      include EM::Protocols::LineText2
+
+      # @return [Array<Integer>] how many had been called at each heartbeat
+      MOMENTS = []
+      REVIVED = Set.new
+
+      def initialize(manager, crowd)
+        super()
+        @manager = manager
+        @crowd = crowd
+      end
+
+      def receive_line(line)
+        line == "beat" ? revive : send_data("#{@crowd.calls.size}\n")
+      end
+
+      private
+
+      # From both ends, since it does not matter in which order they stand. Nobody is claimed meanwhile.
+      def revive
+        MOMENTS << @crowd.calls.size
+        gone = @crowd.calls.to_set
+        waiting = (1..USERS).reject { |user| gone.include?(user) || REVIVED.include?(user) }
+        [waiting.first, waiting.last].compact.each do |user|
+          REVIVED << user if @manager.online?(user) && @manager.seen(user)
+        end
+        send_data("revived #{REVIVED.size}\n")
+      end
+    end
+
+    crowd = Crowd.new
+    manager = OnlineManager.new(crowd, reactor: :eventmachine)
+    EM.run do
+      manager.setup
+      manager.seen_all(1..USERS)
+      port = Socket.unpack_sockaddr_in(EM.get_sockname(EM.start_server("127.0.0.1", 0, Server, manager, crowd))).first
+      puts "port #{port}"
+
+      Thread.new do
+        $stdin.gets
+        # Nobody is called before all of them stand in line.
+        EM.schedule do
+          manager.seen_all(1..USERS, timeout: 0.001)
+          sleep 0.01 until manager.stats[:due] == USERS
+        end
+        sleep 0.01 until crowd.calls.any? && manager.stats.values_at(:due, :departing) == [0, 0]
+        left = crowd.calls.dup
+        puts "beats after #{Server::MOMENTS}"
+        puts "called twice #{left.tally.select { |_, times| times > 1 }.keys}"
+        puts "called though revived #{left & Server::REVIVED.to_a}"
+        puts "not called #{((1..USERS).to_a - left - Server::REVIVED.to_a).size}"
+        puts "online though not revived #{manager.online_users - Server::REVIVED.to_a}"
+
+        EM.schedule { EM.stop }
+      end
+    end
+    puts "called at the end #{crowd.calls.sort == (1..USERS).to_a}", "left #{manager.size}"
+  RUBY
+
+  # Sends a request, one after the other, for as long as there are slow callbacks; now and then it has somebody beat.
+  #
+  # @return [Array<Integer>] how many had been called at each answer
+  define_method(:ask) do |socket|
+    beats = 0
+    answers = []
+    until (answers.last || 0) >= slow
+      socket.puts "count"
+      answers << Integer(socket.gets)
+      next if answers.last * 10 < beats * slow || answers.last >= slow
+
+      beats += 1
+      socket.puts "beat"
+      socket.gets
+    end
+    answers
+  end
+
+  it "leaves the reactor its sockets, and a heartbeat its effect: #{slow} × 1 ms", limit: 60 + (slow / 200) do
+    answers = nil
+    process = ruby(script, users.to_s, slow.to_s, bundled: true, limit: 60) do |child|
+      port = Integer(child.wait_for(/\Aport (\d+)/)[1])
+      TCPSocket.open("127.0.0.1", port) do |socket|
+        child.puts "go"
+        answers = ask(socket)
+      end
+    end
+
+    # The reactor calls 5 of them in a row, and then it is the sockets' turn. However late the client is at times, it
+    # gets answers all the time: in every hundredth of the line, or the tenth of a short one.
+    part = [slow / 100, 300].max
+    expect((0...slow).each_slice(part).map { |range| answers.count { |answer| range.include?(answer) } }).to all be > 3
+    moments = process.lines.grep(/\Abeats/).first.scan(/\d+/).map(&:to_i)
+    expect(moments.size).to be_between(5, 10)
+    expect(moments.each_cons(2)).to all(satisfy { |earlier, later| earlier < later })
+    expect(process.lines.drop(2)).to eq [
+      "called twice []", "called though revived []", "not called 0", "online though not revived []",
+      "called at the end true", "left 0"
+    ]
+    expect([process.stderr, process.success?]).to eq ["", true]
+  end
+end
