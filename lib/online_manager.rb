@@ -128,7 +128,8 @@ class OnlineManager
     end
 
     timeout = Seconds.nanoseconds(timeout, "timeout") unless timeout.nil?
-    @native.seen_all(user_ids.to_a, @config.online_all?, timeout)
+    user_ids = user_ids.respond_to?(:to_ary) ? user_ids.to_ary : user_ids.to_a
+    @native.seen_all(user_ids, @config.online_all?, timeout)
   end
 
   # Moves the user's deadline to now, or to `after` seconds from now if that is sooner. `offline` follows

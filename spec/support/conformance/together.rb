@@ -18,8 +18,10 @@ RSpec.shared_examples "together" do
       config = recording
       manager = start(config)
 
-      expect([[], 1..2, Set[3], [4].each].map { |ids| manager.seen_all(ids) }).to eq [true] * 4
-      expect(config.calls).to eq [[:online, 1], [:online, 2], [:online, 3], [:online, 4]]
+      array_like = Object.new
+      array_like.define_singleton_method(:to_ary) { [5] }
+      expect([[], 1..2, Set[3], [4].each, array_like].map { |ids| manager.seen_all(ids) }).to eq [true] * 5
+      expect(config.calls).to eq [[:online, 1], [:online, 2], [:online, 3], [:online, 4], [:online, 5]]
     end
 
     it "has everybody known beat before the first callback" do
