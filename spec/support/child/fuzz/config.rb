@@ -1,0 +1,133 @@
+# frozen_string_literal: true
+
+module Fuzz
+  # The config of a storm: writes down the transitions of tame ids, counts those of all others, and misbehaves.
+  class Config
+    # How deep callbacks call back.
+    DEEPEST = 2
+
+    class << self
+      # @return [Config] of the present storm
+      attr_accessor :last
+
+      # @return [Boolean] whether the thread is in so many callbacks that it calls no further ones
+      def deep? = depth >= DEEPEST
+
+      def depth = Thread.current.thread_variable_get(:depth) || 0
+
+      # Calls the block, one deeper.
+      def deeper
+        before = depth
+        Thread.current.thread_variable_set(:depth, before + 1)
+        yield
+      ensure
+        Thread.current.thread_variable_set(:depth, before)
+      end
+    end
+
+    attr_accessor :manager
+    attr_reader :heartbeat
+
+    def initialize
+      @journal = Journal.new(timeout: 600) { |method, _| misbehave(method) }
+      @chaos = [] # one more, one less
+      Config.last = self
+    end
+
+    def timeout = 600
+    def setup(&heartbeat) = @heartbeat = heartbeat
+
+    def online(id)
+      return @journal.online(id) if tame?(id)
+
+      misbehave(:online)
+      @chaos << 1
+    end
+
+    def offline(id)
+      return @journal.offline(id) if tame?(id)
+
+      @chaos << -1
+      misbehave(:offline)
+    end
+
+    def on_error(error, _) = Judge.exception(error)
+
+    # From now on callbacks just return.
+    def calm_down = @is_calm = true
+
+    # @param model [Array] who of the workers' users is online
+    # @return [Array<String>] what is not as it must be, once nobody beats or leaves
+    def complaints(model)
+      tame = online_by_journal
+      online, hostile = @manager.online_users.partition { |id| tame?(id) }
+      { "not to be online" => online - tame, "to be online" => (tame | model) - online,
+        "online twice" => online.tally.select { |_, times| times > 1 }.keys,
+        "gone by online? or last_seen" => tame.reject { |id| here?(id) },
+        "hostile, and as many came online" => [hostile.size] - [@chaos.sum],
+        "size" => [@manager.size] - [online.size + hostile.size] }
+        .filter_map { |what, ids| "#{what}: #{ids.inspect}" unless ids.empty? }
+    end
+
+    # Everybody is offline, and was called so.
+    def check_end(manager)
+      Judge.demand(manager.stats.values_at(:state, :online, :departing) == [:stopped, 0, 0], manager.stats.inspect)
+      Judge.demand(manager.online_users.empty?, "online after the stop: #{manager.size}")
+      states = @journal.verify.values.uniq - [:offline]
+      Judge.demand(states.empty?, "not offline after the stop")
+      Judge.demand(@chaos.sum.zero?, "#{@chaos.sum} of the hostile ids have not been called offline")
+      Judge.demand(manager.seen(1) == false, "a heartbeat after the stop")
+    end
+
+    private
+
+    def online_by_journal = @journal.verify.select { |_, state| state == :online }.keys
+    def here?(id) = @manager.online?(id) && @manager.last_seen(id).is_a?(Time)
+
+    # Whether it is a good key of a Hash. No method of a hostile id may be called to find out.
+    def tame?(id)
+      case id
+      when String then (id.instance_of?(String) || id.instance_of?(TameString)) && !id.b.start_with?("hostile")
+      when Float then !id.nan?
+      when Array then id.first.equal?(:tame)
+      when Integer, Symbol, Rational, Complex, nil, true, false then true
+      else false
+      end
+    end
+
+    def misbehave(method)
+      return if calm? || Config.deep?
+
+      random = Thread.current.thread_variable_get(:random)
+      # On the reactor an `online` returns: its user has beaten, and must be online.
+      may_fail = random || method == :offline
+      random ||= Random
+      case random.rand(40)
+      when 0..1 then fail(method, random) if may_fail
+      when 2..4 then Thread.pass
+      when 5..12 then call_back(random)
+      end
+    end
+
+    def calm? = @is_calm || Thread.current.thread_variable_get(:calm)
+
+    def fail(method, random)
+      method == :online && random.rand(2).zero? ? throw(:fuzz) : Judge.oops
+    end
+
+    def call_back(random)
+      user = Values.shared(random)
+      Config.deeper do
+        case random.rand(5)
+        when 0 then @manager.seen(user)
+        when 1 then @manager.leave(user)
+        when 2 then @manager.seen_all([user, 7.7, Values.chaos(random)], timeout: 0.01)
+        when 3 then [@manager.stats, @manager.inspect, @manager.online_users, @manager.size]
+        when 4 then [@manager.online?(user), @manager.last_seen(user), @heartbeat.call(user)]
+        end
+      end
+    rescue Raised, NoMethodError, TypeError, UncaughtThrowError => e
+      Judge.exception(e)
+    end
+  end
+end

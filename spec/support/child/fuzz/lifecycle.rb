@@ -1,0 +1,92 @@
+# frozen_string_literal: true
+
+module Fuzz
+  # Managers that live for one case: made, set up and run with whatever comes to mind.
+  module Lifecycle
+    # A config that is what it is given.
+    class ShortLived
+      def initialize(timeout, ids)
+        @timeout = timeout
+        @ids = ids
+      end
+
+      attr_reader :timeout
+
+      def setup(&heartbeat) = @ids.each(&heartbeat)
+      def online(_) = nil
+      def offline(_) = nil
+    end
+
+    # Configs that lack something, or all.
+    LACKING = [nil, 7, "String", "No such", "NoSuch", :OnlineManager, [], Class, -> {}, -> { Judge.oops },
+               BasicObject.new, Class.new(ShortLived) { undef_method :offline }.new(5, [])].freeze
+
+    # Options that there are not, and such.
+    WRONG = [{ reactor: "thread" }, { reactor: 7 }, { store: nil }, { store: "sqlite:x" }, { namespace: 7 },
+             { namespace: BasicObject }, { timeout: 5 }, { "reactor" => :thread }, { store: BasicObject },
+             { namespace: Hostile.new(to_s: -> { Judge.oops }, inspect: -> { Judge.oops }) }].freeze
+
+    class << self
+      def new(random)
+        make(random).inspect
+      end
+
+      # A manager that is set up, if it comes to that, and stopped.
+      def setup(random)
+        manager = make(random)
+        manager.setup
+        [manager.seen(Values.chaos(random)), manager.inspect, manager.stats, manager.dup.online_users]
+      ensure
+        stop(manager, random) if manager
+      end
+
+      # `run` in whatever calls it; `setup` ends it, one way or the other.
+      def run(random)
+        ids = Array.new(random.rand(3)) { Values.chaos(random) }
+        config = ShortLived.new(600, ids)
+        manager = OnlineManager.new(config, reactor: :thread, namespace: "short")
+        config.define_singleton_method(:setup) do |&heartbeat|
+          ids.each(&heartbeat)
+        ensure
+          manager.stop
+        end
+        Judge.demand(manager.run.nil?, "what run answers")
+        Judge.demand(manager.stats[:state] == :stopped, "what is left of run")
+      end
+
+      # What the class methods do beside what the others do.
+      def of_class(method, random)
+        case random.rand(3)
+        when 0 then OnlineManager.public_send(method, LACKING.sample(random:), **WRONG.sample(random:))
+        when 1 then OnlineManager.public_send(method, *Array.new(random.rand(4)) { Values.chaos(random) }, bogus: 1)
+        else OnlineManager.public_send(method, short_lived(random), **WRONG.sample(random:))
+        end
+      end
+
+      private
+
+      def make(random)
+        config = random.rand(4).zero? ? LACKING.sample(random:) : short_lived(random)
+        options = random.rand(4).zero? ? WRONG.sample(random:) : { namespace: "short", reactor: reactor(random) }
+        OnlineManager.new(config, **options)
+      end
+
+      def short_lived(random)
+        timeout = random.rand(3).zero? ? Values.seconds(random) : 600
+        ShortLived.new(timeout, Array.new(random.rand(3)) { Values.chaos(random) })
+      end
+
+      # Nothing outside of the storm's reactor.
+      def reactor(random) = [nil, :thread, :thread, :fiber].sample(random:)
+
+      def stop(manager, random)
+        manager.stop(timeout: Values.seconds(random))
+      rescue ArgumentError, TypeError, NoMethodError, Raised => e
+        Judge.exception(e)
+      ensure
+        manager.stop
+        Judge.demand(manager.size.zero?, "online after the stop: #{manager.size}") unless manager.stats[:state] == :new
+      end
+    end
+  end
+end

@@ -1,0 +1,118 @@
+# frozen_string_literal: true
+
+require "bigdecimal"
+
+module Fuzz
+  # An object with a `hash`, `eql?` and so on of somebody's who means no good.
+  class Hostile
+    def initialize(**methods)
+      methods.each { |name, body| define_singleton_method(name, &body) }
+    end
+  end
+
+  # A String that is not compared as one.
+  class HostileString < String
+    def eql?(other) = Judge.oops(other)
+  end
+
+  # A String with a name of its own.
+  class TameString < String; end
+
+  # Something with the `hash` and `eql?` of a Struct.
+  Point = Struct.new(:x, :y)
+
+  # Random ids and arguments. Each is made anew, and few are ever the same object.
+  module Values
+    ENCODINGS = Encoding.list.reject(&:dummy?).freeze
+    # Ruby 3.1 finds an empty String eql? to one in UTF-16, but gives them different hashes.
+    COMPATIBLE = ENCODINGS.select(&:ascii_compatible?).freeze
+    HUGE = ("huge" * 500_000).freeze
+
+    # Good keys of a Hash. Two that are made of the same number are equal.
+    TAME = [
+      ->(n) { n - 500 }, ->(n) { (2**62) - 500 + n }, ->(n) { (2**64) + n }, ->(n) { -(2**70) - n },
+      ->(n) { n / 8.0 }, ->(n) { n * 1e300 }, ->(n) { [0.0, -0.0][n % 2] }, ->(n) { Rational(n, 7) },
+      ->(n) { Complex(n, n) }, ->(n) { :"symbol #{n}" }, ->(n) { [:+, :size, nil, true, false][n % 5] },
+      ->(n) { "user #{n}" }, ->(n) { "user #{n}".b }, ->(n) { "benutzer #{n} ü".encode("UTF-8") },
+      ->(n) { "#{n} ü".encode("ISO-8859-1") }, ->(n) { "user #{n}".encode("UTF-16LE") },
+      ->(n) { +"" << ("a".ord + (n % 26)) << "\0" << n.to_s }, ->(n) { "#{n}\xff\xfe".dup },
+      ->(n) { "#{n}\xe3\x81".dup.force_encoding(ENCODINGS[n % ENCODINGS.size]) },
+      ->(n) { (+"").force_encoding(COMPATIBLE[n % COMPATIBLE.size]) }, ->(n) { TameString.new("tame #{n}") },
+      ->(n) { [:tame, n, "x"] }, ->(n) { [:tame, [n, [nil, n.to_s]]].freeze }, ->(n) { [:tame, Point.new(n, "y")] },
+      ->(n) { [:tame, (n..(n + 1)), Time.at(n)] }, ->(n) { [:tame, { n => n }] },
+      ->(n) { [:tame, n].tap { |array| array << array } }
+    ].freeze
+
+    # What is none, or not quite.
+    CHAOS = [
+      ->(_) { BasicObject.new }, ->(_) { Object.new }, ->(_) { Hostile.new(hash: -> { Judge.oops }) },
+      ->(_) { Hostile.new(hash: -> { "hash" }) }, ->(_) { Hostile.new(hash: -> {}) },
+      ->(_) { Hostile.new(hash: -> { 1.5 }) }, ->(n) { Hostile.new(hash: -> { (2**70) + (n % 3) }) },
+      ->(_) { Hostile.new(hash: -> { rand(1_000_000) }) }, ->(_) { Hostile.new(hash: -> { throw :fuzz }) },
+      ->(n) { Hostile.new(hash: -> { n % 5 }, eql?: ->(_) { Judge.oops }) },
+      ->(n) { Hostile.new(hash: -> { n % 5 }, eql?: ->(_) { "true" }) },
+      ->(n) { Hostile.new(hash: -> { n % 5 }, eql?: ->(_) { rand(2).zero? }) },
+      ->(n) { Hostile.new(hash: -> { Thread.pass || (n % 100) }, eql?: ->(other) { Values.meddle(other) }) },
+      ->(n) { Hostile.new(hash: -> { Values.meddle([:tame, :shared, (n % 50).to_s]) || 7 }) },
+      ->(_) { Hostile.new(inspect: -> { Judge.oops }, to_s: -> { Judge.oops }) },
+      ->(_) { Float::NAN }, ->(_) { -Float::NAN }, ->(_) { Float::INFINITY }, ->(_) { HUGE.dup }, ->(_) { :"" },
+      ->(n) { HostileString.new("hostile #{n % 9}") },
+      ->(n) { "hostile #{n % 9}".tap { |string| string.define_singleton_method(:eql?) { |_| false } } },
+      ->(_) { [].tap { |array| array << array } }, ->(_) { {}.tap { |hash| hash[:self] = hash } },
+      ->(_) { [:x, Hostile.new(hash: -> { Judge.oops })] }, ->(n) { [n.to_s].tap { |array| array << [rand(9)] } },
+      ->(_) { Thread.current }, ->(_) { Fiber.new { nil } }, ->(n) { proc { n } }, ->(n) { ->(x) { x + n } },
+      ->(_) { OnlineManager.current("storm") }, ->(_) { OnlineManager.current("storm")&.method(:seen) },
+      ->(_) { Config.last.heartbeat }, ->(_) { OnlineManager }, ->(_) { Class.new }, ->(_) { 7.method(:+) },
+      ->(_) { ObjectSpace::WeakMap.new }, ->(_) { [:x].each }, ->(_) { OnlineManager::Native },
+      ->(_) { Comparable.instance_method(:clamp) }, ->(_) { Oops.new }, ->(n) { Random.new(n) }
+    ].freeze
+
+    # No numbers of seconds, for sure.
+    BAD_SECONDS = [
+      Float::NAN, Float::INFINITY, -Float::INFINITY, -1, -1e-9, -(2**70), -3r, "", "abc", "5 s", "1e", "0x", "\xff",
+      "5".encode("UTF-16LE"), :five, true, false, [], [5], {}, Object.new, BasicObject.new, Complex(1, 1), Class,
+      Hostile.new(to_f: -> { Judge.oops }), Hostile.new(to_f: -> { "5" }), Hostile.new(to_f: -> {}),
+      Class.new(Numeric).new, 10**400, "1e400", (1..2), Thread.current, Hostile.new(inspect: -> { Judge.oops })
+    ].freeze
+
+    # Far more of them than any storm lasts.
+    GOOD_SECONDS = [
+      600, 600.5, 600r, "600", " 1e3\n", "0x1p12", "1_000", Complex(600, 0), 2**70, Float::MAX, BigDecimal("1e3"),
+      Class.new(Numeric) { def to_f = 700.0 }.new
+    ].freeze
+
+    # Soon over; or perhaps not.
+    SHORT_SECONDS = [1e-9, Float::MIN, 5e-324, 0.001, 0.02, "1e-3", 1/500r].freeze
+
+    class << self
+      def tame(random) = TAME.sample(random:).call(random.rand(1_000))
+      def chaos(random) = CHAOS.sample(random:).call(random.rand(1_000))
+
+      # The id of somebody whom all workers know. Its parts are nobody's own.
+      def shared(random) = [:tame, :shared, random.rand(50).to_s]
+
+      def seconds(random) = [BAD_SECONDS, GOOD_SECONDS, SHORT_SECONDS, [nil, 0]].sample(random:).sample(random:)
+
+      # Something that ids could be taken out of.
+      def ids(random, some)
+        [
+          some, some, some.each, some.lazy.map(&:itself), some.to_h { |id| [id.__id__, 1] }, chaos(random),
+          Hostile.new(to_ary: -> { some }), Hostile.new(to_ary: -> {}),
+          Hostile.new(each: ->(&_) { Judge.oops }).extend(Enumerable), (1..), (1.0..2.0), nil, 7, "ids", :ids
+        ].sample(random:)
+      end
+
+      # Calls the manager in the middle of what it does.
+      #
+      # @return [Boolean] false
+      def meddle(id)
+        manager = OnlineManager.current("storm")
+        return false if Config.deep? || manager.nil?
+
+        Config.deeper { rand(2).zero? ? manager.seen(id, timeout: 0.001) : manager.leave(id) }
+        GC.start if rand(500).zero?
+        false
+      end
+    end
+  end
+end
