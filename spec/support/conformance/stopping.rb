@@ -2,12 +2,13 @@
 
 # How a manager ends.
 RSpec.shared_examples "stopping" do
-  # @return [Array<String>] the system's threads that have our name: Rust's too
+  # @return [Array<String>] the system's threads that have our name: Rust's too. By the whole of it, since Ruby keeps a
+  #   thread that has ended for 3 s, with its name.
   def threads
     skip "there is no /proc" unless File.exist?("/proc/self/task")
 
     Dir["/proc/self/task/*"].select do |path|
-      File.read("#{path}/comm").start_with?("online_manager")
+      File.read("#{path}/comm") == "online_manager\n"
     rescue Errno::ENOENT, Errno::ESRCH
       false # it has ended meanwhile
     end
