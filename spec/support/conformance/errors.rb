@@ -247,6 +247,23 @@ RSpec.shared_examples "errors" do |reactor|
     end
   end
 
+  it "lets an exit out of run, and sets the others offline on the way, though each offline exits" do
+    config = recording(offline: ->(id) { exit id })
+    run = host.run do
+      OnlineManager.run(config, reactor:)
+    rescue SystemExit => e
+      e.status
+    end
+    wait_until { config.last(:setup) }
+    manager = OnlineManager.current
+    manager.seen_all([1, 2, 3])
+    manager.leave(1)
+
+    expect([1, 2, 3]).to include run.value
+    expect(left(config)).to contain_exactly(1, 2, 3)
+    expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
+  end
+
   # Thread#kill of EventMachine's thread ends its reactor, and that of Async's the scheduler; our own is restarted.
   it "sets the others offline when an offline after setup ends its thread" do
     config = recording(offline: ->(id) { Thread.exit if id == 1 })

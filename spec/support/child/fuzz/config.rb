@@ -63,9 +63,7 @@ module Fuzz
       online, hostile = @manager.online_users.partition { |id| tame?(id) }
       { "not to be online" => online - tame, "to be online" => (tame | model) - online,
         "online twice" => online.tally.select { |_, times| times > 1 }.keys,
-        "gone by online? or last_seen" => tame.reject { |id| here?(id) },
-        "hostile, and as many came online" => [hostile.size] - [@chaos.sum],
-        "size" => [@manager.size] - [online.size + hostile.size] }
+        "gone by online? or last_seen" => tame.reject { |id| here?(id) }, **counts(online, hostile) }
         .filter_map { |what, ids| "#{what}: #{ids.inspect}" unless ids.empty? }
     end
 
@@ -80,6 +78,11 @@ module Fuzz
     end
 
     private
+
+    def counts(online, hostile)
+      { "hostile, and as many came online" => [hostile.size] - [@chaos.sum],
+        "size" => [@manager.size] - [online.size + hostile.size] }
+    end
 
     def online_by_journal = @journal.verify.select { |_, state| state == :online }.keys
     def here?(id) = @manager.online?(id) && @manager.last_seen(id).is_a?(Time)
