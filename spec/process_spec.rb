@@ -221,7 +221,7 @@ RSpec.describe "The way out of a process" do
         "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.rest }"
       }.each do |where, script|
         it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
-          process = application(<<~RUBY, reactor, limit: 2)
+          process = application(<<~RUBY, reactor, limit: 2) { |child| child.wait_for("ready") }
             def stop(manager)
               start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
               puts "left \#{manager.stop(timeout: 0.2)}", "size \#{manager.size}"
@@ -243,7 +243,9 @@ RSpec.describe "The way out of a process" do
 
     it "ends at once when it is left by exit!, and leaves everybody online (#{reactor})" do
       ["exit!(3)", 'exec("exit 3")'].each do |exit|
-        process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 2)
+        process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 2) do |child|
+          child.wait_for("ready")
+        end
 
         expect(process.lines).to eq ["online 1", "online 2", "online 3", "ready"]
         expect_end(process, exitstatus: 3)
