@@ -51,4 +51,25 @@ RSpec.describe "What the extension holds" do
     expect(process.lines).to eq ["true"]
     expect(process).to be_success
   end
+
+  it "stays in its place: the ids of a seen_all, while online is called of one after the other" do
+    process = ruby(<<~RUBY)
+      #{prelude}
+      config = Config.new
+      called = []
+      config.define_singleton_method(:online) do |user_id|
+        # Moves all that may be moved.
+        GC.verify_compaction_references(toward: :empty, double_heap: true) if called.empty?
+        called << user_id.inspect
+      end
+      manager = OnlineManager.new(config, reactor: :thread)
+      manager.setup
+      ids = -> { Array.new(200) { |number| number.even? ? [number, "an id"] : "id \#{number}" } }
+      manager.seen_all(ids.call)
+      puts called == ids.call.map(&:inspect)
+    RUBY
+
+    expect(process.lines).to eq ["true"]
+    expect(process).to be_success
+  end
 end

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
 use online_manager_tracker::{Announced, Beat, Clock, Nanos, Outcome, Transition, User};
 
@@ -13,8 +14,36 @@ use crate::key;
 /// How many heartbeats are taken before the lock is let go of.
 const AT_ONCE: usize = 256;
 
-/// A user who is new, and its id.
-type Arrival = (User, Value);
+/// A user who is new, and the place of its id.
+type Arrival = (User, usize);
+
+/// The ids as they came.
+///
+/// They are asked for by their place: whatever calls Ruby may bring a compaction, which moves ids and tells the Array,
+/// but nothing that Rust has put on its heap. The Array's own memory may be another one afterwards, too.
+struct Ids(RArray);
+
+impl Ids {
+    /// A copy, since Ruby code that runs later could change the original.
+    fn new(ids: RArray) -> Ids {
+        Ids(ids.dup())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The id at a place, or nil beyond the end.
+    fn at(&self, ruby: &Ruby, place: usize) -> Value {
+        self.from(place).first().copied().unwrap_or_else(|| ruby.qnil().as_value())
+    }
+
+    /// Those from a place on. Ruby must not run while the answer is in use.
+    fn from(&self, place: usize) -> &[Value] {
+        // SAFETY: nobody else knows the copy, so it does not change. It does not die, since `self` is on the stack.
+        unsafe { self.0.as_slice() }.get(place..).unwrap_or_default()
+    }
+}
 
 impl Native {
     /// `seen_all(ids, together, nanoseconds or nil)`: with `together`, those who are new go into one `online_all`.
@@ -28,57 +57,56 @@ impl Native {
         if this.ready.load(Ordering::Relaxed) != generation() && !this.become_ready(ruby)? {
             return Ok(false);
         }
-        // A copy, since Ruby code that runs below could change the original.
-        let copy = ids.dup();
-        // SAFETY: nobody else knows the copy, so it does not change, and it is on the stack, so it does not die.
-        let ids = unsafe { copy.as_slice() };
-        for id in ids.iter().filter(|id| key::plain(id).is_none()) {
-            // Whatever an id's `hash` raises, it raises before anybody's state has changed.
-            key::find(ruby, id, &this.objects)?;
+        let ids = Ids::new(ids);
+        for place in 0..ids.len() {
+            let id = ids.at(ruby, place);
+            if key::plain(&id).is_none() {
+                // Whatever an id's `hash` raises, it raises before anybody's state has changed.
+                key::find(ruby, &id, &this.objects)?;
+            }
         }
         let (_, timeout) = this.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
-            return Self::seen_all(ruby, this, copy, together, Some(timeout));
+            return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
         };
 
         let mut arrivals = Vec::new();
         let mut taken = true;
         let mut result = Ok(());
-        let mut rest = ids;
-        while let Some(first) = rest.first() {
-            if key::plain(first).is_none() {
-                result = this.beat_object(ruby, era, *first, timeout, &mut arrivals).map(|known| taken &= known);
+        let mut place = 0;
+        while place < ids.len() {
+            let first = ids.at(ruby, place);
+            if key::plain(&first).is_none() {
+                result = this.beat_object(ruby, era, first, place, timeout, &mut arrivals).map(|known| taken &= known);
                 if !era.is_current() {
-                    return Self::seen_all(ruby, this, copy, together, Some(timeout));
+                    return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
                 }
                 if result.is_err() {
                     break;
                 }
-                rest = rest.get(1..).unwrap_or_default();
+                place += 1;
             } else {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
                 let mut heartbeats = era.tracker().heartbeats(CoarseClock.now(), timeout);
-                let mut count = 0;
                 // No Ruby in here: the lock is held.
-                for (id, id_key) in rest.iter().take(AT_ONCE).map_while(|id| Some((id, key::plain(id)?))) {
+                for id_key in ids.from(place).iter().take(AT_ONCE).map_while(key::plain) {
                     match heartbeats.heartbeat(id_key) {
                         Beat::Known => {}
                         Beat::Ignored => taken = false,
-                        Beat::Announce(user) => arrivals.push((user, *id)),
+                        Beat::Announce(user) => arrivals.push((user, place)),
                     }
-                    count += 1;
+                    place += 1;
                 }
-                rest = rest.get(count..).unwrap_or_default();
             }
         }
 
         let mut arrivals = arrivals.into_iter();
         if result.is_ok() && arrivals.len() > 0 {
             result = if together {
-                this.announce_together(ruby, era, &mut arrivals, timeout)
+                this.announce_together(ruby, era, &ids, &mut arrivals, timeout)
             } else {
-                this.announce_in_turn(ruby, era, &mut arrivals, timeout)
+                this.announce_in_turn(ruby, era, &ids, &mut arrivals, timeout)
             };
         }
         // Whoever has not been announced is offline, as if the error had been theirs.
@@ -96,6 +124,7 @@ impl Native {
         ruby: &Ruby,
         era: &Era,
         id: Value,
+        place: usize,
         timeout: Nanos,
         arrivals: &mut Vec<Arrival>,
     ) -> Result<bool, Error> {
@@ -111,7 +140,7 @@ impl Native {
                 Ok(false)
             }
             Beat::Announce(user) => {
-                arrivals.push((user, id));
+                arrivals.push((user, place));
                 Ok(true)
             }
         }
@@ -121,29 +150,31 @@ impl Native {
         &self,
         ruby: &Ruby,
         era: &Era,
+        ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
     ) -> Result<(), Error> {
-        arrivals.try_for_each(|(user, id)| self.announce(ruby, era, user, id, timeout))
+        arrivals.try_for_each(|(user, place)| self.announce(ruby, era, user, ids.at(ruby, place), timeout))
     }
 
     fn announce_together(
         &self,
         ruby: &Ruby,
         era: &Era,
+        ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
     ) -> Result<(), Error> {
-        let ids = ruby.ary_new_capa(arrivals.len());
-        for (_, id) in arrivals.as_slice() {
-            ids.push(*id)?;
+        let new = ruby.ary_new_capa(arrivals.len());
+        for (_, place) in arrivals.as_slice() {
+            new.push(ids.at(ruby, *place))?;
         }
-        let online = self.call(ruby, &ONLINE_ALL, (ids,));
+        let online = self.call(ruby, &ONLINE_ALL, (new,));
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
-        for (user, id) in arrivals {
+        for (user, place) in arrivals {
             if result.is_ok() {
-                result = self.announced(ruby, era, user, id, timeout, outcome);
+                result = self.announced(ruby, era, user, ids.at(ruby, place), timeout, outcome);
             } else if era.is_current() {
                 // With an error on its way no Ruby may run: who has to be set offline is left to the reactor.
                 match era.tracker().announced(user, timeout, outcome) {
