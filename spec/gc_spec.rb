@@ -1,0 +1,174 @@
+# frozen_string_literal: true
+
+Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
+
+# What the garbage collector may do at any time, and what it can count on.
+RSpec.describe "The garbage collector" do
+  # GC_STRESS=1 is what `rake soak` takes: the larger selection, and on all three reactors.
+  is_long = ENV["GC_STRESS"] == "1"
+  reactors = %i[thread eventmachine fiber]
+
+  # @param roughly [String] see support/child/exercise.rb
+  def exercise(reactor, roughly, limit:)
+    process = if reactor == :thread
+                # Without gems there is a third of the objects that a collection has to go through.
+                command(RbConfig.ruby, "--disable-gems", "-w", "-Ilib", "spec/support/child/exercise.rb",
+                        reactor.to_s, roughly, limit:)
+              else
+                ruby("require \"./spec/support/child/exercise\"", reactor.to_s, roughly, bundled: true, limit:)
+              end
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+    expect(process.lines.last).to eq "done"
+  end
+
+  reactors.each do |reactor|
+    if is_long || reactor == :thread
+      it "may collect at each allocation, with the reactor #{reactor.inspect}", limit: 330 do
+        exercise(reactor, "stress", limit: 300)
+      end
+    end
+
+    if is_long
+      it "may collect and move at each allocation, with the reactor #{reactor.inspect}", limit: 630 do
+        exercise(reactor, "move", limit: 600)
+      end
+    end
+
+    it "may move objects between any two steps, with the reactor #{reactor.inspect}", limit: 70 do
+      exercise(reactor, "compact", limit: 60)
+    end
+  end
+
+  # What an example calls of the extension, it calls with a garbage collection at each allocation: a minor one, of which
+  # there are enough that every object which is new and nothing holds is gone at once. The config's methods are called
+  # without, since the time that they take is part of many an example.
+  stress_class = Class.new do
+    callbacks = %i[online offline online_all offline_all on_error]
+
+    def initialize = @depth = 0
+
+    define_method(:in_extension) do |native|
+      native.extend(change(1, native.class.instance_methods(false)))
+    end
+
+    define_method(:not_in_config) do |config|
+      config.singleton_class.prepend(change(-1, callbacks.select { |name| config.respond_to?(name) }))
+    end
+
+    private
+
+    def change(by, methods)
+      stress = self
+      Module.new do
+        methods.each do |method|
+          define_method(method) { |*args| stress.send(:during, by) { super(*args) } }
+        end
+      end
+    end
+
+    # Threads may be in several calls at once.
+    def during(change)
+      set(@depth + change)
+      yield
+    ensure
+      set(@depth - change)
+    end
+
+    def set(depth)
+      GC.stress = (1 if depth.positive?)
+      @depth = depth
+    end
+  end
+
+  reactors.each do |reactor|
+    it "finds nothing left of managers that have ended, with the reactor #{reactor.inspect}" do
+      skip "there is no /proc" unless File.exist?("/proc/self/task")
+
+      process = ruby(<<~RUBY, reactor.to_s, bundled: true)
+        require "./spec/support/child/application"
+
+        def live
+          manager = nil
+          Application.setup(users: [7, "seven", [7]]) do |its|
+            manager = its
+            manager.leave(7)
+            Application.end_reactor
+          end
+          manager.stop
+        end
+
+        def counts
+          GC.start
+          objects = [OnlineManager, OnlineManager::Native, Application].map { |type| ObjectSpace.each_object(type).count }
+          [*objects, Thread.list.size, *%w[task fd].map { |what| Dir.children("/proc/self/\#{what}").size }]
+        end
+
+        3.times { live }
+        before = counts
+        60.times { live }
+        Array.new(1_000) { [rand] }
+        # Ruby keeps a thread for a few seconds in case that it needs it again.
+        100.times do
+          left = counts.zip(before).map { |now, then_| now - then_ }
+          puts "left: \#{left.join(" ")}"
+          break if left.all? { |count| count < 6 }
+
+          sleep 0.1
+        end
+      RUBY
+
+      expect(process.stderr).to be_empty
+      # The machine's stack may hold one or another by accident.
+      expect(process.lines.last[/(?<=left: ).*/].split.map(&:to_i)).to all be < 6
+    end
+  end
+
+  # HEARTBEATS=50000000 and USERS=100000 are what `rake soak` takes.
+  heartbeats = Integer(ENV.fetch("HEARTBEATS", 2_000_000))
+  users = Integer(ENV.fetch("USERS", 20_000))
+  limit = 60 + (heartbeats / 100_000)
+
+  it "lets no memory grow: #{heartbeats} heartbeats of #{users} users who change", limit: limit + 10 do
+    skip "there is no /proc" unless File.exist?("/proc/self/status")
+
+    # With one arena, what one thread has freed is used again by the others.
+    process = ruby("require \"./spec/support/child/moving_set\"", heartbeats.to_s, users.to_s,
+                   env: { "MALLOC_ARENA_MAX" => "1" }, limit:)
+    expect(process.stderr).to be_empty
+    early, late = process.lines.map(&:to_i)
+
+    expect(late).to be < early * 1.05
+  end
+
+  (is_long ? reactors : [:thread]).each do |reactor|
+    context "which collects at each allocation in the extension, with the reactor #{reactor.inspect}" do
+      let(:reactor) { reactor }
+
+      include_context "with a manager"
+
+      before do
+        stress = stress_class.new
+        allow(OnlineManager::Native).to receive(:new).and_wrap_original do |new, host|
+          new.call(host).tap { |native| stress.in_extension(native) }
+        end
+        allow(OnlineManager::Config).to receive(:new).and_wrap_original do |new, config|
+          stress.not_in_config(config)
+          new.call(config)
+        end
+      end
+
+      it "does collect" do
+        manager = start
+        before = GC.count
+        manager.seen([7])
+        expect(GC.count - before).to be > 10
+      end
+
+      include_examples "heartbeats"
+      include_examples "ids"
+      include_examples "together"
+      include_examples "state machine"
+    end
+  end
+end

@@ -1,0 +1,96 @@
+# frozen_string_literal: true
+
+# Heartbeats of a set of users that moves on: who falls out of it leaves, and a new one comes for each. Prints the
+# resident memory in KiB twice: after the first fiftieth, when the set has been replaced once, and at the end.
+#
+# Arguments: how many heartbeats, and how many users the set has.
+
+require "fiddle"
+require "online_manager"
+require_relative "../progress"
+
+HEARTBEATS, USERS = ARGV.map { |number| Integer(number) }
+
+# A config that does nothing.
+class Quiet
+  attr_reader :heartbeat
+
+  def timeout = 0.5
+  def setup(&heartbeat) = @heartbeat = heartbeat
+  def online(_user_id) = nil
+  def offline(_user_id) = nil
+end
+
+# The users of the moment.
+class MovingSet
+  def initialize(config, manager)
+    @config = config
+    @manager = manager
+    @came = 0
+    @users = Array.new(USERS) { come }
+  end
+
+  # One heartbeat of each.
+  def beat
+    heartbeat = @config.heartbeat
+    i = 0
+    while i < USERS
+      heartbeat.call(@users[i])
+      i += 1
+    end
+  end
+
+  # A tenth of it is replaced, taken from anywhere in it.
+  def move
+    (USERS / 10).times do
+      place = rand(USERS)
+      @manager.leave(@users[place])
+      @users[place] = come
+    end
+    sleep 0.001 until @manager.size <= USERS && @manager.stats[:due].zero?
+  end
+
+  # Waits until the wheel has forgotten who has left: it keeps eight bytes for each of them until the moment that would
+  # have been the deadline.
+  def settle
+    stop_at = now + (2 * @config.timeout)
+    beat while now < stop_at
+  end
+
+  private
+
+  # Most ids are integers, some are strings, and some are other objects.
+  def come
+    number = @came += 1
+    case number % 5
+    when 0 then [number, "array"]
+    when 1 then format("%036d", number)
+    else number
+    end
+  end
+
+  def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+end
+
+# What is in use: not what Ruby and malloc keep in case that they need it again.
+def resident_memory
+  3.times { GC.compact }
+  Fiddle::Function.new(Fiddle.dlopen(nil)["malloc_trim"], [Fiddle::TYPE_INT], Fiddle::TYPE_INT).call(0)
+  File.read("/proc/self/status")[/^VmRSS:\s+(\d+)/, 1]
+end
+
+config = Quiet.new
+OnlineManager.setup(config, reactor: :thread)
+set = MovingSet.new(config, OnlineManager.current)
+rounds = HEARTBEATS / USERS
+rounds.times do |round|
+  Progress.at(round, rounds)
+  set.beat
+  set.move
+  next unless round == [rounds / 50, 10].max
+
+  set.settle
+  puts resident_memory
+end
+set.settle
+puts resident_memory
