@@ -81,6 +81,7 @@ class OnlineManager
         ensure
           drain_and_detach
         end
+        raise @exit if @exit
       end
 
       def start
@@ -106,6 +107,11 @@ class OnlineManager
       # EventMachine ends. A child of fork has a copy of the hook.
       def shut_down
         drain_and_detach if usable?
+      rescue SystemExit => e
+        raise unless @runs_reactor
+
+        # It would keep EventMachine from cleaning up behind itself, and from running ever again: so it waits for that.
+        @exit = e
       end
 
       private

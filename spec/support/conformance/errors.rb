@@ -262,6 +262,8 @@ RSpec.shared_examples "errors" do |reactor|
     expect([1, 2, 3]).to include run.value
     expect(left(config)).to contain_exactly(1, 2, 3)
     expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
+    # It has cleaned up behind itself, and can run again.
+    expect(EM).not_to be_reactor_running
   end
 
   # Thread#kill of EventMachine's thread ends its reactor, and that of Async's the scheduler; our own is restarted.
