@@ -28,7 +28,7 @@ class Soak
     "public API" => spec("spec/fuzz_spec.rb", FUZZ_CASES: "1000000", seconds: 400),
     "garbage collector" => spec("spec/gc_spec.rb", GC_STRESS: "1", seconds: 600),
     "memory" => spec("spec/gc_spec.rb", "--example", "lets no memory grow", HEARTBEATS: "50000000", USERS: "100000",
-                     seconds: 120),
+                                                                            seconds: 120),
     "model" => model("a_few", cases: 1_000_000, seconds: 600),
     "model of a crowd" => model("a_crowd", cases: 20_000, seconds: 300)
   }.freeze
