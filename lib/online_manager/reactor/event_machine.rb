@@ -80,8 +80,8 @@ class OnlineManager
           end
         ensure
           drain_and_detach
+          raise @exit if @exit
         end
-        raise @exit if @exit
       end
 
       def start
