@@ -76,21 +76,9 @@ impl Table {
 
     #[inline]
     fn probe(&self, hash: u64, is_wanted: impl Fn(u64) -> bool) -> Option<Place> {
-        let part = (hash >> PART_SHIFT) as usize;
-        let entries = self.parts.get(part)?.entries.as_slice();
-        let mask = entries.len().wrapping_sub(1);
-        let mut index = home(hash) & mask;
-        loop {
-            // None only in a part without entries; the mask keeps the index inside any other.
-            let entry = entries.get(index)?;
-            if is_wanted(entry.word) {
-                return Some(Place { part, index });
-            }
-            if entry.word == VACANT {
-                return None;
-            }
-            index = (index + 1) & mask;
-        }
+        let part = part_of(hash);
+        let index = self.parts.get(part)?.probe(hash, is_wanted)?;
+        Some(Place { part, index })
     }
 
     #[inline]
@@ -107,7 +95,9 @@ impl Table {
     #[inline]
     pub(crate) fn entry_mut(&mut self, word: u64) -> Option<&mut Entry> {
         let hash = self.hash_of(word);
-        self.parts.get_mut((hash >> PART_SHIFT) as usize)?.entry_mut(hash, word)
+        let part = self.parts.get_mut(part_of(hash))?;
+        let index = part.probe(hash, |other| other == word)?;
+        part.entries.get_mut(index)
     }
 
     /// The word under which a user who is not in the table will be kept. A string is copied.
@@ -125,7 +115,7 @@ impl Table {
     pub(crate) fn insert(&mut self, entry: Entry) {
         let hash = self.hash_of(entry.word);
         let Table { parts, hasher, .. } = self;
-        if let Some(part) = parts.get_mut((hash >> PART_SHIFT) as usize) {
+        if let Some(part) = parts.get_mut(part_of(hash)) {
             // Three quarters: beyond that the runs of linear probing become long.
             if (part.used + 1) * 4 > part.entries.len() * 3 {
                 part.resize((part.entries.len() * 2).max(SMALLEST), hasher);
@@ -210,6 +200,12 @@ fn hash_of(word: u64, hasher: &foldhash::fast::RandomState) -> u64 {
     if text_index(word).is_some() { word } else { hasher.hash_one(word) }
 }
 
+/// The part that an entry of that hash is in.
+#[inline]
+fn part_of(hash: u64) -> usize {
+    (hash >> PART_SHIFT) as usize
+}
+
 #[inline]
 fn home(hash: u64) -> usize {
     // Only of the bits that a string's word carries too, without those that chose the part: 24 of
@@ -218,21 +214,23 @@ fn home(hash: u64) -> usize {
 }
 
 impl Part {
+    /// The index of the first entry from its home on whose word is wanted.
     #[inline]
-    fn entry_mut(&mut self, hash: u64, word: u64) -> Option<&mut Entry> {
-        let mask = self.entries.len().wrapping_sub(1);
+    fn probe(&self, hash: u64, is_wanted: impl Fn(u64) -> bool) -> Option<usize> {
+        let entries = self.entries.as_slice();
+        let mask = entries.len().wrapping_sub(1);
         let mut index = home(hash) & mask;
         loop {
-            let entry = self.entries.get(index)?;
-            if entry.word == word {
-                break;
+            // None only in a part without entries; the mask keeps the index inside any other.
+            let entry = entries.get(index)?;
+            if is_wanted(entry.word) {
+                return Some(index);
             }
             if entry.word == VACANT {
                 return None;
             }
             index = (index + 1) & mask;
         }
-        self.entries.get_mut(index)
     }
 
     /// Puts `entry` at the first vacant place from its home on. There must be one.
