@@ -38,12 +38,10 @@ pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
     None
 }
 
-/// The id of `value`, as a key that `objects` knows or comes to know. May call the value's `hash` and `eql?`.
-pub(crate) fn intern<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Id<'a>, Error> {
-    match plain(value) {
-        Some(id) => Ok(id),
-        None => objects.intern(ruby, *value).map(|slot| Id::Word(slot.word())),
-    }
+/// The id of a value that is not [`plain`], as a key that `objects` knows or comes to know. May call the value's `hash` and
+/// `eql?`.
+pub(crate) fn intern(ruby: &Ruby, value: Value, objects: &Objects) -> Result<Id<'static>, Error> {
+    objects.intern(ruby, value).map(|slot| Id::Word(slot.word()))
 }
 
 /// The id of `value`, or `None` if nobody of that id can be known. May call the value's `hash` and `eql?`.

@@ -133,7 +133,7 @@ impl Native {
         let id_key = match key::plain(&id) {
             Some(id_key) => id_key,
             None => {
-                let id_key = key::intern(ruby, &id, &self.objects)?;
+                let id_key = key::intern(ruby, id, &self.objects)?;
                 // The id's `hash` may have taken longer than the timeout.
                 now = CoarseClock.now();
                 id_key

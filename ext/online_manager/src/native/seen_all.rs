@@ -129,7 +129,7 @@ impl Native {
         arrivals: &mut Vec<Arrival>,
     ) -> Result<bool, Error> {
         // Interned again, and not kept from before: another thread may have given the slot back meanwhile.
-        let id_key = key::intern(ruby, &id, &self.objects)?;
+        let id_key = key::intern(ruby, id, &self.objects)?;
         if !era.is_current() {
             return Ok(false);
         }
