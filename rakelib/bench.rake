@@ -57,20 +57,9 @@ namespace :bench do
     puts "docs/benchmarks.md is written"
   end
 
-  # As `gem install` would: by extconf.rb and make, optimised across the crates. In a folder of its own, so that what
-  # the specs run stays as it is.
+  # Optimised across the crates, as `gem install` would.
   desc "Build the gem that is measured, into #{BENCH_FOLDER}/lib"
   task :build do
-    build = "#{BENCH_FOLDER}/build"
-    mkdir_p build, verbose: false
-    env = { "RB_SYS_CARGO_PROFILE" => "release",
-            "RB_SYS_CARGO_TARGET_DIR" => ENV.fetch("CARGO_TARGET_DIR", File.expand_path("target")) }
-    rm_f "#{build}/online_manager.so", verbose: false
-    sh env, RbConfig.ruby, File.expand_path("ext/online_manager/extconf.rb"), chdir: build, out: File::NULL
-    sh env, "make", "--silent", chdir: build
-
-    rm_rf "#{BENCH_FOLDER}/lib", verbose: false
-    cp_r "lib", "#{BENCH_FOLDER}/lib", verbose: false
-    cp "#{build}/online_manager.so", "#{BENCH_FOLDER}/lib/online_manager/", verbose: false
+    build_extension_into(BENCH_FOLDER, { "RB_SYS_CARGO_PROFILE" => "release" })
   end
 end

@@ -20,21 +20,27 @@ RbSys::ExtensionTask.new("online_manager") do |extension|
   file extension.extconf => "compile:forget"
 end
 
+# Builds the extension by extconf.rb and make, as `gem install` would, and puts a copy of lib with it into a folder's
+# lib. What the specs run stays as it is.
+def build_extension_into(folder, env)
+  build = "#{folder}/build"
+  env = { "RB_SYS_CARGO_TARGET_DIR" => ENV.fetch("CARGO_TARGET_DIR", File.expand_path("target")), **env }
+  extension = "online_manager.#{RbConfig::CONFIG["DLEXT"]}"
+  mkdir_p build, verbose: false
+  rm_f "#{build}/#{extension}", verbose: false
+  sh env, RbConfig.ruby, File.expand_path("ext/online_manager/extconf.rb"), chdir: build, out: File::NULL
+  sh env, "make", "--silent", chdir: build
+
+  # A copy of all of it: `require_relative` goes by where a file really is.
+  rm_rf "#{folder}/lib", verbose: false
+  cp_r "lib", "#{folder}/lib", verbose: false
+  cp "#{build}/#{extension}", "#{folder}/lib/online_manager/", verbose: false
+end
+
 FAULTS_FOLDER = "tmp/faults"
 
 # Only for spec/fork_spec.rb, which asks for it. Cargo is asked each time here too, and builds one crate at the most.
 desc "Build the extension whose timer thread can be told to fail, into #{FAULTS_FOLDER}/lib"
 task "compile:faults" do
-  build = "#{FAULTS_FOLDER}/build"
-  env = { "RB_SYS_EXTRA_CARGO_ARGS" => "--locked --features faults",
-          "RB_SYS_CARGO_TARGET_DIR" => ENV.fetch("CARGO_TARGET_DIR", File.expand_path("target")) }
-  mkdir_p build, verbose: false
-  rm_f "#{build}/online_manager.so", verbose: false
-  sh env, RbConfig.ruby, File.expand_path("ext/online_manager/extconf.rb"), chdir: build, out: File::NULL
-  sh env, "make", "--silent", chdir: build
-
-  # A copy of all of it: `require_relative` goes by where a file really is.
-  rm_rf "#{FAULTS_FOLDER}/lib", verbose: false
-  cp_r "lib", "#{FAULTS_FOLDER}/lib", verbose: false
-  cp "#{build}/online_manager.#{RbConfig::CONFIG["DLEXT"]}", "#{FAULTS_FOLDER}/lib/online_manager/", verbose: false
+  build_extension_into(FAULTS_FOLDER, { "RB_SYS_EXTRA_CARGO_ARGS" => "--locked --features faults" })
 end
