@@ -26,35 +26,33 @@ RSpec.describe "What the extension holds" do
     manager = OnlineManager.new(Config.new, reactor: :thread)
   RUBY
 
+  # The script comes behind the prelude, and prints whether it is so.
+  define_method(:expect_true) do |script|
+    process = ruby(prelude + script)
+    expect(process.lines).to eq ["true"]
+    expect(process).to be_success
+  end
+
   it "survives: the ids that are objects" do
-    process = ruby(<<~RUBY)
-      #{prelude}
+    expect_true(<<~RUBY)
       manager.setup
       300.times { |number| manager.seen([number, "an id"]) }
       collect
       puts manager.online_users.sort == Array.new(300) { |number| [number, "an id"] }
     RUBY
-
-    expect(process.lines).to eq ["true"]
-    expect(process).to be_success
   end
 
   it "survives: the heartbeat, before setup is given it" do
-    process = ruby(<<~RUBY)
-      #{prelude}
+    expect_true(<<~RUBY)
       # Several, so that no accident on the stack keeps the one in question.
       managers = Array.new(50) { OnlineManager.new(Config.new, reactor: :thread) }
       collect
       puts managers.all? { |other| other.setup.call(7) && other.online_users == [7] }
     RUBY
-
-    expect(process.lines).to eq ["true"]
-    expect(process).to be_success
   end
 
   it "stays in its place: the ids of a seen_all, while online is called of one after the other" do
-    process = ruby(<<~RUBY)
-      #{prelude}
+    expect_true(<<~RUBY)
       config = Config.new
       called = []
       config.define_singleton_method(:online) do |user_id|
@@ -68,8 +66,5 @@ RSpec.describe "What the extension holds" do
       manager.seen_all(ids.call)
       puts called == ids.call.map(&:inspect)
     RUBY
-
-    expect(process.lines).to eq ["true"]
-    expect(process).to be_success
   end
 end

@@ -86,6 +86,15 @@ RSpec.describe "Time" do
       process.signal(:CONT)
     end
 
+    # Runs a script, stops the process when it says that it waits, and lets it know when it goes on.
+    def stopped_application(script, reactor)
+      application(script, reactor) do |child|
+        child.wait_for("waits")
+        stop_for_a_while(child)
+        child.puts "go"
+      end
+    end
+
     def state_of(process) = File.read("/proc/#{process.pid}/stat")[/\) (\w)/, 1]
 
     before { skip "there is no /proc" unless File.exist?("/proc/self/stat") }
@@ -94,7 +103,7 @@ RSpec.describe "Time" do
       { "on the reactor" => "commands << beat", "on another thread" => "beat.call; commands << -> {}" }
         .each do |where, beat_and_go|
         it "expires the silent, and nobody who beats #{where} before the claim (#{reactor})" do
-          process = application(<<~RUBY, reactor) do |child|
+          process = stopped_application(<<~RUBY, reactor)
             commands = Thread::Queue.new
             occupy = lambda do |user|
               next unless user == "occupant"
@@ -127,10 +136,6 @@ RSpec.describe "Time" do
               Application.rest
             end
           RUBY
-            child.wait_for("waits")
-            stop_for_a_while(child)
-            child.puts "go"
-          end
 
           expect(process.lines - ["ready", "occupied", "online occupant", "offline occupant"]).to eq [
             "online silent", "online beats", "waits", "beat: true", "offline silent",
@@ -141,7 +146,7 @@ RSpec.describe "Time" do
       end
 
       it "expires the silent when the reactor was waiting, and tells the truth of who beats after it (#{reactor})" do
-        process = application(<<~RUBY, reactor) do |child|
+        process = stopped_application(<<~RUBY, reactor)
           Application.setup(users: []) do |manager|
             Thread.new do
               manager.seen_all(%w[silent beats], timeout: #{timeout})
@@ -155,10 +160,6 @@ RSpec.describe "Time" do
             Application.rest
           end
         RUBY
-          child.wait_for("waits")
-          stop_for_a_while(child)
-          child.puts "go"
-        end
 
         lines = process.lines - %w[ready waits]
         expect(lines.grep(/silent/)).to eq ["online silent", "offline silent"]

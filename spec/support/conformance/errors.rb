@@ -222,6 +222,22 @@ RSpec.shared_examples "errors" do |reactor|
     config.transitions.select { |call| %i[offline offline_all].include?(call.name) }.flat_map { |call| call.args.first }
   end
 
+  # Runs a manager with three users, of whom the first leaves. What `run` is left by is the runner's value.
+  #
+  # @return [OnlineManager]
+  def run_until_left(config)
+    host.run do
+      catch(:out) { OnlineManager.run(config, reactor:) }
+    rescue SystemExit => e
+      e.status
+    end
+    wait_until { config.last(:setup) }
+    OnlineManager.current.tap do |manager|
+      manager.seen_all([1, 2, 3])
+      manager.leave(1)
+    end
+  end
+
   reactors_callbacks.each do |callback, hooks|
     {
       "exit" => [-> { exit 3 }, 3],
@@ -230,17 +246,9 @@ RSpec.shared_examples "errors" do |reactor|
     }.each do |way, (leave, outcome)|
       it "lets #{way} in #{callback} out of run, and sets the others offline on the way" do
         config = recording(**hooks.call(leave))
-        run = host.run do
-          catch(:out) { OnlineManager.run(config, reactor:) }
-        rescue SystemExit => e
-          e.status
-        end
-        wait_until { config.last(:setup) }
-        manager = OnlineManager.current
-        manager.seen_all([1, 2, 3])
-        manager.leave(1)
+        manager = run_until_left(config)
 
-        expect(run.value).to eq outcome
+        expect(host.runner.value).to eq outcome
         expect(left(config)).to contain_exactly(1, 2, 3)
         expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
       end
@@ -249,17 +257,9 @@ RSpec.shared_examples "errors" do |reactor|
 
   it "lets an exit out of run, and sets the others offline on the way, though each offline exits" do
     config = recording(offline: ->(id) { exit id })
-    run = host.run do
-      OnlineManager.run(config, reactor:)
-    rescue SystemExit => e
-      e.status
-    end
-    wait_until { config.last(:setup) }
-    manager = OnlineManager.current
-    manager.seen_all([1, 2, 3])
-    manager.leave(1)
+    manager = run_until_left(config)
 
-    expect([1, 2, 3]).to include run.value
+    expect([1, 2, 3]).to include host.runner.value
     expect(left(config)).to contain_exactly(1, 2, 3)
     expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
     # It has cleaned up behind itself, and can run again.
