@@ -24,6 +24,10 @@ pub(crate) fn new(native: Obj<Native>) -> Result<Proc, Error> {
 }
 
 /// Called by Ruby for each call of the proc.
+///
+/// # Safety
+///
+/// `native` must be a live Native, and `argv` point to `argc` live objects.
 unsafe extern "C" fn call(_first: VALUE, native: VALUE, argc: c_int, argv: *const VALUE, _block: VALUE) -> VALUE {
     // SAFETY: this is a thread of Ruby's, since Ruby calls; `native` is what the proc was made with, and lives
     // as long as the proc; there are `argc` arguments, which live as long as the call.

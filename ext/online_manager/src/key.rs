@@ -121,8 +121,12 @@ unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
 
 /// Whether strings of `class` are compared by String's own method. Its `hash` does not matter: a Hash
 /// hashes every string by its text.
+///
+/// # Safety
+///
+/// `class` must be the class of a live object.
 #[cold]
 unsafe fn compares_as_string(class: VALUE) -> bool {
-    // SAFETY: `class` is the class of a live object; interning a name and looking up a method run no Ruby code.
+    // SAFETY: as the caller promises; interning a name and looking up a method run no Ruby code.
     unsafe { rb_sys::rb_method_basic_definition_p(class, rb_sys::rb_intern(c"eql?".as_ptr())) != 0 }
 }

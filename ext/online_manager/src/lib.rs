@@ -13,6 +13,7 @@
 //! | [`clock`] | the coarse monotonic clock |
 //! | `faults` | only for the specs: what can go wrong with the timer thread |
 
+#![allow(unsafe_code, reason = "Ruby's API is unsafe, and so are a few functions of the operating system's")]
 #![allow(missing_docs, reason = "a cdylib exports nothing but the initialiser that the macro makes")]
 
 mod clock;
