@@ -190,6 +190,36 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_is_for_as_many_ticks_as_the_level_below_it_has() {
+        let mut wheel = Wheel::new(0);
+        for (word, tick) in [5, 64, 4_096].into_iter().enumerate() {
+            wheel.insert(word as u64, tick);
+        }
+        for ticks in [5..=5, 64..=127, 4_096..=8_191] {
+            assert_eq!(wheel.take(10_000).unwrap().ticks, ticks);
+        }
+    }
+
+    #[test]
+    fn the_hand_of_an_empty_wheel_catches_up() {
+        let mut wheel = Wheel::new(0);
+        wheel.catch_up(1_000);
+        assert_eq!(wheel.hand(), 1_000);
+        wheel.insert(7, 1_001);
+        wheel.catch_up(2_000);
+        assert_eq!(wheel.hand(), 1_000, "somebody is still to be taken");
+    }
+
+    #[test]
+    fn wheels_that_differ_are_shown_differently() {
+        // tests/exhaustive.rs tells states apart by what they show.
+        let mut wheel = Wheel::new(64);
+        wheel.insert(7, 70);
+        wheel.insert(8, 200);
+        assert_eq!(format!("{wheel:?}"), r#"{"hand": 64, (0, 6): [7], (1, 3): [8]}"#);
+    }
+
+    #[test]
     fn a_slot_that_was_emptied_keeps_no_memory() {
         let mut wheel = Wheel::new(0);
         for word in 0..1_000 {

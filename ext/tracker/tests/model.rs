@@ -399,11 +399,17 @@ fn run(users: usize, start: Nanos, jitter: Nanos, steps: &[Step]) {
     run.finish();
 }
 
-/// So many cases, or as many as PROPTEST_CASES says: `PROPTEST_CASES=1000000` for a night.
+/// So many cases, or as many as PROPTEST_CASES says: `PROPTEST_CASES=1000000` for a night. PROPTEST_MAX_SHRINK_ITERS
+/// says for how long to look for a shorter failure, which `rake mutants` does not ask for.
 fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 20_000, ..default }
+    let or_default = |name, own, default| if std::env::var_os(name).is_some() { default } else { own };
+    ProptestConfig {
+        cases: or_default("PROPTEST_CASES", cases, default.cases),
+        max_shrink_iters: or_default("PROPTEST_MAX_SHRINK_ITERS", 20_000, default.max_shrink_iters),
+        failure_persistence: None,
+        ..default
+    }
 }
 
 proptest! {

@@ -163,6 +163,11 @@ fn rule_1_a_callback_that_has_ended_ends_once() {
     let ada = stage.come_online(ADA);
     assert_eq!(stage.announced(ada, Outcome::Cut), Announced::Offline);
     assert_eq!(stage.presence.departed(ada), Departed::Offline);
+    for transition in [Transition::Online, Transition::Offline] {
+        stage.presence.unclaim(ada, transition, stage.now);
+    }
+    assert_eq!(stage.claim(), []);
+    assert_eq!(stage.presence.counts(), Counts { present: 1, ..Counts::default() });
     assert!(stage.is_online(ADA));
     stage.presence.leave(ADA, stage.now, 0);
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
@@ -386,6 +391,30 @@ fn rule_5_the_timer_is_told_when_it_would_come_too_late() {
 }
 
 #[test]
+fn rule_5_the_timer_is_not_told_of_the_tick_that_it_will_come_at() {
+    let mut stage = Stage::new();
+    // So soon that the wheel knows the very tick.
+    for (id, is_earlier) in [(ADA, true), (BOB, false)] {
+        let Beat::Announce(user) = stage.presence.heartbeat(id, stage.now, TICK) else { panic!("{id:?} is known") };
+        stage.presence.announced(user, stage.now, TICK, Outcome::Returned);
+        assert_eq!(stage.presence.is_roused(), is_earlier);
+        stage.turn();
+    }
+}
+
+#[test]
+fn rule_5_a_user_is_put_in_for_a_tick_that_the_wheel_has_not_passed() {
+    // The first tick that looks like a place in line. Another thread read the clock just before the timer.
+    let hand = (1 << 27) - 1;
+    let mut stage = Stage { presence: Presence::new(0, 0), now: (hand - 1) * TICK };
+    stage.presence.advance(hand * TICK, usize::MAX);
+    let Beat::Announce(ada) = stage.presence.heartbeat(ADA, stage.now, 1) else { panic!("Ada is known") };
+    stage.presence.announced(ada, stage.now, 1, Outcome::Returned);
+    stage.wait(4 * TICK);
+    assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
+}
+
+#[test]
 fn rule_5_a_turn_in_small_steps_comes_to_the_same() {
     let mut stage = Stage::new();
     for number in 0..500 {
@@ -543,6 +572,17 @@ fn rule_9_who_leaves_later_is_due_then() {
     let seen = stage.now;
     stage.leave(BOB, TIMEOUT + SECOND);
     stage.ends_at(seen + TIMEOUT, bob);
+}
+
+#[test]
+fn rule_9_a_leave_for_the_deadline_that_there_is_needs_no_note() {
+    let mut stage = Stage::new();
+    let ada = stage.announce(ADA);
+    stage.leave(ADA, TIMEOUT);
+    stage.announced(ada, Outcome::Returned);
+    let kept = stage.presence.kept();
+    stage.leave(ADA, TIMEOUT);
+    assert_eq!([kept, stage.presence.kept()], [2, 2], "the user and its entry in the wheel");
 }
 
 #[test]
@@ -867,6 +907,25 @@ fn rule_13_nobody_is_lost_when_the_timer_comes_a_month_late() {
         both.sort_by_key(|user| user.word());
         assert_eq!(claimed, both.map(|user| (Transition::Offline, user)), "after {days} days");
     }
+}
+
+// What the other tests count on: that nothing is kept which `kept` does not know of.
+
+#[test]
+fn whatever_is_kept_is_counted() {
+    let mut stage = Stage::new();
+    let users = [ADA, CY, Id::Word(9)].map(|id| stage.come_online(id));
+    assert_eq!(stage.presence.kept(), 3 + 3, "in the table and on the wheel");
+    stage.now += TIMEOUT + TICK;
+    assert_eq!(stage.presence.advance(stage.now, 1), Next::Now);
+    assert_eq!(stage.presence.kept(), 3 + 2 + 1, "taken from the wheel, and in line");
+    stage.turn();
+    let mut work = Vec::new();
+    stage.presence.claim(stage.now, 1, &mut work);
+    assert_eq!(work.len(), 1);
+    stage.presence.heartbeat(ADA, stage.now, TIMEOUT);
+    assert_eq!(stage.presence.departed(users[0]), Departed::Revived);
+    assert_eq!(stage.presence.kept(), 3 + 2 + 1 + 1, "in line, with a note, and revived");
 }
 
 // What the tracker adds: the lock, the signal and the timer's turns.

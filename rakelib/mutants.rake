@@ -1,0 +1,87 @@
+# frozen_string_literal: true
+
+require "json"
+require "yaml"
+
+# Changes the tracker's state machine and wheel in every small way that cargo-mutants knows, one at a time, and sees
+# whether a test fails. Those changes that no test can tell, since they change nothing, are in spec/mutants.yml.
+class Mutants
+  FILES = %w[presence wheel].freeze
+  FOLDER = "tmp/mutants"
+  TOOLS = File.expand_path("tmp/tools")
+
+  # The quick tests. Cases by the same seed, so that nothing survives by luck, and no search for shorter ones.
+  TESTS = %w[--locked --lib --test rules --test model -- --skip a_crowd_with].freeze
+  ENVIRONMENT = {
+    "PROPTEST_CASES" => "2000", "PROPTEST_RNG_SEED" => "1", "PROPTEST_MAX_SHRINK_ITERS" => "0",
+    "CARGO_TARGET_DIR" => nil, # each job has its own
+    "PATH" => "#{TOOLS}/bin:#{ENV.fetch("PATH")}"
+  }.freeze
+
+  # Seconds. The tests take two, five on a busy machine; a mutant that never comes to an end is as good as caught.
+  LIMITS = %w[--timeout 30 --build-timeout 300].freeze
+
+  # How cargo-mutants ends when none has survived: all caught, or all but those that timed out.
+  NO_SURVIVOR = [0, 3].freeze
+
+  # @param files [Array<String>] modules of the tracker
+  # @param jobs [Integer] how many mutants are tried at a time
+  def initialize(files, jobs)
+    paths = files.map { |file| "ext/tracker/src/#{file}.rs" }
+    @scope = ["--package", "online_manager_tracker", *paths.flat_map { |path| ["--file", path] }]
+    @files = files
+    @jobs = jobs
+  end
+
+  # @return [Boolean] whether no mutant has survived that is not listed
+  def run
+    install
+    excluded = equivalent.flat_map { |mutant| ["--exclude-re", "^#{Regexp.escape(mutant.fetch("name"))}$"] }
+    FileUtils.mkdir_p(FOLDER)
+    system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *LIMITS, "--jobs", @jobs.to_s, "--no-shuffle",
+           "--output", FOLDER, "--", *TESTS)
+    NO_SURVIVOR.include?($CHILD_STATUS.exitstatus)
+  end
+
+  private
+
+  def install
+    return if system(ENVIRONMENT, "cargo", "mutants", "--version", %i[out err] => File::NULL)
+
+    puts "cargo-mutants is missing: it is built and installed into #{TOOLS}, which takes minutes"
+    system("cargo", "install", "--locked", "cargo-mutants", "--root", TOOLS) || abort("cargo-mutants cannot be had")
+  end
+
+  # @return [Array<Hash>] what cargo-mutants says of the mutants that are listed
+  def equivalent
+    mutants = all
+    YAML.safe_load_file("spec/mutants.yml").select { |entry| @files.include?(entry.fetch("file")) }.flat_map do |entry|
+      found = mutants.select { |mutant| listed?(mutant, entry) }
+      abort "spec/mutants.yml: there is no such mutant: #{entry.inspect}" if found.empty?
+      found
+    end
+  end
+
+  def all
+    IO.popen([ENVIRONMENT, "cargo", "mutants", *@scope, "--list", "--json"]) { |list| JSON.parse(list.read) }
+  end
+
+  # Whether an entry is about this mutant. Its place is told by the text from there to the end of the line, since the
+  # line's number changes.
+  def listed?(mutant, entry)
+    return false unless mutant.fetch("name").end_with?(": #{entry.fetch("mutant")}")
+
+    place = mutant.fetch("span").fetch("start")
+    line = File.readlines(mutant.fetch("file"), chomp: true).fetch(place.fetch("line") - 1)
+    line[(place.fetch("column") - 1)..] == entry.fetch("at")
+  end
+end
+
+desc "Demand that the tests find out every small change of the tracker (FILES=wheel,… for some of it, JOBS=2)"
+task :mutants do
+  require "English"
+  require "fileutils"
+
+  files = ENV.key?("FILES") ? ENV["FILES"].split(",") : Mutants::FILES
+  Mutants.new(files, Integer(ENV.fetch("JOBS", 1))).run || abort("some mutants have survived, see #{Mutants::FOLDER}")
+end
