@@ -29,6 +29,7 @@ class Soak
     "garbage collector" => spec("spec/gc_spec.rb", GC_STRESS: "1", seconds: 600),
     "memory" => spec("spec/gc_spec.rb", "--example", "lets no memory grow", HEARTBEATS: "50000000", USERS: "100000",
                                                                             seconds: 120),
+    "memory safety" => spec("spec/memory_safety_spec.rb", MEMCHECK: "1", seconds: 900),
     "model" => model("a_few", cases: 1_000_000, seconds: 600),
     "model of a crowd" => model("a_crowd", cases: 20_000, seconds: 300)
   }.freeze

@@ -52,7 +52,7 @@ class Recorder
   attr_accessor :hook
 
   def initialize = @calls = Thread::Queue.new
-  def timeout = 60
+  def timeout = 3_600
   def setup(&heartbeat) = @heartbeat = heartbeat
   def online(user_id) = note(:online, user_id)
   def offline(user_id) = note(:offline, user_id)
@@ -156,7 +156,7 @@ class Each < Part
   end
 
   def beat
-    IDS.each { |id| check(@config.heartbeat.call(id.call) && @manager.seen(id.call, timeout: 60)) }
+    IDS.each { |id| check(@config.heartbeat.call(id.call) && @manager.seen(id.call, timeout: 3_600)) }
     check(@manager.seen_all(ids))
   end
 
