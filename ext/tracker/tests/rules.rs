@@ -211,6 +211,23 @@ fn rule_2_a_claim_that_nobody_is_called_for_is_taken_back() {
 }
 
 #[test]
+fn rule_2_after_a_claim_that_is_taken_back_a_user_of_long_ago_was_seen_long_ago() {
+    // Longer than the ticks of an entry reach, so that nothing but its note knows.
+    let timeout = 60 * 86_400 * SECOND;
+    let mut stage = Stage::new();
+    let ada = stage.announce(ADA);
+    assert_eq!(stage.presence.announced(ada, stage.now, timeout, Outcome::Returned), Announced::Online);
+    let seen = stage.now;
+    // In steps, since the wheel holds nobody for so long.
+    while stage.claim().is_empty() {
+        stage.wait(timeout / 100);
+    }
+    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
+    let told = stage.presence.last_seen(ADA, stage.now).unwrap();
+    assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+}
+
+#[test]
 fn rule_2_a_heartbeat_before_a_claim_is_taken_back_counts() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
