@@ -471,13 +471,17 @@ impl Presence {
 
     /// Online or Announcing becomes Departing.
     fn depart(&mut self, place: Place, now: Nanos) {
-        let seen = self.last_seen_of(place, now);
+        let seen = self.last_seen_of(place, now).unwrap_or(now);
         let Some(entry) = self.table.get_mut(place) else { return };
-        let old = entry.state();
+        let (word, old) = (entry.word, entry.state());
         // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
-        entry.set_deadline(tick_of(seen.unwrap_or(now)));
+        entry.set_deadline(tick_of(seen));
         self.timeouts.exit(old);
+        if old != State::NOTED && tick_of(now) - tick_of(seen) > HORIZON {
+            // Nobody came for so long that the entry may soon be too small to tell when that was.
+            self.notes.insert(word, Note::Online { last_seen: seen, deadline: tick_of(now) });
+        }
         self.counts.present -= 1;
         self.counts.departing += 1;
     }

@@ -228,6 +228,23 @@ fn rule_2_after_a_claim_that_is_taken_back_a_user_of_long_ago_was_seen_long_ago(
 }
 
 #[test]
+fn rule_2_after_a_claim_that_comes_weeks_late_and_is_taken_back_a_user_was_seen_long_ago() {
+    // A timeout that has a number, and so no note; but the process was stopped.
+    let timeout = 6 * 86_400 * SECOND;
+    for days in [10, 20, 30, 38] {
+        let mut stage = Stage::new();
+        let ada = stage.announce(ADA);
+        assert_eq!(stage.presence.announced(ada, stage.now, timeout, Outcome::Returned), Announced::Online);
+        let seen = stage.now;
+        stage.wait(timeout + days * 86_400 * SECOND);
+        assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
+        assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
+        let told = stage.presence.last_seen(ADA, stage.now).unwrap();
+        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+    }
+}
+
+#[test]
 fn rule_2_a_heartbeat_before_a_claim_is_taken_back_counts() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
