@@ -145,8 +145,10 @@ RSpec.describe "A fork" do
       require "./spec/support/child/forking"
       Faults = OnlineManager::Faults
 
-      # Has the fault strike at the turn of the timer thread that a user's deadline brings.
+      # Has the fault strike at the turn of the timer thread that a user's deadline brings. A reactor that had its first
+      # turn only then would wait for the lock, and nobody else could run.
       def fault(name, manager)
+        sleep 0.001 until (Thread.list - [Thread.current]).all?(&:stop?)
         Faults.public_send(name)
         manager.seen(4, timeout: 0.001)
       end
