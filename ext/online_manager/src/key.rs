@@ -23,7 +23,7 @@ const US_ASCII_INDEX: u16 = 2;
 
 /// The id of `value` if that can be told without calling Ruby. The bytes of a string are borrowed:
 /// Ruby must not run while the answer is in use.
-#[inline]
+#[inline(always)]
 pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
     let raw = value.as_raw();
     if is_immediate(raw) {
@@ -38,17 +38,11 @@ pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
     None
 }
 
-/// The id of a value that is not [`plain`], as a key that `objects` knows or comes to know. May call the value's `hash` and
-/// `eql?`.
-pub(crate) fn intern(ruby: &Ruby, value: Value, objects: &Objects) -> Result<Id<'static>, Error> {
-    objects.intern(ruby, value).map(|slot| Id::Word(slot.word()))
-}
-
 /// The id of `value`, or `None` if nobody of that id can be known. May call the value's `hash` and `eql?`.
 pub(crate) fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Option<Id<'a>>, Error> {
     match plain(value) {
         Some(id) => Ok(Some(id)),
-        None => Ok(objects.find(ruby, *value)?.map(|slot| Id::Word(slot.word()))),
+        None => Ok(objects.find(ruby, *value)?.map(|found| Id::Word(found.word()))),
     }
 }
 
@@ -87,7 +81,7 @@ fn is_immediate(raw: VALUE) -> bool {
 /// # Safety
 ///
 /// `string` must be a live String, and Ruby must not run while the answer is in use.
-#[inline]
+#[inline(always)]
 unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
     // SAFETY: as the caller promises; nothing in here runs Ruby code.
     unsafe {
@@ -98,6 +92,23 @@ unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
         let length = rb_sys::RSTRING_LEN(string) as usize;
         let bytes: &[u8] =
             if length == 0 { &[] } else { std::slice::from_raw_parts(rb_sys::RSTRING_PTR(string).cast(), length) };
+        let (class, label) = class_and_label(string, bytes)?;
+        Some(Text { bytes, class, label })
+    }
+}
+
+/// The class of a string whose bytes these are, and its encoding.
+///
+/// Not inlined, and inlined what calls it: so a whole [`Text`] is written where it is read, and its small parts are in
+/// registers on the way. Were it handed through memory, the processor would have to wait for one after the other.
+///
+/// # Safety
+///
+/// As for [`text`].
+#[inline(never)]
+unsafe fn class_and_label(string: VALUE, bytes: &[u8]) -> Option<(u8, u16)> {
+    // SAFETY: as the caller promises; nothing in here runs Ruby code.
+    unsafe {
         let label = u16::try_from(rb_sys::ENCODING_GET(string)).ok()?;
         let class = match label {
             UTF_8_INDEX if bytes.is_ascii() => ASCII,
@@ -115,7 +126,7 @@ unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
             }
             _ => return None,
         };
-        Some(Text { bytes, class, label })
+        Some((class, label))
     }
 }
 

@@ -133,7 +133,7 @@ impl Native {
         let id_key = match key::plain(&id) {
             Some(id_key) => id_key,
             None => {
-                let id_key = key::intern(ruby, id, &self.objects)?;
+                let id_key = Id::Word(self.objects.intern(ruby, id)?.word());
                 // The id's `hash` may have taken longer than the timeout.
                 now = CoarseClock.now();
                 id_key
@@ -146,7 +146,9 @@ impl Native {
         match era.tracker().heartbeat(id_key, now, timeout) {
             Beat::Known => Ok(true),
             Beat::Ignored => {
-                self.release_unless_known(ruby, era, id_key);
+                if let Id::Word(word) = id_key {
+                    self.release_unless_known(ruby, era, word);
+                }
                 Ok(false)
             }
             Beat::Announce(user) => self.announce(ruby, era, user, id, timeout).map(|()| true),
@@ -377,10 +379,9 @@ impl Native {
     }
 
     /// An id that the tracker did not take in needs no slot.
-    fn release_unless_known(&self, ruby: &Ruby, era: &Era, id: Id<'_>) {
-        if let Id::Word(word) = id
-            && !era.tracker().is_known(id)
-        {
+    #[cold]
+    fn release_unless_known(&self, ruby: &Ruby, era: &Era, word: u64) {
+        if !era.tracker().is_known(Id::Word(word)) {
             self.objects.release(ruby, word);
         }
     }

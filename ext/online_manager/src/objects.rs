@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::quality::RandomState;
 use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
@@ -32,6 +33,20 @@ impl Slot {
     }
 }
 
+/// The slot of an object that is known, for as long as it is not given back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    slot: Slot,
+    times: u64,
+}
+
+impl Found {
+    /// What the tracker knows the slot by.
+    pub(crate) fn word(self) -> u64 {
+        self.slot.word()
+    }
+}
+
 /// All such ids of one manager.
 pub(crate) struct Objects {
     /// The objects, each at its slot's number; nil where the slot is free.
@@ -42,18 +57,23 @@ pub(crate) struct Objects {
 
 #[derive(Default)]
 struct Index {
-    by_hash: HashMap<u64, Vec<Slot>>,
-    /// The hash of each slot's object as it was when it came, and how often the slot was given out.
+    /// Of the objects of one hash, the slot of the one that came last.
+    latest: HashMap<u64, Slot, RandomState>,
     slots: Vec<Given>,
     free: Vec<Slot>,
     /// Goes up with each change, so that who has called Ruby meanwhile can tell.
     version: u64,
 }
 
+/// What is known of a slot.
 #[derive(Clone, Copy, Default)]
 struct Given {
+    /// The hash of its object as it was when it came.
     hash: u64,
+    /// How often the slot was given out and given back.
     times: u64,
+    /// The one of the same hash that came before.
+    earlier: Option<Slot>,
 }
 
 impl Objects {
@@ -72,43 +92,44 @@ impl Objects {
     }
 
     /// The slot of an object equal to `value`. Calls `hash`, and `eql?` if need be; what they raise is the error.
-    pub(crate) fn find(&self, ruby: &Ruby, value: Value) -> Result<Option<Slot>, Error> {
+    pub(crate) fn find(&self, ruby: &Ruby, value: Value) -> Result<Option<Found>, Error> {
         let hash = hash_of(value)?;
         self.find_hashed(ruby, value, hash)
     }
 
-    /// The slot of an object equal to `value`, a new one if there is none.
+    /// The slot of an object equal to `value`, a new one if there is none. Calls what `find` calls.
     pub(crate) fn intern(&self, ruby: &Ruby, value: Value) -> Result<Slot, Error> {
         let value = kept(value)?;
         let hash = hash_of(value)?;
         match self.find_hashed(ruby, value, hash)? {
             // Between the search and this no Ruby code has run.
             None => self.add(ruby, value, hash),
-            Some(slot) => Ok(slot),
+            Some(found) => Ok(found.slot),
         }
     }
 
-    fn find_hashed(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Option<Slot>, Error> {
-        'search: loop {
-            let (version, candidates) = {
-                let index = self.index();
-                let slots = index.by_hash.get(&hash).cloned().unwrap_or_default();
-                let candidates: Vec<_> = slots.into_iter().map(|slot| (slot, index.given(slot).times)).collect();
-                (index.version, candidates)
+    /// The slot, unless it was given back since it was found.
+    pub(crate) fn still(&self, found: Found) -> Option<Slot> {
+        (self.index().given(found.slot).times == found.times).then_some(found.slot)
+    }
+
+    fn find_hashed(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Option<Found>, Error> {
+        let mut looked_at: Option<(Found, u64)> = None;
+        loop {
+            let index = self.index();
+            let next = match looked_at {
+                Some((found, version)) if index.version == version => index.given(found.slot).earlier,
+                // The first one; or `eql?` let another thread run, and it has taken or given back a slot.
+                _ => index.latest.get(&hash).copied(),
             };
-            for (slot, times) in candidates {
-                let known = self.at(ruby, slot);
-                let is_equal = known.as_raw() == value.as_raw() || eql(value, known)?;
-                let index = self.index();
-                if is_equal && index.given(slot).times == times && index.holds(hash, slot) {
-                    return Ok(Some(slot));
-                }
-                if index.version != version {
-                    // `eql?` let another thread run, and it has taken or given back a slot.
-                    continue 'search;
-                }
+            let Some(slot) = next else { return Ok(None) };
+            let found = Found { slot, times: index.given(slot).times };
+            looked_at = Some((found, index.version));
+            drop(index);
+            let known = self.at(ruby, slot);
+            if (known.as_raw() == value.as_raw() || eql(value, known)?) && self.still(found).is_some() {
+                return Ok(Some(found));
             }
-            return Ok(None);
         }
     }
 
@@ -129,10 +150,10 @@ impl Objects {
         if index.slots.len() <= slot.0 as usize {
             index.slots.push(Given::default());
         }
+        let earlier = index.latest.insert(hash, slot);
         if let Some(given) = index.slots.get_mut(slot.0 as usize) {
-            *given = Given { hash, times: given.times + 1 };
+            *given = Given { hash, times: given.times + 1, earlier };
         }
-        index.by_hash.entry(hash).or_default().push(slot);
         index.version += 1;
         Ok(slot)
     }
@@ -142,18 +163,13 @@ impl Objects {
     pub(crate) fn release(&self, ruby: &Ruby, word: u64) {
         let Some(slot) = Slot::of_word(word) else { return };
         let mut index = self.index();
-        let hash = index.given(slot).hash;
-        let Some(same_hash) = index.by_hash.get_mut(&hash) else { return };
-        let Some(position) = same_hash.iter().position(|other| *other == slot) else { return };
-        same_hash.swap_remove(position);
-        if same_hash.is_empty() {
-            index.by_hash.remove(&hash);
+        if !index.unlink(slot) {
+            return;
         }
         index.free.push(slot);
         index.version += 1;
-        let is_empty = index.by_hash.is_empty();
-        if is_empty {
-            index.by_hash = HashMap::new();
+        if index.latest.is_empty() {
+            index.latest = HashMap::default();
         }
         drop(index);
         // Nothing to do about an error: the Array has that index, and is not frozen.
@@ -184,17 +200,45 @@ impl Index {
         self.slots.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
-    fn holds(&self, hash: u64, slot: Slot) -> bool {
-        self.by_hash.get(&hash).is_some_and(|slots| slots.contains(&slot))
+    fn given_mut(&mut self, slot: Slot) -> Option<&mut Given> {
+        self.slots.get_mut(slot.0 as usize)
+    }
+
+    /// Takes a slot out of those of its hash. Answers false if it is in none: it is free.
+    fn unlink(&mut self, slot: Slot) -> bool {
+        let Given { hash, earlier, .. } = self.given(slot);
+        let Some(latest) = self.latest.get(&hash).copied() else { return false };
+        if latest == slot {
+            match earlier {
+                Some(earlier) => self.latest.insert(hash, earlier),
+                None => self.latest.remove(&hash),
+            };
+        } else {
+            let mut later = latest;
+            while let Some(next) = self.given(later).earlier.filter(|next| *next != slot) {
+                later = next;
+            }
+            match self.given_mut(later) {
+                Some(later) if later.earlier == Some(slot) => later.earlier = earlier,
+                _ => return false,
+            }
+        }
+        if let Some(given) = self.given_mut(slot) {
+            *given = Given { times: given.times + 1, ..Given::default() };
+        }
+        true
     }
 }
 
-/// The hash that a Ruby Hash goes by: of a string its text's, whatever `hash` its class has.
+/// The hash that a Ruby Hash goes by: of a string its text's, whatever `hash` its class has, and of a symbol its name's.
 fn hash_of(value: Value) -> Result<u64, Error> {
     // SAFETY: the value is alive; what its `hash` raises is caught by `protect`.
     unsafe {
         if is_string(value) {
             return Ok(rb_sys::rb_str_hash(value.as_raw()));
+        }
+        if is_symbol(value) {
+            return Ok(rb_sys::rb_str_hash(rb_sys::rb_sym2str(value.as_raw())));
         }
         protect(|| rb_sys::rb_hash(value.as_raw()))
     }
@@ -221,4 +265,9 @@ fn kept(value: Value) -> Result<Value, Error> {
 fn is_string(value: Value) -> bool {
     // SAFETY: the value is alive.
     unsafe { rb_sys::RB_TYPE_P(value.as_raw(), rb_sys::ruby_value_type::RUBY_T_STRING) }
+}
+
+fn is_symbol(value: Value) -> bool {
+    // SAFETY: the value is alive.
+    unsafe { rb_sys::RB_TYPE_P(value.as_raw(), rb_sys::ruby_value_type::RUBY_T_SYMBOL) }
 }

@@ -13,6 +13,7 @@
 //! told it. The numbered rules are those of `docs/state_machine.md`.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
@@ -175,18 +176,34 @@ impl Presence {
     }
 
     /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
-    #[inline]
+    #[inline(always)]
     pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+        let Id::Word(word) = id else { return self.heartbeat_otherwise(id, now, timeout) };
         let deadline = self.deadline_after(now, timeout);
         if !self.is_stopping
-            && let Id::Word(word) = id
             && let Some(entry) = self.table.entry_mut(word)
             && self.timeouts.is_latest(timeout, entry.state())
         {
             entry.put_off(deadline);
             return Beat::Known;
         }
-        self.heartbeat_otherwise(id, now, timeout)
+        self.heartbeat_of_word(word, now, timeout)
+    }
+
+    /// Announces that a heartbeat of `id` follows; changes nothing. Before the heartbeats of several strings it makes them
+    /// faster: the processor waits for memory once, and not for one user after the other. Words come so fast one after the
+    /// other that it does so anyway.
+    #[inline]
+    pub fn expect(&self, id: Id<'_>) {
+        if let Id::Text(text) = id {
+            black_box(self.table.first_probed(text));
+        }
+    }
+
+    /// Takes the word and not the id, which otherwise would have to lie in memory for every heartbeat.
+    #[inline(never)]
+    fn heartbeat_of_word(&mut self, word: u64, now: Nanos, timeout: Nanos) -> Beat {
+        self.heartbeat_otherwise(Id::Word(word), now, timeout)
     }
 
     /// A heartbeat of a string, or one that may be more than moving a deadline on. Not inlined, so that nearly every

@@ -224,6 +224,14 @@ pub struct Heartbeats<'a, C: Clock, S: Signal> {
 }
 
 impl<C: Clock, S: Signal> Heartbeats<'_, C, S> {
+    /// See [`Presence::expect`].
+    #[inline]
+    pub fn expect(&self, id: Id<'_>) {
+        if let Some(presence) = &self.presence {
+            presence.expect(id);
+        }
+    }
+
     /// See [`Presence::heartbeat`].
     #[inline]
     pub fn heartbeat(&mut self, id: Id<'_>) -> Beat {

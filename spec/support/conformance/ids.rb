@@ -243,6 +243,46 @@ RSpec.shared_examples "ids" do
     expect(keys.keys.reject { |id| online.key?(id) }.map { |id| shown(id) }).to eq []
   end
 
+  it "of one hash come and go in any order" do
+    manager = start
+    here = {}
+    300.times do
+      id = crowded.new(rand(12))
+      if here.delete(id)
+        manager.leave(id)
+        settle(manager)
+      else
+        manager.seen(id)
+        here[id] = true
+      end
+      expect(manager.online_users).to match_array here.keys
+      expect((0...12).map { |number| manager.online?(crowded.new(number)) })
+        .to eq((0...12).map { |number| here.key?(crowded.new(number)) })
+    end
+  end
+
+  it "beat in a seen_all, though one leaves while the next is asked for its `hash`, and another takes its place" do
+    config = recording
+    manager = start(config)
+    manager.seen([1])
+    meanwhile = lambda do
+      manager.leave([1])
+      settle(manager)
+      manager.seen([2])
+    end
+    asked = Class.new(point) do
+      define_method(:hash) do
+        meanwhile&.call.tap { meanwhile = nil }
+        super()
+      end
+    end
+    last = asked.new(7)
+    manager.seen_all([[1], last])
+
+    expect(config.transitions.map { |call| [call.name, *call.args] })
+      .to eq [[:online, [1]], [:offline, [1]], [:online, [2]], [:online, [1]], [:online, last]]
+  end
+
   # A heartbeat is of the moment when it is known whose it is.
   %i[seen seen_all].each do |beat|
     it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{beat})" do

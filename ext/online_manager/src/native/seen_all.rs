@@ -4,15 +4,19 @@ use std::sync::atomic::Ordering;
 
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
-use online_manager_tracker::{Announced, Beat, Clock, Nanos, Outcome, Transition, User};
+use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Transition, User};
 
 use super::{Native, ONLINE_ALL, outcome};
 use crate::clock::CoarseClock;
 use crate::era::{Era, generation};
 use crate::key;
+use crate::objects::Found;
 
 /// How many heartbeats are taken before the lock is let go of.
 const AT_ONCE: usize = 256;
+
+/// How many heartbeats are expected before the first of them.
+const AHEAD: usize = 16;
 
 /// A user who is new, and the place of its id.
 type Arrival = (User, usize);
@@ -58,13 +62,15 @@ impl Native {
             return Ok(false);
         }
         let ids = Ids::new(ids);
+        let mut found = Vec::new();
         for place in 0..ids.len() {
             let id = ids.at(ruby, place);
             if key::plain(&id).is_none() {
                 // Whatever an id's `hash` raises, it raises before anybody's state has changed.
-                key::find(ruby, &id, &this.objects)?;
+                found.push(this.objects.find(ruby, id)?);
             }
         }
+        let mut found = found.into_iter();
         let (_, timeout) = this.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
@@ -78,7 +84,10 @@ impl Native {
         while place < ids.len() {
             let first = ids.at(ruby, place);
             if key::plain(&first).is_none() {
-                result = this.beat_object(ruby, era, first, place, timeout, &mut arrivals).map(|known| taken &= known);
+                let found = found.next().flatten();
+                result = this
+                    .beat_object(ruby, era, (first, found), place, timeout, &mut arrivals)
+                    .map(|known| taken &= known);
                 if !era.is_current() {
                     return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
                 }
@@ -90,13 +99,25 @@ impl Native {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
                 let mut heartbeats = era.tracker().heartbeats(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
-                for id_key in ids.from(place).iter().take(AT_ONCE).map_while(key::plain) {
-                    match heartbeats.heartbeat(id_key) {
-                        Beat::Known => {}
-                        Beat::Ignored => taken = false,
-                        Beat::Announce(user) => arrivals.push((user, place)),
+                for group in ids.from(place).chunks(AHEAD).take(AT_ONCE / AHEAD) {
+                    let mut keys = [Id::Word(0); AHEAD];
+                    let mut plain = 0;
+                    for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
+                        heartbeats.expect(id_key);
+                        *key = id_key;
+                        plain += 1;
                     }
-                    place += 1;
+                    for id_key in keys.iter().take(plain) {
+                        match heartbeats.heartbeat(*id_key) {
+                            Beat::Known => {}
+                            Beat::Ignored => taken = false,
+                            Beat::Announce(user) => arrivals.push((user, place)),
+                        }
+                        place += 1;
+                    }
+                    if plain < group.len() {
+                        break;
+                    }
                 }
             }
         }
@@ -118,25 +139,28 @@ impl Native {
         result.map(|()| taken)
     }
 
-    /// The heartbeat of one whose id has to be asked for its `hash`. Answers whether it was taken.
+    /// The heartbeat of one whose id has to be asked for its `hash`, and may have been found. Answers whether it was taken.
     fn beat_object(
         &self,
         ruby: &Ruby,
         era: &Era,
-        id: Value,
+        (id, found): (Value, Option<Found>),
         place: usize,
         timeout: Nanos,
         arrivals: &mut Vec<Arrival>,
     ) -> Result<bool, Error> {
-        // Interned again, and not kept from before: another thread may have given the slot back meanwhile.
-        let id_key = key::intern(ruby, id, &self.objects)?;
+        let slot = match found.and_then(|found| self.objects.still(found)) {
+            Some(slot) => slot,
+            // It is new, or another thread has given its slot back meanwhile.
+            None => self.objects.intern(ruby, id)?,
+        };
         if !era.is_current() {
             return Ok(false);
         }
-        match era.tracker().heartbeat(id_key, CoarseClock.now(), timeout) {
+        match era.tracker().heartbeat(Id::Word(slot.word()), CoarseClock.now(), timeout) {
             Beat::Known => Ok(true),
             Beat::Ignored => {
-                self.release_unless_known(ruby, era, id_key);
+                self.release_unless_known(ruby, era, slot.word());
                 Ok(false)
             }
             Beat::Announce(user) => {
