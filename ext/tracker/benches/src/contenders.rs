@@ -154,7 +154,7 @@ impl Contender for CoreOfTexts {
 }
 
 /// A hash map that is hashed as the tracker's table is, with values as large as the tracker's.
-type Hashed<K> = hashbrown::HashMap<K, Deadline, foldhash::fast::RandomState>;
+type Hashed<K> = hashbrown::HashMap<K, Deadline, foldhash::quality::RandomState>;
 
 /// Eight bytes, of which a heartbeat stores four.
 struct Deadline {
@@ -260,7 +260,7 @@ impl Contender for Delays {
 }
 
 /// moka's cache, hashed as the tracker's table is.
-pub struct Cache(moka::sync::Cache<u64, (), foldhash::fast::RandomState>);
+pub struct Cache(moka::sync::Cache<u64, (), foldhash::quality::RandomState>);
 
 impl Contender for Cache {
     type User = u64;
@@ -268,7 +268,7 @@ impl Contender for Cache {
     fn knowing(users: u32) -> (Cache, Vec<u64>) {
         let cache = moka::sync::Cache::builder()
             .time_to_idle(Duration::from_nanos(TIMEOUT))
-            .build_with_hasher(foldhash::fast::RandomState::default());
+            .build_with_hasher(foldhash::quality::RandomState::default());
         let words: Vec<_> = (0..users).map(word).collect();
         for word in &words {
             cache.insert(*word, ());
