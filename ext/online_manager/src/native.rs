@@ -361,10 +361,8 @@ impl Native {
         if !era.is_current() {
             // `offline` has forked, and this is the child, which knows nobody.
         } else if is_entered {
-            for user in users {
-                if era.tracker().departed(user) == Departed::Offline {
-                    self.objects.release(ruby, user.word());
-                }
+            for user in era.tracker().departed_all(users) {
+                self.objects.release(ruby, user.word());
             }
         } else {
             // Each becomes the next to be claimed: the last of them first, to keep their order.

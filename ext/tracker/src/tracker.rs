@@ -133,6 +133,20 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.with(|presence, _| presence.departed(user))
     }
 
+    /// See [`Presence::departed`]: the same for several users, for few takings of the lock. Answers those who are
+    /// forgotten, in their order.
+    pub fn departed_all(&self, users: impl IntoIterator<Item = User>) -> Vec<User> {
+        let mut users = users.into_iter().peekable();
+        let mut forgotten = Vec::new();
+        while users.peek().is_some() {
+            self.with(|presence, _| {
+                let some = users.by_ref().take(LOOKS_PER_TURN);
+                forgotten.extend(some.filter(|user| presence.departed(*user) == Departed::Offline));
+            });
+        }
+        forgotten
+    }
+
     /// See [`Presence::stop`]. Raises the signal, so that the remaining users are claimed. The timer thread ends:
     /// everybody is due.
     pub fn stop(&self) -> Vec<User> {

@@ -1095,6 +1095,30 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
 }
 
 #[test]
+fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
+    let (tracker, clock, signal) = tracker();
+    let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Word(number << 1 | 1))).collect();
+    clock.advance(TIMEOUT + TICK);
+    while tracker.turn() == Some(0) {}
+    let mut work = Vec::new();
+    tracker.claim(1_000, &mut work);
+    assert_eq!(work.len(), 1_000);
+
+    // One in each of the turns that the lock is taken for, and the last.
+    let revived = [3, 300, 999].map(|number: usize| crowd[number]);
+    for user in revived {
+        assert_eq!(tracker.heartbeat(Id::Word(user.word()), tracker.now(), TIMEOUT), Beat::Known);
+    }
+    tracker.claim(1, &mut Vec::new());
+    assert!(!signal.is_raised());
+    let gone: Vec<User> = crowd.iter().copied().filter(|user| !revived.contains(user)).collect();
+    assert_eq!(tracker.departed_all(crowd), gone);
+    assert!(signal.is_raised(), "three are to be announced");
+    assert_eq!(tracker.counts(), Counts { departing: 3, ..Counts::default() });
+    assert_eq!(tracker.departed_all([]), []);
+}
+
+#[test]
 fn the_signal_is_raised_for_a_deadline_that_passed_during_online() {
     let (tracker, clock, signal) = tracker();
     let Beat::Announce(ada) = tracker.heartbeat(ADA, tracker.now(), TIMEOUT) else { panic!("Ada is new") };
