@@ -13,7 +13,6 @@
 //! told it. The numbered rules are those of `docs/state_machine.md`.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
 
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
@@ -196,7 +195,7 @@ impl Presence {
     #[inline]
     pub fn expect(&self, id: Id<'_>) {
         if let Id::Text(text) = id {
-            black_box(self.table.first_probed(text));
+            self.table.fetch_text(text);
         }
     }
 
@@ -387,6 +386,7 @@ impl Presence {
                 continue;
             };
             let ticks = taken.ticks.clone();
+            self.table.fetch_ahead(looks, taken.words.as_slice());
             let Some(word) = taken.words.next() else {
                 self.taken = None;
                 continue;
@@ -430,7 +430,8 @@ impl Presence {
         if self.is_stopping {
             return self.claim_remaining(now, most, work);
         }
-        for _ in 0..LOOKS_PER_CLAIM {
+        for looks in 0..LOOKS_PER_CLAIM {
+            self.table.fetch_ahead(looks, self.due.iter().take(most));
             let Some(word) = self.due.pop_front() else {
                 // The memory goes with the last user: a crowd that left at once is not paid for for ever.
                 self.due = VecDeque::new();

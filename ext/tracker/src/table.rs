@@ -3,6 +3,7 @@
 //! One table would have to move every user at once when it grows, with a heartbeat waiting.
 
 use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
 
 use foldhash::quality::RandomState;
 
@@ -17,6 +18,9 @@ const PART_BITS: u32 = PARTS.trailing_zeros();
 /// The part is chosen by the top bits of the hash, the place within it by the bits below them.
 const PART_SHIFT: u32 = u64::BITS - PART_BITS;
 const SMALLEST: usize = 8;
+
+/// How many entries are fetched from memory together: more than a processor keeps track of would be for nothing.
+const AHEAD: usize = 16;
 
 /// Where an entry is. Good until an entry is inserted or removed.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +75,26 @@ impl Table {
         }
     }
 
-    /// The word at the place where a search for `text` begins.
+    /// Changes nothing, but makes it faster to find `text` soon: the processor fetches from memory what lies where the search
+    /// will begin. It waits for several of them once, and not for one after the other.
     #[inline]
-    pub(crate) fn first_probed(&self, text: Text<'_>) -> Option<u64> {
-        let hash = self.hash_text(text);
-        let entries = self.parts.get(part_of(hash))?.entries.as_slice();
-        entries.get(home(hash) & entries.len().wrapping_sub(1)).map(|entry| entry.word)
+    pub(crate) fn fetch_text(&self, text: Text<'_>) {
+        self.fetch(self.hash_text(text));
+    }
+
+    /// The same before a long row of words is sought: `words` are those that are left after `number` of them.
+    #[inline]
+    pub(crate) fn fetch_ahead<'a>(&self, number: usize, words: impl IntoIterator<Item = &'a u64>) {
+        if number.is_multiple_of(AHEAD) {
+            words.into_iter().take(AHEAD).for_each(|word| self.fetch(self.hash_of(*word)));
+        }
+    }
+
+    #[inline]
+    fn fetch(&self, hash: u64) {
+        if let Some(part) = self.parts.get(part_of(hash)) {
+            black_box(part.entries.get(home(hash) & part.entries.len().wrapping_sub(1)).map(|entry| entry.word));
+        }
     }
 
     /// Where the user kept under `word` is.
