@@ -245,6 +245,18 @@ fn rule_2_after_a_claim_that_comes_weeks_late_and_is_taken_back_a_user_was_seen_
 }
 
 #[test]
+fn rule_2_a_claim_that_comes_in_time_needs_no_note() {
+    // However long the clock has run.
+    for now in [SECOND, 20 * 86_400 * SECOND] {
+        let mut stage = Stage { presence: Presence::new(now, 0), now };
+        stage.come_online(ADA);
+        stage.wait(TIMEOUT + TICK);
+        assert_eq!(stage.claim().len(), 1);
+        assert_eq!(stage.presence.kept(), 1, "the user in the table");
+    }
+}
+
+#[test]
 fn rule_2_a_heartbeat_before_a_claim_is_taken_back_counts() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
