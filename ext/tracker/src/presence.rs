@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
 use crate::notes::{Note, Notes};
-use crate::table::{PARTS, Place, Table};
+use crate::table::{AHEAD, PARTS, Place, Table};
 use crate::time::{Nanos, TICK, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
 use crate::wheel::{Taken, Wheel};
@@ -672,6 +672,9 @@ impl Presence {
 
     /// How many parts [`Presence::online_users`] takes.
     pub const PARTS: usize = PARTS;
+
+    /// Of how many users a caller may [`expect`](Presence::expect) the heartbeats before it comes to the first of them.
+    pub const AHEAD: usize = AHEAD;
 
     fn owned_id(&self, word: u64) -> Option<OwnedId> {
         if crate::id::is_valid_word(word) { Some(OwnedId::Word(word)) } else { self.table.text(word) }

@@ -20,7 +20,7 @@ const PART_SHIFT: u32 = u64::BITS - PART_BITS;
 const SMALLEST: usize = 8;
 
 /// How many entries are fetched from memory together: more than a processor keeps track of would be for nothing.
-const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 16;
 
 /// Where an entry is. Good until an entry is inserted or removed.
 #[derive(Clone, Copy, Debug)]

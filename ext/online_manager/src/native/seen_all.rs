@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
-use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Transition, User};
+use online_manager_tracker::presence::Presence;
+use online_manager_tracker::{Announced, Beat, Clock, Heartbeats, Id, Nanos, Outcome, Signal, Transition, User};
 
 use super::{Native, ONLINE_ALL, outcome};
 use crate::clock::CoarseClock;
@@ -14,9 +15,6 @@ use crate::objects::Found;
 
 /// How many heartbeats are taken before the lock is let go of.
 const AT_ONCE: usize = 256;
-
-/// How many heartbeats are expected before the first of them.
-const AHEAD: usize = 16;
 
 /// A user who is new, and the place of its id.
 type Arrival = (User, usize);
@@ -49,6 +47,32 @@ impl Ids {
     }
 }
 
+/// The heartbeats of a group of `Presence::AHEAD` at the most, up to the first who is not plain. Answers how many those are,
+/// and whether all were taken. `place` is that of the first.
+fn beat_plain<C: Clock, S: Signal>(
+    heartbeats: &mut Heartbeats<'_, C, S>,
+    group: &[Value],
+    place: usize,
+    arrivals: &mut Vec<Arrival>,
+) -> (usize, bool) {
+    let mut keys = [Id::Word(0); Presence::AHEAD];
+    let mut plain = 0;
+    for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
+        heartbeats.expect(id_key);
+        *key = id_key;
+        plain += 1;
+    }
+    let mut taken = true;
+    for (id_key, place) in keys.iter().take(plain).zip(place..) {
+        match heartbeats.heartbeat(*id_key) {
+            Beat::Known => {}
+            Beat::Ignored => taken = false,
+            Beat::Announce(user) => arrivals.push((user, place)),
+        }
+    }
+    (plain, taken)
+}
+
 impl Native {
     /// `seen_all(ids, together, nanoseconds or nil)`: with `together`, those who are new go into one `online_all`.
     pub(super) fn seen_all(
@@ -67,10 +91,9 @@ impl Native {
             let id = ids.at(ruby, place);
             if key::plain(&id).is_none() {
                 // Whatever an id's `hash` raises, it raises before anybody's state has changed.
-                found.push(this.objects.find(ruby, id)?);
+                found.push((place, this.objects.find(ruby, id)?));
             }
         }
-        let mut found = found.into_iter();
         let (_, timeout) = this.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
@@ -84,7 +107,9 @@ impl Native {
         while place < ids.len() {
             let first = ids.at(ruby, place);
             if key::plain(&first).is_none() {
-                let found = found.next().flatten();
+                // By its place: the `hash` of one may have changed which others are plain.
+                let index = found.partition_point(|(before, _)| *before < place);
+                let found = found.get(index).filter(|(same, _)| *same == place).and_then(|(_, found)| *found);
                 result = this
                     .beat_object(ruby, era, (first, found), place, timeout, &mut arrivals)
                     .map(|known| taken &= known);
@@ -99,23 +124,11 @@ impl Native {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
                 let mut heartbeats = era.tracker().heartbeats(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
-                for group in ids.from(place).chunks(AHEAD).take(AT_ONCE / AHEAD) {
-                    let mut keys = [Id::Word(0); AHEAD];
-                    let mut plain = 0;
-                    for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
-                        heartbeats.expect(id_key);
-                        *key = id_key;
-                        plain += 1;
-                    }
-                    for id_key in keys.iter().take(plain) {
-                        match heartbeats.heartbeat(*id_key) {
-                            Beat::Known => {}
-                            Beat::Ignored => taken = false,
-                            Beat::Announce(user) => arrivals.push((user, place)),
-                        }
-                        place += 1;
-                    }
-                    if plain < group.len() {
+                for group in ids.from(place).chunks(Presence::AHEAD).take(AT_ONCE / Presence::AHEAD) {
+                    let (beaten, all_taken) = beat_plain(&mut heartbeats, group, place, &mut arrivals);
+                    place += beaten;
+                    taken &= all_taken;
+                    if beaten < group.len() {
                         break;
                     }
                 }
