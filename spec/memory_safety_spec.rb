@@ -1,6 +1,5 @@
 # frozen_string_literal: true
 
-require "fileutils"
 require "tmpdir"
 
 # What valgrind sees of the extension's use of memory, while a child process calls everything that it has.

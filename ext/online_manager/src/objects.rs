@@ -151,7 +151,7 @@ impl Objects {
             index.slots.push(Given::default());
         }
         let earlier = index.latest.insert(hash, slot);
-        if let Some(given) = index.slots.get_mut(slot.0 as usize) {
+        if let Some(given) = index.given_mut(slot) {
             *given = Given { hash, times: given.times + 1, earlier };
         }
         index.version += 1;

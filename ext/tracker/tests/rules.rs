@@ -53,9 +53,21 @@ impl Stage {
     }
 
     fn come_online(&mut self, id: Id<'_>) -> User {
-        let user = self.announce(id);
-        assert_eq!(self.announced(user, Outcome::Returned), Announced::Online);
+        self.come_online_for(id, TIMEOUT)
+    }
+
+    /// The same with a timeout of its own.
+    fn come_online_for(&mut self, id: Id<'_>, timeout: Nanos) -> User {
+        let Beat::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else { panic!("{id:?} is known") };
+        assert_eq!(self.presence.announced(user, self.now, timeout, Outcome::Returned), Announced::Online);
         user
+    }
+
+    /// Takes back the claim of a user who was last seen at `seen`, and still was.
+    fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
+        assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Revived);
+        let told = self.presence.last_seen(id, self.now).unwrap();
+        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
     }
 
     fn turn(&mut self) -> Next {
@@ -215,16 +227,13 @@ fn rule_2_after_a_claim_that_is_taken_back_a_user_of_long_ago_was_seen_long_ago(
     // Longer than the ticks of an entry reach, so that nothing but its note knows.
     let timeout = 60 * 86_400 * SECOND;
     let mut stage = Stage::new();
-    let ada = stage.announce(ADA);
-    assert_eq!(stage.presence.announced(ada, stage.now, timeout, Outcome::Returned), Announced::Online);
+    let ada = stage.come_online_for(ADA, timeout);
     let seen = stage.now;
     // In steps, since the wheel holds nobody for so long.
     while stage.claim().is_empty() {
         stage.wait(timeout / 100);
     }
-    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
-    let told = stage.presence.last_seen(ADA, stage.now).unwrap();
-    assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+    stage.is_taken_back(ada, ADA, seen);
 }
 
 #[test]
@@ -233,14 +242,11 @@ fn rule_2_after_a_claim_that_comes_weeks_late_and_is_taken_back_a_user_was_seen_
     let timeout = 6 * 86_400 * SECOND;
     for days in [10, 20, 30, 38] {
         let mut stage = Stage::new();
-        let ada = stage.announce(ADA);
-        assert_eq!(stage.presence.announced(ada, stage.now, timeout, Outcome::Returned), Announced::Online);
+        let ada = stage.come_online_for(ADA, timeout);
         let seen = stage.now;
         stage.wait(timeout + days * 86_400 * SECOND);
         assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
-        assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
-        let told = stage.presence.last_seen(ADA, stage.now).unwrap();
-        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+        stage.is_taken_back(ada, ADA, seen);
     }
 }
 
@@ -441,8 +447,7 @@ fn rule_5_the_timer_is_not_told_of_the_tick_that_it_will_come_at() {
     let mut stage = Stage::new();
     // So soon that the wheel knows the very tick.
     for (id, is_earlier) in [(ADA, true), (BOB, false)] {
-        let Beat::Announce(user) = stage.presence.heartbeat(id, stage.now, TICK) else { panic!("{id:?} is known") };
-        stage.presence.announced(user, stage.now, TICK, Outcome::Returned);
+        stage.come_online_for(id, TICK);
         assert_eq!(stage.presence.is_roused(), is_earlier);
         stage.turn();
     }
@@ -454,8 +459,7 @@ fn rule_5_a_user_is_put_in_for_a_tick_that_the_wheel_has_not_passed() {
     let hand = (1 << 27) - 1;
     let mut stage = Stage { presence: Presence::new(0, 0), now: (hand - 1) * TICK };
     stage.presence.advance(hand * TICK, usize::MAX);
-    let Beat::Announce(ada) = stage.presence.heartbeat(ADA, stage.now, 1) else { panic!("Ada is known") };
-    stage.presence.announced(ada, stage.now, 1, Outcome::Returned);
+    let ada = stage.come_online_for(ADA, 1);
     stage.wait(4 * TICK);
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
 }
