@@ -288,8 +288,8 @@ impl Presence {
             if self.taken.is_none() {
                 self.wheel.catch_up(present);
             }
-            let tick = deadline.min(present + REACH).max(self.wheel.hand() + 1);
-            let tick = self.wheel.insert(entry.word, Entry::wheel_tick_from(tick));
+            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + REACH)));
+            self.wheel.insert(entry.word, tick);
             entry.set_wheel_tick(tick);
             self.is_roused |= tick < self.timer;
         }
@@ -590,7 +590,7 @@ impl Presence {
             }
         }
         self.due = VecDeque::new();
-        self.wheel = Wheel::new(self.wheel.hand());
+        self.wheel.clear();
         self.taken = None;
         dropped
     }

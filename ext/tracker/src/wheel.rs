@@ -1,26 +1,36 @@
 //! The timing wheel: which users to look at, and when.
 //!
-//! Hashed and hierarchical (Varghese and Lauck, 1987): six levels of 64 slots, each slot of a level
-//! as long as the whole level below. It holds words and nothing else; whether a word that comes up is
+//! Hashed and hierarchical (Varghese and Lauck, 1987), with few slots for the next moments and many for
+//! what is farther away. It holds words and nothing else; whether a word that comes up is
 //! still wanted is for the user's entry to say, so nothing is ever taken out of the wheel early.
 
-/// Bits of a tick that one level tells apart.
-const BITS: u32 = 6;
-const SLOTS: usize = 1 << BITS;
-const LEVELS: usize = 6;
+/// What a slot of each level is long, as a power of two of ticks, and how many slots it has: 64 ticks in a slot each,
+/// then 4,096 slots of 67 ms (4.6 minutes), then 512 of 4.6 minutes (39 hours).
+///
+/// While a slot's words are distributed over shorter slots, nobody else is looked at. So the middle level is as long as
+/// any usual timeout: of a million users with a timeout of 5 s, 13,000 come up together, which takes a
+/// millisecond. With slots of 4.3 s there were nearly all of them, and whoever was due meanwhile was 60 ms late.
+const LEVELS: [(u32, usize); 3] = [(0, 64), (6, 4_096), (18, 512)];
 
 /// A wheel, with its hand at the last tick that was taken.
 #[derive(Clone)]
 pub(crate) struct Wheel {
     hand: u64,
-    levels: [Level; LEVELS],
+    len: usize,
+    levels: [Level; LEVELS.len()],
 }
 
+/// Slots of one length. The next one to come up is that after the hand's own, and so on, round and round.
 #[derive(Clone)]
 struct Level {
-    /// One bit per slot that is not empty.
-    occupied: u64,
-    slots: [Vec<u64>; SLOTS],
+    /// The length of a slot is two to the power of this, in ticks.
+    bits: u32,
+    /// How many there are, a power of two and at least 64.
+    size: usize,
+    /// One bit for each that is not empty.
+    occupied: Vec<u64>,
+    /// None before the first word.
+    slots: Vec<Vec<u64>>,
 }
 
 /// What was in one slot: words, and the ticks that they can have been put in for.
@@ -33,86 +43,131 @@ pub(crate) struct Taken {
 impl Wheel {
     /// An empty wheel with its hand at `hand`.
     pub(crate) fn new(hand: u64) -> Wheel {
-        let level = || Level { occupied: 0, slots: std::array::from_fn(|_| Vec::new()) };
-        Wheel { hand, levels: std::array::from_fn(|_| level()) }
+        Wheel { hand, len: 0, levels: LEVELS.map(|(bits, size)| Level::new(bits, size)) }
     }
 
-    /// Puts `word` in for `tick`, or for the next one if that has passed, and answers for which.
-    pub(crate) fn insert(&mut self, word: u64, tick: u64) -> u64 {
-        let tick = tick.max(self.hand + 1);
-        // The highest bit in which tick and hand differ tells the level: whatever is above it they share.
-        let level = ((u64::BITS - 1 - (tick ^ self.hand).leading_zeros()) / BITS) as usize;
-        let level = level.min(LEVELS - 1);
-        let slot = slot_of(tick, level);
-        if let Some(level) = self.levels.get_mut(level)
-            && let Some(words) = level.slots.get_mut(slot)
-        {
-            words.push(word);
-            level.occupied |= 1 << slot;
+    /// Puts `word` in for `tick`, which must be one of those [`Wheel::within_reach`].
+    pub(crate) fn insert(&mut self, word: u64, tick: u64) {
+        debug_assert!(tick > self.hand);
+        let hand = self.hand;
+        if let Some(level) = self.levels.iter_mut().find(|level| level.reaches(tick, hand)) {
+            level.insert(word, tick);
+            self.len += 1;
         }
-        tick
+    }
+
+    /// `tick`, or the one nearest to it that a word can be put in for now: after the hand, and not too far away.
+    pub(crate) fn within_reach(&self, tick: u64) -> u64 {
+        tick.min(self.levels.last().map_or(0, |level| level.start_of_last(self.hand))).max(self.hand + 1)
     }
 
     /// The tick at which the next slot is to be taken: no entry is for an earlier one.
     pub(crate) fn next(&self) -> Option<u64> {
-        self.next_slot().map(|(_, _, tick)| tick)
-    }
-
-    fn next_slot(&self) -> Option<(usize, usize, u64)> {
-        // A slot of a lower level is over before the next slot of a higher one begins.
-        self.levels.iter().enumerate().find_map(|(number, level)| {
-            if level.occupied == 0 {
-                return None;
-            }
-            let hand = slot_of(self.hand, number);
-            let ahead = level.occupied.rotate_right(hand as u32).trailing_zeros();
-            let slot = (hand + ahead as usize) % SLOTS;
-            let span = BITS * number as u32;
-            let tick = ((self.hand >> span) + u64::from(ahead)) << span;
-            Some((number, slot, tick))
-        })
+        self.levels.iter().filter_map(|level| level.next(self.hand)).min()
     }
 
     /// Moves the hand to the next slot that begins at `now` or before, and empties it; without one,
     /// moves the hand to `now`.
     pub(crate) fn take(&mut self, now: u64) -> Option<Taken> {
-        let Some((number, slot, tick)) = self.next_slot().filter(|(_, _, tick)| *tick <= now) else {
-            self.hand = self.hand.max(now);
+        let hand = self.hand;
+        let next =
+            self.levels.iter_mut().filter_map(|level| Some((level.next(hand)?, level))).min_by_key(|next| next.0);
+        let Some((tick, level)) = next.filter(|(tick, _)| *tick <= now) else {
+            self.hand = hand.max(now);
             return None;
         };
-        self.hand = self.hand.max(tick);
-        let level = self.levels.get_mut(number)?;
-        level.occupied &= !(1 << slot);
-        // The memory goes with the words: else each slot would keep what its fullest hour needed.
-        let words = std::mem::take(level.slots.get_mut(slot)?).into_iter();
-        let last = tick + (1 << (BITS * number as u32)) - 1;
-        Some(Taken { words, ticks: tick..=last })
+        self.hand = hand.max(tick);
+        let taken = level.take(tick);
+        self.len -= taken.words.len();
+        Some(taken)
     }
 
     /// Moves the hand of an empty wheel to `now`, so that a long idle time is not wound through slot by slot.
     pub(crate) fn catch_up(&mut self, now: u64) {
-        if self.levels.iter().all(|level| level.occupied == 0) {
+        if self.len == 0 {
             self.hand = self.hand.max(now);
         }
     }
 
-    /// The last tick that was taken.
-    pub(crate) fn hand(&self) -> u64 {
-        self.hand
+    /// Drops all words.
+    pub(crate) fn clear(&mut self) {
+        *self = Wheel::new(self.hand);
     }
 
     /// How many words there are.
     pub(crate) fn len(&self) -> usize {
-        self.slots().map(|(_, words)| words.len()).sum()
+        self.len
     }
 
     /// The slots that are not empty, by level and number.
     fn slots(&self) -> impl Iterator<Item = ((usize, usize), &Vec<u64>)> {
-        let levels = self.levels.iter().enumerate().filter(|(_, level)| level.occupied != 0);
-        let slots = levels.flat_map(|(level, Level { slots, .. })| {
+        let slots = self.levels.iter().enumerate().flat_map(|(level, Level { slots, .. })| {
             slots.iter().enumerate().map(move |(slot, words)| ((level, slot), words))
         });
         slots.filter(|(_, words)| !words.is_empty())
+    }
+}
+
+impl Level {
+    fn new(bits: u32, size: usize) -> Level {
+        Level { bits, size, occupied: Vec::new(), slots: Vec::new() }
+    }
+
+    /// Whether there is a slot for `tick`: each has one meaning only, so not for what comes a whole round later.
+    fn reaches(&self, tick: u64, hand: u64) -> bool {
+        (tick >> self.bits) - (hand >> self.bits) < self.size as u64
+    }
+
+    /// The tick at which the slot begins that is the last to come up.
+    fn start_of_last(&self, hand: u64) -> u64 {
+        ((hand >> self.bits) + self.size as u64 - 1) << self.bits
+    }
+
+    fn slot_of(&self, tick: u64) -> usize {
+        (tick >> self.bits) as usize % self.size
+    }
+
+    fn insert(&mut self, word: u64, tick: u64) {
+        if self.slots.is_empty() {
+            self.slots.resize_with(self.size, Vec::new);
+            self.occupied.resize(self.size / 64, 0);
+        }
+        let slot = self.slot_of(tick);
+        if let Some(words) = self.slots.get_mut(slot)
+            && let Some(occupied) = self.occupied.get_mut(slot / 64)
+        {
+            words.push(word);
+            *occupied |= 1 << (slot % 64);
+        }
+    }
+
+    /// The tick at which the first slot begins that is not empty.
+    fn next(&self, hand: u64) -> Option<u64> {
+        let from = self.slot_of(hand);
+        let sections = self.occupied.len();
+        if sections == 0 {
+            return None;
+        }
+        // The section that the hand is in comes twice: what is behind the hand is a round ahead.
+        let slot = (0..=sections).find_map(|ahead| {
+            let section = (from / 64 + ahead) % sections;
+            let mask = if ahead == 0 { !0 << (from % 64) } else { !0 };
+            let occupied = self.occupied.get(section)? & mask;
+            (occupied != 0).then(|| section * 64 + occupied.trailing_zeros() as usize)
+        })?;
+        let ahead = (slot + self.size - from) % self.size;
+        Some(((hand >> self.bits) + ahead as u64) << self.bits)
+    }
+
+    /// Empties the slot that begins at `tick`.
+    fn take(&mut self, tick: u64) -> Taken {
+        let slot = self.slot_of(tick);
+        if let Some(occupied) = self.occupied.get_mut(slot / 64) {
+            *occupied &= !(1 << (slot % 64));
+        }
+        // The memory goes with the words: else each slot would keep what its fullest hour needed.
+        let words = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default().into_iter();
+        Taken { words, ticks: tick..=tick + (1 << self.bits) - 1 }
     }
 }
 
@@ -121,10 +176,6 @@ impl std::fmt::Debug for Wheel {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_map().entry(&"hand", &self.hand).entries(self.slots()).finish()
     }
-}
-
-fn slot_of(tick: u64, level: usize) -> usize {
-    (tick >> (BITS * level as u32)) as usize % SLOTS
 }
 
 #[cfg(test)]
@@ -140,7 +191,12 @@ mod tests {
             for word in taken.words {
                 let tick = ticks[word as usize];
                 assert!(taken.ticks.contains(&tick), "{tick} was in the slot of {:?}", taken.ticks);
-                if tick <= now { up.push(word) } else { assert_eq!(wheel.insert(word, tick), tick) }
+                if tick <= now {
+                    up.push(word);
+                } else {
+                    assert_eq!(wheel.within_reach(tick), tick);
+                    wheel.insert(word, tick);
+                }
             }
         }
         up
@@ -182,32 +238,54 @@ mod tests {
     fn what_is_put_in_for_the_past_comes_up_next() {
         let mut wheel = Wheel::new(0);
         assert!(wheel.take(1_000).is_none());
-        assert_eq!(wheel.insert(7, 3), 1_001);
+        assert_eq!(wheel.within_reach(3), 1_001);
+        wheel.insert(7, 1_001);
         assert_eq!(wheel.next(), Some(1_001));
-        assert_eq!(wheel.hand(), 1_000);
         assert_eq!(wheel.take(1_001).unwrap().words.as_slice(), [7]);
         assert_eq!(wheel.next(), None);
     }
 
     #[test]
-    fn a_slot_is_for_as_many_ticks_as_the_level_below_it_has() {
+    fn what_is_too_far_away_comes_up_before_the_wheel_has_gone_round() {
+        let mut wheel = Wheel::new(300_000);
+        let farthest = wheel.within_reach(u64::MAX);
+        assert!(farthest > crate::entry::REACH, "{farthest}");
+        for tick in [farthest, farthest + 1] {
+            wheel.insert(7, tick);
+        }
+        assert_eq!(wheel.next(), Some(farthest));
+    }
+
+    #[test]
+    fn farther_away_a_slot_is_for_more_ticks() {
         let mut wheel = Wheel::new(0);
-        for (word, tick) in [5, 64, 4_096].into_iter().enumerate() {
+        for (word, tick) in [5, 64, 262_143, 262_144].into_iter().enumerate() {
             wheel.insert(word as u64, tick);
         }
-        for ticks in [5..=5, 64..=127, 4_096..=8_191] {
-            assert_eq!(wheel.take(10_000).unwrap().ticks, ticks);
+        for ticks in [5..=5, 64..=127, 262_080..=262_143, 262_144..=524_287] {
+            assert_eq!(wheel.take(1_000_000).unwrap().ticks, ticks);
         }
+    }
+
+    #[test]
+    fn a_short_slot_may_be_within_a_long_one() {
+        let mut wheel = Wheel::new(60);
+        wheel.insert(1, 130);
+        assert!(wheel.take(100).is_none());
+        wheel.insert(2, 129);
+        let taken: Vec<_> =
+            std::iter::from_fn(|| wheel.take(200)).map(|taken| (taken.ticks, taken.words.collect())).collect();
+        assert_eq!(taken, [(128..=191, vec![1]), (129..=129, vec![2])]);
     }
 
     #[test]
     fn the_hand_of_an_empty_wheel_catches_up() {
         let mut wheel = Wheel::new(0);
         wheel.catch_up(1_000);
-        assert_eq!(wheel.hand(), 1_000);
+        assert_eq!(wheel.hand, 1_000);
         wheel.insert(7, 1_001);
         wheel.catch_up(2_000);
-        assert_eq!(wheel.hand(), 1_000, "somebody is still to be taken");
+        assert_eq!(wheel.hand, 1_000, "somebody is still to be taken");
     }
 
     #[test]

@@ -36,6 +36,10 @@ impl Due {
     }
 
     fn or_sooner(self, other: Due) -> Due {
+        // Who is due anyway stays with the tick that the wheel has a place for.
+        if self.from <= other.from && self.by <= other.by.saturating_add(TICK) {
+            return self;
+        }
         Due { from: self.from.min(other.from), by: self.by.min(other.by) }
     }
 }
