@@ -32,11 +32,14 @@ Gem::Specification.new do |spec|
     "ext/*.md",
     "ext/*/*.{md,rb,rs,toml}",
     "ext/*/src/**/*",
+    "exe/*",
     "lib/**/*.rb",
     "sig/**/*.rbs",
     base: __dir__
   ].select { |path| File.file?(File.join(__dir__, path)) }
   spec.require_paths = ["lib"]
+  spec.bindir = "exe"
+  spec.executables = ["online_manager"]
   spec.extensions = ["ext/online_manager/extconf.rb"]
 
   # EventMachine is used where it is there and not asked for: most applications run without it.

@@ -39,8 +39,9 @@ require_relative "online_manager/error"
 # trap handler.
 class OnlineManager
   OPTIONS = %i[reactor store namespace].freeze
-  STORES = %i[memory].freeze
-  private_constant :OPTIONS, :STORES
+  # What begins the option `store`, if it is no Symbol.
+  SQLITE = "sqlite:"
+  private_constant :OPTIONS, :SQLITE
 
   class << self
     # Makes a manager and {#run runs} it. Takes what {#initialize} takes.
@@ -66,14 +67,15 @@ class OnlineManager
   # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Found out
   #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
   #   {#run} if it is loaded or in the bundle, else a thread.
-  # @option options [Symbol] :store where it is kept who is online: `:memory`
-  # @option options [String, Symbol] :namespace tells several managers in one process apart, for {.current}
+  # @option options [Symbol, String] :store where it is kept who is online: `:memory`, which is this process', or
+  #   `"sqlite:PATH"`, a file that the processes of one machine share. A relative path is expanded now.
+  # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
   # @raise [ArgumentError] if there is no such option, reactor or store
   def initialize(config, **options)
     @reactor_name, @store, namespace = check_options(options)
     @namespace = namespace&.to_s
     @config = Config.new(config)
-    @delivery = Delivery.new(@config) { finished }
+    @delivery = new_delivery { finished }
     @native = @delivery.native
     @mutex = Mutex.new
     @state = :new
@@ -99,6 +101,19 @@ class OnlineManager
   # @return [Object] what `setup` returned
   # @raise see {#run}; what `setup` raises comes out too, and the manager is stopped then
   def setup = launch(:setup)
+
+  # Takes part in the shared store from now on. Without this call the process does so from its first heartbeat, or else
+  # one timeout after {#setup}. With the store `:memory` there is nothing to take part in.
+  #
+  # @return [Boolean] true; false after a stop
+  # @raise [Error] if the manager does not run yet
+  # @raise what the config's `timeout` raises
+  def start
+    return false if @stopping || @state == :stopped
+    raise Error, "the manager does not run yet: call setup or run before start" unless @state == :running
+
+    shared? ? @native.start : true
+  end
 
   # A heartbeat.
   #
@@ -183,11 +198,11 @@ class OnlineManager
     return 0 if @state == :stopped
 
     begin_to_stop
-    return size if @delivery.callback? || Delivery.trap_handler?
+    return @delivery.remaining if @delivery.callback? || Delivery.trap_handler?
 
     @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
     warn_of_remaining(timeout) if timeout && !@delivery.finished?
-    size
+    @delivery.remaining
   end
 
   # @private
@@ -197,7 +212,7 @@ class OnlineManager
 
   # @return [String]
   def inspect
-    "#<#{self.class} #{@config.name} #{state}, #{size} online>"
+    "#<#{self.class} #{@config.name} #{state}, #{shared? ? @store : "#{size} online"}>"
   end
 
   private
@@ -213,7 +228,7 @@ class OnlineManager
                            "there are #{OPTIONS.map(&:inspect).join(", ")}"
     end
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
-     check_choice(:store, options.fetch(:store, :memory), STORES),
+     check_store(options.fetch(:store, :memory)),
      check_namespace(options[:namespace])]
   end
 
@@ -221,6 +236,21 @@ class OnlineManager
     return given if choices.include?(given) || (given.nil? && option == :reactor)
 
     raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
+  end
+
+  def check_store(store)
+    return store if store == :memory
+
+    path = store[/\A#{SQLITE}(.+)/mo, 1] if store.is_a?(String)
+    return SQLITE + File.expand_path(path) if path
+
+    raise ArgumentError, "unknown store #{store.inspect}; there is :memory and \"sqlite:PATH\""
+  end
+
+  def shared? = @store != :memory
+
+  def new_delivery(&on_finish)
+    shared? ? SharedDelivery.new(@config, @store, @namespace, &on_finish) : Delivery.new(@config, &on_finish)
   end
 
   def check_namespace(namespace)
@@ -235,10 +265,12 @@ class OnlineManager
       raise Error, "the manager is already running" if @state == :running
 
       @config.check
+      @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{way}", @reactor_name, @delivery)
       @state = :running
     end
     Registry.add(self)
+    @delivery.launched
     home = Process.pid
     begin
       @delivery.reactor.public_send(way) { @config.setup(&@native.heartbeat) }
@@ -268,12 +300,14 @@ class OnlineManager
   end
 
   def warn_of_remaining(timeout)
-    warn("OnlineManager: after #{timeout} s #{size} users have not been set offline yet")
+    what = shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
+    warn("OnlineManager: after #{timeout} s #{what} yet")
   end
 end
 
 require_relative "online_manager/online_manager"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"
+require_relative "online_manager/shared_delivery"
 require_relative "online_manager/registry"
 require_relative "online_manager/reactor"

@@ -500,9 +500,10 @@ RSpec.describe "Bad input" do
     {
       { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
       { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
-      { store: :disk } => "unknown store :disk; there is :memory",
-      { store: "sqlite:users.db" } => 'unknown store "sqlite:users.db"; there is :memory',
-      { store: nil } => "unknown store nil; there is :memory",
+      { store: :disk } => 'unknown store :disk; there is :memory and "sqlite:PATH"',
+      { store: "users.db" } => 'unknown store "users.db"; there is :memory and "sqlite:PATH"',
+      { store: "sqlite:" } => 'unknown store "sqlite:"; there is :memory and "sqlite:PATH"',
+      { store: nil } => 'unknown store nil; there is :memory and "sqlite:PATH"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
       { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
       { timeout: 5, reactor: :thread, stores: :memory } =>

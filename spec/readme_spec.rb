@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "tmpdir"
+
 # Every Ruby snippet of the README is run as it is written. A comment before it, which readers do not see, says what it
 # needs around it: `<!-- snippet: setup -->`.
 RSpec.describe "README.md" do
@@ -30,7 +32,7 @@ RSpec.describe "README.md" do
 
   it "has no snippet that is not run" do
     expect(snippets.map(&:first).tally)
-      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "on_error" => 1, "stop" => 1)
+      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "store" => 1, "on_error" => 1, "stop" => 1)
   end
 
   snippets.each do |name, snippet|
@@ -86,6 +88,25 @@ RSpec.describe "README.md" do
         expect(process.lines).to eq ["7 is online", "7 is offline", "8 is online", "8 is offline"]
         expect(process).to be_success, process.stderr
       end
+    when "store"
+      it "shows how several processes are one (line #{line})", limit: 60 do
+        script = <<~RUBY
+          #{config.sub("timeout = 60", "timeout = 2")}
+          #{checked(snippet)}
+          OnlineManager.current.start
+          puts "ready"
+          $stdin.each_line(chomp: true) { |user_id| OnlineManager.current.seen(user_id) }
+        RUBY
+
+        said = Dir.mktmpdir do |folder|
+          Dir.mkdir("#{folder}/storage")
+          with_processes(4, script, folder) { |processes| beat_and_kill(processes, folder) }
+        end
+        transitions = said.grep(/ is /).map { |text| [text[/\w+/], text[/online|offline/], text[/\d+/].to_i] }
+
+        expect(transitions.uniq.sort_by(&:last).group_by(&:first).transform_values { |all| all.map { _1[1] } })
+          .to eq("ann" => %w[online offline], "ben" => %w[online offline])
+      end
     when "on_error"
       it "shows where an error goes (line #{line})" do
         process = ruby(<<~RUBY)
@@ -120,10 +141,45 @@ RSpec.describe "README.md" do
     end
   end
 
+  # Starts so many processes of one script, which say when they are ready, and yields them.
+  def with_processes(number, script, folder, started = [], &block)
+    return block.call(started) if started.size == number
+
+    ruby(script, chdir: folder) do |process|
+      process.wait_for("ready")
+      result = with_processes(number, script, folder, [*started, process], &block)
+      process.close
+      return result
+    end
+  end
+
+  # ben beats once, ann in one process after the other; the first of them, which delivers, is killed meanwhile.
+  #
+  # @return [Array<String>] what they said
+  def beat_and_kill(processes, folder)
+    processes.first.puts("ben")
+    processes.first.puts("ann")
+    wait_until { processes.flat_map(&:lines).grep(/ is online/).size == 2 }
+    processes.first.signal(:KILL)
+    processes.drop(1).cycle.first(9).each do |process|
+      process.puts("ann")
+      throughout(0.4) { expect(look(folder)).to include('"ann"') }
+    end
+    wait_until(limit: 20) { look(folder).include?("online: 0\nwaiting to be delivered: 0") }
+    processes.flat_map(&:lines)
+  end
+
+  # What the command says that the section is about.
+  def look(folder)
+    command(RbConfig.ruby, "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager", "store",
+            "storage/presence.sqlite3", chdir: folder).stdout
+  end
+
   it "names commands that there are" do
     commands = readme.scan(/^```sh\n(.*?)^```/m).join.lines.map { |line| line[/\S+/] }
 
-    expect(commands).to eq %w[bin/demo bin/test]
-    expect(commands.select { |command| File.executable?(File.join(root, command)) }).to eq commands
+    expect(commands).to eq %w[bin/demo bin/test online_manager online_manager]
+    paths = commands.map { |command| command.include?("/") ? command : "exe/#{command}" }
+    expect(paths.select { |path| File.executable?(File.join(root, path)) }).to eq paths
   end
 end

@@ -50,6 +50,19 @@ class OnlineManager
     def offline_all? = object.respond_to?(:offline_all)
     def on_error? = object.respond_to?(:on_error)
 
+    # @param transition [Symbol] :online or :offline
+    # @return [Boolean] whether the config takes several users at once for it
+    def together?(transition) = transition == :online ? online_all? : offline_all?
+
+    # @param method [Symbol] a callback
+    # @return [Boolean] whether it declares the keyword `version:`
+    def version?(method)
+      (@versioned ||= {}).fetch(method) do
+        parameters = object.method(method).parameters
+        @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
+      end
+    end
+
     # @return [String] what to call the config in a message
     def name
       object.is_a?(Module) ? object.inspect : object.class.inspect

@@ -30,7 +30,7 @@ class OnlineManager
       @config = config
       @on_finish = on_finish
       @finished = Latch.new
-      @native = Native.new(self)
+      @native = new_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
       @stopping = false
       @errors = 0
@@ -53,10 +53,10 @@ class OnlineManager
       loop do
         # Read before each claim: if that finds nobody, nobody was left after the stop.
         stopping = @stopping
-        if @native.deliver(@config.offline_all?)
+        if deliver_next
           return :busy if Latch.now >= stop_at
         elsif stopping
-          return :finished
+          return nobody_left? ? :finished : :idle
         elsif !@stopping
           # A stop that comes later makes the pipe readable again; for one that has just come, this has
           # taken the byte, so look once more, whatever the time.
@@ -87,6 +87,15 @@ class OnlineManager
     ensure
       @draining = false
     end
+
+    # How many users have not been set offline yet.
+    def remaining = @native.size
+
+    # Checks the store, if it is one that could be away.
+    def check_store; end
+
+    # The manager is about to be set up.
+    def launched; end
 
     # Bars new users and makes everybody due.
     def stop
@@ -156,6 +165,14 @@ class OnlineManager
     end
 
     private
+
+    def new_native = Native.new(self)
+
+    # Calls the next callback, if there is one to be called.
+    def deliver_next = @native.deliver(@config.offline_all?)
+
+    # Whether a stop is done when there is no callback to be called.
+    def nobody_left? = true
 
     # @yield what calls the config's method, first of all: Ruby looks for Thread#kill and the like when
     #   one of its methods returns or branches. None does between the mark in `entered` and that call,

@@ -5,4 +5,8 @@ class OnlineManager
   # that runs already or no more, a reactor that is not there, a timer thread that the operating
   # system does not give.
   class Error < StandardError; end
+
+  # What is wrong with a shared store: `setup` raises it if the store cannot be used at all, and `on_error` is
+  # told of it when the store fails later.
+  class StoreError < Error; end
 end

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use magnus::{Error, Ruby, exception::ExceptionClass};
-use online_manager_tracker::Tracker;
 
-use crate::clock::CoarseClock;
 use crate::pipe::{Pipe, SharedPipe};
 
 /// How many forks lie between this process and the one that loaded the extension, plus one.
@@ -39,23 +37,28 @@ pub(crate) fn count_forks(ruby: &Ruby) -> Result<(), Error> {
     }
 }
 
-/// A tracker and its pipe, in the process that made them.
-pub(crate) struct Era {
+/// A tracker, or whatever else only the process that made it may touch, and its pipe.
+pub(crate) struct Era<T> {
     generation: u64,
-    tracker: ManuallyDrop<Tracker<CoarseClock, SharedPipe>>,
+    inner: ManuallyDrop<T>,
     pipe: ManuallyDrop<Arc<Pipe>>,
-    next: Eras,
+    next: Eras<T>,
 }
 
 /// The eras of one manager: the one of the process that made it, then those of its children,
 /// grandchildren and so on.
-#[derive(Default)]
-pub(crate) struct Eras(OnceLock<Box<Era>>);
+pub(crate) struct Eras<T>(OnceLock<Box<Era<T>>>);
 
-impl Eras {
+impl<T> Default for Eras<T> {
+    fn default() -> Eras<T> {
+        Eras(OnceLock::new())
+    }
+}
+
+impl<T> Eras<T> {
     /// This process' era, if it has begun.
     #[inline]
-    pub(crate) fn current(&self) -> Option<&Era> {
+    pub(crate) fn current(&self) -> Option<&Era<T>> {
         let generation = generation();
         let mut eras = self;
         loop {
@@ -67,13 +70,26 @@ impl Eras {
         }
     }
 
+    /// The era that began last, perhaps in a process that this one was forked from.
+    pub(crate) fn latest(&self) -> Option<&Era<T>> {
+        let mut latest = self.0.get()?;
+        while let Some(later) = latest.next.0.get() {
+            latest = later;
+        }
+        Some(latest)
+    }
+
     /// This process' era; begins it if need be. Only called with the GVL held, which is not given up
     /// here, so no thread can be left behind in the middle of it by a fork.
-    pub(crate) fn begin(&self, ruby: &Ruby) -> Result<&Era, Error> {
+    pub(crate) fn begin(
+        &self,
+        ruby: &Ruby,
+        make: impl FnOnce(SharedPipe) -> std::io::Result<T>,
+    ) -> Result<&Era<T>, Error> {
         if let Some(era) = self.current() {
             return Ok(era);
         }
-        let era = Era::new().map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
+        let era = Era::new(make).map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
         let mut eras = self;
         while let Some(earlier) = eras.0.get() {
             eras = &earlier.next;
@@ -82,13 +98,13 @@ impl Eras {
     }
 }
 
-impl Era {
-    fn new() -> std::io::Result<Era> {
+impl<T> Era<T> {
+    fn new(make: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<Era<T>> {
         let pipe = Arc::new(Pipe::new()?);
-        let tracker = Tracker::start(CoarseClock, SharedPipe(Arc::clone(&pipe)))?;
+        let inner = make(SharedPipe(Arc::clone(&pipe)))?;
         Ok(Era {
             generation: generation(),
-            tracker: ManuallyDrop::new(tracker),
+            inner: ManuallyDrop::new(inner),
             pipe: ManuallyDrop::new(pipe),
             next: Eras::default(),
         })
@@ -100,9 +116,10 @@ impl Era {
         self.generation == generation()
     }
 
+    /// What the era is for.
     #[inline]
-    pub(crate) fn tracker(&self) -> &Tracker<CoarseClock, SharedPipe> {
-        &self.tracker
+    pub(crate) fn inner(&self) -> &T {
+        &self.inner
     }
 
     pub(crate) fn duplicate_reader(&self, ruby: &Ruby) -> Result<RawFd, Error> {
@@ -110,12 +127,12 @@ impl Era {
     }
 }
 
-impl Drop for Era {
+impl<T> Drop for Era<T> {
     fn drop(&mut self) {
         if self.is_current() {
             // SAFETY: neither field is used again; this is the era's own destructor.
             unsafe {
-                ManuallyDrop::drop(&mut self.tracker);
+                ManuallyDrop::drop(&mut self.inner);
                 ManuallyDrop::drop(&mut self.pipe);
             }
         }
@@ -123,8 +140,12 @@ impl Drop for Era {
 }
 
 /// An error of the operating system as Ruby knows it.
-fn system_error(ruby: &Ruby, doing: &str, error: &std::io::Error) -> Error {
-    let class = ruby.exception_runtime_error();
-    let class: ExceptionClass = ruby.eval("OnlineManager::Error").unwrap_or(class);
-    Error::new(class, format!("{doing}: {error}"))
+pub(crate) fn system_error(ruby: &Ruby, doing: &str, error: &std::io::Error) -> Error {
+    Error::new(error_class(ruby, "Error"), format!("{doing}: {error}"))
+}
+
+/// One of the gem's own classes of errors.
+pub(crate) fn error_class(ruby: &Ruby, name: &str) -> ExceptionClass {
+    let class: Option<ExceptionClass> = ruby.eval(&format!("OnlineManager::{name}")).ok();
+    class.unwrap_or_else(|| ruby.exception_runtime_error())
 }

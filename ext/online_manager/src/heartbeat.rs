@@ -10,16 +10,21 @@ use std::panic::AssertUnwindSafe;
 use magnus::block::Proc;
 use magnus::rb_sys::{AsRawValue, FromRawValue, catch_unwind, resume_error};
 use magnus::typed_data::Obj;
-use magnus::{Error, Ruby, Value, prelude::*};
+use magnus::{Error, Ruby, TypedData, Value, prelude::*};
 use rb_sys::VALUE;
 
-use crate::native::Native;
 use crate::ractor;
 
+/// A native object that takes heartbeats.
+pub(crate) trait Beating: TypedData {
+    /// A heartbeat; answers false after a stop.
+    fn beat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error>;
+}
+
 /// A proc that takes one id and answers what `native.seen(id)` does.
-pub(crate) fn new(native: Obj<Native>) -> Result<Proc, Error> {
-    // SAFETY: `call` is such a function, and relies on its second argument to be a Native.
-    let raw = unsafe { Value::from_raw(rb_sys::rb_proc_new(Some(call), native.as_raw())) };
+pub(crate) fn new<T: Beating>(native: Obj<T>) -> Result<Proc, Error> {
+    // SAFETY: `call` is such a function, and relies on its second argument to be a T.
+    let raw = unsafe { Value::from_raw(rb_sys::rb_proc_new(Some(call::<T>), native.as_raw())) };
     Proc::try_convert(raw)
 }
 
@@ -27,8 +32,14 @@ pub(crate) fn new(native: Obj<Native>) -> Result<Proc, Error> {
 ///
 /// # Safety
 ///
-/// `native` must be a live Native, and `argv` point to `argc` live objects.
-unsafe extern "C" fn call(_first: VALUE, native: VALUE, argc: c_int, argv: *const VALUE, _block: VALUE) -> VALUE {
+/// `native` must be a live object of the class of T, and `argv` point to `argc` live objects.
+unsafe extern "C" fn call<T: Beating>(
+    _first: VALUE,
+    native: VALUE,
+    argc: c_int,
+    argv: *const VALUE,
+    _block: VALUE,
+) -> VALUE {
     // SAFETY: this is a thread of Ruby's, since Ruby calls; `native` is what the proc was made with, and lives
     // as long as the proc; there are `argc` arguments, which live as long as the call.
     let answer = catch_unwind(AssertUnwindSafe(|| unsafe {
@@ -37,9 +48,9 @@ unsafe extern "C" fn call(_first: VALUE, native: VALUE, argc: c_int, argv: *cons
             return Err(wrong_number(&ruby, argc));
         }
         ractor::check_main(&ruby)?;
-        let native: &Native = &*rb_sys::RTYPEDDATA_GET_DATA(native).cast();
+        let native: &T = &*rb_sys::RTYPEDDATA_GET_DATA(native).cast();
         // Made a VALUE in here: moving a `Result` of it about costs more than the rest of this function.
-        let is_taken = native.beat(&ruby, Value::from_raw(*argv), None)?;
+        let is_taken = native.beat(&ruby, Value::from_raw(*argv))?;
         Ok(ruby.into_value(is_taken).as_raw())
     }));
     match answer {

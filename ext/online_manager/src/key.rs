@@ -12,9 +12,9 @@ use rb_sys::{StableApiDefinition, VALUE, ruby_value_type};
 use crate::objects::Objects;
 
 /// Classes of [`Text`]: strings of equal bytes are the same key if they are ASCII only or of the same encoding.
-const ASCII: u8 = 0;
-const UTF_8: u8 = 1;
-const BINARY: u8 = 2;
+pub(crate) const ASCII: u8 = 0;
+pub(crate) const UTF_8: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
 
 /// Ruby's numbers for the encodings that it always has, the same since 1.9 (`ENCINDEX_…` in `encindex.h`).
 const BINARY_INDEX: u16 = 0;
@@ -55,13 +55,22 @@ pub(crate) fn to_value(ruby: &Ruby, id: &OwnedId, objects: &Objects) -> Value {
             object.unwrap_or_else(|| unsafe { Value::from_raw(*word) })
         }
         OwnedId::Text { bytes, label, .. } => {
-            // SAFETY: the bytes are copied; the encoding was taken from a string of this process.
-            unsafe {
-                let encoding = rb_sys::rb_enc_from_index(i32::from(*label));
-                let string = rb_sys::rb_enc_str_new(bytes.as_ptr().cast(), bytes.len() as i64, encoding);
-                Value::from_raw(string)
-            }
+            // SAFETY: the encoding was taken from a string of this process.
+            unsafe { new_string(bytes, i32::from(*label)) }
         }
+    }
+}
+
+/// A String with a copy of the bytes.
+///
+/// # Safety
+///
+/// `encoding` must be the number of an encoding that this process has loaded.
+unsafe fn new_string(bytes: &[u8], encoding: i32) -> Value {
+    // SAFETY: as the caller promises; the bytes are copied.
+    unsafe {
+        let encoding = rb_sys::rb_enc_from_index(encoding);
+        Value::from_raw(rb_sys::rb_enc_str_new(bytes.as_ptr().cast(), bytes.len() as i64, encoding))
     }
 }
 

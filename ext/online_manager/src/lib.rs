@@ -5,8 +5,11 @@
 //! |---|---|
 //! | [`native`] | the class, its one proc, and how a callback's end is reported to the tracker |
 //! | [`heartbeat`] | that one proc |
+//! | [`host`] | the Ruby object behind it all: asked for the timeout, called for each transition
 //! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
 //! | [`objects`] | ids that are neither immediate nor plain strings |
+//! | [`shared`] | the class `OnlineManager::Shared`: the same with a store |
+//! | [`shared_key`] | how a Ruby object becomes an id of a store's, and back |
 //! | [`era`] | forks: every process has a tracker of its own |
 //! | [`pipe`] | the wakeup pipe |
 //! | [`ractor`] | that everything belongs to the main Ractor |
@@ -21,11 +24,14 @@ mod era;
 #[cfg(feature = "faults")]
 mod faults;
 mod heartbeat;
+mod host;
 mod key;
 mod native;
 mod objects;
 mod pipe;
 mod ractor;
+mod shared;
+mod shared_key;
 
 use magnus::{Error, Ruby};
 
@@ -35,6 +41,7 @@ fn init(ruby: &Ruby) -> Result<(), Error> {
     ractor::note_main();
     era::count_forks(ruby)?;
     native::init(ruby)?;
+    shared::init(ruby)?;
     #[cfg(feature = "faults")]
     faults::init(ruby)?;
     Ok(())

@@ -11,28 +11,25 @@
 mod seen_all;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use magnus::block::Proc;
 use magnus::typed_data::Obj;
 use magnus::value::{LazyId, Opaque, ReprValue};
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
-use online_manager_tracker::{Announced, Beat, Clock, Departed, Id, Nanos, Outcome, Transition, User, Work};
+use online_manager_tracker::{Announced, Beat, Clock, Departed, Id, Nanos, Outcome, Tracker, Transition, User, Work};
 
 use crate::clock::CoarseClock;
-use crate::era::{Era, Eras, generation};
-use crate::heartbeat;
+use crate::era::{Era, Eras};
+use crate::heartbeat::{self, Beating};
+use crate::host::Host;
 use crate::key;
 use crate::objects::Objects;
-
-/// How long the answer of `config.timeout` is good for: asking on every heartbeat would double the cost of one.
-const TIMEOUT_GOOD_FOR: Nanos = 10_000_000;
+use crate::pipe::SharedPipe;
 
 /// How many users go into one `offline_all`.
 const TOGETHER: usize = 1_000;
 
-static READY: LazyId = LazyId::new("ready");
-static TIMEOUT: LazyId = LazyId::new("timeout");
 static ONLINE: LazyId = LazyId::new("online");
 static ONLINE_ALL: LazyId = LazyId::new("online_all");
 static REVIVE: LazyId = LazyId::new("revive");
@@ -43,21 +40,32 @@ static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 #[derive(TypedData)]
 #[magnus(class = "OnlineManager::Native", mark, free_immediately)]
 pub(crate) struct Native {
-    host: Opaque<Value>,
+    host: Host,
     heartbeat: OnceLock<Opaque<Proc>>,
     objects: Objects,
-    eras: Eras,
-    /// The generation in which the host is ready, and the one in which it has been told to become so.
-    ready: AtomicU64,
-    told: AtomicU64,
+    eras: Eras<Tracker<CoarseClock, SharedPipe>>,
     is_stopped: AtomicBool,
-    timeout: AtomicU64,
-    timeout_asked_at: AtomicU64,
+}
+
+type TrackerEra = Era<Tracker<CoarseClock, SharedPipe>>;
+
+impl TrackerEra {
+    #[inline]
+    pub(crate) fn tracker(&self) -> &Tracker<CoarseClock, SharedPipe> {
+        self.inner()
+    }
+}
+
+impl Beating for Native {
+    #[inline]
+    fn beat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
+        self.beat(ruby, id, None)
+    }
 }
 
 impl DataTypeFunctions for Native {
     fn mark(&self, marker: &gc::Marker) {
-        marker.mark(self.host);
+        self.host.mark(marker);
         marker.mark(self.objects.array());
         if let Some(heartbeat) = self.heartbeat.get() {
             marker.mark(*heartbeat);
@@ -92,15 +100,11 @@ impl Native {
     /// `Native.new(host)`
     fn new(ruby: &Ruby, host: Value) -> Result<Obj<Native>, Error> {
         let native = ruby.obj_wrap(Native {
-            host: host.into(),
+            host: Host::new(host),
             heartbeat: OnceLock::new(),
             objects: Objects::new(ruby),
             eras: Eras::default(),
-            ready: AtomicU64::new(0),
-            told: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
-            timeout: AtomicU64::new(0),
-            timeout_asked_at: AtomicU64::new(0),
         });
         let heartbeat = heartbeat::new(native)?;
         // Set once, here: nobody else has seen the object yet.
@@ -126,10 +130,10 @@ impl Native {
     /// A heartbeat. Whatever may call Ruby comes first; then the tracker is told, and nothing is in between.
     #[inline]
     pub(crate) fn beat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
-        if self.ready.load(Ordering::Relaxed) != generation() && !self.become_ready(ruby)? {
+        if !self.host.is_ready() && !self.become_ready(ruby)? {
             return Ok(false);
         }
-        let (mut now, timeout) = self.now_and_timeout(ruby, timeout)?;
+        let (mut now, timeout) = self.host.now_and_timeout(ruby, timeout)?;
         let id_key = match key::plain(&id) {
             Some(id_key) => id_key,
             None => {
@@ -161,31 +165,17 @@ impl Native {
         if self.is_stopped.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let generation = generation();
-        if self.told.swap(generation, Ordering::Relaxed) == generation {
-            // Another thread is telling the host. Its reactor will find this heartbeat.
-            return self.era(ruby).map(|_| true);
-        }
-        let told = self.era(ruby).and_then(|_| self.call(ruby, &READY, ()));
-        match told {
-            Ok(_) => {
-                self.ready.store(generation, Ordering::Relaxed);
-                Ok(true)
-            }
-            Err(error) => {
-                self.told.store(0, Ordering::Relaxed);
-                Err(error)
-            }
-        }
+        self.host.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
+        Ok(true)
     }
 
     /// This process' era, begun if need be.
-    fn era(&self, ruby: &Ruby) -> Result<&Era, Error> {
+    fn era(&self, ruby: &Ruby) -> Result<&TrackerEra, Error> {
         if self.eras.current().is_none() {
             // Ids of the process that this one was forked from.
             self.objects.clear(ruby);
         }
-        let era = self.eras.begin(ruby)?;
+        let era = self.eras.begin(ruby, |pipe| Tracker::start(CoarseClock, pipe))?;
         if self.is_stopped.load(Ordering::Relaxed) {
             // The stop came before there was anything to be stopped.
             era.tracker().stop();
@@ -193,32 +183,10 @@ impl Native {
         Ok(era)
     }
 
-    /// The time, and the timeout of a heartbeat at that time.
-    #[inline]
-    fn now_and_timeout(&self, ruby: &Ruby, timeout: Option<Nanos>) -> Result<(Nanos, Nanos), Error> {
-        let now = CoarseClock.now();
-        match timeout {
-            Some(timeout) => Ok((now, timeout)),
-            None if now.wrapping_sub(self.timeout_asked_at.load(Ordering::Relaxed)) < TIMEOUT_GOOD_FOR => {
-                Ok((now, self.timeout.load(Ordering::Relaxed)))
-            }
-            None => self.ask_timeout(ruby),
-        }
-    }
-
-    #[cold]
-    fn ask_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
-        let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, ())?)?;
-        let now = CoarseClock.now();
-        self.timeout.store(timeout, Ordering::Relaxed);
-        self.timeout_asked_at.store(now, Ordering::Relaxed);
-        Ok((now, timeout))
-    }
-
     /// Calls `online` for a user who is new.
     #[cold]
-    fn announce(&self, ruby: &Ruby, era: &Era, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
-        let online = self.call(ruby, &ONLINE, (id,));
+    fn announce(&self, ruby: &Ruby, era: &TrackerEra, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
+        let online = self.host.call(ruby, &ONLINE, (id,));
         self.announced(ruby, era, user, id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
@@ -227,7 +195,7 @@ impl Native {
     fn announced(
         &self,
         ruby: &Ruby,
-        era: &Era,
+        era: &TrackerEra,
         user: User,
         id: Value,
         timeout: Nanos,
@@ -245,7 +213,7 @@ impl Native {
             }
             Announced::Depart => {
                 let entered = ruby.ary_new();
-                let offline = self.call(ruby, &OFFLINE, (id, entered));
+                let offline = self.host.call(ruby, &OFFLINE, (id, entered));
                 self.departed(ruby, era, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
@@ -318,11 +286,11 @@ impl Native {
 
         let called = match transition {
             Transition::Offline if together => {
-                this.ids_of(ruby, &work).and_then(|ids| this.call(ruby, &OFFLINE_ALL, (ids, entered)))
+                this.ids_of(ruby, &work).and_then(|ids| this.host.call(ruby, &OFFLINE_ALL, (ids, entered)))
             }
             _ => {
                 let name = if transition == Transition::Online { &REVIVE } else { &OFFLINE };
-                this.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered))
+                this.host.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered))
             }
         };
         let is_entered = is_entered(entered, &called);
@@ -332,7 +300,7 @@ impl Native {
             Transition::Offline => this.departed(ruby, era, work.iter().map(|work| work.user), is_entered),
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
-                let timeout = this.timeout.load(Ordering::Relaxed);
+                let timeout = this.host.timeout();
                 let outcome = if returned { Outcome::Returned } else { Outcome::Cut };
                 this.announced(ruby, era, first.user, id, timeout, outcome)?;
             }
@@ -353,7 +321,7 @@ impl Native {
     fn departed(
         &self,
         ruby: &Ruby,
-        era: &Era,
+        era: &TrackerEra,
         users: impl IntoIterator<Item = User, IntoIter: DoubleEndedIterator>,
         is_entered: bool,
     ) {
@@ -370,7 +338,7 @@ impl Native {
         }
     }
 
-    fn unclaim(&self, ruby: &Ruby, era: &Era, user: User, transition: Transition) {
+    fn unclaim(&self, ruby: &Ruby, era: &TrackerEra, user: User, transition: Transition) {
         if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
             self.objects.release(ruby, user.word());
         }
@@ -378,7 +346,7 @@ impl Native {
 
     /// An id that the tracker did not take in needs no slot.
     #[cold]
-    fn release_unless_known(&self, ruby: &Ruby, era: &Era, word: u64) {
+    fn release_unless_known(&self, ruby: &Ruby, era: &TrackerEra, word: u64) {
         if !era.tracker().is_known(Id::Word(word)) {
             self.objects.release(ruby, word);
         }
@@ -399,16 +367,12 @@ impl Native {
     /// Bars new users, in this process and those forked from it, and makes everybody due.
     fn stop(ruby: &Ruby, this: &Native) {
         this.is_stopped.store(true, Ordering::Relaxed);
-        this.ready.store(0, Ordering::Relaxed);
+        this.host.is_not_ready();
         if let Some(era) = this.eras.current() {
             for user in era.tracker().stop() {
                 this.objects.release(ruby, user.word());
             }
         }
-    }
-
-    fn call(&self, ruby: &Ruby, name: &'static LazyId, args: impl magnus::ArgList) -> Result<Value, Error> {
-        ruby.get_inner(self.host).funcall(LazyId::get_inner_with(name, ruby), args)
     }
 }
 
@@ -417,6 +381,6 @@ fn outcome(result: &Result<Value, Error>) -> Outcome {
 }
 
 /// Whether the config's method was entered: a call that returned was, even if the host had nothing to call.
-fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
+pub(crate) fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
     result.is_ok() || !entered.is_empty()
 }

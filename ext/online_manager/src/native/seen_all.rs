@@ -1,15 +1,12 @@
 //! `seen_all`: heartbeats of many users in one call, for few takings of the lock.
 
-use std::sync::atomic::Ordering;
-
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
 use online_manager_tracker::presence::Presence;
 use online_manager_tracker::{Announced, Beat, Clock, Heartbeats, Id, Nanos, Outcome, Signal, Transition, User};
 
-use super::{Native, ONLINE_ALL, outcome};
+use super::{Native, ONLINE_ALL, TrackerEra, outcome};
 use crate::clock::CoarseClock;
-use crate::era::{Era, generation};
 use crate::key;
 use crate::objects::Found;
 
@@ -82,7 +79,7 @@ impl Native {
         together: bool,
         timeout: Option<Nanos>,
     ) -> Result<bool, Error> {
-        if this.ready.load(Ordering::Relaxed) != generation() && !this.become_ready(ruby)? {
+        if !this.host.is_ready() && !this.become_ready(ruby)? {
             return Ok(false);
         }
         let ids = Ids::new(ids);
@@ -94,7 +91,7 @@ impl Native {
                 found.push((place, this.objects.find(ruby, id)?));
             }
         }
-        let (_, timeout) = this.now_and_timeout(ruby, timeout)?;
+        let (_, timeout) = this.host.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
@@ -156,7 +153,7 @@ impl Native {
     fn beat_object(
         &self,
         ruby: &Ruby,
-        era: &Era,
+        era: &TrackerEra,
         (id, found): (Value, Option<Found>),
         place: usize,
         timeout: Nanos,
@@ -186,7 +183,7 @@ impl Native {
     fn announce_in_turn(
         &self,
         ruby: &Ruby,
-        era: &Era,
+        era: &TrackerEra,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
@@ -197,7 +194,7 @@ impl Native {
     fn announce_together(
         &self,
         ruby: &Ruby,
-        era: &Era,
+        era: &TrackerEra,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
@@ -206,7 +203,7 @@ impl Native {
         for (_, place) in arrivals.as_slice() {
             new.push(ids.at(ruby, *place))?;
         }
-        let online = self.call(ruby, &ONLINE_ALL, (new,));
+        let online = self.host.call(ruby, &ONLINE_ALL, (new,));
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {

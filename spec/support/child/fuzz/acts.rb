@@ -37,7 +37,7 @@ module Fuzz
       online?: [->(id) { @manager.online?(id) }],
       last_seen: [->(id) { @manager.last_seen(id) }],
       online_users: [->(_) { @manager.online_users.sample(3, random: @random) }],
-      size: [->(_) { @manager.size }], stats: [->(_) { @manager.stats }],
+      start: [->(_) { @manager.start }], size: [->(_) { @manager.size }], stats: [->(_) { @manager.stats }],
       inspect: [->(_) { @manager.inspect }], namespace: [->(_) { @manager.namespace }],
       stop: [->(_) { @manager.stop(timeout: Values::BAD_SECONDS.sample(random: @random)) && raise("stopped") },
              ->(id) { @manager.stop(id) && raise("stopped") }],

@@ -1,0 +1,226 @@
+# frozen_string_literal: true
+
+# What does a shared store cost, on one machine?
+
+require "sqlite3"
+require "tmpdir"
+require_relative "support/bench"
+require_relative "support/contenders/in_process"
+require_relative "support/contenders/sqlite"
+require_relative "support/silent_config"
+
+# The gem with a file that other processes could share.
+class Shared < Bench::Contender
+  # Counts the callbacks, and notes when the last one came.
+  class Config < Bench::SilentConfig
+    attr_reader :calls, :last
+
+    def initialize(timeout)
+      super
+      @calls = 0
+    end
+
+    def online(_user_id) = count
+    def offline(_user_id) = count
+
+    private
+
+    def count
+      @calls += 1
+      @last = Bench.now
+    end
+  end
+
+  def initialize(timeout = 3_600)
+    super()
+    @folder = Dir.mktmpdir("online_manager_bench")
+    @path = File.join(@folder, "presence.sqlite3")
+    @config = Config.new(timeout)
+    @manager = OnlineManager.new(@config, reactor: :thread, store: "sqlite:#{@path}")
+    @native = @manager.instance_variable_get(:@native) # its status, without what is asked of the store
+    @heartbeat = @manager.setup
+  end
+
+  def prepare(ids)
+    ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
+    settle(ids.size)
+  end
+
+  def beat(ids, passes = 1) = Bench::Heartbeats.through(ids, passes, &@heartbeat)
+
+  # @return [Integer] nanoseconds until heartbeats of all are in the file
+  def flush(ids)
+    Bench.time do
+      @manager.seen_all(ids)
+      sleep 0.001 until @native.status[:unwritten].zero?
+    end
+  end
+
+  # @return [Float] transitions a second, from the first heartbeat or leave to the last callback
+  def transitions(ids)
+    start = Bench.now
+    calls = @config.calls
+    ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
+    settle(calls + ids.size)
+    ids.each { |id| @manager.leave(id) }
+    settle(calls + (2 * ids.size))
+    2 * ids.size * 1e9 / (@config.last - start)
+  end
+
+  # @return [Integer] bytes on disk
+  def size
+    SQLite3::Database.new(@path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    File.size(@path)
+  end
+
+  def close
+    @manager.stop
+    FileUtils.remove_entry(@folder)
+  end
+
+  private
+
+  def settle(calls)
+    sleep 0.001 until @config.calls >= calls
+  end
+end
+
+KINDS = %w[integers UUIDs].freeze
+SIZES = [10_000, 1_000_000].freeze
+FLUSHED = 100_000
+# Seconds: a user is written again after a third of it.
+SHORT = 6
+
+OURS = "store `:memory`"
+CONTENDERS = {
+  OURS => -> { Bench::Ours.new },
+  "store `\"sqlite:…\"`" => -> { Shared.new },
+  "SQLite `UPDATE` for each" => -> { Bench::SqliteContender.new }
+}.freeze
+
+# One contender in its own process.
+class Beater
+  FEWEST = 1_000
+
+  def initialize(contender, ids)
+    @contender = contender
+    @contender.prepare(ids)
+    @heartbeats = Bench::Ids.as_they_come(ids)
+    GC.start
+  end
+
+  # @return [Float] nanoseconds for each heartbeat
+  def time
+    one = @contender.time(@heartbeats.first(FEWEST), 1).fdiv(FEWEST)
+    number = (1e8 / one).ceil
+    return @contender.time(@heartbeats.first(number), 1).fdiv(number) if number < @heartbeats.size
+
+    passes = number / @heartbeats.size
+    @contender.time(@heartbeats, passes).fdiv(@heartbeats.size * passes)
+  end
+
+  def close = @contender.close
+end
+
+HEARTBEATS = <<~TEXT
+  In brackets: how many times that of the memory store. With the file a heartbeat ends in the process' own memory, as
+  it does without. What is written, and how often, does not depend on how often a user beats.
+TEXT
+
+# @return [Hash{String => Array<Float>}] the samples of each contender
+def heartbeats_of(run, ids)
+  beaters = CONTENDERS.transform_values { |contender| Bench::Child.new { Beater.new(contender.call, ids) } }
+  run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
+ensure
+  beaters&.each_value do |beater|
+    beater.call(:close)
+    beater.close
+  end
+end
+
+def measure_heartbeats(run)
+  cases = KINDS.product(SIZES)
+  columns = []
+  run.each(cases) do |kind, size|
+    columns << (samples = heartbeats_of(run, Bench::Ids.of(kind, Bench.users(size))))
+    run.figure("#{kind}/#{size}/to memory", Bench.ratio(samples.values[1], samples[OURS]))
+  end
+  rows = CONTENDERS.keys.map do |name|
+    [name, *columns.map { |samples| Bench.compared(samples[name], samples[OURS]) }]
+  end
+  header = ["a heartbeat of a known user", *cases.map { |kind, size| "#{Bench.thousands(size)} #{kind}" }]
+  run.table("Heartbeats", header, rows, remarks: HEARTBEATS)
+end
+
+WRITTEN = <<~TEXT
+  The heartbeats come all at once, and are written since each of the users has rested for a third of the timeout. The
+  transitions are those of as many users who come and leave, from the first heartbeat to the last callback.
+TEXT
+
+def measure_writing(run)
+  rows = []
+  run.each(KINDS) do |kind|
+    ids = Bench::Ids.of(kind, Bench.users(FLUSHED))
+    figures = Bench::Child.open(-> { Writing.new(ids) }) { |child| child.call(:measure, run.rounds) }
+    figures.each { |name, figure| run.figure("#{kind}/#{name}", figure) }
+    rows << [kind, Bench.duration(figures["flush"]), Bench.duration(figures["updates"]),
+             Bench.thousands(figures["rate"].round), "#{figures["size"].round} B"]
+  end
+  users = Bench.thousands(Bench.users(FLUSHED))
+  header = ["ids", "heartbeats of #{users} users", "#{users} `UPDATE`s", "transitions a second", "on disk, a user"]
+  run.table("What is written", header, rows, remarks: WRITTEN)
+end
+
+# What reaches the file, in a process of its own.
+class Writing
+  def initialize(ids)
+    @ids = ids
+  end
+
+  # @return [Hash{String => Float}] nanoseconds, transitions a second, bytes for each user
+  def measure(rounds)
+    { "flush" => Bench.median(flushes(rounds)), "updates" => Bench.median(updates(rounds)),
+      "rate" => Bench.median(rates(rounds)), "size" => size }
+  end
+
+  private
+
+  def flushes(rounds)
+    shared = Shared.new(SHORT)
+    shared.prepare(@ids)
+    Array.new(rounds) do
+      sleep (SHORT / 3.0) + 0.1
+      shared.flush(@ids)
+    end
+  ensure
+    shared.close
+  end
+
+  def rates(rounds)
+    shared = Shared.new
+    Array.new(rounds) { shared.transitions(@ids) }
+  ensure
+    shared.close
+  end
+
+  def size
+    shared = Shared.new
+    shared.prepare(@ids)
+    shared.size.fdiv(@ids.size)
+  ensure
+    shared.close
+  end
+
+  def updates(rounds)
+    contender = Bench::SqliteContender.new
+    contender.prepare(@ids)
+    heartbeats = Bench::Ids.as_they_come(@ids)
+    Array.new(rounds) { contender.time(heartbeats, 1) }
+  ensure
+    contender.close
+  end
+end
+
+Bench.measure("store") do |run|
+  run.each(%i[measure_heartbeats measure_writing]) { |method| send(method, run) }
+end

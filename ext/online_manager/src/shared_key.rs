@@ -1,0 +1,111 @@
+//! How a Ruby object becomes an id of a store's, and back: Integers, Strings and Symbols, which every process knows.
+
+use magnus::encoding::{EncodingCapable, RbEncoding};
+use magnus::rb_sys::AsRawValue;
+use magnus::{Error, Integer, RString, Ruby, Symbol, Value, prelude::*};
+use online_manager_store::UserId;
+use online_manager_store::id::{Charset, Kind};
+use online_manager_tracker::{Id, Text};
+
+use crate::key::{self, ASCII, BINARY, UTF_8};
+
+/// An id that had to be made into bytes, as the process' own table looks it up.
+pub(crate) struct Bytes(UserId);
+
+impl Bytes {
+    pub(crate) fn of(user_id: UserId) -> Bytes {
+        Bytes(user_id)
+    }
+
+    /// Its class is the tag, see [`online_manager_store::beats`].
+    pub(crate) fn as_id(&self) -> Id<'_> {
+        let (class, bytes) = self.0.as_bytes().split_first().map_or((0, &[][..]), |(tag, bytes)| (*tag, bytes));
+        Id::Text(Text { bytes, class, label: 0 })
+    }
+}
+
+/// What a store calls `value`. May call Ruby, but no method that could be anybody's.
+pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
+    if let Some(Id::Text(text)) = key::plain(&value) {
+        let charset = match text.class {
+            ASCII => Charset::Ascii,
+            UTF_8 => Charset::Utf8,
+            BINARY => Charset::Binary,
+            _ => Charset::Other,
+        };
+        return Ok(UserId::new(Kind::Text(charset), text.bytes));
+    }
+    if let Some(integer) = Integer::from_value(value) {
+        let digits = match integer.to_i64() {
+            Ok(number) => number.to_string(),
+            // Rust's numbers end where Ruby's go on.
+            Err(_) => RString::try_convert(integer.funcall("to_s", ())?)?.to_string()?,
+        };
+        return Ok(UserId::new(Kind::Integer, digits.as_bytes()));
+    }
+    if let Some(string) = RString::from_value(value) {
+        let (charset, bytes) = text(string);
+        return Ok(UserId::new(Kind::Text(charset), &bytes));
+    }
+    if let Some(symbol) = Symbol::from_value(value) {
+        let (charset, bytes) = text(RString::try_convert(symbol.funcall("name", ())?)?);
+        return Ok(UserId::new(Kind::Symbol(charset), &bytes));
+    }
+    let message = format!(
+        "a user id must be an Integer, a String or a Symbol when a store is shared by several processes, got {}",
+        value.inspect()
+    );
+    Err(Error::new(ruby.exception_arg_error(), message))
+}
+
+/// The charset of a string, and its bytes as [`Charset`] wants them.
+fn text(string: RString) -> (Charset, Vec<u8>) {
+    // SAFETY: the bytes are copied before Ruby runs again.
+    let bytes = unsafe { string.as_slice() }.to_vec();
+    let encoding = RbEncoding::from(string.enc_get());
+    let is_ascii = bytes.is_empty() || string.enc_coderange_scan() == magnus::encoding::Coderange::SevenBit;
+    match encoding.name() {
+        _ if is_ascii => (Charset::Ascii, bytes),
+        "UTF-8" => (Charset::Utf8, bytes),
+        "ASCII-8BIT" | "BINARY" => (Charset::Binary, bytes),
+        name => (Charset::Other, [name.as_bytes(), &[0], &bytes].concat()),
+    }
+}
+
+/// The Ruby object that an id came from, or one that is equal to it.
+pub(crate) fn to_value(ruby: &Ruby, user_id: &UserId) -> Result<Value, Error> {
+    let Some((kind, bytes)) = user_id.parts() else { return Ok(ruby.qnil().as_value()) };
+    match kind {
+        Kind::Integer => {
+            let digits = String::from_utf8_lossy(bytes).into_owned();
+            match digits.parse::<i64>() {
+                Ok(number) => Ok(ruby.integer_from_i64(number).as_value()),
+                Err(_) => ruby.str_new(&digits).funcall("to_i", ()),
+            }
+        }
+        Kind::Text(charset) => Ok(string(ruby, charset, bytes)?.as_value()),
+        Kind::Symbol(charset) => string(ruby, charset, bytes)?.funcall("to_sym", ()),
+    }
+}
+
+fn string(ruby: &Ruby, charset: Charset, bytes: &[u8]) -> Result<RString, Error> {
+    match charset {
+        Charset::Ascii | Charset::Utf8 => Ok(ruby.enc_str_new(bytes, ruby.utf8_encindex())),
+        Charset::Binary => Ok(ruby.str_from_slice(bytes)),
+        Charset::Other => {
+            let (name, bytes) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(0));
+            let bytes = bytes.get(1..).unwrap_or_default();
+            match ruby.find_encoding(&String::from_utf8_lossy(name)) {
+                Some(encoding) => Ok(ruby.enc_str_new(bytes, encoding)),
+                // Of an encoding that this process does not have.
+                None => Ok(ruby.str_from_slice(bytes)),
+            }
+        }
+    }
+}
+
+/// A word that can be an id here: of an Integer or a Symbol, not of true, false or nil.
+pub(crate) fn is_word_of_id(ruby: &Ruby, value: Value) -> bool {
+    let raw = value.as_raw();
+    ![ruby.qtrue().as_raw(), ruby.qfalse().as_raw(), ruby.qnil().as_raw()].contains(&raw)
+}

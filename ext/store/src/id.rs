@@ -1,0 +1,97 @@
+//! Ids as bytes that every process reads alike: what kind of object it is, then the object itself.
+
+use std::sync::Arc;
+
+/// A user's id in a store: a tag, and bytes whose meaning the tag tells. Two ids are the same user if they are the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Arc<[u8]>);
+
+/// What kind of object an id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An integer, in decimal digits.
+    Integer,
+    /// Text.
+    Text(Charset),
+    /// A symbol: its name.
+    Symbol(Charset),
+}
+
+/// How bytes are to be read as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// ASCII only, and so the same text in any encoding that contains ASCII.
+    Ascii,
+    /// UTF-8, valid or not, with a byte beyond ASCII.
+    Utf8,
+    /// No text, with a byte beyond ASCII.
+    Binary,
+    /// Another encoding: the bytes are its name, a NUL, and the text.
+    Other,
+}
+
+impl Kind {
+    const ALL: [(u8, Kind); 9] = [
+        (b'i', Kind::Integer),
+        (b's', Kind::Text(Charset::Ascii)),
+        (b'u', Kind::Text(Charset::Utf8)),
+        (b'b', Kind::Text(Charset::Binary)),
+        (b'o', Kind::Text(Charset::Other)),
+        (b'S', Kind::Symbol(Charset::Ascii)),
+        (b'U', Kind::Symbol(Charset::Utf8)),
+        (b'B', Kind::Symbol(Charset::Binary)),
+        (b'O', Kind::Symbol(Charset::Other)),
+    ];
+
+    pub(crate) fn tag(self) -> u8 {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or(0, |(tag, _)| *tag)
+    }
+}
+
+impl UserId {
+    /// The id of that kind with these bytes.
+    pub fn new(kind: Kind, bytes: &[u8]) -> UserId {
+        let mut all = Vec::with_capacity(bytes.len() + 1);
+        all.push(kind.tag());
+        all.extend_from_slice(bytes);
+        UserId(all.into())
+    }
+
+    /// An id as it came out of a store. `None` if this version did not write it.
+    pub fn from_store(bytes: &[u8]) -> Option<UserId> {
+        let id = UserId(bytes.into());
+        id.parts().map(|_| id.clone())
+    }
+
+    /// What goes into a store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The kind and the bytes that the id was made of.
+    pub fn parts(&self) -> Option<(Kind, &[u8])> {
+        let (tag, bytes) = self.0.split_first()?;
+        let (_, kind) = Kind::ALL.iter().find(|(known, _)| known == tag)?;
+        Some((*kind, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let ids = Kind::ALL.map(|(_, kind)| UserId::new(kind, b"1"));
+        for (number, id) in ids.iter().enumerate() {
+            assert!(!ids.iter().skip(number + 1).any(|other| other == id));
+            assert_eq!(
+                id.parts().map(|(kind, bytes)| (kind, bytes.to_vec())),
+                Some((Kind::ALL[number].1, b"1".to_vec()))
+            );
+            assert_eq!(UserId::from_store(id.as_bytes()).as_ref(), Some(id));
+        }
+        assert_eq!(UserId::from_store(b"?1"), None);
+        assert_eq!(UserId::from_store(b""), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! The state that several processes share, so that together they tell of each transition once: behind the trait
+//! [`Store`], with SQLite as its first implementation. Nothing in here knows that the callbacks are Ruby's.
+//!
+//! A heartbeat ends in this process' own memory. A thread of its own, the *member*, takes it to the store, where state
+//! and event change in one step. Whoever holds the *lease* delivers the events from the store's log.
+//!
+//! ```text
+//! heartbeat ─► Beats ─► Outbox ─► member thread ─► Store: users, events ─► member thread of the lease's owner
+//!              (who beat here)                                               └─► Log ─► whoever runs the callbacks
+//! ```
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`id`] | ids as bytes that any process reads alike |
+//! | [`beats`] | who has beaten in this process, and whether the store has to hear of it |
+//! | [`outbox`] | what the store has not been told yet: the latest beat and leave of each user |
+//! | [`store`] | the trait, and what goes through it |
+//! | [`location`] | which store a `store:` option means |
+//! | [`sqlite`] | the store that is a file |
+//! | [`machine`] | the machine's monotonic clock, and which boot it counts from |
+//! | [`log`] | events on their way to the callbacks: order, retries, who has to wait |
+//! | [`member`] | how a process takes part: flush, lease, sweep, delivery, snapshot |
+
+pub mod beats;
+pub mod error;
+pub mod id;
+pub mod location;
+pub mod log;
+pub mod machine;
+pub mod member;
+pub mod outbox;
+pub mod sqlite;
+pub mod store;
+
+pub use error::StoreError;
+pub use id::UserId;
+pub use location::Location;
+pub use store::Store;

@@ -1,0 +1,194 @@
+//! What the store has not been told yet. While it is away this grows to one entry for each user and no further.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+use online_manager_tracker::Nanos;
+
+use crate::id::UserId;
+use crate::store::{Beat, Leave, Message};
+
+/// The latest beat of a user, or leave, or both: when it came, and for how long it is good or how long after it the user
+/// is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Latest {
+    beat: Option<(Nanos, Nanos)>,
+    leave: Option<(Nanos, Nanos)>,
+}
+
+/// What was taken out, to be told or to be put back.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Vec<(UserId, Latest)>);
+
+impl Taken {
+    /// What a store is told at `now`. Each beat comes before the leave of the same user.
+    pub(crate) fn messages(&self, now: Nanos, jitter: Nanos) -> Vec<Message> {
+        // A clock with a jitter may date a heartbeat back: nobody shall leave early for that.
+        let age = |at: Nanos| now.saturating_sub(at).saturating_sub(jitter);
+        let mut messages = Vec::with_capacity(self.0.len());
+        for (id, Latest { beat, leave }) in &self.0 {
+            let id = || id.clone();
+            messages.extend(beat.map(|(at, timeout)| Message::Beat(Beat { id: id(), age: age(at), timeout })));
+            messages.extend(leave.map(|(at, after)| Message::Leave(Leave { id: id(), age: age(at), after })));
+        }
+        messages
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Messages for the store. Times are this process' clock's.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    users: HashMap<UserId, Latest, RandomState>,
+    /// When the first of them came.
+    since: Option<Nanos>,
+}
+
+impl Outbox {
+    /// A heartbeat at `at`, good for `timeout`.
+    pub(crate) fn beat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
+        self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        let latest = self.users.entry(id).or_default();
+        if latest.beat.is_none_or(|(before, _)| before <= at) {
+            latest.beat = Some((at, timeout));
+        }
+        // A leave before a heartbeat is forgotten (rule 9).
+        latest.leave = latest.leave.filter(|(left, _)| *left > at);
+    }
+
+    /// A leave at `at`, which makes the user due `after` that.
+    pub(crate) fn leave(&mut self, id: UserId, at: Nanos, after: Nanos) {
+        self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        let latest = self.users.entry(id).or_default();
+        let due = at.saturating_add(after);
+        if latest.leave.is_none_or(|(left, after)| due < left.saturating_add(after)) {
+            latest.leave = Some((at, after));
+        }
+    }
+
+    /// Takes out what there is of up to `most` users.
+    pub(crate) fn take(&mut self, most: usize) -> Taken {
+        let ids: Vec<UserId> = self.users.keys().take(most).cloned().collect();
+        let taken = ids.into_iter().filter_map(|id| self.users.remove(&id).map(|latest| (id, latest))).collect();
+        if self.users.is_empty() {
+            *self = Outbox::default();
+        }
+        Taken(taken)
+    }
+
+    /// Puts back what the store has not taken. What came meanwhile is newer.
+    pub(crate) fn put_back(&mut self, taken: Taken) {
+        for (id, Latest { beat, leave }) in taken.0 {
+            let newer = self.users.remove(&id);
+            if let Some((at, timeout)) = beat {
+                self.beat(id.clone(), at, timeout);
+            }
+            if let Some((at, after)) = leave {
+                self.leave(id.clone(), at, after);
+            }
+            let Some(newer) = newer else { continue };
+            if let Some((at, timeout)) = newer.beat {
+                self.beat(id.clone(), at, timeout);
+            }
+            if let Some((at, after)) = newer.leave {
+                self.leave(id, at, after);
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// How many users it is about.
+    pub(crate) fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// For how long the first of them has been waiting.
+    pub(crate) fn lag(&self, now: Nanos) -> Nanos {
+        self.since.map_or(0, |since| now.saturating_sub(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Kind;
+
+    fn id(number: u8) -> UserId {
+        UserId::new(Kind::Integer, &[b'0' + number])
+    }
+
+    fn taken(outbox: &mut Outbox, now: Nanos) -> Vec<Message> {
+        outbox.take(10).messages(now, 0)
+    }
+
+    #[test]
+    fn the_latest_beat_counts() {
+        let mut outbox = Outbox::default();
+        outbox.beat(id(1), 10, 5);
+        outbox.beat(id(1), 20, 6);
+        outbox.beat(id(1), 15, 7);
+        assert_eq!(outbox.lag(30), 20);
+        assert_eq!(taken(&mut outbox, 30), [Message::Beat(Beat { id: id(1), age: 10, timeout: 6 })]);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.lag(30), 0);
+    }
+
+    #[test]
+    fn a_beat_undoes_a_leave_before_it() {
+        let mut outbox = Outbox::default();
+        outbox.leave(id(1), 10, 0);
+        outbox.beat(id(1), 20, 6);
+        assert_eq!(taken(&mut outbox, 20), [Message::Beat(Beat { id: id(1), age: 0, timeout: 6 })]);
+    }
+
+    #[test]
+    fn a_leave_comes_after_the_beat_and_the_sooner_one_counts() {
+        let mut outbox = Outbox::default();
+        outbox.beat(id(1), 10, 5);
+        outbox.leave(id(1), 20, 9);
+        outbox.leave(id(1), 21, 3);
+        outbox.leave(id(1), 22, 7);
+        assert_eq!(
+            taken(&mut outbox, 30),
+            [
+                Message::Beat(Beat { id: id(1), age: 20, timeout: 5 }),
+                Message::Leave(Leave { id: id(1), age: 9, after: 3 })
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_not_taken_is_put_back_behind_what_came_meanwhile() {
+        let mut outbox = Outbox::default();
+        outbox.beat(id(1), 10, 5);
+        outbox.leave(id(1), 11, 0);
+        outbox.beat(id(2), 12, 5);
+        let not_told = outbox.take(10);
+        outbox.beat(id(1), 30, 6);
+        outbox.put_back(not_told);
+        assert_eq!(outbox.len(), 2);
+        assert_eq!(outbox.lag(30), 20);
+        let mut messages = taken(&mut outbox, 30);
+        messages.sort_by_key(|message| message.id().clone());
+        assert_eq!(
+            messages,
+            [
+                Message::Beat(Beat { id: id(1), age: 0, timeout: 6 }),
+                Message::Beat(Beat { id: id(2), age: 18, timeout: 5 })
+            ]
+        );
+    }
+
+    #[test]
+    fn no_beat_is_told_older_than_the_clock_is_sure_of() {
+        let mut outbox = Outbox::default();
+        outbox.beat(id(1), 10, 5);
+        assert_eq!(outbox.take(10).messages(30, 3), [Message::Beat(Beat { id: id(1), age: 17, timeout: 5 })]);
+    }
+}

@@ -1,0 +1,97 @@
+# frozen_string_literal: true
+
+require "online_manager"
+require "optparse"
+
+class OnlineManager
+  # What `online_manager store` does: shows an operator what is in a shared store. Only the executable loads it.
+  class Command
+    USAGE = "Usage: online_manager store PATH|URL [options]"
+
+    # What the command line asks for, and cannot have.
+    class UsageError < StandardError; end
+
+    # @param out [IO]
+    # @param err [IO]
+    def initialize(out: $stdout, err: $stderr)
+      @out = out
+      @err = err
+    end
+
+    # @param argv [Array<String>]
+    # @return [Integer] the exit status: 0, 1 if the store cannot be read, 2 if the command line is wrong
+    def run(argv)
+      options = parse(argv)
+      return print(options[:print]) if options[:print]
+
+      options[:retry_dead] ? retry_dead(*options[:store]) : look(*options[:store])
+      0
+    rescue UsageError, OptionParser::ParseError, ArgumentError => e
+      complain("#{e.message}\n#{USAGE}", 2)
+    rescue StoreError => e
+      complain(e.message, 1)
+    end
+
+    private
+
+    def parse(argv)
+      options = { namespace: "" }
+      words = parser(options).parse(argv)
+      return options if options[:print]
+
+      command, store, *others = words
+      raise UsageError, "there is only the command `store', not #{command.inspect}" unless command == "store"
+      raise UsageError, "which store?" unless store
+      raise UsageError, "one store, please: #{others.join(" ")} is too much" unless others.empty?
+
+      options.merge(store: [url(store), options[:namespace]])
+    end
+
+    def parser(options)
+      OptionParser.new(USAGE) do |parser|
+        parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
+        parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
+        parser.on("--retry-dead", "deliver the dead letters again") { options[:retry_dead] = true }
+        parser.on("-h", "--help", "show this") { options[:print] = parser.help }
+        parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
+      end
+    end
+
+    # A path will do for a file.
+    def url(store) = store.match?(/\A[a-z]+:/) ? store : "sqlite:#{store}"
+
+    def look(url, namespace)
+      found = Shared.look(url, namespace)
+      section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
+      section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
+      section("dead letters", found[:dead_letters]) do |letter|
+        "#{describe(letter)}#{", overtaken" if letter[:overtaken]}: #{letter[:error]}"
+      end
+    end
+
+    def retry_dead(url, namespace)
+      again, dropped = Shared.retry_dead_letters(url, namespace)
+      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has overtaken them"
+    end
+
+    def section(title, items, &describe)
+      @out.puts "#{title}: #{items.size}"
+      items.each { |item| @out.puts "  #{describe.call(item)}" }
+    end
+
+    def describe(event)
+      failed = ", failed #{event[:failures]} times" if event[:failures].positive?
+      "#{event[:transition]} #{event[:user_id].inspect}, version #{event[:version]}#{failed}"
+    end
+
+    def print(text)
+      @out.print(text)
+      0
+    end
+
+    def complain(message, status)
+      @err.puts "online_manager: #{message}"
+      status
+    end
+  end
+end

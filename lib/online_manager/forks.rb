@@ -1,0 +1,54 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # Keeps what must not cross a fork away from it: connections to a store, and the threads that use them. They end
+  # before each fork; afterwards the parent goes on, and the child starts anew when it takes part.
+  module Forks
+    # Seconds between two looks whether all threads have ended.
+    PAUSE = 0.001
+
+    # Comes before Ruby's own method, through which `fork` and the like go.
+    module Hook
+      def _fork
+        Forks.around { super }
+      end
+    end
+
+    # Who has something to lose. A new Array each time, so that nobody goes through one that changes.
+    @deliveries = [].freeze
+    # How many forks are going on, on different threads. (No other thread runs in the middle of counting.)
+    @going_on = 0
+
+    class << self
+      # From now on a delivery is told of forks, in this process and its children.
+      #
+      # @param delivery [SharedDelivery]
+      def add(delivery)
+        ::Process.singleton_class.prepend(Hook) unless ::Process.singleton_class.include?(Hook)
+        @deliveries = [*@deliveries, delivery].freeze
+      end
+
+      def remove(delivery)
+        @deliveries = (@deliveries - [delivery]).freeze
+      end
+
+      # @return [Boolean] whether a thread that was started now might be lost in a child
+      def going_on? = @going_on.positive?
+
+      # @yieldreturn [Integer] what `_fork` answers
+      def around
+        deliveries = @deliveries
+        @going_on += 1
+        begin
+          deliveries.each { |delivery| delivery.native.pause }
+          sleep PAUSE until deliveries.all? { |delivery| delivery.native.paused? }
+          pid = yield
+        ensure
+          pid&.zero? ? @going_on = 0 : @going_on -= 1
+          deliveries.each { |delivery| pid&.zero? ? delivery.forked_child : delivery.forked_parent } unless going_on?
+        end
+        pid
+      end
+    end
+  end
+end

@@ -1,0 +1,35 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # This manager's part in a shared store. The native methods never wait for the store; these do, where an answer has to
+  # come from there.
+  class Shared
+    # Seconds that a question waits for the store.
+    PATIENCE = 5
+    # Seconds between two looks whether the answer has come.
+    PAUSE = 0.001
+
+    def online?(user_id) = wait { poll_online?(user_id) }
+    def online_users = wait { poll_online_users }
+    def last_seen(user_id) = wait { poll_last_seen(user_id) }
+    def leave(user_id, nanoseconds) = wait { poll_leave(user_id, nanoseconds) }
+    def size = counts[:online]
+
+    # @return [Hash{Symbol => Integer}] how many users are `:online`, how many events are `:waiting`, and how many are
+    #   `:dead_letters`
+    def counts = wait { poll_counts }
+
+    private
+
+    # In small sleeps: so it can be interrupted, lets other fibers run, and works in a trap handler.
+    def wait
+      stop_at = Latch.now + PATIENCE
+      while (answer = yield) == :wait
+        raise StoreError, "the store has not answered within #{PATIENCE} s" if Latch.now > stop_at
+
+        sleep PAUSE
+      end
+      answer
+    end
+  end
+end

@@ -1,0 +1,148 @@
+# frozen_string_literal: true
+
+require_relative "delivery"
+require_relative "forks"
+require_relative "shared"
+
+class OnlineManager
+  # Delivers the events of a shared store's log, which may be of users who beat in other processes. Whatever a callback
+  # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
+  #
+  # It is the host of a Shared: that calls `ready`, `join`, `timeout`, `deliver_events` and `store_failed`.
+  class SharedDelivery < Delivery
+    # Seconds between two looks whether everything has been written, while a stop waits for it.
+    PAUSE = 0.05
+    # Seconds until the timeout is asked for again, if it could not be told at `setup`.
+    UNKNOWN_TIMEOUT = 1
+
+    # @param config [Config]
+    # @param url [String] of the store
+    # @param namespace [String, nil]
+    def initialize(config, url, namespace, &on_finish)
+      @url = url
+      @namespace = namespace.to_s
+      super(config, &on_finish)
+    end
+
+    # Opens the store once, and warns if it is away.
+    #
+    # @raise [StoreError] if it is misconfigured
+    def check_store
+      problem = @native.check
+      warn("the store cannot be reached and will be tried again: #{problem}") if problem
+    end
+
+    # From now on the process takes part after one timeout, if no heartbeat comes before.
+    def launched
+      Forks.add(self)
+      start_later
+    end
+
+    def finish
+      super
+      Forks.remove(self)
+    end
+
+    # A fork has ended, and this is the parent. If it never beat, it stands down: it was there to be forked,
+    # however long that took.
+    def forked_parent
+      @starter&.kill
+      @native.resume
+    end
+
+    # A fork has ended, and this is the child.
+    def forked_child
+      start_later unless stopping?
+    end
+
+    # Sets nobody offline, but waits until what is left is written.
+    def drain(timeout = nil)
+      stop
+      stop_at = timeout && (Latch.now + timeout)
+      until (state = deliver) == :finished || (stop_at && Latch.now >= stop_at)
+        pipe.wait_readable(PAUSE) if state == :idle
+      end
+      state == :finished
+    end
+
+    def stop
+      @starter&.kill unless @starter == ::Thread.current
+      super
+    end
+
+    # A stop sets nobody offline here, so nobody is left to be.
+    def remaining = 0
+
+    # @return [Hash] see {Delivery#stats}
+    def stats = super.merge(@native.status)
+
+    # -- called by Shared ------------------------------------------------------------------------
+
+    def ready
+      super
+      join
+    end
+
+    # Starts what takes part, unless a fork is going on: then it starts after that.
+    def join
+      @native.take_part unless Forks.going_on?
+    end
+
+    # @param transition [Symbol] :online or :offline
+    # @param user_ids [Array] one, unless the config has the `_all` form
+    # @param versions [Array<Integer>]
+    # @param entered [Array] see {Delivery#deliver_one}
+    # @return [true, String] what the callback raised, or true
+    def deliver_events(transition, user_ids, versions, entered)
+      together = @config.together?(transition)
+      method = together ? :"#{transition}_all" : transition
+      subject, version = together ? [user_ids, versions] : [user_ids.first, versions.first]
+      keywords = @config.version?(method) ? { version: } : {}
+      @raised = nil
+      deliver_one(method, subject, entered) { |config| config.public_send(method, subject, **keywords) } || @raised
+    end
+
+    # The store has failed, for the first time since it last worked.
+    def store_failed(message)
+      error = StoreError.new(message)
+      return report_to_config(error, nil) if @config.on_error?
+
+      warn("the store has failed and will be tried again: #{message}")
+    ensure
+      @delivering = nil
+    end
+
+    private
+
+    def new_native = Shared.new(self, @url, @namespace)
+
+    def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
+
+    def nobody_left? = @native.ended?
+
+    def handle(error, method, user_id)
+      @raised = "#{error.class}: #{error.message}"
+      @errors += 1
+      return report_to_config(error, user_id) if @config.on_error?
+
+      warn("#{@config.name}##{method} raised, and will be tried again:\n#{error.full_message(highlight: false)}")
+    end
+
+    # A thread that does nothing but sleep: none that a preloading master could lose.
+    def start_later
+      @starter = ::Thread.new { start_after_timeout }
+      @starter.name = "online_manager starter"
+    end
+
+    def start_after_timeout
+      sleep timeout / 1e9
+      @native.start
+    rescue Error => e
+      warn("could not begin to take part in the store: #{e.message}")
+    rescue StandardError
+      # `setup` may still have to set the timeout, and until then nobody can expire.
+      sleep UNKNOWN_TIMEOUT
+      retry
+    end
+  end
+end

@@ -1,0 +1,89 @@
+# frozen_string_literal: true
+
+require "tmpdir"
+require "online_manager/command"
+
+# `online_manager store`, as an operator runs it.
+RSpec.describe OnlineManager::Command do
+  around { |example| Dir.mktmpdir { |folder| Dir.chdir(folder) { example.run } } }
+
+  # A config that fails for one user.
+  let(:config) do
+    Class.new do
+      def timeout = 60
+      def setup; end
+      def online(user_id) = (raise "no row for #{user_id}" if user_id == "eve")
+      def offline(_user_id) = nil
+      def on_error(_exception, _user_id) = nil
+    end
+  end
+
+  def online_manager(*argv, **options)
+    command(RbConfig.ruby, "-w", "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager", *argv,
+            chdir: Dir.pwd, **options)
+  end
+
+  # @return [Array<String>] what it says, without what differs each time
+  def look(*argv) = online_manager("store", *argv).lines.map { |line| line.sub(/seen .* ago|version \d+/, "…") }
+
+  def with_manager(**options)
+    manager = OnlineManager.new(config.new, reactor: :thread, store: "sqlite:presence.sqlite3", **options)
+    manager.setup
+    yield manager
+  ensure
+    manager.stop
+  end
+
+  it "lists who is online and which events wait" do
+    with_manager do |manager|
+      manager.seen_all([7, "eve", :bob])
+      eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
+
+      said = look("presence.sqlite3")
+      expect(said).to contain_exactly("online: 3", "  7, …", '  "eve", …', "  :bob, …", "waiting to be delivered: 1",
+                                      '  online "eve", …, failed 1 times', "dead letters: 0")
+      expect(look("sqlite:presence.sqlite3")).to match_array said
+      expect(look("presence.sqlite3", "--namespace", "other").first).to eq "online: 0"
+    end
+  end
+
+  it "has dead letters delivered again" do
+    with_manager { |manager| manager.seen(1) && eventually { expect(manager.stats).to include(waiting: 0) } }
+    bury = "INSERT INTO dead_letters (namespace, id, is_online, version, failures, error, is_overtaken) VALUES "
+    database("#{bury} (1, x'736576', 1, 17, 5, 'RuntimeError: no', 0), (1, x'7361', 0, 18, 5, 'RuntimeError: no', 1)")
+
+    expect(look("presence.sqlite3").last(3))
+      .to eq ["dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
+              '  offline "a", …, failed 5 times, overtaken: RuntimeError: no']
+    expect(online_manager("store", "presence.sqlite3", "--retry-dead").lines)
+      .to eq ["1 will be delivered again, 1 dropped because a later transition has overtaken them"]
+    expect(look("presence.sqlite3").last(3))
+      .to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
+  end
+
+  # With Python's, which Debian has: there is no need for a gem.
+  def database(sql)
+    script = "import sqlite3, sys; sqlite3.connect('presence.sqlite3').executescript(sys.argv[1])"
+    command("python3", "-c", script, sql, chdir: Dir.pwd)
+  end
+
+  {
+    ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],
+    ["store", "other:x"] => [2, /unknown store "other:x".*\nUsage/],
+    ["store"] => [2, /which store\?\nUsage/],
+    ["stores"] => [2, /there is only the command `store', not "stores"/],
+    %w[store a b] => [2, /one store, please: b is too much/],
+    ["store", "--no-such"] => [2, /invalid option: --no-such/]
+  }.each do |argv, (status, message)|
+    it "says what is wrong with `#{argv.join(" ")}'" do
+      process = online_manager(*argv)
+
+      expect([process.status.exitstatus, process.stderr, process.stdout]).to match [status, message, ""]
+    end
+  end
+
+  it "shows how it is used, and its version" do
+    expect(online_manager("--help").stdout).to start_with(described_class::USAGE).and include("--retry-dead")
+    expect(online_manager("--version").lines).to eq [OnlineManager::VERSION]
+  end
+end
