@@ -61,11 +61,7 @@ RSpec.describe OnlineManager::Command do
       .to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
   end
 
-  # With Python's, which Debian has: there is no need for a gem.
-  def database(sql)
-    script = "import sqlite3, sys; sqlite3.connect('presence.sqlite3').executescript(sys.argv[1])"
-    command("python3", "-c", script, sql, chdir: Dir.pwd)
-  end
+  def database(sql) = expect(command("sqlite3", "presence.sqlite3", sql, chdir: Dir.pwd)).to(be_success)
 
   {
     ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],

@@ -337,6 +337,11 @@ impl Log {
         !self.called.is_empty()
     }
 
+    /// Whether a callback is being called, or one has been that the store does not know of.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_calling() || self.has_commits()
+    }
+
     /// How many callbacks have failed so far.
     pub(crate) fn retries(&self) -> u64 {
         self.retries

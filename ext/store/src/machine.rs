@@ -3,11 +3,18 @@
 
 use online_manager_tracker::Nanos;
 
+/// The clock that heartbeats are dated by, in all processes: so that of a beat in one and a leave in another the later one
+/// is known, the file goes by the same.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
 /// Nanoseconds since some moment of this boot. No step of the wall clock moves it.
 pub fn now() -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of our own, which the call fills.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    unsafe { libc::clock_gettime(SOURCE, &mut time) };
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }
 

@@ -770,8 +770,8 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             parted
         });
         match parted {
-            // Whoever is inside a callback says so before somebody else may deliver the same again.
-            Ok(()) if shared.log.lock().is_calling() => return Some(POLL),
+            // What a callback is being called for is noted first: else somebody else would deliver it again.
+            Ok(()) if shared.log.lock().is_busy() => return Some(POLL),
             Ok(()) => {}
             Err(error) if shared.clock.now() < until => return Some(self.failed(&error).min(POLL)),
             Err(error) => {
@@ -790,9 +790,9 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
     fn part_from(&mut self, store: &mut dyn Store) -> Result<(), StoreError> {
         let shared = self.shared;
         self.watches.resize(usize::from(store.partitions()), Watch::default());
-        self.commit(store)?;
         while self.flush(store)? {}
-        if shared.log.lock().is_calling() {
+        self.commit(store)?;
+        if shared.log.lock().is_busy() {
             for partition in 0..store.partitions() {
                 if shared.log.lock().is_leased(partition) {
                     self.bid(store, partition)?;

@@ -23,12 +23,15 @@ pub(crate) struct Taken(Vec<(UserId, Latest)>);
 impl Taken {
     /// What a store is told at `now`. Each beat comes before the leave of the same user.
     pub(crate) fn messages(&self, now: Nanos, jitter: Nanos) -> Vec<Message> {
+        let age = |at: Nanos| now.saturating_sub(at);
         // A clock with a jitter may date a heartbeat back: nobody shall leave early for that.
-        let age = |at: Nanos| now.saturating_sub(at).saturating_sub(jitter);
+        let good_for = |timeout: Nanos| timeout.saturating_add(jitter);
         let mut messages = Vec::with_capacity(self.0.len());
         for (id, Latest { beat, leave }) in &self.0 {
             let id = || id.clone();
-            messages.extend(beat.map(|(at, timeout)| Message::Beat(Beat { id: id(), age: age(at), timeout })));
+            messages.extend(
+                beat.map(|(at, timeout)| Message::Beat(Beat { id: id(), age: age(at), timeout: good_for(timeout) })),
+            );
             messages.extend(leave.map(|(at, after)| Message::Leave(Leave { id: id(), age: age(at), after })));
         }
         messages
@@ -186,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn no_beat_is_told_older_than_the_clock_is_sure_of() {
+    fn a_beat_is_good_for_as_much_longer_as_the_clock_is_unsure_of() {
         let mut outbox = Outbox::default();
         outbox.beat(id(1), 10, 5);
-        assert_eq!(outbox.take(10).messages(30, 3), [Message::Beat(Beat { id: id(1), age: 17, timeout: 5 })]);
+        assert_eq!(outbox.take(10).messages(30, 3), [Message::Beat(Beat { id: id(1), age: 20, timeout: 8 })]);
     }
 }

@@ -7,7 +7,8 @@
 //! who has beaten since is put back, so that the index changes once for each timeout and not for each heartbeat.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use online_manager_tracker::{Nanos, Transition};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -25,6 +26,9 @@ const VERSION: i64 = 1;
 
 /// For how long another program's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait before a file that is being made is opened again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Pages that the log of SQLite's may have before it is written back.
 const CHECKPOINT_PAGES: i64 = 1_000;
@@ -92,6 +96,17 @@ impl Sqlite {
     /// See [`StoreError`]. The message names the path.
     pub fn open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
         check_path(path)?;
+        // While another process makes the file, SQLite says at once that it is locked, however long it was told to wait.
+        let patient_until = Instant::now() + PATIENCE;
+        loop {
+            match Sqlite::try_open(path, namespace) {
+                Err(StoreError::Unavailable(_)) if Instant::now() < patient_until => thread::sleep(PAUSE),
+                result => return result,
+            }
+        }
+    }
+
+    fn try_open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
         let failed = |error| explain(path, "opened", &error);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -186,8 +201,8 @@ fn check_kind(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     match pragma("user_version")? {
         VERSION => Ok(()),
         version => misconfigured(format!(
-            "the file has version {version}, and this version of online_manager knows version {VERSION}; \
-             all processes need the same version of the gem"
+            "a newer version of online_manager has written the file (in format {version}; this one knows {VERSION}). All \
+             processes need the same version of the gem"
         )),
     }
 }
@@ -342,8 +357,9 @@ impl Store for Sqlite {
     }
 
     fn flush(&mut self, messages: &[Message]) -> Result<(), StoreError> {
+        // Before the file is waited for: ages are as of now.
+        let now = as_sql(machine::now());
         self.step("written", |transaction, namespace| {
-            let now = as_sql(machine::now());
             messages.iter().try_for_each(|message| match message {
                 Message::Beat(message) => beat(transaction, namespace, now, message),
                 Message::Leave(message) => leave(transaction, namespace, now, message),

@@ -326,7 +326,11 @@ fn what_cannot_be_used_is_refused_with_its_path() {
     drop(folder.open());
     edit(&path, "PRAGMA user_version = 2");
     let message = refusal(&path);
-    assert!(message.contains("has version 2") && message.contains(path.to_str().unwrap()), "{message}");
+    assert!(
+        message.contains("newer version of online_manager has written the file (in format 2;")
+            && message.contains(path.to_str().unwrap()),
+        "{message}"
+    );
     edit(&path, "PRAGMA application_id = 1");
     assert!(refusal(&path).contains("of another application"));
 }

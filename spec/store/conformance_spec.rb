@@ -1,0 +1,418 @@
+# frozen_string_literal: true
+
+require "English"
+Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
+
+# What every store must hold, in real processes. The judge (spec/support/store/judge.rb) reads what their callbacks
+# wrote down. The sizes are small here; `rake soak` has the large ones.
+[Stores::Sqlite].each do |kind|
+  RSpec.describe "A store: #{kind}" do
+    include_context "with applications on a store", kind
+
+    size = ->(name, default) { Integer(ENV.fetch("STORE_#{name}", default)) }
+
+    describe "with 4 processes" do
+      crowd = size["USERS", 200]
+
+      it "tells of each transition once, of #{crowd} users who beat at a random one of them", limit: 60 + crowd do
+        application = deploy(timeout: 2)
+        workers = application.start_all(4)
+        application.crowd.churn(users(crowd), restless: 0.3, most: 2, arrivals: crowd / 5)
+        application.crowd.churn_out
+
+        expect(expect_good_end(application)).to have_attributes(transitions: crowd * 4, repeats: 0)
+        expect(application.transitions.map(&:pid).uniq.size).to eq 1
+        expect(workers.count(&:owner?)).to eq 1
+      end
+
+      it "has not one transition in a rolling restart", limit: 60 do
+        application = deploy(timeout: 2, together: true)
+        workers = application.start_all(4)
+        application.crowd.come(users(100))
+        application.expect_all(users(100), :online)
+
+        workers.zip([nil, :TERM].cycle) do |worker, signal|
+          ended = worker.finish(signal)
+          expect(signal ? ended.status.termsig : ended.status.exitstatus).to eq(signal ? Signal.list["TERM"] : 0)
+          application.start
+        end
+        throughout(application.timeout * 1.5) { expect(application.transitions.size).to eq 100 }
+
+        expect(expect_good_end(application)).to have_attributes(transitions: 200, repeats: 0)
+      end
+    end
+
+    describe "when processes die" do
+      kills = size["KILLS", 3]
+      points = %i[first middle last returned]
+      # These have done their work, and nobody knows.
+      without_commit = points.drop(1).map(&:to_s)
+
+      it "loses nothing of owners killed at the #{points[..-2].join(", ")} line of a callback, or between it and the " \
+         "commit: #{kills} of each", limit: 90 + (kills * 40) do
+        application = deploy(timeout: 2)
+        application.start_all(3)
+        application.crowd.churn(users(kills * 800), arrivals: 2)
+
+        (points * kills).each_with_index do |point, index|
+          Progress.at(index, kills * points.size)
+          # The first time each, in the middle of a batch.
+          application.crowd.come(users(300, "crowd #{index}")) if index < points.size
+          owner = application.owner
+          owner.ask("die_at(*args)", point, index < points.size ? rand(300) : rand(4))
+          wait_until(limit: 30) { owner.process.status }
+          expect(owner.process.status.termsig).to eq Signal.list["KILL"]
+          # The next one has to get past all that was told.
+          told = application.transitions.size
+          application.start
+          wait_until(limit: 30) { application.transitions.size > told }
+        end
+
+        report = expect_good_end(application)
+        expect(report.kills).to eq(points.to_h { |point| [point.to_s, kills] })
+        killed = application.log.lines(:killed).select { |line| without_commit.include?(line.detail) }.map(&:pid)
+        expect(report.repeats_of.values_at(*killed.map(&:to_s))).to all be_positive
+        expect(report.repeats).to eq report.repeats_of.values.sum
+      end
+
+      # STORE_DEAD=60 is what `rake soak` takes: so many seconds nobody is there.
+      dead = size["DEAD", 3]
+
+      # @return [Stores::Application] with 30 users online
+      def deploy_with_users(**settings)
+        application = deploy(**settings)
+        application.start_all(2)
+        application.crowd.come(users(30))
+        application.expect_all(users(30), :online)
+        application.expect_committed(30)
+        application
+      end
+
+      it "sets offline exactly those who do not come back when all were killed and one starts again: who beats at " \
+         "once, and who never hears a heartbeat", limit: 60 + dead do
+        some_return = deploy_with_users
+        none_returns = deploy_with_users(together: true)
+        [some_return, none_returns].each { |application| application.workers.each { |one| application.kill(one) } }
+        some_return.crowd.fall_silent(users(30).last(20))
+        none_returns.crowd.fall_silent(users(30))
+        throughout(dead) { expect([some_return, none_returns].map { |one| one.transitions.size }).to eq [30, 30] }
+
+        none_returns.start(start: false)
+        some_return.start
+        some_return.expect_all(users(30).last(20), :offline)
+        none_returns.expect_all(users(30), :offline)
+        throughout(some_return.timeout * 1.5) { expect(some_return.transitions.size).to eq 50 }
+
+        expect([expect_good_end(some_return), expect_good_end(none_returns)])
+          .to all have_attributes(transitions: 60, repeats: 0)
+      end
+    end
+
+    describe "when the owner stands still for longer than its lease" do
+      # Has it stand still, and answers who has taken over.
+      def stop_owner(application, owner)
+        application.pause(owner)
+        application.owner
+      end
+
+      it "has another take over, and what the old one still calls carries an older version", limit: 60 do
+        application = deploy
+        old = application.start
+        application.owner
+        FileUtils.touch(gate = application.flag("gate"))
+        old.ask("hold(*args)", "held", gate)
+        application.start
+
+        application.crowd.come(["held", *users(10)])
+        wait_until { application.log.lines(:held).any? }
+        expect(stop_owner(application, old)).not_to be old
+        application.expect_all(["held", *users(10)], :online)
+        application.crowd.fall_silent(["held"])
+        application.expect_all(["held"], :offline)
+
+        File.delete(gate)
+        old.go_on
+        wait_until { application.transitions("held", repeats: true).size == 3 }
+        online, offline, late = application.transitions("held", repeats: true)
+        expect(late).to have_attributes(kind: :online, pid: old.pid, version: online.version)
+        expect(late.version).to be < offline.version
+        wait_until { !old.owner? }
+        expect(expect_good_end(application).repeats_of.fetch(old.pid.to_s)).to be_positive
+      end
+
+      stops = size["STOPS", 1]
+
+      it "loses nothing under load, #{stops} times", limit: 60 + (stops * 15) do
+        application = deploy(timeout: 2, together: true)
+        application.start_all(3)
+        application.crowd.churn(users(200 + (stops * 200)), arrivals: 3)
+        stops.times do |number|
+          Progress.at(number, stops)
+          application.expect_all(users(10), :online) if number.zero?
+          old = application.owner
+          expect(stop_owner(application, old)).not_to be old
+          old.go_on
+          wait_until { !old.owner? }
+        end
+        expect_good_end(application)
+        expect(application.log.lines(:stopped).size).to eq stops
+      end
+    end
+
+    describe "when callbacks raise" do
+      # Seconds. STORE_OUTAGE=180 is what `rake soak` takes.
+      outage = size["OUTAGE", 6]
+
+      # As long as there is a file `away`, or for one user for ever.
+      away = '->(at, *) { raise IOError, "it is away" if at == :first && File.exist?("#{folder}/away") }' # rubocop:disable Lint/InterpolationCheck
+      poison = '->(at, _, id) { raise ArgumentError, "not this one" if at == :first && id == "poison" }'
+
+      # @return [Stores::Application] whose database, say, is away, so that every callback raises
+      define_method(:deploy_without_database) do
+        application = deploy(hook: away)
+        FileUtils.touch(application.flag("away"))
+        application.start_all(2)
+        application
+      end
+
+      # Where one user's callback raises, but not those of others, who come and go.
+      define_method(:deploy_poisoned) do
+        application = deploy(hook: poison)
+        application.start_all(2).first.ask('manager.seen("poison", timeout: 600)')
+        application.crowd.churn(users(20), most: 1_000)
+        application
+      end
+
+      # Three sessions of each, though none of it is told.
+      def come_and_leave(application, ids)
+        worker = application.workers.first
+        ["manager.seen_all(args)", "args.each { |id| manager.leave(id) }"].cycle(3).with_index(1) do |code, count|
+          worker.ask(code, *ids)
+          worker.ask("wait { manager.stats[:waiting] == args.first }", count * ids.size)
+        end
+      end
+
+      # How many events wait, and how many were given up.
+      def expect_undelivered(application, waiting, dead)
+        eventually(limit: 10) do
+          expect(application.owner.ask("manager.stats.values_at(:waiting, :dead_letters)")).to eq [waiting, dead]
+        end
+      end
+
+      # The poisoned user's callback was called 5 times, and others' in between.
+      def expect_one_given_up(application)
+        wait_until(limit: 60) { application.owner.ask("manager.stats.values_at(:dead_letters, :retries)") in [1, 4..5] }
+        expect_good_end(application, { "poison" => 0 })
+
+        lines = application.log.lines(:error, :online, :offline)
+        errors = lines.reject(&:transition?).map { |line| [line.id, line.detail] }
+        expect(errors).to eq [['"poison"', "ArgumentError: not this one"]] * 5
+        expect(lines.each_cons(2)).to all(satisfy { |both| both.any?(&:transition?) })
+      end
+
+      it "gives up one that fails 5 times while others do not, whom it does not hinder; and none while all of them " \
+         "do, for #{outage} s", limit: 120 + (outage * 2) do
+        # Side by side, since it takes its time.
+        poisoned = deploy_poisoned
+        stalled = deploy_without_database
+        stalled.workers.last.ask("manager.seen_all(args, timeout: 600)", *users(10))
+
+        began = Wait.monotonic
+        mended = deploy_without_database
+        come_and_leave(mended, users(10))
+        throughout([outage - (Wait.monotonic - began), 0].max) { expect(mended.transitions).to be_empty }
+        expect_undelivered(mended, 60, 0)
+        File.delete(mended.flag("away"))
+        wait_until(limit: 70 + outage) { mended.transitions.size == 60 }
+        expect_undelivered(mended, 0, 0)
+        expect(expect_good_end(mended, users(10).to_h { |id| [id, 3] })).to have_attributes(repeats: 0)
+        expect(mended.log.lines(:error).map(&:detail).uniq).to eq ["IOError: it is away"]
+
+        expect_one_given_up(poisoned)
+        expect(stalled.log.lines(:error).size).to be >= 5
+        expect_undelivered(stalled, 10, 0)
+      end
+    end
+
+    describe "when a process forks" do
+      forks = size["FORKS", 20]
+
+      it "goes on, and so does the child: #{forks} forks under load", limit: 60 + (forks * 2) do
+        application = deploy(timeout: 2)
+        parent, = application.start_all(2)
+        own = users(10, "parent's")
+        parent.ask("beat_without_pause(args)", *own)
+        application.crowd.come(users(100))
+        application.expect_all(own + users(100), :online)
+
+        parent.ask(<<~RUBY, (0...forks).to_a)
+          forkers = args.first.partition { |number| number % 4 < 2 }.map { |part| Thread.new { fork_children(part) } }
+          Thread.new { puts "forks done" if forkers.each(&:join) }
+        RUBY
+        parent.wait_for("forks done", limit: 40 + (forks * 2))
+        expect(parent.process.lines.grep(/^child/)).to be_empty
+        expect(application.transitions.map(&:id).tally.values_at(*own.map { |id| Stores::Log.token(id) })).to all eq 1
+
+        parent.ask("rest")
+        children = Array.new(forks) { |number| "child #{number}" }
+        application.expect_all(own + children, :offline)
+        expect_good_end(application, (own + children).to_h { |id| [id, 1] })
+        application.store.check
+      end
+
+      # The master of a preloading server (Puma, Unicorn), whose boot takes so long that it takes part by itself.
+      it "leaves a master without a lease that never beat, once it has forked", limit: 60 do
+        application = deploy
+        master = application.start(start: false)
+        expect(application.owner).to be master
+
+        children = master.ask("args.map { |user| fork_beater(user) }", "ann", "ben")
+        application.expect_all(%w[ann ben], :online)
+        expect(application.transitions.map(&:pid) - children).to be_empty
+        throughout(application.timeout) { expect(master).not_to be_owner }
+
+        # It sets nobody offline either.
+        children.each do |pid|
+          application.log.append(:killed, pid:, detail: "outside")
+          master.ask("Process.kill(:KILL, args.first) and Process.wait(args.first)", pid)
+        end
+        throughout(application.timeout * 3) { expect(application.transitions.size).to eq 2 }
+        expect(master).not_to be_owner
+
+        application.start
+        application.expect_all(%w[ann ben], :offline)
+        expect_good_end(application, { "ann" => 1, "ben" => 1 })
+      end
+
+      it "tells who calls Process.daemon after a heartbeat to do that first", limit: 60 do
+        application = deploy
+        worker = application.start
+        # The answer is the daemon's, which is in no group that the spec could end.
+        message = worker.ask(<<~RUBY)
+          manager.seen("ann")
+          Process.daemon(true, true)
+          Thread.new { sleep 20 and exit! }
+          begin
+            manager.seen("ben")
+          rescue OnlineManager::Error => e
+            e.message
+          end
+        RUBY
+        expect(message).to match(/daemon/i)
+      end
+    end
+
+    describe "for ids" do
+      ids = ["with spaces", "new\nline", "nul\0", "", "x" * 10_000, "\xFF\xFE".b, "é", "é".b, :é, "\xFF", -1, 0, 2**62,
+             1, "1", :"1", :"two words", "two words"]
+
+      # An id as it comes out of another process: its encoding counts too.
+      def whole(ids) = ids.map { |id| [id, id.is_a?(String) ? id.encoding : id.class] }
+
+      it "tells all that there are apart, in every process", limit: 60 do
+        application = deploy
+        here, there = application.start_all(2)
+        here.ask("manager.seen_all(args)", *ids)
+        application.expect_all(ids, :online)
+        eventually { expect(whole(there.ask("manager.online_users"))).to match_array(whole(ids)) }
+        expect(there.ask("args.map { |id| manager.online?(id) }", *ids, "2", :"3", 4))
+          .to eq [*[true] * ids.size, false, false, false]
+
+        application.expect_all(ids, :offline)
+        expect_good_end(application, ids.to_h { |id| [id, 1] })
+      end
+
+      it "refuses all others at the heartbeat" do
+        worker = deploy.start
+        [[7, 3], nil, 1.5, { a: 1 }, true].each do |id|
+          ["manager.seen(args.first)", "manager.seen_all(args)", "config.heartbeat.call(*args)"].each do |heartbeat|
+            expect { worker.ask(heartbeat, id) }.to raise_error(Stores::Worker::Raised, /ArgumentError.*/)
+          end
+        end
+        expect(worker.ask("manager.seen(7)")).to be true
+      end
+    end
+
+    describe "between processes" do
+      it "answers for all of them, whoever got the heartbeat", limit: 60 do
+        application = deploy
+        workers = application.start_all(2)
+        application.crowd.come(users(10))
+        application.expect_all(users(10), :online)
+        workers.each do |worker|
+          eventually { expect(worker.ask("manager.online_users")).to match_array users(10) }
+          expect(worker.ask("[manager.size, manager.online?(args.first), manager.online?(7_000)]", users(10).last))
+            .to eq [10, true, false]
+          seen = worker.ask("manager.last_seen(args.first)", users(10).last)
+          expect(Time.now - seen).to be_between(0, application.timeout * 5)
+        end
+        expect_good_end(application)
+        workers.each do |worker|
+          eventually { expect(worker.ask("[manager.size, manager.last_seen(1)]")).to eq [0, nil] }
+        end
+      end
+
+      it "has a leave hold against heartbeats that came before it to another one", limit: 60 do
+        application = deploy(timeout: 4)
+        here, there = application.start_all(2)
+        here.ask("manager.seen(7)")
+        application.expect_all([7], :online)
+        eventually { expect(there.ask("manager.online?(7)")).to be true }
+        # Which that process need not tell at once. And clocks are exact to 10 ms.
+        here.ask("manager.seen(7)")
+        throughout(0.1) { expect(application.transitions.size).to eq 1 }
+        expect(there.ask("manager.leave(7)")).to be true
+        application.expect_all([7], :offline, limit: 3)
+        throughout(application.timeout / 2) { expect(application.transitions.size).to eq 2 }
+        expect_good_end(application, { 7 => 1 })
+      end
+
+      it "keeps namespaces apart", limit: 60 do
+        application = deploy
+        here = application.start
+        there = application.start(namespace: "other")
+        here.ask("manager.seen(7, timeout: 60)")
+        application.expect_all([7], :online)
+        throughout(application.timeout) { expect(there.ask("manager.online_users")).to be_empty }
+        expect([here, there].map(&:owner?)).to eq [true, true]
+        expect_good_end(application, { 7 => 1 }, online: [7])
+      end
+
+      it "flushes at the end of a process what it has not told yet", limit: 60 do
+        application = deploy
+        passing, = application.start_all(2)
+        passing.ask("manager.seen_all(args)", *users(100))
+        passing.finish
+        application.expect_all(users(100), :offline)
+        expect(expect_good_end(application, users(100).to_h { |id| [id, 1] })).to have_attributes(repeats: 0)
+      end
+    end
+
+    it "lets nobody expire when the wall clock is stepped by an hour, and nobody stay", limit: 60 do
+      skip "libfaketime is not installed" unless Stores::WallClock::LIBRARY
+
+      application = deploy(own_clock: true)
+      workers = application.start_all(2)
+      clocks = "[Time.now.to_f, now, Process.clock_gettime(Process::CLOCK_BOOTTIME)]"
+      application.crowd.come(users(10))
+      application.expect_all(users(10), :online)
+
+      [[1, 1], [-1, -2], [0, 1]].each_with_index do |(hours, moved), round|
+        application.crowd.come(["passing"])
+        application.expect_all(["passing"], :online)
+        application.crowd.fall_silent(["passing"])
+
+        before = workers.map { |worker| worker.ask(clocks) }
+        application.wall_clock.step(hours)
+        workers.zip(before) do |worker, times|
+          steps = worker.ask(clocks).zip(times).map { |after, earlier| ((after - earlier) / 3_600).round }
+          expect(steps).to eq [moved, 0, 0]
+        end
+
+        application.expect_all(["passing"], :offline)
+        throughout(application.timeout) { expect(application.transitions.size).to eq(12 + (2 * round)) }
+      end
+      expect(expect_good_end(application)).to have_attributes(transitions: 26, repeats: 0)
+    end
+  end
+end

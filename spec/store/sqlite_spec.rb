@@ -1,0 +1,263 @@
+# frozen_string_literal: true
+
+require "etc"
+Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
+
+# What can go wrong with a file.
+RSpec.describe Stores::Sqlite do
+  include_context "with applications on a store", described_class
+
+  # @return [String] the path of a store that an application has used
+  def used_store
+    application = deploy
+    application.start.ask("manager.seen(7) && wait { manager.online?(7) }")
+    application.workers.first.finish
+    expect(File.size(application.store.path)).to be > 4_096
+    application.store.path
+  end
+
+  it "is made without a word by 4 processes that start at the same moment" do
+    process = ruby(<<~RUBY, deploy.store.folder)
+      require "online_manager"
+
+      class Config
+        def timeout = 1
+        def setup = nil
+        def online(_user_id) = nil
+        def offline(_user_id) = nil
+      end
+
+      20.times do |number|
+        everybody, ready = IO.pipe
+        processes = Array.new(4) do
+          fork do
+            ready.close
+            everybody.read # until the last one has closed it
+            OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}/\#{number}", reactor: :thread)
+            exit!(true)
+          end
+        end
+        ready.close
+        processes.each { |pid| Process.wait2(pid).last.success? or abort "it failed" }
+      end
+    RUBY
+
+    expect([process.stderr, process.success?]).to eq ["", true]
+  end
+
+  describe "that is no good from the start" do
+    # A config that tells whether `setup` was called.
+    let(:config) do
+      Class.new do
+        attr_reader :is_set_up
+
+        def timeout = 1
+        def setup = @is_set_up = true
+        def online(_user_id) = nil
+        def offline(_user_id) = nil
+      end.new
+    end
+
+    # Demands an error that names the path and says what is wrong, before anything has begun.
+    def expect_error(path, message)
+      expect { OnlineManager.setup(config, store: "sqlite:#{path}", namespace: "bad", reactor: :thread) }
+        .to raise_error(OnlineManager::StoreError) { |error| expect(error.message).to include(path).and match(message) }
+      expect([config.is_set_up, OnlineManager.current("bad")]).to eq [nil, nil]
+    ensure
+      OnlineManager.current("bad")&.stop
+    end
+
+    # The same, of a file that is left as it is.
+    def expect_error_and_no_change(path, message)
+      before = File.binread(path)
+      expect_error(path, message)
+      expect(File.binread(path) == before).to be true
+    end
+
+    it "is a StoreError, which is an Error" do
+      expect(OnlineManager::StoreError.ancestors).to include OnlineManager::Error
+    end
+
+    it "says so of a file that is corrupt" do
+      path = used_store
+      File.open(path, "r+b") { |file| file.seek(100) and file.write("\xFF".b * 3_000) }
+      expect_error_and_no_change(path, /corrupt|malformed/i)
+    end
+
+    it "says so of a file of which only a part is there" do
+      path = used_store
+      File.truncate(path, 4_096)
+      expect_error_and_no_change(path, /corrupt|malformed/i)
+    end
+
+    it "says so of a file that is no database" do
+      path = deploy.store.path
+      File.write(path, "Dear diary, today I have been online.\n" * 1_000)
+      expect_error_and_no_change(path, /not a database|no database/i)
+    end
+
+    it "says so of a file that a newer version has written" do
+      path = used_store
+      store = described_class.new(File.dirname(path))
+      version = Integer(store.execute("PRAGMA user_version"))
+      expect(version).to be_positive
+      store.execute("PRAGMA user_version = #{version + 1}")
+      expect_error_and_no_change(path, /version #{version + 1}|newer/i)
+      expect(store.execute("PRAGMA user_version")).to eq (version + 1).to_s
+    end
+
+    it "says so of a folder that is missing" do
+      expect_error("#{deploy.store.folder}/missing/presence.sqlite3", /folder|directory/i)
+      expect(Dir["#{deploy.store.folder}/*"]).to be_empty
+    end
+
+    it "says so of a folder in its place" do
+      path = deploy.store.path
+      Dir.mkdir(path)
+      expect_error(path, /folder|directory|open/i)
+    end
+
+    # As another user, since nothing is denied to root.
+    def message_of_nobody(path)
+      process = ruby(<<~RUBY, path, Etc.getpwnam("nobody").uid.to_s)
+        require "online_manager"
+
+        class Config
+          def timeout = 1
+          def setup = puts("is set up")
+          def online(_user_id) = nil
+          def offline(_user_id) = nil
+        end
+
+        Process::UID.change_privilege(Integer(ARGV[1])) if Process.uid.zero?
+        abort "it is writable" if File.writable?(ARGV[0]) || File.writable?(File.dirname(ARGV[0]))
+        begin
+          OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}")
+        rescue OnlineManager::StoreError => e
+          puts e.message
+        end
+      RUBY
+      expect([process.stderr, process.success?]).to eq ["", true]
+      process.stdout
+    end
+
+    { "file" => -> { used_store }, "folder" => -> { deploy.store.path } }.each do |what, path|
+      it "says so of a #{what} that may not be written" do
+        path = instance_exec(&path)
+        File.chmod(0o444, path) if File.exist?(path)
+        File.chmod(0o555, File.dirname(path))
+        expect(message_of_nobody(path)).to include(path).and match(/read-?only|writ|permission|open/i)
+      end
+    end
+  end
+
+  describe "that goes wrong later" do
+    # So many seconds.
+    trouble = Integer(ENV.fetch("STORE_TROUBLE", 1))
+
+    # Heartbeats are answered, and each process hears of the store once.
+    #
+    # @param count [Integer] how many times it has gone wrong so far
+    define_method(:expect_trouble) do |application, count: 1|
+      workers = application.serving
+      expect_told = lambda do
+        told = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
+        expect(told).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
+      end
+
+      eventually(limit: 30, &expect_told)
+      throughout(trouble) do
+        expect_told.call
+        expect(workers.map { |worker| worker.ask("Array.new(100) { manager.seen(\"user 9\") }.uniq") }).to all eq [true]
+      end
+    end
+
+    # @return [Stores::Application] with 10 users who stay
+    def deploy_with_users(*store, processes:)
+      application = deploy(*store, timeout: 2)
+      application.start_all(processes)
+      application.crowd.come(users(10))
+      application.expect_all(users(10), :online)
+      application.expect_committed(10)
+      application
+    end
+
+    # Mounts a small file system, and yields its folder.
+    def on_small_disk
+      folder = Dir.mktmpdir("online_manager_disk")
+      mounted = command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder)
+      skip "this machine lets no tmpfs be mounted: #{mounted.stderr}" unless mounted.success?
+
+      begin
+        yield folder
+      ensure
+        expect(command("umount", "--lazy", folder)).to be_success
+      end
+    ensure
+      Dir.rmdir(folder)
+    end
+
+    # Fills what is left.
+    def fill(path)
+      File.open(path, "wb") { |file| loop { file.syswrite("\0" * 4_096) } }
+    rescue Errno::ENOSPC
+      expect(File.size(path)).to be > 1_000_000
+    end
+
+    it "goes on when the disk is full, and tells the rest when it no longer is", limit: 120 do
+      on_small_disk do |folder|
+        application = deploy_with_users(described_class.new(folder), processes: 1)
+        2.times do |round|
+          fill("#{folder}/ballast")
+          # Ids of some size, for which there must be room.
+          come = Array.new(100) { |number| "#{number} of round #{round} #{"x" * 500}" }
+          application.crowd.come(come)
+          expect_trouble(application, count: round + 1)
+          expect(application.transitions.size).to eq(10 + (round * 100))
+
+          File.delete("#{folder}/ballast")
+          application.expect_all(come + users(10), :online)
+        end
+        expect(expect_good_end(application)).to have_attributes(transitions: 420, repeats: 0)
+        application.store.check
+        application.workers.each(&:finish)
+      end
+    end
+
+    it "goes on when another program locks it, and tells the rest when it no longer does", limit: 120 do
+      application = deploy_with_users(processes: 2)
+      command("sqlite3", application.store.path) do |program|
+        program.puts(".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'locked';")
+        program.wait_for("locked")
+        application.crowd.come(users(20, "late"))
+        application.crowd.fall_silent(users(5))
+        expect_trouble(application)
+        expect(application.transitions.size).to eq 10
+        program.puts("ROLLBACK;\nSELECT 'free';")
+        program.wait_for("free")
+        program.close
+      end
+      application.expect_all(users(20, "late"), :online)
+      application.expect_all(users(5), :offline)
+      expect(expect_good_end(application)).to have_attributes(transitions: 60, repeats: 0)
+      application.store.check
+    end
+
+    # What was in it is gone, and so those who are online come online once more.
+    it "goes on when it is deleted, in a new one, and versions keep growing", limit: 120 do
+      application = deploy_with_users(processes: 2)
+      application.log.append(:lost)
+      application.store.delete
+      application.crowd.come(users(5, "late"))
+      expect_trouble(application)
+      application.expect_all(users(5, "late"), :online)
+      application.workers.each do |worker|
+        eventually { expect(worker.ask("manager.online_users")).to match_array(users(10) + users(5, "late")) }
+      end
+      expect(application.workers.count(&:owner?)).to eq 1
+
+      expect_good_end(application)
+      application.store.check
+    end
+  end
+end

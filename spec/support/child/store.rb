@@ -1,0 +1,227 @@
+# frozen_string_literal: true
+
+# A process of an application with a shared store: does what it is told on stdin (see support/store/worker.rb), and
+# writes down what its callbacks are called for. Its argument is JSON:
+#
+# - `store`, `namespace` and `timeout`, for the manager;
+# - `log`, a path (see support/store/log.rb), and `folder`, for files that scripts share;
+# - `start`, false if it is not to take part before its time;
+# - `together`, true for the `_all` callbacks;
+# - `hook`, Ruby code: what the callbacks do. See Stores::Config.
+
+require "json"
+require "online_manager"
+require_relative "../store/log"
+
+SETTINGS = JSON.parse(ARGV.fetch(0), symbolize_names: true)
+FIRST_PROCESS = Process.pid
+
+module Stores
+  # A config that writes down each transition, and before, in the middle of that and after it does what a hook wants.
+  class Config
+    # @return [Proc, nil] called with :first, :middle or :last, and with the method and the user
+    attr_accessor :hook
+
+    # @return [Proc]
+    attr_reader :heartbeat
+
+    attr_reader :timeout, :log
+
+    def initialize(log)
+      @log = log
+      @timeout = SETTINGS.fetch(:timeout)
+      extend(Together) if SETTINGS[:together]
+    end
+
+    def setup(&heartbeat) = @heartbeat = heartbeat
+    def online(user_id, version:) = transition(:online, user_id, version)
+    def offline(user_id, version:) = transition(:offline, user_id, version)
+
+    def on_error(exception, user_id)
+      @log.append(:error, user_id && Log.token(user_id), detail: "#{exception.class}: #{exception.message}")
+    end
+
+    private
+
+    def transition(method, user_id, version)
+      @hook&.call(:first, method, user_id)
+      @log.append(method, Log.token(user_id), version:) { @hook&.call(:middle, method, user_id) }
+      @hook&.call(:last, method, user_id)
+    end
+  end
+
+  # The callbacks for many.
+  module Together
+    def online_all(user_ids, version:) = all(:online, user_ids, version)
+    def offline_all(user_ids, version:) = all(:offline, user_ids, version)
+
+    private
+
+    def all(method, user_ids, versions)
+      raise "#{user_ids.size} users, #{versions.size} versions" unless user_ids.size == versions.size
+
+      user_ids.zip(versions) { |user_id, version| transition(method, user_id, version) }
+    end
+  end
+
+  # What the code on stdin can call.
+  class Commands
+    attr_reader :log, :config, :manager, :folder
+
+    def initialize
+      @log = Log.new(SETTINGS.fetch(:log))
+      @folder = SETTINGS.fetch(:folder)
+      @config = Config.new(@log)
+      hook(&eval(SETTINGS[:hook])) if SETTINGS[:hook] # rubocop:disable Security/Eval
+      @manager = OnlineManager.new(@config, reactor: :thread, **SETTINGS.slice(:store, :namespace))
+      @manager.setup
+      @manager.start unless SETTINGS[:start] == false
+    end
+
+    # Does what stdin says, until it ends.
+    def serve
+      puts "ready"
+      $stdin.each_line do |line|
+        request = JSON.parse(line, symbolize_names: true)
+        request.key?(:beat) ? @manager.seen_all(request[:beat]) : answer(**request)
+      end
+    end
+
+    # What the callbacks do from now on.
+    def hook(&block) = @config.hook = block
+
+    # Kills the process in a callback.
+    #
+    # @param point [Symbol] :first, :middle or :last of its lines; or :returned, between the callback and the commit
+    # @param after [Integer] how many callbacks come before that one
+    def die_at(point, after)
+      hook do |at, *|
+        next unless at == (point == :returned ? :last : point)
+        next after -= 1 if after.positive?
+
+        point == :returned ? die_on_return : die(point)
+      end
+    end
+
+    def die(point)
+      @log.append(:killed, detail: point)
+      Process.kill(:KILL, Process.pid)
+      sleep
+    end
+
+    # Keeps a user's callback in its first line as long as a file is there.
+    def hold(user, file)
+      hook do |at, method, id|
+        next unless at == :first && id == user
+
+        @log.append(:held, Log.token(id), detail: method)
+        sleep 0.01 while File.exist?(file)
+      end
+    end
+
+    # Forks children, one after the other, each with a user of its own, `child NUMBER`. One half ends by itself as soon
+    # as it has beaten; the other half, when its user has been told of, so abruptly that nothing is tidied up.
+    #
+    # @param numbers [Enumerable<Integer>]
+    def fork_children(numbers)
+      numbers.each do |number|
+        pid = fork { live("child #{number}", abruptly: number.odd?) }
+        status = reap(pid, 30)
+        puts "child #{number} ended with #{status.inspect}" unless status&.exitstatus == 5
+      end
+    end
+
+    # Forks a child in which a user beats on and on.
+    #
+    # @return [Integer] its pid
+    def fork_beater(user)
+      fork do
+        loop do
+          @manager.seen(user)
+          sleep @config.timeout / 10.0
+        end
+      end
+    end
+
+    # Beats on several threads, until {#rest}.
+    #
+    # @param users [Array]
+    def beat_without_pause(users)
+      @is_beating = true
+      @beaters = Array.new(3) do |number|
+        Thread.new do
+          random = Random.new(number)
+          while @is_beating
+            20.times { @manager.seen(users.sample(random:)) or abort "a heartbeat answered false" }
+            @manager.seen_all(users)
+            sleep 0.001
+          end
+        end
+      end
+    end
+
+    def rest
+      @is_beating = false
+      @beaters.each(&:join)
+    end
+
+    # Waits for a condition, for so many seconds.
+    def wait(limit = 15)
+      deadline = now + limit
+      until (result = yield)
+        raise "waited #{limit} s in vain" if now > deadline
+
+        sleep 0.005
+      end
+      result
+    end
+
+    private
+
+    def answer(number:, code:, args:)
+      args = Marshal.load(args.unpack1("m0")) # rubocop:disable Security/MarshalLoad -- our own parent's
+      say("answers", number, eval(code, binding)) # rubocop:disable Security/Eval
+    rescue StandardError, ScriptError => e
+      say("raises", number, "#{e.class}: #{e.message}")
+    end
+
+    # In one write, so that lines of several processes stay apart.
+    def say(what, number, value)
+      $stdout.write("#{what} #{number} #{pack(value)}\n")
+    end
+
+    def pack(value)
+      [Marshal.dump(value)].pack("m0")
+    rescue TypeError
+      pack(nil) # a thread, say: nobody has asked for it
+    end
+
+    def die_on_return
+      ours = [__FILE__, Log.instance_method(:append).source_location.first]
+      TracePoint.new(:line, :return, :b_return, :c_call) { |event| die(:returned) unless ours.include?(event.path) }
+                .enable(target_thread: Thread.current)
+    end
+
+    def live(user, abruptly:)
+      @manager.seen(user)
+      exit 5 unless abruptly
+
+      wait { @log.states.key?(Log.token(user)) }
+      @log.append(:killed, detail: "exit!")
+      exit!(5)
+    end
+
+    # @return [Process::Status, nil] nil if it had to be killed
+    def reap(pid, limit)
+      wait(limit) { Process.wait2(pid, Process::WNOHANG) }.last
+    rescue RuntimeError
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+      nil
+    end
+
+    def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+end
+
+Stores::Commands.new.serve if $PROGRAM_NAME == __FILE__

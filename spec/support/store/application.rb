@@ -1,0 +1,159 @@
+# frozen_string_literal: true
+
+require "fileutils"
+require "json"
+require "open3"
+require "tmpdir"
+
+module Stores
+  # An application of several processes that share a store, the log of its callbacks, and the judge of that.
+  class Application
+    include Wait
+
+    # See {Judge#report}.
+    Report = Struct.new(:faults, :transitions, :repeats, :repeats_of, :kills, keyword_init: true)
+
+    JUDGE = File.join(__dir__, "judge.rb")
+
+    attr_reader :store, :timeout, :log, :workers
+
+    # @return [WallClock, nil]
+    attr_reader :wall_clock
+
+    # @param store [Object] such as {Sqlite}
+    # @param timeout [Numeric] seconds
+    # @param own_clock [Boolean] whether it has a wall clock of its own
+    # @param settings [Hash] see support/child/store.rb
+    def initialize(store, timeout: 1, own_clock: false, **settings)
+      @store = store
+      @timeout = timeout
+      @folder = Dir.mktmpdir("online_manager_store")
+      @wall_clock = WallClock.new("#{@folder}/clock") if own_clock
+      @log = Log.new("#{@folder}/log")
+      @settings = { **store.options, timeout:, log: @log.path, folder: @folder, **settings }
+      @workers = []
+    end
+
+    # Starts a process, which takes part at once.
+    #
+    # @param settings [Hash] see support/child/store.rb
+    # @return [Worker]
+    def start(**settings)
+      worker = Worker.new(@settings.merge(settings), env: @wall_clock&.env || {})
+      @workers += [worker]
+      worker.wait_for("ready")
+      worker
+    end
+
+    # Several of them.
+    #
+    # @return [Array<Worker>]
+    def start_all(count, **settings)
+      threads = Array.new(count) { Thread.new { start(**settings) } }
+      threads.each { |thread| thread.report_on_exception = false }.map(&:value)
+    end
+
+    # @return [Crowd] who comes here
+    def crowd = @crowd ||= Crowd.new(self)
+
+    # @return [Array<Worker>] those who get heartbeats
+    def serving = @workers.select(&:serving?)
+
+    # Waits until one of those who get heartbeats holds the lease.
+    #
+    # @return [Worker]
+    def owner(limit: 20)
+      wait_until(limit:) { serving.find { |worker| owner?(worker) } }
+    end
+
+    # Kills a process, and writes that down.
+    def kill(worker)
+      @log.append(:killed, pid: worker.pid, detail: "outside")
+      worker.kill
+    end
+
+    # Has a process stand still, and writes that down. Not in the middle of something that keeps the others out.
+    def pause(worker)
+      @log.append(:stopped, pid: worker.pid)
+      wait_until do
+        worker.pause
+        @store.free? || (worker.go_on && false)
+      end
+    end
+
+    # @return [Array<Log::Line>] what `on_error` heard of the store
+    def store_errors = @log.lines(:error).select { |line| line.id.nil? }
+
+    # @return [Array<Log::Line>] the transitions, of one user if one is given
+    def transitions(*user, repeats: false)
+      lines = @log.lines(:online, :offline)
+      lines.select! { |line| line.id == Log.token(user.first) } unless user.empty?
+      repeats ? lines : lines.uniq { |line| [line.id, line.version] }
+    end
+
+    # Waits until the store knows that everything has been delivered.
+    #
+    # @param online [Integer] how many users are online then
+    def expect_committed(online)
+      eventually { RSpec::Expectations.fail_with("not committed") unless owner.ask(<<~RUBY) == [online, 0] }
+        [manager.size, manager.stats[:waiting]]
+      RUBY
+    end
+
+    # Waits until these users' latest transition is that one.
+    #
+    # @param state [Symbol] :online or :offline
+    def expect_all(users, state, limit: 30)
+      tokens = users.map { |user| Log.token(user) }
+      eventually(limit:) do
+        states = @log.states
+        others = tokens.reject { |token| states[token] == state }
+        others.empty? or
+          RSpec::Expectations.fail_with("#{others.size} of #{tokens.size} users are not #{state}, #{others.first(5)}")
+      end
+    end
+
+    # Has the judge read the log. That a process said something on its standard error is a fault too.
+    #
+    # @param sessions [Hash{Object => Integer}] how many each user had
+    # @param online [Array] who is online at the end
+    # @param repeats [String] see {Judge}
+    # @return [Report]
+    def judge(sessions, online: [], repeats: "at kills")
+      script = "#{@folder}/script"
+      File.write(script, JSON.generate(sessions: sessions.transform_keys { |user| Log.token(user) },
+                                       online: online.map { |user| Log.token(user) }, repeats:))
+      output, status = Open3.capture2e(RbConfig.ruby, JUDGE, @log.path, script)
+      status.success? or RSpec::Expectations.fail_with("the judge failed:\n#{output}")
+      report = Report.new(**JSON.parse(output).transform_keys(&:to_sym))
+      report.faults.concat(complaints)
+      report
+    end
+
+    # @return [String] the path of a file for hooks of the processes to look for
+    def flag(name) = "#{@folder}/#{name}"
+
+    # Ends everything.
+    def close
+      @crowd&.stop
+      @workers.each(&:kill)
+      FileUtils.remove_entry(@folder)
+      @store.remove
+    end
+
+    private
+
+    # @return [Array<String>] what processes said on their standard error
+    def complaints
+      said = @workers.to_h { |worker| [worker.pid, worker.process.stderr] }
+      said.filter_map { |pid, text| "process #{pid} said #{text}" unless text.empty? }
+    end
+
+    # One that dies at this moment does not.
+    def owner?(worker)
+      worker.owner?
+    rescue Errno::EPIPE, IOError, RSpec::Expectations::ExpectationNotMetError
+      raise if worker.process.status.nil?
+    end
+  end
+end

@@ -1,0 +1,31 @@
+# frozen_string_literal: true
+
+# Applications whose processes share a store.
+RSpec.shared_context "with applications on a store" do |kind|
+  # Makes an application without a process yet, and ends it after the example.
+  #
+  # @param store [Object] one of that kind
+  # @param settings [Hash] see Stores::Application
+  # @return [Stores::Application]
+  define_method(:deploy) do |store = kind.new, **settings|
+    (@applications ||= []) << application = Stores::Application.new(store, **settings)
+    application
+  end
+
+  after { @applications&.each(&:close) }
+
+  # @return [Array] so many users, half of them by number and half of them by name
+  def users(count, prefix = "user")
+    Array.new(count) { |number| number.even? && prefix == "user" ? number : "#{prefix} #{number}" }
+  end
+
+  # Has everybody leave, and the judge say that all went as it should.
+  #
+  # @param sessions [Hash] of users who are not in the crowd, see Stores::Application#judge
+  # @return [Stores::Application::Report]
+  def expect_good_end(application, sessions = {}, **options)
+    report = application.judge({ **application.crowd.finish, **sessions }, **options)
+    expect(report.faults).to be_empty
+    report
+  end
+end

@@ -1,0 +1,120 @@
+# frozen_string_literal: true
+
+require "json"
+require_relative "log"
+
+module Stores
+  # Reads the log of an application and says what in it must not be. After dropping repeats (of the same version of the
+  # same user), each user's transitions alternate, begin with online and end as the script says; versions grow; and
+  # every session that the script played is there, and no other. A process of its own:
+  #
+  #   ruby judge.rb LOG SCRIPT
+  #
+  # prints a {#report} in JSON. The script is JSON too, with the ids as tokens (see {Log.token}):
+  #
+  # - `sessions`: for each user how many there were;
+  # - `online`: who is online at the end;
+  # - `repeats`: "at kills", if only a process that was killed or stopped explains one, and at most a batch of them; or
+  #   "anywhere".
+  class Judge
+    # How many transitions may come twice when a process is killed.
+    BATCH = 256
+
+    # What is known of a user: the last delivery of each version, and the latest transition. After the store was lost,
+    # an online may come again.
+    User = Struct.new(:deliveries, :latest, :sessions, :is_lost)
+
+    # @param lines [Array<String>] of the log
+    # @param script [Hash{String => Object}]
+    def initialize(lines, script)
+      @script = script
+      @faults = []
+      @lines = lines.filter_map { |text| Log.parse(text) || (@faults << "no line: #{text.inspect}" and nil) }
+      @users = Hash.new { |users, id| users[id] = User.new({}, nil, 0, false) }
+      # Those who explain repeats, and how many of them.
+      @interrupted = @lines.select { |line| %i[killed stopped].include?(line.kind) }.to_h { |line| [line.pid, 0] }
+      @repeats = 0
+    end
+
+    # @return [Hash{Symbol => Object}] `:faults`, a sentence for each; how many `:transitions` (without repeats) and
+    #   `:repeats` there were, the latter also by the pid of the process that explains them (`:repeats_of`); and how
+    #   many processes were killed at which point (`:kills`)
+    def report
+      @lines.each { |line| line.transition? ? transition(line) : lose(line) }
+      @users.keys.union(@script.fetch("sessions").keys).each { |id| check_end(id) }
+      check_batches
+      { faults: @faults, transitions: @users.each_value.sum { |user| user.deliveries.size }, repeats: @repeats,
+        repeats_of: @interrupted, kills: @lines.select { |line| line.kind == :killed }.map(&:detail).tally }
+    end
+
+    private
+
+    def lose(line)
+      @users.each_value { |user| user.is_lost = true } if line.kind == :lost
+    end
+
+    def transition(line)
+      user = @users[line.id]
+      if (earlier = user.deliveries[line.version])
+        repeat(line, earlier)
+      else
+        check_order(line, user.latest, user.is_lost)
+        user.sessions += 1 if line.kind == :online && user.latest&.kind != :online
+        user.latest = line
+        user.is_lost = false
+      end
+      user.deliveries[line.version] = line
+    end
+
+    def check_order(line, latest, is_lost)
+      if latest.nil?
+        @faults << "order: #{line.id} begins with offline #{line.version}" if line.kind == :offline
+      else
+        if line.version <= latest.version
+          @faults << "version: #{line.id} has #{line.kind} #{line.version} after #{latest.kind} #{latest.version}"
+        end
+        if line.kind == latest.kind && !(is_lost && line.kind == :online)
+          @faults << "order: #{line.id} is #{line.kind} twice, #{latest.version} and #{line.version}"
+        end
+      end
+    end
+
+    # Either who delivered it first was interrupted before its commit, or whoever does so now was, and does not know yet
+    # that it is too late.
+    def repeat(line, earlier)
+      @repeats += 1
+      if line.kind != earlier.kind
+        @faults << "version: #{line.id} is both #{earlier.kind} and #{line.kind} at #{line.version}"
+      elsif (pid = [earlier.pid, line.pid].find { |one| @interrupted.key?(one) })
+        @interrupted[pid] += 1
+      elsif @script.fetch("repeats", "at kills") == "at kills"
+        @faults << "repeat: #{line.id} is #{line.kind} #{line.version} by #{earlier.pid} and by #{line.pid}, " \
+                   "and neither was killed"
+      end
+    end
+
+    def check_end(id)
+      user = @users[id]
+      played = @script.fetch("sessions")[id]
+      if played.nil?
+        @faults << "stranger: #{id} is not in the script"
+      elsif user.sessions != played
+        @faults << "sessions: #{id} had #{user.sessions}, the script played #{played}"
+      end
+      ends = user.latest&.kind || :offline
+      wanted = @script.fetch("online", []).include?(id) ? :online : :offline
+      @faults << "end: #{id} is #{ends}, not #{wanted}" unless ends == wanted
+    end
+
+    def check_batches
+      @interrupted.each do |pid, repeats|
+        @faults << "repeat: #{repeats} because of process #{pid}, a batch is #{BATCH}" if repeats > BATCH
+      end
+    end
+  end
+end
+
+if $PROGRAM_NAME == __FILE__
+  lines = File.readlines(ARGV.fetch(0), chomp: true, encoding: "UTF-8")
+  puts JSON.generate(Stores::Judge.new(lines, JSON.parse(File.read(ARGV.fetch(1)))).report)
+end
