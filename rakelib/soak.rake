@@ -31,12 +31,12 @@ class Soak
                                                                             seconds: 120),
     "memory safety" => spec("spec/memory_safety_spec.rb", MEMCHECK: "1", seconds: 900),
     "store: deaths" => spec("spec/store", "--example", "when processes die", STORE_KILLS: "40", STORE_DEAD: "60",
-                                                                             seconds: 300),
+                                                                             seconds: 240),
     "store: outages" => spec("spec/store", "--example", "when callbacks raise", "--example", "goes wrong later",
-                             STORE_OUTAGE: "180", STORE_TROUBLE: "30", seconds: 400),
+                             STORE_OUTAGE: "180", STORE_TROUBLE: "30", seconds: 320),
     "store: crowds" => spec("spec/store", "--example", "with 4 processes", "--example", "when the owner stands still",
                             "--example", "when a process forks",
-                            STORE_USERS: "1000", STORE_STOPS: "20", STORE_FORKS: "200", seconds: 120),
+                            STORE_USERS: "1000", STORE_STOPS: "20", STORE_FORKS: "200", seconds: 60),
     "model" => model("a_few", cases: 1_000_000, seconds: 600),
     "model of a crowd" => model("a_crowd", cases: 20_000, seconds: 300)
   }.freeze

@@ -59,7 +59,8 @@ module Guards
     end
 
     def run_cargo(spec, guards, limit)
-      command = ["cargo", "test", "--locked", "--package", "online_manager_tracker", *FEATURES[spec], *target(spec)]
+      package = "online_manager_#{spec[%r{\Aext/(\w+)/}, 1]}"
+      command = ["cargo", "test", "--locked", "--package", package, *FEATURES[spec], *target(spec)]
       raise Trouble, "does not build" if @copy.run(*command, "--no-run") != :ok
 
       names = guards.map(&:example).uniq

@@ -17,7 +17,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       it "tells of each transition once, of #{crowd} users who beat at a random one of them", limit: 60 + crowd do
         application = deploy(timeout: 2)
         workers = application.start_all(4)
-        application.crowd.churn(users(crowd), restless: 0.3, most: 2, arrivals: crowd / 5)
+        application.crowd.churn(users(crowd), restless: 0.5, most: 2, arrivals: crowd / 5)
         application.crowd.churn_out
 
         expect(expect_good_end(application)).to have_attributes(transitions: crowd * 4, repeats: 0)

@@ -174,7 +174,7 @@ RSpec.describe Stores::Sqlite do
 
     # @return [Stores::Application] with 10 users who stay
     def deploy_with_users(*store, processes:)
-      application = deploy(*store, timeout: 2)
+      application = deploy(*store)
       application.start_all(processes)
       application.crowd.come(users(10))
       application.expect_all(users(10), :online)

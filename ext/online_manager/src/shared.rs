@@ -159,9 +159,15 @@ impl Shared {
         let (now, timeout) = self.host.now_and_timeout(ruby, timeout)?;
         if let Some(plain) = key::plain(&id)
             && let Some(era) = self.eras.current()
-            && era.inner().heartbeat(plain, now, timeout) != Heartbeat::Unknown
         {
-            return Ok(true);
+            match era.inner().heartbeat(plain, now, timeout) {
+                Heartbeat::Known => return Ok(true),
+                Heartbeat::ToTell => {
+                    era.inner().set_timeout(self.host.timeout());
+                    return Ok(true);
+                }
+                Heartbeat::Unknown => {}
+            }
         }
         self.beat_otherwise(ruby, id, now, timeout)
     }

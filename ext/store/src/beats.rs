@@ -1,14 +1,15 @@
 //! Who has beaten in this process, and whether the store has to hear of it.
 //!
 //! The store is told of a user at most once per third of the timeout: of the first beat at once, of the last one always.
-//! A beat in between only leaves its time here. Parts of the table have a lock each and grow alone, as in the tracker.
+//! A beat in between only leaves its time here. Parts of the table have a lock each and grow alone, as in the tracker; and
+//! as there, what a heartbeat touches is small: 24 bytes for an integer or a symbol. The rest is in a second table.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use online_manager_tracker::{Id, Nanos, Text};
+use hashbrown::hash_table::OccupiedEntry;
+use online_manager_tracker::{Id, Nanos, TICK, Text};
 use parking_lot::Mutex;
 
 use crate::id::UserId;
@@ -33,41 +34,115 @@ pub enum Heartbeat {
     Unknown,
 }
 
-/// A user who has beaten here.
+/// What a heartbeat touches.
 #[derive(Debug)]
-struct User {
-    /// The caller's word for the id, or [`NO_WORD`].
-    word: u64,
-    id: UserId,
-    seen: Nanos,
-    timeout: Nanos,
-    /// The beat that the store was told of last, or is about to be.
-    told: Nanos,
-    /// The store need not be told again before.
-    rest_until: Nanos,
+struct Hot<K> {
+    key: K,
+    /// The tick of the last heartbeat. Ticks are cut to 32 bits, which tell 52 days apart.
+    seen: u32,
+    /// Before that tick the store need not be told again.
+    rest_until: u32,
+    /// Whether the store has not been told of the last heartbeat.
+    is_untold: bool,
+    /// Whether the timeout is the part's usual one.
+    is_usual: bool,
 }
 
-impl User {
-    fn is_told(&self) -> bool {
-        self.told >= self.seen
-    }
+/// What is needed when the store is told.
+#[derive(Debug)]
+struct Cold {
+    /// The caller's word for the id, or [`NO_WORD`] if it has none.
+    word: u64,
+    id: UserId,
+    timeout: Nanos,
+}
 
-    fn tell(&mut self, outbox: &mut Outbox, now: Nanos) {
-        self.told = self.seen;
-        self.rest_until = now.saturating_add(self.timeout / TELLS_PER_TIMEOUT);
-        outbox.beat(self.id.clone(), self.seen, self.timeout);
-    }
+/// Those whose hashes have some bits in common.
+#[derive(Debug, Default)]
+struct Part {
+    words: HashTable<Hot<u64>>,
+    texts: HashTable<Hot<UserId>>,
+    cold: HashTable<Cold>,
+    /// The timeout that nearly everybody has.
+    usual: Nanos,
 }
 
 /// Who has beaten here.
 pub struct Beats {
     hasher: RandomState,
-    parts: [Mutex<HashTable<User>>; PARTS],
+    parts: [Mutex<Part>; PARTS],
 }
 
 impl Default for Beats {
     fn default() -> Beats {
-        Beats { hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::new(HashTable::new())) }
+        Beats { hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+#[inline]
+fn tick_of(moment: Nanos) -> u32 {
+    (moment / TICK) as u32
+}
+
+/// How many ticks a duration has at the least; as many as can be told from what has passed, if it is longer.
+fn ticks_in(duration: Nanos) -> u32 {
+    (duration / TICK).min(i32::MAX as u64) as u32
+}
+
+impl<K> Hot<K> {
+    #[inline]
+    fn is_resting(&self, tick: u32) -> bool {
+        (tick.wrapping_sub(self.rest_until) as i32) < 0
+    }
+
+    fn is_over(&self, tick: u32, timeout: Nanos) -> bool {
+        // Not before the last moment of the tick that it was seen in is so long ago.
+        tick.wrapping_sub(self.seen) > ticks_in(timeout)
+    }
+
+    /// When the last heartbeat was, at `now`.
+    fn seen_at(&self, now: Nanos) -> Nanos {
+        let ago = Nanos::from(tick_of(now).wrapping_sub(self.seen)) * TICK;
+        (now / TICK * TICK).saturating_sub(ago)
+    }
+
+    /// Has the store told of the heartbeat at `at`.
+    fn tell(&mut self, cold: &Cold, at: Nanos, now: Nanos, outbox: &mut Outbox) {
+        self.is_untold = false;
+        self.rest_until = tick_of(now).wrapping_add(ticks_in(cold.timeout / TELLS_PER_TIMEOUT));
+        outbox.beat(cold.id.clone(), at, cold.timeout);
+    }
+
+    /// As if its rest were over, and its last heartbeat not told.
+    fn is_to_be_told(&mut self, tick: u32) {
+        self.is_untold = true;
+        self.rest_until = tick;
+    }
+
+    /// A known heartbeat that is more than leaving its time.
+    #[cold]
+    fn renew(
+        &mut self,
+        cold: &mut Cold,
+        usual: Nanos,
+        (now, timeout): (Nanos, Nanos),
+        outbox: &Mutex<Outbox>,
+    ) -> Heartbeat {
+        if cold.timeout == timeout && self.is_resting(tick_of(now)) {
+            return Heartbeat::Known;
+        }
+        cold.timeout = timeout;
+        self.is_usual = timeout == usual;
+        self.tell(cold, now, now, &mut outbox.lock());
+        Heartbeat::ToTell
+    }
+
+    /// Answers whether the user is still to be kept.
+    fn look(&mut self, cold: &Cold, now: Nanos, outbox: &mut Outbox) -> bool {
+        if self.is_untold && !self.is_resting(tick_of(now)) {
+            self.tell(cold, self.seen_at(now), now, outbox);
+        }
+        self.is_untold || !self.is_over(tick_of(now), cold.timeout)
     }
 }
 
@@ -77,14 +152,18 @@ impl Beats {
     pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) -> Heartbeat {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Some(user) = part.find_mut(hash, |user| is_same(user, id)) else { return Heartbeat::Unknown };
-        user.seen = user.seen.max(now);
-        if now < user.rest_until && timeout == user.timeout {
-            return Heartbeat::Known;
+        let Part { words, texts, cold, usual } = &mut *part;
+        let beat = (now, timeout);
+        match id {
+            Id::Word(word) => match words.find_mut(hash, |hot| hot.key == word) {
+                Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
+                None => Heartbeat::Unknown,
+            },
+            Id::Text(text) => match texts.find_mut(hash, |hot| is_text(&hot.key, text)) {
+                Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
+                None => Heartbeat::Unknown,
+            },
         }
-        user.timeout = timeout;
-        user.tell(&mut outbox.lock(), now);
-        Heartbeat::ToTell
     }
 
     /// The first heartbeat of `user_id`, which the caller knows as `id`.
@@ -92,59 +171,115 @@ impl Beats {
     pub(crate) fn arrive(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
+        let Part { words, texts, cold, usual } = &mut *part;
+        if cold.find(hash, |cold| is_same(cold, id)).is_some() {
+            // Another thread was faster, and told the store.
+            return;
+        }
+        if cold.is_empty() {
+            *usual = timeout;
+        }
         let word = if let Id::Word(word) = id { word } else { NO_WORD };
-        match part.entry(hash, |user| is_same(user, id), |user| self.hash_of(user)) {
-            // Another thread was faster.
-            Entry::Occupied(mut entry) => entry.get_mut().tell(&mut outbox.lock(), now),
-            Entry::Vacant(entry) => {
-                let mut user = User { word, id: user_id, seen: now, timeout, told: 0, rest_until: 0 };
-                user.tell(&mut outbox.lock(), now);
-                entry.insert(user);
+        let details = Cold { word, id: user_id.clone(), timeout };
+        let is_usual = timeout == *usual;
+        let mut outbox = outbox.lock();
+        match id {
+            Id::Word(word) => {
+                let mut hot = Hot { key: word, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
+                hot.tell(&details, now, now, &mut outbox);
+                words.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
+            }
+            Id::Text(_) => {
+                let mut hot = Hot { key: user_id, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
+                hot.tell(&details, now, now, &mut outbox);
+                texts.insert_unique(hash, hot, |hot| self.hash_of(NO_WORD, &hot.key));
             }
         }
+        cold.insert_unique(hash, details, |cold| self.hash_of(cold.word, &cold.id));
     }
 
     /// Forgets the user, so that the next heartbeat is told at once. Answers whether there was one.
     pub(crate) fn forget(&self, id: Id<'_>) -> bool {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        part.find_entry(hash, |user| is_same(user, id)).map(hashbrown::hash_table::OccupiedEntry::remove).is_ok()
+        let Part { words, texts, cold, .. } = &mut *part;
+        remove(cold, hash, |cold| is_same(cold, id));
+        match id {
+            Id::Word(word) => remove(words, hash, |hot| hot.key == word),
+            Id::Text(text) => remove(texts, hash, |hot| is_text(&hot.key, text)),
+        }
     }
 
     /// When the user last beat here, if that is less than its timeout ago.
     pub(crate) fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
-        let user = part.find(hash, |user| is_same(user, id))?;
-        (now.saturating_sub(user.seen) < user.timeout).then_some(user.seen)
+        let timeout = part.cold.find(hash, |cold| is_same(cold, id))?.timeout;
+        let tick = tick_of(now);
+        match id {
+            Id::Word(word) => part
+                .words
+                .find(hash, |hot| hot.key == word)
+                .filter(|hot| !hot.is_over(tick, timeout))
+                .map(|hot| hot.seen_at(now)),
+            Id::Text(text) => part
+                .texts
+                .find(hash, |hot| is_text(&hot.key, text))
+                .filter(|hot| !hot.is_over(tick, timeout))
+                .map(|hot| hot.seen_at(now)),
+        }
     }
 
     /// Puts into the outbox who has not been told and has rested long enough, and forgets who has been silent for a timeout.
-    /// No lock is held for longer than one part takes. A part's lock comes before the outbox's, here and everywhere.
-    pub(crate) fn look_through(&self, now: Nanos, outbox: &Mutex<Outbox>) {
-        for part in &self.parts {
-            let mut part = part.lock();
-            let mut outbox = outbox.lock();
-            part.retain(|user| {
-                if !user.is_told() && now >= user.rest_until {
-                    user.tell(&mut outbox, now);
-                }
-                !user.is_told() || now.saturating_sub(user.seen) < user.timeout
-            });
+    /// `usual` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
+    /// before the outbox's, here and everywhere.
+    pub(crate) fn look_through(&self, now: Nanos, usual: Nanos, outbox: &Mutex<Outbox>) {
+        self.parts.iter().for_each(|part| self.look_through_part(&mut part.lock(), now, usual, outbox));
+    }
+
+    fn look_through_part(&self, part: &mut Part, now: Nanos, usual: Nanos, outbox: &Mutex<Outbox>) {
+        let mut outbox = outbox.lock();
+        let Part { words, texts, cold, usual: known } = part;
+        let look = Look { now, usual, is_changed: *known != usual };
+        *known = usual;
+        let of_word = |word: &u64| (self.hasher.hash_one(word), *word);
+        for (hash, word) in
+            look.at(words, of_word, |(hash, word)| cold.find(*hash, |cold| cold.word == *word), &mut outbox)
+        {
+            remove(cold, hash, |cold| cold.word == word);
+        }
+        let of_text = |id: &UserId| (self.hash_of(NO_WORD, id), id.clone());
+        let is_text = |cold: &Cold, id: &UserId| cold.word == NO_WORD && cold.id == *id;
+        for (hash, id) in look.at(texts, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
+        {
+            remove(cold, hash, |cold| is_text(cold, &id));
         }
     }
 
     /// Tells the store of everybody anew: it has lost what it knew.
     pub(crate) fn tell_all(&self, now: Nanos, outbox: &Mutex<Outbox>) {
+        self.tell_if(|_| true, now, outbox);
+    }
+
+    /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
+    pub(crate) fn tell_rest(&self, now: Nanos, outbox: &Mutex<Outbox>) {
+        self.tell_if(|is_untold| is_untold, now, outbox);
+    }
+
+    fn tell_if(&self, is_to_be_told: impl Fn(bool) -> bool, now: Nanos, outbox: &Mutex<Outbox>) {
+        let tick = tick_of(now);
         for part in &self.parts {
             let mut part = part.lock();
-            let mut outbox = outbox.lock();
-            part.iter_mut().for_each(|user| user.tell(&mut outbox, now));
+            let Part { words, texts, .. } = &mut *part;
+            words.iter_mut().filter(|hot| is_to_be_told(hot.is_untold)).for_each(|hot| hot.is_to_be_told(tick));
+            texts.iter_mut().filter(|hot| is_to_be_told(hot.is_untold)).for_each(|hot| hot.is_to_be_told(tick));
+            let usual = part.usual;
+            self.look_through_part(&mut part, now, usual, outbox);
         }
     }
 
-    fn part(&self, hash: u64) -> &Mutex<HashTable<User>> {
-        // The table itself goes by the lowest and the highest bits.
+    fn part(&self, hash: u64) -> &Mutex<Part> {
+        // The tables themselves go by the lowest and the highest bits.
         let number = (hash >> 40) as usize % PARTS;
         self.parts.get(number).unwrap_or(&self.parts[0])
     }
@@ -157,6 +292,7 @@ impl Beats {
         }
     }
 
+    #[inline]
     fn hash_text(&self, tag: u8, bytes: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         tag.hash(&mut hasher);
@@ -164,13 +300,77 @@ impl Beats {
         hasher.finish()
     }
 
-    fn hash_of(&self, user: &User) -> u64 {
-        match user.id.as_bytes().split_first() {
-            _ if user.word != NO_WORD => self.hasher.hash_one(user.word),
+    fn hash_of(&self, word: u64, id: &UserId) -> u64 {
+        match id.as_bytes().split_first() {
+            _ if word != NO_WORD => self.hasher.hash_one(word),
             Some((tag, bytes)) => self.hash_text(*tag, bytes),
             None => 0,
         }
     }
+}
+
+/// A look at everybody.
+struct Look {
+    now: Nanos,
+    usual: Nanos,
+    is_changed: bool,
+}
+
+impl Look {
+    /// Answers who is forgotten.
+    fn at<'a, K, D>(
+        &self,
+        hots: &mut HashTable<Hot<K>>,
+        describe: impl Fn(&K) -> D,
+        cold_of: impl Fn(&D) -> Option<&'a Cold>,
+        outbox: &mut Outbox,
+    ) -> Vec<D> {
+        let tick = tick_of(self.now);
+        let mut gone = Vec::new();
+        hots.retain(|hot| {
+            let is_quiet = hot.is_usual && !hot.is_over(tick, self.usual) && (!hot.is_untold || hot.is_resting(tick));
+            if is_quiet && !self.is_changed {
+                return true;
+            }
+            let described = describe(&hot.key);
+            let is_kept = cold_of(&described).is_some_and(|cold| {
+                hot.is_usual = cold.timeout == self.usual;
+                hot.look(cold, self.now, outbox)
+            });
+            if !is_kept {
+                gone.push(described);
+            }
+            is_kept
+        });
+        gone
+    }
+}
+
+/// A heartbeat of somebody known.
+#[inline]
+fn beat_known<K>(
+    hot: &mut Hot<K>,
+    cold: &mut HashTable<Cold>,
+    usual: Nanos,
+    (hash, id): (u64, Id<'_>),
+    (now, timeout): (Nanos, Nanos),
+    outbox: &Mutex<Outbox>,
+) -> Heartbeat {
+    let tick = tick_of(now);
+    hot.seen = tick;
+    hot.is_untold = true;
+    if hot.is_usual && timeout == usual && hot.is_resting(tick) {
+        return Heartbeat::Known;
+    }
+    match cold.find_mut(hash, |cold| is_same(cold, id)) {
+        Some(cold) => hot.renew(cold, usual, (now, timeout), outbox),
+        None => Heartbeat::Unknown,
+    }
+}
+
+/// Answers whether there was one.
+fn remove<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool) -> bool {
+    table.find_entry(hash, is_it).map(OccupiedEntry::remove).is_ok()
 }
 
 /// The tag of an id that came as text. The three classes of strings have small numbers (as the tracker's have); any other
@@ -185,15 +385,16 @@ fn tag_of(text: Text<'_>) -> u8 {
     }
 }
 
-fn is_same(user: &User, id: Id<'_>) -> bool {
+#[inline]
+fn is_text(id: &UserId, text: Text<'_>) -> bool {
+    let bytes = id.as_bytes();
+    bytes.first() == Some(&tag_of(text)) && bytes.get(1..) == Some(text.bytes)
+}
+
+fn is_same(cold: &Cold, id: Id<'_>) -> bool {
     match id {
-        Id::Word(word) => user.word == word,
-        Id::Text(text) => {
-            user.word == NO_WORD && {
-                let bytes = user.id.as_bytes();
-                bytes.first() == Some(&tag_of(text)) && bytes.get(1..) == Some(text.bytes)
-            }
-        }
+        Id::Word(word) => cold.word == word,
+        Id::Text(text) => cold.word == NO_WORD && is_text(&cold.id, text),
     }
 }
 
@@ -233,7 +434,7 @@ mod tests {
 
         /// The ages of what the store is told at `now`.
         fn told(&self, now: Nanos) -> Vec<Nanos> {
-            self.beats.look_through(now, &self.outbox);
+            self.beats.look_through(now, 3 * SECOND, &self.outbox);
             let messages = self.outbox.lock().take(10).messages(now, 0);
             messages
                 .into_iter()
@@ -254,7 +455,7 @@ mod tests {
             assert_eq!(process.beat(now, 3 * SECOND), Heartbeat::Known);
         }
         assert_eq!(process.told(4), Vec::<Nanos>::new());
-        assert_eq!(process.told(SECOND), [SECOND - 3]);
+        assert_eq!(process.told(SECOND), [SECOND]);
         assert_eq!(process.told(2 * SECOND), Vec::<Nanos>::new());
     }
 
@@ -282,9 +483,9 @@ mod tests {
         process.beat(0, 3 * SECOND);
         process.told(0);
         process.beat(1, 3 * SECOND);
-        assert_eq!(process.beats.last_seen(text("ada"), 2), Some(1));
-        assert_eq!(process.beats.last_seen(text("ada"), 1 + 3 * SECOND), None);
-        assert_eq!(process.told(5 * SECOND), [5 * SECOND - 1]);
+        assert_eq!(process.beats.last_seen(text("ada"), 2), Some(0));
+        assert_eq!(process.beats.last_seen(text("ada"), 3 * SECOND + TICK), None);
+        assert_eq!(process.told(5 * SECOND), [5 * SECOND]);
         assert_eq!(process.beat(6 * SECOND, 3 * SECOND), Heartbeat::Unknown);
     }
 
@@ -306,6 +507,45 @@ mod tests {
         process.told(0);
         process.beats.tell_all(7, &process.outbox);
         assert_eq!(process.told(7), [7]);
+        process.beats.tell_rest(8, &process.outbox);
+        assert_eq!(process.told(8), Vec::<Nanos>::new());
+        process.beat(9, 3 * SECOND);
+        process.beats.tell_rest(10, &process.outbox);
+        assert_eq!(process.told(10), [10]);
+    }
+
+    #[test]
+    fn a_timeout_that_all_have_by_now_becomes_the_usual_one() {
+        let process = Process::new();
+        process.beat(0, 2 * SECOND);
+        // The pass through all of them takes 3 s for usual.
+        assert_eq!(process.told(0), [0]);
+        assert_eq!(process.beat(1, 3 * SECOND), Heartbeat::ToTell);
+        assert_eq!(process.told(1), [0]);
+        for now in 2..5 {
+            assert_eq!(process.beat(now, 3 * SECOND), Heartbeat::Known);
+        }
+        // Beside it another one is just as good.
+        assert_eq!(process.beat(5, SECOND), Heartbeat::ToTell);
+        assert_eq!(process.beat(6, SECOND), Heartbeat::Known);
+        assert_eq!(process.told(6), [1]);
+        assert_eq!(process.told(SECOND), [SECOND]);
+        assert_eq!(process.told(SECOND + 2 * TICK), Vec::<Nanos>::new());
+        assert_eq!(process.beat(SECOND + 3 * TICK, SECOND), Heartbeat::Unknown);
+    }
+
+    #[test]
+    fn ticks_may_be_cut() {
+        let process = Process::new();
+        let start = (1 << 32) * TICK - SECOND / 2;
+        process.beat(start, 3 * SECOND);
+        assert_eq!(process.told(start), [0]);
+        assert_eq!(process.beat(start + SECOND / 2, 3 * SECOND), Heartbeat::Known);
+        assert_eq!(process.told(start + SECOND / 2), Vec::<Nanos>::new());
+        let ages = process.told(start + 2 * SECOND);
+        assert!(ages.len() == 1 && ages[0].abs_diff(3 * SECOND / 2) <= 2 * TICK, "{ages:?}");
+        let seen = process.beats.last_seen(text("ada"), start + 2 * SECOND).unwrap();
+        assert!(seen.abs_diff(start + SECOND / 2) <= TICK);
     }
 
     #[test]

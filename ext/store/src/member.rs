@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, TICK, Transition};
 use parking_lot::{Condvar, Mutex};
 
 use crate::beats::{Beats, Heartbeat};
@@ -130,7 +130,8 @@ struct Shared<C, S> {
 #[derive(Default)]
 struct Reader {
     latest: Option<Arc<Taken>>,
-    error: Option<String>,
+    /// Why the last attempt failed, and when.
+    error: Option<(Nanos, String)>,
     is_wanted: bool,
     is_running: bool,
     is_ending: bool,
@@ -194,10 +195,17 @@ impl<C: Clock, S: Signal> Member<C, S> {
         if *phase == Phase::Out {
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name("online_manager".into()).spawn(move || shared.take_part())?;
-            self.threads.lock().push(thread);
+            self.keep(thread);
             *phase = Phase::Running;
         }
         Ok(())
+    }
+
+    /// Keeps a thread that was started, and lets go of those that have ended.
+    fn keep(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
     }
 
     /// Whether [`Member::start`] would do something.
@@ -302,14 +310,15 @@ impl<C: Clock, S: Signal> Member<C, S> {
             }
             None => (Nanos::MAX, true),
         };
-        let error = reader.error.take();
+        // An older one was nobody's.
+        let error = reader.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
         if error.is_none() && (age > most / 2 || is_changed) {
             reader.is_wanted = true;
             if !reader.is_running {
                 reader.is_running = true;
                 let shared = Arc::clone(&self.shared);
                 match thread::Builder::new().name("online_manager".into()).spawn(move || shared.read()) {
-                    Ok(thread) => self.threads.lock().push(thread),
+                    Ok(thread) => self.keep(thread),
                     Err(error) => {
                         reader.is_running = false;
                         return Answer::Failed(format!("starting a thread: {error}"));
@@ -322,9 +331,10 @@ impl<C: Clock, S: Signal> Member<C, S> {
             }
         }
         match (&reader.latest, error) {
+            // An older one would be a guess.
+            (_, Some(error)) if age > most => Answer::Failed(error),
             (Some(latest), _) => Answer::Snapshot(Arc::clone(latest)),
-            (None, Some(error)) => Answer::Failed(error),
-            (None, None) => Answer::Wait,
+            (None, _) => Answer::Wait,
         }
     }
 
@@ -346,7 +356,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         if threads.iter().any(|thread| !thread.is_finished()) {
             return false;
         }
-        // Its panics have been told of on standard error.
+        // What they panicked with has been told of on standard error.
         threads.drain(..).for_each(|thread| drop(thread.join()));
         true
     }
@@ -484,7 +494,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                     reader.latest = Some(Arc::new(taken));
                     reader.error = None;
                 }
-                Err(error) => reader.error = Some(error.to_string()),
+                Err(error) => reader.error = Some((self.clock.now(), error.to_string())),
             }
         }
     }
@@ -541,7 +551,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         let shared = self.shared;
         let now = shared.clock.now();
         if now >= self.look_through_at {
-            shared.beats.look_through(now, &shared.outbox);
+            shared.beats.look_through(now, shared.timeout(), &shared.outbox);
             self.look_through_at = now + (shared.timeout() / 6).clamp(10 * MILLISECOND, SECOND);
         }
         let mut store = self.connect()?;
@@ -624,7 +634,8 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if taken.is_empty() {
             return Ok(false);
         }
-        let messages = taken.messages(shared.clock.now(), shared.clock.jitter());
+        // A tick more: times are kept in ticks here.
+        let messages = taken.messages(shared.clock.now(), shared.clock.jitter() + TICK);
         match store.flush(&messages) {
             Ok(()) => {
                 if messages.iter().any(|message| matches!(message, Message::Leave(_))) {
@@ -763,7 +774,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         let shared = self.shared;
         let now = shared.clock.now();
         let until = *self.farewell.get_or_insert_with(|| now.saturating_add(FAREWELL));
-        shared.beats.look_through(Nanos::MAX / 2, &shared.outbox);
+        shared.beats.tell_rest(now, &shared.outbox);
         let parted = self.connect().and_then(|mut store| {
             let parted = self.part_from(&mut *store);
             self.store = Some(store);
