@@ -483,7 +483,11 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                     None => self.location.open(&self.namespace),
                 };
                 opened.and_then(|mut opened: Box<dyn Store>| {
-                    let snapshot = opened.snapshot()?;
+                    let snapshot = match opened.snapshot() {
+                        // Who only reads loses nothing by that.
+                        Err(StoreError::Replaced(_)) => opened.snapshot()?,
+                        snapshot => snapshot?,
+                    };
                     store = Some(opened);
                     Ok(Taken { at: start, snapshot, took: self.clock.now().saturating_sub(start) })
                 })
