@@ -556,7 +556,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         let now = shared.clock.now();
         if now >= self.look_through_at {
             shared.beats.look_through(now, shared.timeout(), &shared.outbox);
-            self.look_through_at = now + (shared.timeout() / 6).clamp(10 * MILLISECOND, SECOND);
+            self.look_through_at = now + (shared.timeout() / 6).clamp(10 * MILLISECOND, 5 * SECOND);
         }
         let mut store = self.connect()?;
         let result = self.turn_with(&mut *store);
