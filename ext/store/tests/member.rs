@@ -1,0 +1,124 @@
+//! A process' part in a store, with the store in trouble.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use online_manager_store::id::{Charset, Kind};
+use online_manager_store::log::Delivered;
+use online_manager_store::member::{Answer, Member};
+use online_manager_store::{Location, UserId, machine};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, Text, Transition};
+use tempfile::TempDir;
+
+const MINUTE: Nanos = 60_000_000_000;
+
+struct MachineClock;
+
+impl Clock for MachineClock {
+    fn now(&self) -> Nanos {
+        machine::now()
+    }
+
+    fn jitter(&self) -> Nanos {
+        5_000_000
+    }
+}
+
+struct Silent;
+
+impl Signal for Silent {
+    fn raise(&self) {}
+    fn clear(&self) {}
+}
+
+/// A process that takes part in the store of a folder.
+fn member(folder: &TempDir) -> Member<MachineClock, Silent> {
+    let location = Location::parse(&format!("sqlite:{}", path(folder))).unwrap();
+    let member = Member::new(location, String::new(), MachineClock, Silent).unwrap();
+    member.set_timeout(MINUTE);
+    member.start().unwrap();
+    member
+}
+
+fn path(folder: &TempDir) -> String {
+    folder.path().join("presence.sqlite3").to_str().unwrap().to_owned()
+}
+
+fn beat(member: &Member<MachineClock, Silent>, name: &'static str) {
+    let id = Id::Text(Text { bytes: name.as_bytes(), class: 0, label: 1 });
+    member.arrive(id, UserId::new(Kind::Text(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < limit, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Delivers what there is, and answers how many users it was.
+fn deliver(member: &Member<MachineClock, Silent>) -> usize {
+    let (_, events) = member.take(|transition| transition == Transition::Online);
+    if !events.is_empty() {
+        member.delivered(&Delivered::Returned);
+    }
+    events.len()
+}
+
+#[test]
+fn a_single_beat_is_not_lost_while_the_file_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let member = member(&folder);
+    wait_until("it has the lease", || member.status().is_owner);
+    let locker = rusqlite::Connection::open(path(&folder)).unwrap();
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    beat(&member, "ada");
+    wait_until("it fails", || member.status().store_errors > 0);
+    assert!(member.news().is_some_and(|message| message.contains("locked")));
+    wait_until("it fails again", || member.status().store_errors > 1);
+    assert_eq!(member.news(), None, "told of once");
+    assert_eq!(deliver(&member), 0);
+    locker.execute_batch("ROLLBACK").unwrap();
+    wait_until("the beat has come", || deliver(&member) == 1);
+    assert_eq!(member.status().unwritten, 0);
+}
+
+#[test]
+fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = member(&folder);
+    wait_until("it has the lease", || first.status().is_owner);
+    let second = member(&folder);
+    beat(&first, "ada");
+    first.stop();
+    wait_until("it has ended", || first.has_ended());
+    let ended = Instant::now();
+    wait_until("the other one delivers", || deliver(&second) == 1);
+    // The lease would have lasted for five seconds.
+    assert!(ended.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
+    let folder = tempfile::tempdir().unwrap();
+    let [beaten, idle] = [true, false].map(|has_beaten| {
+        let member = member(&folder);
+        if has_beaten {
+            beat(&member, "ada");
+        }
+        member.pause();
+        wait_until("it has ended", || member.is_paused());
+        assert!(!member.has_threads());
+        member.resume().unwrap();
+        member
+    });
+    assert!(beaten.has_threads() && !idle.has_threads() && idle.is_out());
+    wait_until("it delivers", || deliver(&beaten) == 1);
+    wait_until("a snapshot shows who is online", || match idle.snapshot() {
+        Answer::Snapshot(taken) => taken.snapshot.users.len() == 1,
+        Answer::Wait => false,
+        Answer::Failed(message) => panic!("{message}"),
+    });
+}
