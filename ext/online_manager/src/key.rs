@@ -55,22 +55,13 @@ pub(crate) fn to_value(ruby: &Ruby, id: &OwnedId, objects: &Objects) -> Value {
             object.unwrap_or_else(|| unsafe { Value::from_raw(*word) })
         }
         OwnedId::Text { bytes, label, .. } => {
-            // SAFETY: the encoding was taken from a string of this process.
-            unsafe { new_string(bytes, i32::from(*label)) }
+            // SAFETY: the bytes are copied; the encoding was taken from a string of this process.
+            unsafe {
+                let encoding = rb_sys::rb_enc_from_index(i32::from(*label));
+                let string = rb_sys::rb_enc_str_new(bytes.as_ptr().cast(), bytes.len() as i64, encoding);
+                Value::from_raw(string)
+            }
         }
-    }
-}
-
-/// A String with a copy of the bytes.
-///
-/// # Safety
-///
-/// `encoding` must be the number of an encoding that this process has loaded.
-unsafe fn new_string(bytes: &[u8], encoding: i32) -> Value {
-    // SAFETY: as the caller promises; the bytes are copied.
-    unsafe {
-        let encoding = rb_sys::rb_enc_from_index(encoding);
-        Value::from_raw(rb_sys::rb_enc_str_new(bytes.as_ptr().cast(), bytes.len() as i64, encoding))
     }
 }
 

@@ -18,7 +18,7 @@ use online_manager_store::log::Delivered;
 use online_manager_store::member::{Answer, Member};
 use online_manager_store::store::Event;
 use online_manager_store::{Location, Store, StoreError};
-use online_manager_tracker::{Id, Nanos, Transition};
+use online_manager_tracker::{Nanos, Transition};
 
 use crate::clock::CoarseClock;
 use crate::era::{Era, Eras, error_class, system_error};
@@ -27,7 +27,7 @@ use crate::host::Host;
 use crate::key;
 use crate::native::is_entered;
 use crate::pipe::SharedPipe;
-use crate::shared_key::{self, Bytes};
+use crate::shared_key::{self, Named};
 
 static JOIN: LazyId = LazyId::new("join");
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
@@ -175,18 +175,12 @@ impl Shared {
     /// A heartbeat of somebody new, or whose id has to be made into bytes.
     #[cold]
     fn beat_otherwise(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
-        let user_id = shared_key::user_id(ruby, id)?;
+        let named = Named::new(ruby, id)?;
         let Some(era) = self.eras.current() else { return Ok(false) };
         let member = era.inner();
         member.set_timeout(self.host.timeout());
-        match key::plain(&id).filter(|_| shared_key::is_word_of_id(ruby, id)) {
-            Some(plain) => member.arrive(plain, user_id, now, timeout),
-            None => {
-                let bytes = Bytes::of(user_id.clone());
-                if member.heartbeat(bytes.as_id(), now, timeout) == Heartbeat::Unknown {
-                    member.arrive(bytes.as_id(), user_id, now, timeout);
-                }
-            }
+        if member.heartbeat(named.as_id(), now, timeout) == Heartbeat::Unknown {
+            member.arrive(named.as_id(), named.user_id.clone(), now, timeout);
         }
         if member.is_out() {
             // It stood down at a fork, or one is going on.
@@ -247,56 +241,45 @@ impl Shared {
         Ok(era)
     }
 
-    /// Calls `act` with the id as the process' own table knows it.
-    fn with_id<T>(ruby: &Ruby, id: &Value, act: impl FnOnce(Id<'_>) -> T) -> Result<T, Error> {
-        let user_id = shared_key::user_id(ruby, *id)?;
-        match key::plain(id).filter(|_| shared_key::is_word_of_id(ruby, *id)) {
-            Some(plain) => Ok(act(plain)),
-            None => Ok(act(Bytes::of(user_id).as_id())),
-        }
-    }
-
     /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
     fn leave(ruby: &Ruby, this: &Shared, id: Value, after: Nanos) -> Result<Value, Error> {
-        let user_id = shared_key::user_id(ruby, id)?;
+        let named = Named::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        let is_here = Self::with_id(ruby, &id, |id| member.last_seen_here(id))?.is_some();
+        let is_here = member.last_seen_here(named.as_id()).is_some();
         let was_online = match member.snapshot() {
             _ if is_here => true,
-            Answer::Snapshot(taken) => taken.snapshot.users.contains_key(&user_id),
+            Answer::Snapshot(taken) => taken.snapshot.users.contains_key(&named.user_id),
             answer => return this.no_answer(ruby, answer),
         };
         if was_online && !this.is_stopped.load(Ordering::Relaxed) {
-            Self::with_id(ruby, &id, |id| member.leave(id, user_id, after))?;
+            member.leave(named.as_id(), named.user_id.clone(), after);
         }
         Ok(ruby.into_value(was_online))
     }
 
     /// `poll_online?(id) -> true, false or :wait`
     fn is_online(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
+        let named = Named::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        if Self::with_id(ruby, &id, |id| member.last_seen_here(id))?.is_some() {
+        if member.last_seen_here(named.as_id()).is_some() {
             return Ok(ruby.qtrue().as_value());
         }
         match member.snapshot() {
-            Answer::Snapshot(taken) => {
-                let user_id = shared_key::user_id(ruby, id)?;
-                Ok(ruby.into_value(taken.snapshot.users.contains_key(&user_id)))
-            }
+            Answer::Snapshot(taken) => Ok(ruby.into_value(taken.snapshot.users.contains_key(&named.user_id))),
             answer => this.no_answer(ruby, answer),
         }
     }
 
     /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
     fn last_seen(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
+        let named = Named::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        let here = Self::with_id(ruby, &id, |id| member.last_seen_here(id))?;
+        let here = member.last_seen_here(named.as_id());
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
         match member.snapshot() {
             Answer::Snapshot(taken) => {
-                let user_id = shared_key::user_id(ruby, id)?;
-                let there = taken.snapshot.users.get(&user_id);
+                let there = taken.snapshot.users.get(&named.user_id);
                 let there = there.map(|ago| ago.saturating_add(now.saturating_sub(taken.at)));
                 let ago = here.into_iter().chain(there).min();
                 Ok(ruby.into_value(ago.map(|ago| ago as f64 / 1e9)))

@@ -1,7 +1,6 @@
 //! How a Ruby object becomes an id of a store's, and back: Integers, Strings and Symbols, which every process knows.
 
 use magnus::encoding::{EncodingCapable, RbEncoding};
-use magnus::rb_sys::AsRawValue;
 use magnus::{Error, Integer, RString, Ruby, Symbol, Value, prelude::*};
 use online_manager_store::UserId;
 use online_manager_store::id::{Charset, Kind};
@@ -9,18 +8,29 @@ use online_manager_tracker::{Id, Text};
 
 use crate::key::{self, ASCII, BINARY, UTF_8};
 
-/// An id that had to be made into bytes, as the process' own table looks it up.
-pub(crate) struct Bytes(UserId);
+/// A user, as the store and as the process' own table call it.
+pub(crate) struct Named {
+    pub(crate) user_id: UserId,
+    /// If the id is a word.
+    word: Option<u64>,
+}
 
-impl Bytes {
-    pub(crate) fn of(user_id: UserId) -> Bytes {
-        Bytes(user_id)
+impl Named {
+    /// May call Ruby, see [`user_id`].
+    pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<Named, Error> {
+        // Raises for the words that are no ids: true, false and nil.
+        let user_id = user_id(ruby, value)?;
+        let word = if let Some(Id::Word(word)) = key::plain(&value) { Some(word) } else { None };
+        Ok(Named { user_id, word })
     }
 
-    /// Its class is the tag, see [`online_manager_store::beats`].
+    /// As the process' own table looks it up. The class of a text is the tag, see [`online_manager_store::beats`].
     pub(crate) fn as_id(&self) -> Id<'_> {
-        let (class, bytes) = self.0.as_bytes().split_first().map_or((0, &[][..]), |(tag, bytes)| (*tag, bytes));
-        Id::Text(Text { bytes, class, label: 0 })
+        match (self.word, self.user_id.as_bytes().split_first()) {
+            (Some(word), _) => Id::Word(word),
+            (None, Some((tag, bytes))) => Id::Text(Text { bytes, class: *tag, label: 0 }),
+            (None, None) => Id::Text(Text { bytes: &[], class: 0, label: 0 }),
+        }
     }
 }
 
@@ -102,10 +112,4 @@ fn string(ruby: &Ruby, charset: Charset, bytes: &[u8]) -> Result<RString, Error>
             }
         }
     }
-}
-
-/// A word that can be an id here: of an Integer or a Symbol, not of true, false or nil.
-pub(crate) fn is_word_of_id(ruby: &Ruby, value: Value) -> bool {
-    let raw = value.as_raw();
-    ![ruby.qtrue().as_raw(), ruby.qfalse().as_raw(), ruby.qnil().as_raw()].contains(&raw)
 }

@@ -106,6 +106,18 @@ impl<K> Hot<K> {
         (now / TICK * TICK).saturating_sub(ago)
     }
 
+    /// When the last heartbeat was, unless that is longer ago than `timeout`.
+    fn seen_within(&self, timeout: Nanos, now: Nanos) -> Option<Nanos> {
+        (!self.is_over(tick_of(now), timeout)).then(|| self.seen_at(now))
+    }
+
+    /// Somebody new, of whom the store is told.
+    fn told(key: K, cold: &Cold, now: Nanos, is_usual: bool, outbox: &mut Outbox) -> Hot<K> {
+        let mut hot = Hot { key, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
+        hot.tell(cold, now, now, outbox);
+        hot
+    }
+
     /// Has the store told of the heartbeat at `at`.
     fn tell(&mut self, cold: &Cold, at: Nanos, now: Nanos, outbox: &mut Outbox) {
         self.is_untold = false;
@@ -185,13 +197,11 @@ impl Beats {
         let mut outbox = outbox.lock();
         match id {
             Id::Word(word) => {
-                let mut hot = Hot { key: word, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
-                hot.tell(&details, now, now, &mut outbox);
+                let hot = Hot::told(word, &details, now, is_usual, &mut outbox);
                 words.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
             Id::Text(_) => {
-                let mut hot = Hot { key: user_id, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
-                hot.tell(&details, now, now, &mut outbox);
+                let hot = Hot::told(user_id, &details, now, is_usual, &mut outbox);
                 texts.insert_unique(hash, hot, |hot| self.hash_of(NO_WORD, &hot.key));
             }
         }
@@ -215,18 +225,9 @@ impl Beats {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
         let timeout = part.cold.find(hash, |cold| is_same(cold, id))?.timeout;
-        let tick = tick_of(now);
         match id {
-            Id::Word(word) => part
-                .words
-                .find(hash, |hot| hot.key == word)
-                .filter(|hot| !hot.is_over(tick, timeout))
-                .map(|hot| hot.seen_at(now)),
-            Id::Text(text) => part
-                .texts
-                .find(hash, |hot| is_text(&hot.key, text))
-                .filter(|hot| !hot.is_over(tick, timeout))
-                .map(|hot| hot.seen_at(now)),
+            Id::Word(word) => part.words.find(hash, |hot| hot.key == word)?.seen_within(timeout, now),
+            Id::Text(text) => part.texts.find(hash, |hot| is_text(&hot.key, text))?.seen_within(timeout, now),
         }
     }
 

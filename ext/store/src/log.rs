@@ -28,12 +28,15 @@ const MOST_PARKED: usize = 10_000;
 const SECOND: Nanos = 1_000_000_000;
 const LONGEST_WAIT: Nanos = 60 * SECOND;
 
+/// `first` after the first failure, twice as long after each further one, up to `longest`.
+pub(crate) fn backoff(first: Nanos, longest: Nanos, failures: u32) -> Nanos {
+    let doublings = failures.saturating_sub(1).min(Nanos::BITS - 1);
+    first.saturating_mul(1 << doublings).min(longest)
+}
+
 /// How long to wait after so many failures, the first being 1.
 fn wait_after(tries: u32) -> Nanos {
-    SECOND
-        .checked_shl(tries.saturating_sub(1))
-        .filter(|_| tries < 7)
-        .map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT))
+    backoff(SECOND, LONGEST_WAIT, tries)
 }
 
 /// What became of a delivery.

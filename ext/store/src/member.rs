@@ -17,7 +17,7 @@ use crate::beats::{Beats, Heartbeat};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::location::Location;
-use crate::log::{Delivered, Log};
+use crate::log::{Delivered, Log, backoff};
 use crate::outbox::Outbox;
 use crate::store::{Event, Message, Partition, Snapshot, Store, Token};
 
@@ -737,8 +737,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if let StoreError::Replaced(_) = error {
             return 0;
         }
-        let rest = FIRST_RETRY.checked_shl(self.failures - 1).map_or(LAST_RETRY, |rest| rest.min(LAST_RETRY));
-        if self.failures > 8 { LAST_RETRY } else { rest }
+        backoff(FIRST_RETRY, LAST_RETRY, self.failures)
     }
 
     /// The store has lost what it knew: of the users who beat here it is told again, of the events nobody can.
