@@ -63,12 +63,15 @@ class OnlineManager
 
   # @param config [Object] see {OnlineManager}; or a String or a Proc, resolved when first needed: the
   #   name of the config's class, or what answers the config
+  #   In a framework that loads an application's classes by itself, such as Rails, that is after initialization, and
+  #   anew whenever it has loaded them anew.
   # @param options [Hash]
   # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Found out
   #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
   #   {#run} if it is loaded or in the bundle, else a thread.
   # @option options [Symbol, String] :store where it is kept who is online: `:memory`, which is this process', or
-  #   `"sqlite:PATH"`, a file that the processes of one machine share. A relative path is expanded now.
+  #   `"sqlite:PATH"`, a file that the processes of one machine share. A relative path is expanded now, in Rails
+  #   against `Rails.root`.
   # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
   # @raise [ArgumentError] if there is no such option, reactor or store
   def initialize(config, **options)
@@ -98,9 +101,17 @@ class OnlineManager
   # or fiber scheduler that runs, or on a background thread that the first heartbeat starts. When the
   # process exits, the remaining users are set offline.
   #
-  # @return [Object] what `setup` returned
+  # In an initializer of Rails a config that is given as a String or a Proc is set up when the application has been
+  # initialized; what is raised comes out there.
+  #
+  # @return [Object] what `setup` returned; nil if it is yet to be called
   # @raise see {#run}; what `setup` raises comes out too, and the manager is stopped then
-  def setup = launch(:setup)
+  def setup
+    return launch(:setup) if Framework.current.booted? || !@config.found_later?
+
+    Framework.current.after_boot { launch(:setup) }
+    nil
+  end
 
   # Takes part in the shared store from now on. Without this call the process does so from its first heartbeat, or else
   # one timeout after {#setup}. With the store `:memory` there is nothing to take part in.
@@ -158,6 +169,11 @@ class OnlineManager
     @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
   end
 
+  # @return [Float] the config's timeout at this moment, in seconds
+  # @raise [ArgumentError, TypeError] if it is no positive number
+  # @raise what the config's `timeout` raises
+  def timeout = @delivery.timeout / 1e9
+
   # @return [Boolean] whether the user is online: from the call of `online` to the call of `offline`
   def online?(user_id) = @native.online?(user_id)
 
@@ -210,6 +226,11 @@ class OnlineManager
     stop
   end
 
+  # @private
+  def code_reloaded
+    @config.code_reloaded
+  end
+
   # @return [String]
   def inspect
     "#<#{self.class} #{@config.name} #{state}, #{shared? ? @store : "#{size} online"}>"
@@ -242,7 +263,7 @@ class OnlineManager
     return store if store == :memory
 
     path = store[/\A#{SQLITE}(.+)/mo, 1] if store.is_a?(String)
-    return SQLITE + File.expand_path(path) if path
+    return SQLITE + File.expand_path(path, Framework.current.root || Dir.pwd) if path
 
     raise ArgumentError, "unknown store #{store.inspect}; there is :memory and \"sqlite:PATH\""
   end
@@ -250,7 +271,9 @@ class OnlineManager
   def shared? = @store != :memory
 
   def new_delivery(&on_finish)
-    shared? ? SharedDelivery.new(@config, @store, @namespace, &on_finish) : Delivery.new(@config, &on_finish)
+    return Delivery.new(@config, @namespace, &on_finish) unless shared?
+
+    SharedDelivery.new(@config, @store, @namespace, &on_finish)
   end
 
   def check_namespace(namespace)
@@ -273,7 +296,7 @@ class OnlineManager
     @delivery.launched
     home = Process.pid
     begin
-      @delivery.reactor.public_send(way) { @config.setup(&@native.heartbeat) }
+      @delivery.reactor.public_send(way) { @config.setup(again: way == :setup, &@native.heartbeat) }
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
       # A child that was forked in a callback leaves it so. What it has set going itself goes on.
       give_up(e) if home == Process.pid
@@ -301,13 +324,15 @@ class OnlineManager
 
   def warn_of_remaining(timeout)
     what = shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
-    warn("OnlineManager: after #{timeout} s #{what} yet")
+    Framework.current.warn("after #{timeout} s #{what} yet")
   end
 end
 
 require_relative "online_manager/online_manager"
+require_relative "online_manager/framework"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"
 require_relative "online_manager/shared_delivery"
 require_relative "online_manager/registry"
 require_relative "online_manager/reactor"
+require_relative "online_manager/rails/railtie" if defined?(Rails::Railtie)

@@ -13,6 +13,15 @@ class OnlineManager
       @source = source
     end
 
+    # @return [Boolean] whether the config is not given itself, but found when it is needed
+    def found_later? = @source.is_a?(String) || @source.is_a?(Proc)
+
+    # The application's code has been loaded anew: the config is found again when it is next needed, and set up, if the
+    # one before was.
+    def code_reloaded
+      @stale = found_later? && !@object.nil?
+    end
+
     # Checks everything that can be checked without calling `setup`.
     #
     # @raise [ArgumentError] if a method is missing, or the timeout is not a positive number
@@ -32,7 +41,9 @@ class OnlineManager
       Seconds.nanoseconds(object.timeout, "#{name}#timeout")
     end
 
-    def setup(&heartbeat)
+    # @param again [Boolean] whether a config that is found anew is to be set up as well
+    def setup(again:, &heartbeat)
+      @heartbeat = heartbeat if again
       object.setup(&heartbeat)
     rescue NameError => e
       raise unless names_event_machine?(e)
@@ -42,13 +53,11 @@ class OnlineManager
                    "add `gem \"eventmachine\"` to your Gemfile beside online_manager, and require it"
     end
 
-    def online(user_id) = object.online(user_id)
-    def online_all(user_ids) = object.online_all(user_ids)
-    def on_error(exception, user_id) = object.on_error(exception, user_id)
+    def on_error(exception, user_id) = known.on_error(exception, user_id)
 
-    def online_all? = object.respond_to?(:online_all)
-    def offline_all? = object.respond_to?(:offline_all)
-    def on_error? = object.respond_to?(:on_error)
+    def online_all? = known.respond_to?(:online_all)
+    def offline_all? = known.respond_to?(:offline_all)
+    def on_error? = known.respond_to?(:on_error)
 
     # @param transition [Symbol] :online or :offline
     # @return [Boolean] whether the config takes several users at once for it
@@ -58,31 +67,48 @@ class OnlineManager
     # @return [Boolean] whether it declares the keyword `version:`
     def version?(method)
       (@versioned ||= {}).fetch(method) do
-        parameters = object.method(method).parameters
+        parameters = known.method(method).parameters
         @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
       end
     end
 
     # @return [String] what to call the config in a message
     def name
-      object.is_a?(Module) ? object.inspect : object.class.inspect
+      return @source if @source.is_a?(String)
+
+      known.is_a?(Module) ? known.inspect : known.class.inspect
     end
 
     # @return [Object] the user's object
+    # @raise [Unloadable] if its code cannot be loaded
     def object
-      @object ||= resolve
+      return @object if @object && !@stale
+
+      @object ? find_anew : @object = find
     end
 
     private
 
-    def resolve
+    # The user's object as it was last found, which is enough to ask what it can do.
+    def known = @object || object
+
+    def find
       case @source
-      when String
-        constant = Object.const_get(@source)
-        constant.is_a?(Class) ? constant.new : constant
+      when String then Object.const_get(@source).then { |found| found.is_a?(Class) ? found.new : found }
       when Proc then @source.call
       else @source
       end
+    end
+
+    def find_anew
+      @stale = false
+      found = find
+      found.setup(&@heartbeat) if @heartbeat
+      @versioned = nil
+      @object = found
+    rescue StandardError, ScriptError => e
+      @stale = true
+      raise Unloadable, "#{name} cannot be loaded: #{e.message}"
     end
 
     # A timeout that is nil or raises now is not judged before the first heartbeat: `setup` may set it.

@@ -1,15 +1,18 @@
 # frozen_string_literal: true
 
-require_relative "callbacks"
+require_relative "calling"
+require_relative "framework"
 require_relative "latch"
 require_relative "watchdog"
 
 class OnlineManager
-  # Calls the config's methods, one user at a time and in order, and decides what an exception does.
+  # Calls the config's methods, one user at a time and in order, until a stop is done.
   #
   # It is the host of a Native: that calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
   # `revive`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
   class Delivery
+    include Calling
+
     # Seconds of callbacks after which a reactor gets to do other things. Shorter, and delivery
     # collapses beside a busy thread, which takes 100 ms at each turn; longer, and the others stall.
     SLICE = 0.005
@@ -25,9 +28,11 @@ class OnlineManager
     attr_accessor :reactor
 
     # @param config [Config]
+    # @param namespace [String, nil]
     # @yield once nobody is left after a stop, on the thread that found that out
-    def initialize(config, &on_finish)
+    def initialize(config, namespace, &on_finish)
       @config = config
+      @namespace = namespace
       @on_finish = on_finish
       @finished = Latch.new
       @native = new_native
@@ -121,9 +126,6 @@ class OnlineManager
     # @return [Boolean] whether it finished in time
     def wait(timeout) = @finished.wait(timeout)
 
-    # @return [Boolean] whether the present fiber is in one of this manager's callbacks
-    def callback? = Callbacks.of_present_fiber.include?(self)
-
     # @return [Hash] what the manager's `stats` say about callbacks
     def stats
       method, since = @delivering
@@ -137,31 +139,24 @@ class OnlineManager
       raise Error, "the manager does not run yet: call setup or run before its first heartbeat" unless @reactor
 
       @reactor = @reactor.successor unless @reactor.usable?
+      begin_alone
       @reactor.start
     end
 
     # @return [Integer] nanoseconds
-    def timeout = @config.timeout
+    def timeout = Framework.current.around_heartbeat { @config.timeout }
 
-    def online(user_id)
-      callback { @config.online(user_id) }
-    end
+    def online(user_id) = call_at_heartbeat(Call.new(:online, [user_id]))
 
-    def online_all(user_ids)
-      callback { @config.online_all(user_ids) }
-    end
+    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, together: true))
 
     # `online` on the reactor, for a user who beat during its `offline`.
-    def revive(user_id, entered)
-      deliver_one(:online, user_id, entered) { |config| config.online(user_id) }
-    end
+    def revive(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
 
-    def offline(user_id, entered)
-      deliver_one(:offline, user_id, entered) { |config| config.offline(user_id) }
-    end
+    def offline(user_id, entered, details) = deliver_call(Call.new(:offline, [user_id], details:), entered)
 
-    def offline_all(user_ids, entered)
-      deliver_one(:offline_all, user_ids, entered) { |config| config.offline_all(user_ids) }
+    def offline_all(user_ids, entered, details)
+      deliver_call(Call.new(:offline, user_ids, together: true, details:), entered)
     end
 
     private
@@ -169,74 +164,13 @@ class OnlineManager
     def new_native = Native.new(self)
 
     # Calls the next callback, if there is one to be called.
-    def deliver_next = @native.deliver(@config.offline_all?)
+    def deliver_next = @native.deliver(@config.offline_all?, Framework.current.notify?(:offline))
+
+    def begin_alone = Framework.current.begin_alone(@namespace)
 
     # Whether a stop is done when there is no callback to be called.
     def nobody_left? = true
 
-    # @yield what calls the config's method, first of all: Ruby looks for Thread#kill and the like when
-    #   one of its methods returns or branches. None does between the mark in `entered` and that call,
-    #   so the mark tells exactly whether there was a call
-    # @yieldparam config [Object]
-    # @return [Boolean] whether that call returned
-    def deliver_one(method, user_id, entered)
-      callback do
-        config = @config.object
-        @delivering = [method, Latch.now]
-        entered << true
-        yield config
-      end
-      true
-    rescue SystemExit, SignalException
-      raise
-    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
-      # Raised into this thread before there was a call: not the callback's, and not for its handler.
-      raise if entered.empty? || passing_by?(e)
-
-      handle(e, method, user_id)
-      false
-    ensure
-      @delivering = nil
-    end
-
-    def callback
-      callbacks = Callbacks.of_present_fiber
-      callbacks.push(self)
-      yield
-    ensure
-      callbacks&.pop
-    end
-
-    def handle(error, method, user_id)
-      @errors += 1
-      if @config.on_error?
-        report_to_config(error, user_id)
-      elsif @reactor.raises_errors? && !@draining
-        raise error
-      else
-        warn("#{@config.name}##{method} raised:\n#{error.full_message(highlight: false)}")
-      end
-    end
-
-    def report_to_config(error, user_id)
-      @delivering = [:on_error, Latch.now]
-      callback { @config.on_error(error, user_id) }
-    rescue SystemExit, SignalException
-      raise
-    rescue Exception => e # rubocop:disable Lint/RescueException -- as above
-      raise if passing_by?(e)
-
-      warn("#{@config.name}#on_error raised:\n#{e.full_message(highlight: false)}" \
-           "while it was told of:\n#{error.full_message(highlight: false)}")
-    end
-
-    # Whether the exception is not the callback's, though it comes in the middle of it: how the reactor
-    # ends, or a Timeout around `run`. (One within the callback is a Timeout::Error where it comes out.)
-    def passing_by?(error)
-      @reactor.ends_with?(error) ||
-        (defined?(::Timeout::ExitException) && error.is_a?(::Timeout::ExitException))
-    end
-
-    def warn(message) = Kernel.warn("OnlineManager: #{message}")
+    def warn(message) = Framework.current.warn(message)
   end
 end

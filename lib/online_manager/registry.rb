@@ -23,6 +23,11 @@ class OnlineManager
         @mutex.synchronize { @managers = (@managers - [manager]).freeze }
       end
 
+      # The application's code has been loaded anew.
+      def code_reloaded
+        @managers.each(&:code_reloaded)
+      end
+
       # @return [OnlineManager, nil] the last one that was set up in that namespace. Takes no lock, so
       #   that it works in a trap handler.
       def current(namespace)

@@ -20,8 +20,7 @@ class OnlineManager
     # @param namespace [String, nil]
     def initialize(config, url, namespace, &on_finish)
       @url = url
-      @namespace = namespace.to_s
-      super(config, &on_finish)
+      super(config, namespace, &on_finish)
     end
 
     # Opens the store once, and warns if it is away.
@@ -83,6 +82,9 @@ class OnlineManager
       join
     end
 
+    # It is not alone.
+    def begin_alone; end
+
     # Starts what takes part, unless a fork is going on: then it starts after that.
     def join
       @native.take_part unless Forks.going_on?
@@ -91,15 +93,13 @@ class OnlineManager
     # @param transition [Symbol] :online or :offline
     # @param user_ids [Array] one, unless the config has the `_all` form
     # @param versions [Array<Integer>]
-    # @param entered [Array] see {Delivery#deliver_one}
+    # @param entered [Array] see {Delivery#deliver_call}
+    # @param details [Array] see {Call}
     # @return [true, String] what the callback raised, or true
-    def deliver_events(transition, user_ids, versions, entered)
-      together = @config.together?(transition)
-      method = together ? :"#{transition}_all" : transition
-      subject, version = together ? [user_ids, versions] : [user_ids.first, versions.first]
-      keywords = @config.version?(method) ? { version: } : {}
+    def deliver_events(transition, user_ids, versions, entered, details)
       @raised = nil
-      deliver_one(method, subject, entered) { |config| config.public_send(method, subject, **keywords) } || @raised
+      together = @config.together?(transition)
+      deliver_call(Call.new(transition, user_ids, together:, details:, versions:), entered) || @raised
     end
 
     # The store has failed, for the first time since it last worked.
@@ -114,18 +114,18 @@ class OnlineManager
 
     private
 
-    def new_native = Shared.new(self, @url, @namespace)
+    def new_native = Shared.new(self, @url, @namespace.to_s)
 
     def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
 
     def nobody_left? = @native.ended?
 
-    def handle(error, method, user_id)
+    def handle(error, call)
       @raised = "#{error.class}: #{error.message}"
       @errors += 1
-      return report_to_config(error, user_id) if @config.on_error?
+      return report_to_config(error, call.subject) if @config.on_error?
 
-      warn("#{@config.name}##{method} raised, and will be tried again:\n#{error.full_message(highlight: false)}")
+      Framework.current.report(error, "#{@config.name}##{call.method} raised, and will be tried again", call.subject)
     end
 
     # A thread that does nothing but sleep: none that a preloading master could lose.
@@ -136,7 +136,7 @@ class OnlineManager
 
     def start_after_timeout
       sleep timeout / 1e9
-      @native.start
+      @native.start if Framework.current.takes_part?
     rescue Error => e
       warn("could not begin to take part in the store: #{e.message}")
     rescue StandardError

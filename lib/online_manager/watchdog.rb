@@ -61,8 +61,8 @@ class OnlineManager
     end
 
     def name_it(method)
-      Kernel.warn("OnlineManager: #{@name.call}##{method} has been running for #{PATIENCE} s; " \
-                  "nobody else can be set offline before it returns")
+      Framework.current.warn("#{@name.call}##{method} has been running for #{PATIENCE} s; " \
+                             "nobody else can be set offline before it returns")
     end
   end
 end

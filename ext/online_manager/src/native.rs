@@ -17,7 +17,9 @@ use magnus::block::Proc;
 use magnus::typed_data::Obj;
 use magnus::value::{LazyId, Opaque, ReprValue};
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
-use online_manager_tracker::{Announced, Beat, Clock, Departed, Id, Nanos, Outcome, Tracker, Transition, User, Work};
+use online_manager_tracker::{
+    Announced, Beat, Clock, Departed, Id, Nanos, Outcome, Reason, Tracker, Transition, User, Work,
+};
 
 use crate::clock::CoarseClock;
 use crate::era::{Era, Eras};
@@ -89,7 +91,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("size", method!(Native::size, 0))?;
     class.define_method("last_seen", method!(Native::last_seen, 1))?;
     class.define_method("counts", method!(Native::counts, 0))?;
-    class.define_method("deliver", method!(Native::deliver, 1))?;
+    class.define_method("deliver", method!(Native::deliver, 2))?;
     class.define_method("pipe", method!(Native::pipe, 0))?;
     class.define_method("rouse", method!(Native::rouse, 0))?;
     class.define_method("stop", method!(Native::stop, 0))?;
@@ -213,7 +215,8 @@ impl Native {
             }
             Announced::Depart => {
                 let entered = ruby.ary_new();
-                let offline = self.host.call(ruby, &OFFLINE, (id, entered));
+                let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
+                let offline = self.host.call(ruby, &OFFLINE, (id, entered, details));
                 self.departed(ruby, era, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
@@ -271,9 +274,10 @@ impl Native {
         Ok(hash)
     }
 
-    /// `deliver(together) -> whether there was anybody`: claims who is due, calls the host, reports.
-    /// With `together`, all who are due go into one `offline_all`. One thread at a time.
-    fn deliver(ruby: &Ruby, this: &Native, together: bool) -> Result<bool, Error> {
+    /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the host, reports.
+    /// With `together`, all who are due go into one `offline_all`. With `detailed` the host is told why and how
+    /// late of each of them, else nil. One thread at a time.
+    fn deliver(ruby: &Ruby, this: &Native, together: bool, detailed: bool) -> Result<bool, Error> {
         let Some(era) = this.eras.current() else { return Ok(false) };
         // The host puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
@@ -284,15 +288,16 @@ impl Native {
         };
         let Some(first) = work.first() else { return Ok(true) };
 
-        let called = match transition {
+        let details = if detailed { details(ruby, &work).map(Some) } else { Ok(None) };
+        let called = details.and_then(|details| match transition {
             Transition::Offline if together => {
-                this.ids_of(ruby, &work).and_then(|ids| this.host.call(ruby, &OFFLINE_ALL, (ids, entered)))
+                this.ids_of(ruby, &work).and_then(|ids| this.host.call(ruby, &OFFLINE_ALL, (ids, entered, details)))
             }
             _ => {
                 let name = if transition == Transition::Online { &REVIVE } else { &OFFLINE };
-                this.host.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered))
+                this.host.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
             }
-        };
+        });
         let is_entered = is_entered(entered, &called);
         // The host has dealt with what the config's method raised, and says so.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
@@ -374,6 +379,29 @@ impl Native {
             }
         }
     }
+}
+
+/// Why each of them is called for, and how many seconds late.
+fn details(ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+    let details = ruby.ary_new_capa(work.len());
+    for work in work {
+        details.push(detail(ruby, work.reason, work.lateness)?)?;
+    }
+    Ok(details)
+}
+
+/// `[reason, lateness in seconds]`
+pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RArray, Error> {
+    let name = match reason {
+        Reason::Heartbeat => "heartbeat",
+        Reason::Timeout => "timeout",
+        Reason::Leave => "leave",
+        Reason::Stop => "stop",
+    };
+    let detail = ruby.ary_new_capa(2);
+    detail.push(ruby.to_symbol(name))?;
+    detail.push(lateness as f64 / 1e9)?;
+    Ok(detail)
 }
 
 fn outcome(result: &Result<Value, Error>) -> Outcome {

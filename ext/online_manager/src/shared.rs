@@ -25,7 +25,7 @@ use crate::era::{Era, Eras, error_class, system_error};
 use crate::heartbeat::{self, Beating};
 use crate::host::Host;
 use crate::key;
-use crate::native::is_entered;
+use crate::native::{detail, is_entered};
 use crate::pipe::SharedPipe;
 use crate::shared_key::{self, Named};
 
@@ -372,11 +372,13 @@ impl Shared {
     fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
         let ids = ruby.ary_new_capa(events.len());
         let versions = ruby.ary_new_capa(events.len());
+        let details = ruby.ary_new_capa(events.len());
         for event in events {
+            details.push(detail(ruby, event.reason, event.lateness)?)?;
             ids.push(shared_key::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
         }
-        self.host.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered))
+        self.host.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
     }
 
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
@@ -470,6 +472,9 @@ fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("user_id"), shared_key::to_value(ruby, &event.id)?)?;
     hash.aset(ruby.to_symbol("transition"), name(ruby, event.transition))?;
+    let detail = detail(ruby, event.reason, event.lateness)?;
+    hash.aset(ruby.to_symbol("reason"), detail.entry::<Value>(0)?)?;
+    hash.aset(ruby.to_symbol("lateness"), detail.entry::<Value>(1)?)?;
     hash.aset(ruby.to_symbol("version"), event.version)?;
     hash.aset(ruby.to_symbol("failures"), event.failures)?;
     Ok(hash)

@@ -57,9 +57,19 @@ pub enum Delivered {
 struct Item {
     partition: Partition,
     event: Event,
+    /// When it was read from the store.
+    read_at: Nanos,
     /// How often it was tried here, and how many deliveries had succeeded by the last time.
     tries: u32,
     successes: u64,
+}
+
+impl Item {
+    /// The event, as late as it is by now.
+    fn as_of(&self, now: Nanos) -> Event {
+        let lateness = self.event.lateness.saturating_add(now.saturating_sub(self.read_at));
+        Event { lateness, ..self.event.clone() }
+    }
 }
 
 /// A user whose event failed, and everything that has to wait for it.
@@ -115,13 +125,13 @@ impl Log {
         self.leases.get(&partition).map_or(0, |(_, last)| *last)
     }
 
-    /// Adds what was fetched, in order.
-    pub(crate) fn add(&mut self, partition: Partition, events: Vec<Event>) {
+    /// Adds what was fetched, in order, at `now`.
+    pub(crate) fn add(&mut self, partition: Partition, events: Vec<Event>, now: Nanos) {
         if let (Some(lease), Some(event)) = (self.leases.get_mut(&partition), events.last()) {
             lease.1 = event.number;
         }
         for event in events {
-            let item = Item { partition, event, tries: 0, successes: 0 };
+            let item = Item { partition, event, read_at: now, tries: 0, successes: 0 };
             self.line_up(item);
         }
     }
@@ -187,7 +197,7 @@ impl Log {
         }
         (
             self.called.first().map(|item| item.event.transition),
-            self.called.iter().map(|item| item.event.clone()).collect(),
+            self.called.iter().map(|item| item.as_of(now)).collect(),
         )
     }
 
@@ -359,9 +369,15 @@ fn count(commit: &Commit) -> usize {
 mod tests {
     use super::*;
     use crate::id::Kind;
+    use online_manager_tracker::Reason;
 
     fn id(user: u64) -> UserId {
         UserId::new(Kind::Integer, user.to_string().as_bytes())
+    }
+
+    fn event(number: u64, user: u64, transition: Transition, version: i64) -> Event {
+        let reason = if transition == Transition::Online { Reason::Heartbeat } else { Reason::Timeout };
+        Event { number, id: id(user), transition, reason, lateness: 0, version, failures: 0 }
     }
 
     /// Events of these users, numbered from 1 on, online first.
@@ -371,9 +387,9 @@ mod tests {
         let events = users.iter().enumerate().map(|(index, user)| {
             let before = users[..index].iter().filter(|earlier| *earlier == user).count();
             let transition = if before % 2 == 0 { Transition::Online } else { Transition::Offline };
-            Event { number: index as u64 + 1, id: id(*user), transition, version: index as i64, failures: 0 }
+            event(index as u64 + 1, *user, transition, index as i64)
         });
-        log.add(0, events.collect());
+        log.add(0, events.collect(), 0);
         log
     }
 
@@ -411,6 +427,17 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_as_late_as_it_has_waited() {
+        let mut log = Log::default();
+        log.leased(0, Nanos::MAX);
+        log.add(0, vec![Event { lateness: SECOND, ..event(1, 1, Transition::Offline, 1) }], 5 * SECOND);
+        let lateness = |log: &mut Log, now| log.take(now, |_| false).1.first().map(|event| event.lateness);
+        assert_eq!(lateness(&mut log, 7 * SECOND), Some(3 * SECOND));
+        fail(&mut log, 7 * SECOND);
+        assert_eq!(lateness(&mut log, 9 * SECOND), Some(5 * SECOND), "tried again");
+    }
+
+    #[test]
     fn who_fails_waits_and_its_later_events_with_it() {
         let mut log = log(&[1, 2, 1, 3]);
         assert_eq!(deliver(&mut log, 0, &[1]), [1, 2, 4]);
@@ -429,16 +456,7 @@ mod tests {
         let mut log = log(&[1, 1]);
         let mut now = 0;
         for round in 0..MOST_FAILURES {
-            log.add(
-                0,
-                vec![Event {
-                    number: 100 + u64::from(round),
-                    id: id(2),
-                    transition: Transition::Online,
-                    version: 0,
-                    failures: 0,
-                }],
-            );
+            log.add(0, vec![event(100 + u64::from(round), 2, Transition::Online, 0)], now);
             let calls = deliver(&mut log, now, &[1]);
             assert_eq!(calls.iter().filter(|number| **number == 1).count(), 1, "{calls:?}");
             now += LONGEST_WAIT;

@@ -716,7 +716,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         drop(log);
         let events = store.events(partition, last, crate::log::AT_ONCE / 2)?;
         if !events.is_empty() {
-            shared.log.lock().add(partition, events);
+            shared.log.lock().add(partition, events, shared.clock.now());
         }
         Ok(())
     }

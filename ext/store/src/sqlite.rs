@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use online_manager_tracker::{Nanos, Transition};
+use online_manager_tracker::{Nanos, Reason, Transition};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::error::StoreError;
@@ -61,6 +61,8 @@ const SCHEMA: &str = "
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
+        is_left INTEGER NOT NULL,                -- whether a leave was the reason
+        due INTEGER NOT NULL,                    -- when it should have been, on this boot's clock
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
         error TEXT
@@ -70,6 +72,8 @@ const SCHEMA: &str = "
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
+        is_left INTEGER NOT NULL,
+        due INTEGER NOT NULL,
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         error TEXT NOT NULL,
@@ -270,15 +274,22 @@ fn transition(is_online: bool) -> Transition {
     if is_online { Transition::Online } else { Transition::Offline }
 }
 
-/// Appends an event, with a version above all before it.
-fn append(transaction: &Transaction<'_>, namespace: i64, id: &[u8], is_online: bool) -> rusqlite::Result<()> {
+/// Appends an event that was due at that time, with a version above all before it.
+fn append(
+    transaction: &Transaction<'_>,
+    namespace: i64,
+    id: &[u8],
+    (reason, due): (Reason, i64),
+) -> rusqlite::Result<()> {
     // Above the last one and, should the file get lost, above what was given out before that: then the wall clock helps.
     let version: i64 = transaction
         .prepare_cached("UPDATE namespaces SET version = max(version + 1, ?2) WHERE number = ?1 RETURNING version")?
         .query_row(params![namespace, machine::wall_micros()], |row| row.get(0))?;
     transaction
-        .prepare_cached("INSERT INTO events (namespace, id, is_online, version) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![namespace, id, is_online, version])?;
+        .prepare_cached(
+            "INSERT INTO events (namespace, id, is_online, is_left, due, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![namespace, id, reason == Reason::Heartbeat, reason == Reason::Leave, due, version])?;
     transaction
         .prepare_cached("UPDATE dead_letters SET is_overtaken = 1 WHERE namespace = ?1 AND id = ?2")?
         .execute(params![namespace, id])?;
@@ -323,7 +334,10 @@ fn beat(transaction: &Transaction<'_>, namespace: i64, now: i64, beat: &Beat) ->
                      VALUES (?1, ?2, 1, ?3, ?4, ?5, ?5)",
                 )?
                 .execute(params![namespace, id, seen, timeout, deadline])?;
-            if row.is_some_and(|row| row.is_online) { Ok(()) } else { append(transaction, namespace, id, true) }
+            match row {
+                Some(row) if row.is_online => Ok(()),
+                _ => append(transaction, namespace, id, (Reason::Heartbeat, seen)),
+            }
         }
     }
 }
@@ -432,10 +446,11 @@ impl Store for Sqlite {
     fn events(&mut self, _: Partition, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare_cached(
-                "SELECT number, id, is_online, version, failures FROM events
+                "SELECT number, id, is_online, is_left, due, version, failures FROM events
                  WHERE number > ?1 AND namespace = ?2 ORDER BY number LIMIT ?3",
             )?;
-            let events = query.query_map(params![as_sql(after), namespace, most as i64], read_event)?;
+            let now = as_sql(machine::now());
+            let events = query.query_map(params![as_sql(after), namespace, most as i64], |row| read_event(row, now))?;
             // What a future version may have written is left to it.
             events.filter_map(Result::transpose).collect()
         })
@@ -460,8 +475,9 @@ impl Store for Sqlite {
             for (number, error) in &commit.dead {
                 transaction
                     .prepare_cached(
-                        "INSERT INTO dead_letters (number, namespace, id, is_online, version, failures, error, is_overtaken)
-                         SELECT number, namespace, id, is_online, version, failures, ?2,
+                        "INSERT INTO dead_letters
+                             (number, namespace, id, is_online, is_left, due, version, failures, error, is_overtaken)
+                         SELECT number, namespace, id, is_online, is_left, due, version, failures, ?2,
                              EXISTS (SELECT 1 FROM events AS later WHERE later.number > events.number
                                      AND later.namespace = events.namespace AND later.id = events.id)
                          FROM events WHERE number = ?1",
@@ -501,12 +517,13 @@ impl Store for Sqlite {
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare(
-                "SELECT number, id, is_online, version, failures, error, is_overtaken FROM dead_letters
+                "SELECT number, id, is_online, is_left, due, version, failures, error, is_overtaken FROM dead_letters
                  WHERE namespace = ?1 ORDER BY number",
             )?;
+            let now = as_sql(machine::now());
             let letters = query.query_map([namespace], |row| {
-                let (error, is_overtaken) = (row.get(5)?, row.get(6)?);
-                Ok(read_event(row)?.map(|event| DeadLetter { event, error, is_overtaken }))
+                let (error, is_overtaken) = (row.get(7)?, row.get(8)?);
+                Ok(read_event(row, now)?.map(|event| DeadLetter { event, error, is_overtaken }))
             })?;
             letters.filter_map(Result::transpose).collect()
         })
@@ -517,8 +534,8 @@ impl Store for Sqlite {
             let overtaken = transaction
                 .execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_overtaken = 1", [namespace])?;
             let retried = transaction.execute(
-                "INSERT INTO events (namespace, id, is_online, version)
-                 SELECT namespace, id, is_online, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
+                "INSERT INTO events (namespace, id, is_online, is_left, due, version)
+                 SELECT namespace, id, is_online, is_left, due, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
                 [namespace],
             )?;
             transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1", [namespace])?;
@@ -543,11 +560,12 @@ fn expire(
     most: usize,
 ) -> rusqlite::Result<(usize, Nanos)> {
     let mut query = transaction.prepare_cached(
-        "SELECT id, is_online, deadline, timeout FROM users
+        "SELECT id, is_online, deadline, timeout, seen FROM users
          WHERE namespace = ?1 AND look_at <= ?2 ORDER BY look_at LIMIT ?3",
     )?;
     let rows = query.query_map(params![namespace, now, most as i64], |row| {
-        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+        let (id, is_online, deadline) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?);
+        Ok((id, is_online, deadline, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let look_at = |id: &[u8], tick: i64| {
@@ -556,7 +574,9 @@ fn expire(
             .execute(params![namespace, id, tick])
     };
     let (mut expired, mut lag) = (0, 0);
-    for (id, is_online, deadline, timeout) in rows {
+    for (id, is_online, deadline, timeout, seen) in rows {
+        // A heartbeat sets the whole of it.
+        let reason = if deadline < seen.saturating_add(timeout) { Reason::Leave } else { Reason::Timeout };
         let deadline = deadline.max(held_until);
         if !is_online {
             // It was kept so that no late beat brings the user back.
@@ -569,7 +589,7 @@ fn expire(
             transaction
                 .prepare_cached("UPDATE users SET is_online = 0, look_at = ?3 WHERE namespace = ?1 AND id = ?2")?
                 .execute(params![namespace, id, now.saturating_add(timeout)])?;
-            append(transaction, namespace, &id, false)?;
+            append(transaction, namespace, &id, (reason, deadline))?;
             expired += 1;
             lag = lag.max((now - deadline) as Nanos);
         }
@@ -577,13 +597,23 @@ fn expire(
     Ok((expired, lag))
 }
 
-fn read_event(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Event>> {
+/// An event as of `now`.
+fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Event>> {
     let Some(id) = UserId::from_store(row.get_ref(1)?.as_blob()?) else { return Ok(None) };
+    let (is_online, is_left) = (row.get(2)?, row.get(3)?);
+    let reason = match (is_online, is_left) {
+        (true, _) => Reason::Heartbeat,
+        (false, true) => Reason::Leave,
+        (false, false) => Reason::Timeout,
+    };
     Ok(Some(Event {
         number: row.get::<_, i64>(0)? as u64,
         id,
-        transition: transition(row.get(2)?),
-        version: row.get(3)?,
-        failures: row.get(4)?,
+        transition: transition(is_online),
+        reason,
+        // Before a boot the clock was another.
+        lateness: now.saturating_sub(row.get(4)?).max(0) as Nanos,
+        version: row.get(5)?,
+        failures: row.get(6)?,
     }))
 }

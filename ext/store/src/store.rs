@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
-use online_manager_tracker::{Nanos, Transition};
+use online_manager_tracker::{Nanos, Reason, Transition};
 
 use crate::error::StoreError;
 use crate::id::UserId;
@@ -69,6 +69,10 @@ pub struct Event {
     pub id: UserId,
     /// Which.
     pub transition: Transition,
+    /// Why: a leave only if it brought the deadline forward, and never [`Reason::Stop`].
+    pub reason: Reason,
+    /// How long before it was read the user was due; for an `online`, how long before that the user beat.
+    pub lateness: Nanos,
     /// Grows with each transition of that user.
     pub version: i64,
     /// How often its callback has failed while others succeeded.

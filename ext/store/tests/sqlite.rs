@@ -9,7 +9,7 @@ use online_manager_store::id::{Charset, Kind};
 use online_manager_store::sqlite::Sqlite;
 use online_manager_store::store::{Beat, Commit, Event, Leave, Message, Store, Sweep, Token};
 use online_manager_store::{StoreError, UserId};
-use online_manager_tracker::{Nanos, Transition};
+use online_manager_tracker::{Nanos, Reason, Transition};
 use tempfile::TempDir;
 
 const MILLISECOND: Nanos = 1_000_000;
@@ -140,6 +140,34 @@ fn a_leave_makes_due_and_only_a_later_beat_undoes_it() {
     assert_eq!(store.snapshot().unwrap().users.len(), 2);
     store.flush(&[beat("early", 0, MINUTE)]).unwrap();
     assert_eq!(store.snapshot().unwrap().users.len(), 3);
+}
+
+#[test]
+fn an_event_says_why_and_how_late_it_comes() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let reasons = |store: &mut Sqlite| -> Vec<_> {
+        let events = store.events(0, 0, 1_000).unwrap();
+        events.iter().map(|event| (event.reason, event.lateness / MINUTE)).collect()
+    };
+    sweep(&mut store);
+    // Ada is silent; Bob leaves; Cy leaves, and undoes it.
+    store.flush(&[beat("ada", 3 * MINUTE, MINUTE)]).unwrap();
+    store.flush(&[beat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]).unwrap();
+    store.flush(&[beat("cy", 5 * MINUTE, MINUTE), leave("cy", 5 * MINUTE, 0), beat("cy", 4 * MINUTE, MINUTE)]).unwrap();
+    assert_eq!(sweep(&mut store).expired, 3);
+    let online = [3, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
+    let offline = [(Reason::Timeout, 3), (Reason::Timeout, 2), (Reason::Leave, 1)];
+    assert_eq!(reasons(&mut store), [&online[..], &offline[..]].concat());
+
+    // Also when it has been a dead letter.
+    assert!(store.bid(0, US, MINUTE).unwrap());
+    let last = store.events(0, 0, 1_000).unwrap().pop().unwrap().number;
+    let dead = Commit { dead: vec![(last, "no".into())], ..Commit::default() };
+    assert!(store.commit(0, US, &dead).unwrap());
+    assert_eq!(store.dead_letters().unwrap()[0].event.reason, Reason::Leave);
+    assert_eq!(store.retry_dead_letters().unwrap(), (1, 0));
+    assert_eq!(reasons(&mut store).pop(), Some((Reason::Leave, 1)));
 }
 
 #[test]

@@ -32,6 +32,6 @@ pub mod tracker;
 pub mod wheel;
 
 pub use id::{Id, OwnedId, Text};
-pub use presence::{Announced, Beat, Counts, Departed, Left, Outcome, Transition, User, Work};
+pub use presence::{Announced, Beat, Counts, Departed, Left, Outcome, Reason, Transition, User, Work};
 pub use time::{Clock, Nanos, TICK};
 pub use tracker::{Heartbeats, Signal, Tracker};

@@ -8,9 +8,9 @@ use crate::time::Nanos;
 /// What is noted of one user. Which kind it is follows from the state in the entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Note {
-    /// Online, with a deadline that does not follow from the last heartbeat, or is far away. It stays
-    /// through `offline`, unless a heartbeat has to be remembered.
-    Online { last_seen: Nanos, deadline: u64 },
+    /// Online, with a deadline that does not follow from the last heartbeat, or is far away; whether a leave has set
+    /// it. It stays through `offline`, unless a heartbeat has to be remembered.
+    Online { last_seen: Nanos, deadline: u64, is_left: bool },
     /// Heartbeats and leaves while somebody is inside `online`: the last timeout, the soonest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
     /// A heartbeat while somebody is inside `offline`, and whether that `offline` has returned.
@@ -76,7 +76,7 @@ mod tests {
     fn a_crowd_is_spread_and_leaves_no_memory_behind() {
         let mut notes = Notes::new();
         for number in 0..64_000 {
-            notes.insert(number << 1 | 1, Note::Online { last_seen: number, deadline: 0 });
+            notes.insert(number << 1 | 1, Note::Online { last_seen: number, deadline: 0, is_left: false });
         }
         assert!(notes.parts.iter().all(|part| (500..2_000).contains(&part.len())));
         assert_eq!(notes.len(), 64_000);

@@ -59,6 +59,19 @@ pub enum Transition {
     Offline,
 }
 
+/// Why a transition came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// `online`: there was one.
+    Heartbeat,
+    /// `offline`: there was none for a whole timeout.
+    Timeout,
+    /// `offline`: a leave brought the deadline forward.
+    Leave,
+    /// `offline`: the manager was stopped.
+    Stop,
+}
+
 /// A user claimed by the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
@@ -66,6 +79,10 @@ pub struct Work {
     pub user: User,
     /// The user's id.
     pub id: OwnedId,
+    /// Why.
+    pub reason: Reason,
+    /// How long ago the user was due; for an `online`, how long ago the user beat. Exact to a tick.
+    pub lateness: Nanos,
 }
 
 /// How a callback ended.
@@ -252,12 +269,12 @@ impl Presence {
                 let is_waiting = matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }));
                 self.notes.insert(word, Note::Departing { timeout, is_waiting });
             }
-            _ => self.set_online(place, state, self.deadline_after(now, timeout), now, now),
+            _ => self.set_online(place, state, self.deadline_after(now, timeout), now, false, now),
         }
     }
 
-    /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`.
-    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, now: Nanos) {
+    /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`, which a leave may have set.
+    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_left: bool, now: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let (word, old) = (entry.word, entry.state());
         let is_looked_at = old.is_online() && entry.is_looked_at_by(deadline, tick_of(now));
@@ -266,7 +283,7 @@ impl Presence {
         self.timeouts.enter(state);
         self.timeouts.exit(old);
         if state == State::NOTED {
-            self.notes.insert(word, Note::Online { last_seen: seen, deadline });
+            self.notes.insert(word, Note::Online { last_seen: seen, deadline, is_left });
         } else if old == State::NOTED {
             self.notes.remove(word);
         }
@@ -320,14 +337,14 @@ impl Presence {
         };
         let deadline = self.deadline_after(now, timeout);
         match leave {
-            Some(leave) if leave < deadline => self.set_online(place, State::NOTED, leave, seen, now),
+            Some(leave) if leave < deadline => self.set_online(place, State::NOTED, leave, seen, true, now),
             // The deadline would not tell when this user was last seen.
             _ if now.saturating_sub(seen) >= LONG_ANNOUNCEMENT => {
-                self.set_online(place, State::NOTED, deadline, seen, now);
+                self.set_online(place, State::NOTED, deadline, seen, false, now);
             }
             _ => {
                 let state = self.timeouts.state_for(timeout);
-                self.set_online(place, state, deadline, now, now);
+                self.set_online(place, state, deadline, now, false, now);
             }
         }
         Announced::Online
@@ -364,7 +381,7 @@ impl Presence {
                 if leave < self.deadline_of(place, now)
                     && let Some(seen) = self.last_seen_of(place, now)
                 {
-                    self.set_online(place, State::NOTED, leave, seen, now);
+                    self.set_online(place, State::NOTED, leave, seen, true, now);
                 }
                 stayed(true)
             }
@@ -422,7 +439,7 @@ impl Presence {
     pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
         debug_assert!(most > 0 && work.is_empty());
         while let Some(word) = self.revived.pop_front() {
-            self.claim_revived(word, work);
+            self.claim_revived(word, now, work);
             if !work.is_empty() {
                 return Some(Transition::Online);
             }
@@ -446,17 +463,18 @@ impl Presence {
         Some(Transition::Offline)
     }
 
-    fn claim_revived(&mut self, word: u64, work: &mut Vec<Work>) {
+    fn claim_revived(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
         let Some(id) = self.owned_id(word) else { return };
         // A leave may have come before the claim, and since then anything else.
         let Some(Note::Departing { timeout, is_waiting: true }) = self.notes.get(word) else { return };
         let Some(entry) = self.table.entry_mut(word) else { return };
+        let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
         entry.set_state(State::ANNOUNCING);
         self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        work.push(Work { user: User(word), id });
+        work.push(Work { user: User(word), id, reason: Reason::Heartbeat, lateness });
     }
 
     fn claim_due(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
@@ -466,9 +484,16 @@ impl Presence {
             // Rule 2: a heartbeat came before the claim.
             self.look_at(place, deadline, now);
         } else if let Some(id) = self.owned_id(word) {
+            let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
             self.depart(place, now);
-            work.push(Work { user: User(word), id });
+            work.push(Work { user: User(word), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
         }
+    }
+
+    /// Whether the deadline of somebody online is the work of a leave.
+    fn is_left(&self, place: Place) -> bool {
+        let noted = self.table.get(place).filter(|entry| entry.state() == State::NOTED);
+        noted.is_some_and(|entry| matches!(self.notes.get(entry.word), Some(Note::Online { is_left: true, .. })))
     }
 
     /// After a stop everybody is due; who is inside `online` is left to whoever called it.
@@ -482,7 +507,7 @@ impl Presence {
             let Some(word) = self.table.get(place).map(|entry| entry.word) else { break };
             let Some(id) = self.owned_id(word) else { break };
             self.depart(place, now);
-            work.push(Work { user: User(word), id });
+            work.push(Work { user: User(word), id, reason: Reason::Stop, lateness: 0 });
         }
         (!work.is_empty()).then_some(Transition::Offline)
     }
@@ -498,7 +523,7 @@ impl Presence {
         self.timeouts.exit(old);
         if old != State::NOTED && tick_of(now) - tick_of(seen) > HORIZON {
             // Nobody came for so long that the entry may soon be too small to tell when that was.
-            self.notes.insert(word, Note::Online { last_seen: seen, deadline: tick_of(now) });
+            self.notes.insert(word, Note::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
@@ -534,13 +559,13 @@ impl Presence {
                 entry.stand_in_line();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
-                let (last_seen, deadline) = match self.notes.get(word) {
+                let (last_seen, deadline, is_left) = match self.notes.get(word) {
                     // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
-                    Some(Note::Departing { timeout, .. }) => (seen, self.deadline_after(seen + TICK, timeout)),
-                    Some(Note::Online { last_seen, .. }) => (last_seen, tick_of(now)),
-                    _ => (seen, tick_of(now)),
+                    Some(Note::Departing { timeout, .. }) => (seen, self.deadline_after(seen + TICK, timeout), false),
+                    Some(Note::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
+                    _ => (seen, tick_of(now), false),
                 };
-                self.notes.insert(word, Note::Online { last_seen, deadline });
+                self.notes.insert(word, Note::Online { last_seen, deadline, is_left });
                 if !self.is_stopping {
                     self.due.push_front(word);
                 }

@@ -203,7 +203,7 @@ impl State {
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
-            (Some(transition), [Work { user, id }]) => {
+            (Some(transition), [Work { user, id, .. }]) => {
                 assert_eq!(*id, OwnedId::Text { bytes: (*b"ada").into(), class: 1, label: 2 });
                 self.naive.claimed(KEY, transition, self.now);
                 self.call(*user, transition, Caller::Reactor);

@@ -148,7 +148,7 @@ impl Stage {
                 let lives = self.lives.lock().unwrap().clone();
                 let mut work = Vec::new();
                 let Some(transition) = self.tracker.claim(1, &mut work) else { break };
-                for Work { user, id } in work {
+                for Work { user, id, .. } in work {
                     assert_eq!(id, OwnedId::Word(user.word()));
                     if self.only_expiry && transition == Transition::Offline {
                         let seen = lives.get(&user.word()).map_or(0, |life| life.seen);

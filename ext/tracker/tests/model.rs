@@ -261,7 +261,7 @@ impl Run {
         let transition = self.presence.claim(self.now, most, &mut work);
         assert!(transition.is_some() || work.is_empty());
         assert!(work.len() <= if transition == Some(Transition::Online) { 1 } else { most });
-        for Work { user, id } in work {
+        for Work { user, id, .. } in work {
             let key = (0..self.users).find(|key| owned_id(*key) == id).expect("the id comes back as it came in");
             let transition = transition.expect("somebody was claimed");
             self.naive.claimed(key, transition, self.now);

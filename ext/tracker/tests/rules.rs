@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, TICK, Text, Tracker, Transition,
-    User, Work,
+    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Reason, Signal, TICK, Text, Tracker,
+    Transition, User, Work,
 };
 
 const ADA: Id<'_> = Id::Word(1);
@@ -212,7 +212,9 @@ fn rule_2_a_claim_that_nobody_is_called_for_is_taken_back() {
     stage.wait(TIMEOUT + TICK);
     let mut work = Vec::new();
     assert_eq!(stage.presence.claim(stage.now, 1, &mut work), Some(Transition::Offline));
-    assert_eq!(work, [Work { user: ada, id: OwnedId::Word(1) }]);
+    let [Work { user, id: OwnedId::Word(1), reason: Reason::Timeout, lateness }] = work[..] else { panic!("{work:?}") };
+    assert_eq!(user, ada);
+    assert!(lateness <= TICK, "{lateness} ns late");
     assert!(!stage.is_online(ADA));
     assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
     assert!(stage.is_online(ADA));
@@ -754,6 +756,49 @@ fn rule_9_a_leave_before_an_online_that_never_began_takes_it_away() {
 }
 
 // Rule 10: any way out of `online` but a normal return means Offline.
+
+#[test]
+fn a_claim_says_why_and_how_late_it_comes() {
+    let mut stage = Stage::new();
+    let reasons = |stage: &mut Stage| {
+        let mut work = Vec::new();
+        stage.turn();
+        stage.presence.claim(stage.now, 1, &mut work);
+        work.first().map(|work| (work.reason, work.lateness / SECOND))
+    };
+    let ada = stage.come_online(ADA);
+    stage.wait(TIMEOUT + 3 * SECOND + TICK);
+    assert_eq!(reasons(&mut stage), Some((Reason::Timeout, 3)));
+    stage.beat(ADA);
+    stage.now += 2 * SECOND + TICK;
+    assert_eq!(stage.presence.departed(ada), Departed::Revived);
+    assert_eq!(reasons(&mut stage), Some((Reason::Heartbeat, 2)), "an online that has waited for its offline");
+    stage.announced(ada, Outcome::Returned);
+    stage.leave(ADA, SECOND);
+    stage.now += 2 * SECOND + TICK;
+    assert_eq!(reasons(&mut stage), Some((Reason::Leave, 1)));
+    stage.presence.unclaim(ada, Transition::Offline, stage.now);
+    assert_eq!(reasons(&mut stage), Some((Reason::Leave, 0)), "taken back, and claimed again");
+    stage.presence.departed(ada);
+
+    let bob = stage.come_online(BOB);
+    stage.leave(BOB, SECOND);
+    stage.beat(BOB);
+    stage.now += TIMEOUT + TICK;
+    assert_eq!(reasons(&mut stage), Some((Reason::Timeout, 0)), "the heartbeat has undone the leave");
+    stage.presence.departed(bob);
+
+    let cy = stage.announce(CY);
+    stage.leave(CY, 0);
+    stage.announced(cy, Outcome::Returned);
+    assert_eq!(reasons(&mut stage).map(|(reason, _)| reason), Some(Reason::Leave), "during online");
+    stage.presence.departed(cy);
+
+    stage.come_online(ADA);
+    stage.leave(ADA, SECOND);
+    stage.presence.stop();
+    assert_eq!(reasons(&mut stage), Some((Reason::Stop, 0)));
+}
 
 #[test]
 fn rule_10_an_online_that_raised_leaves_its_user_offline() {

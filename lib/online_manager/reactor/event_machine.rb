@@ -172,9 +172,9 @@ class OnlineManager
       def watch_over
         watcher = ::Thread.new do
           sleep PATIENCE
-          Kernel.warn("OnlineManager: #{@delivery.config.name}#setup has kept the EventMachine reactor from " \
-                      "running for #{PATIENCE} s, so nobody can be set offline. If it is meant to block, " \
-                      "pass `reactor: :thread`")
+          Framework.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from " \
+                                 "running for #{PATIENCE} s, so nobody can be set offline. If it is meant to block, " \
+                                 "pass `reactor: :thread`")
         end
         yield
       ensure

@@ -77,8 +77,9 @@ class OnlineManager
         start
         # What is said may wait for whoever reads it, and must not keep the process from ending.
         ::Thread.handle_interrupt(Object => :on_blocking) do
-          Kernel.warn("OnlineManager: the thread that calls offline was ended from outside " \
-                      "(#{error ? error.inspect : "Thread#kill"}); it has been restarted, and nobody is lost")
+          by = error ? error.inspect : "Thread#kill"
+          Framework.current.warn("the thread that calls offline was ended from outside (#{by}); " \
+                                 "it has been restarted, and nobody is lost")
         end
       end
 

@@ -39,6 +39,7 @@ module Fuzz
       online_users: [->(_) { @manager.online_users.sample(3, random: @random) }],
       start: [->(_) { @manager.start }], size: [->(_) { @manager.size }], stats: [->(_) { @manager.stats }],
       inspect: [->(_) { @manager.inspect }], namespace: [->(_) { @manager.namespace }],
+      timeout: [->(_) { @manager.timeout }],
       stop: [->(_) { @manager.stop(timeout: Values::BAD_SECONDS.sample(random: @random)) && raise("stopped") },
              ->(id) { @manager.stop(id) && raise("stopped") }],
       setup: [->(_) { @manager.setup && raise("set up") }, ->(_) { rarely { Lifecycle.setup(@random) } }],
@@ -53,7 +54,7 @@ module Fuzz
     # So that a new method is not forgotten.
     def self.check_coverage
       methods = OnlineManager.public_instance_methods(false) + OnlineManager.singleton_methods(false)
-      missing = methods - ALL.keys - [:stop_at_exit]
+      missing = methods - ALL.keys - %i[stop_at_exit code_reloaded]
       Judge.demand(missing.empty?, "not fuzzed: #{missing.inspect}")
     end
   end

@@ -1,0 +1,108 @@
+# frozen_string_literal: true
+
+require_relative "call"
+require_relative "callbacks"
+require_relative "framework"
+
+class OnlineManager
+  # How a delivery calls the config's methods, and what an exception does.
+  module Calling
+    # @return [Boolean] whether the present fiber is in one of this manager's callbacks
+    def callback? = Callbacks.of_present_fiber.include?(self)
+
+    private
+
+    # Calls the config at a heartbeat, on the thread that beats. What it raises is for whoever beat.
+    def call_at_heartbeat(call)
+      Framework.current.around_heartbeat do
+        callback do
+          config = @config.object
+          method, subject, keywords = call.to(@config)
+          notifying(call) { config.public_send(method, subject, **keywords) }
+        end
+      end
+    end
+
+    # Calls the config on the reactor, and deals with what it raises.
+    #
+    # @param call [Call]
+    # @param entered [Array] to be marked when the config's method is entered
+    # @return [Boolean] whether that call returned
+    def deliver_call(call, entered)
+      Framework.current.around_delivery { enter(call, entered) }
+    rescue Unloadable => e
+      # The framework could not prepare for it.
+      handle(e, call)
+      false
+    end
+
+    # Ruby looks for Thread#kill and the like when one of its methods returns or branches. None does between the mark in
+    # `entered` and the call of the config's method, so the mark tells exactly whether there was a call.
+    def enter(call, entered)
+      callback do
+        config = @config.object
+        method, subject, keywords = call.to(@config)
+        @delivering = [method, Latch.now]
+        notifying(call) do
+          entered << true
+          config.public_send(method, subject, **keywords)
+        end
+      end
+      true
+    rescue SystemExit, SignalException
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
+      # Raised into this thread before there was a call: not the callback's, and not for its handler.
+      raise if (entered.empty? && !e.is_a?(Unloadable)) || passing_by?(e)
+
+      handle(e, call)
+      false
+    ensure
+      @delivering = nil
+    end
+
+    def notifying(call, &block)
+      return yield unless Framework.current.notify?(call.transition)
+
+      Framework.current.notify(call.transition, call.payloads(@namespace), &block)
+    end
+
+    def callback
+      callbacks = Callbacks.of_present_fiber
+      callbacks.push(self)
+      yield
+    ensure
+      callbacks&.pop
+    end
+
+    def handle(error, call)
+      @errors += 1
+      if @config.on_error?
+        report_to_config(error, call.subject)
+      elsif @reactor.raises_errors? && !@draining
+        raise error
+      else
+        Framework.current.report(error, "#{@config.name}##{call.method} raised", call.subject)
+      end
+    end
+
+    def report_to_config(error, user_id)
+      @delivering = [:on_error, Latch.now]
+      callback { @config.on_error(error, user_id) }
+    rescue SystemExit, SignalException
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- as above
+      raise if passing_by?(e)
+
+      Framework.current.report(e, "#{@config.name}#on_error raised", user_id)
+      Framework.current.report(error, "what it was told of", user_id)
+    end
+
+    # Whether the exception is not the callback's, though it comes in the middle of it: how the reactor
+    # ends, or a Timeout around `run`. (One within the callback is a Timeout::Error where it comes out.)
+    def passing_by?(error)
+      @reactor.ends_with?(error) ||
+        (defined?(::Timeout::ExitException) && error.is_a?(::Timeout::ExitException))
+    end
+  end
+end

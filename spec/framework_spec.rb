@@ -1,0 +1,227 @@
+# frozen_string_literal: true
+
+require "tmpdir"
+
+# What a framework has a say in, with one that writes down what it is asked.
+RSpec.describe OnlineManager::Framework do
+  let(:calls) { Queue.new }
+  let(:log) { Queue.new }
+  let(:framework) { FrameworkSpy.new(calls, log) }
+  let(:managers) { [] }
+
+  around do |example|
+    before = described_class.current
+    described_class.current = framework
+    example.run
+  ensure
+    managers.each { |manager| manager.stop(timeout: 5) }
+    described_class.current = before
+  end
+
+  def drain(queue) = Array.new(queue.size) { queue.pop }
+
+  def manager(config, **options)
+    OnlineManager.new(config, reactor: :thread, **options).tap { |manager| managers << manager }
+  end
+
+  def set_up(config = config_class.new, **options) = manager(config, **options).tap(&:setup)
+
+  # @return [Class] of a config that writes down what it is called for
+  def config_class(name = "Config", note: calls)
+    Class.new do
+      define_method(:timeout) { 60 }
+      define_method(:setup) { |&heartbeat| note << [name, :setup, heartbeat.class] }
+      define_method(:online) { |id| note << [name, :online, id] }
+      define_method(:offline) { |id| note << [name, :offline, id] }
+    end
+  end
+
+  it "surrounds what is called of the config, and nothing else" do
+    manager = set_up
+    drain(calls)
+    manager.seen(7)
+    expect(drain(calls)).to eq [:heartbeat, :end, :heartbeat, ["Config", :online, 7], :end]
+    manager.seen(7)
+    manager.leave(7)
+    eventually { expect(calls.size).to be >= 3 }
+
+    expect(drain(calls).last(3)).to eq [:delivery, ["Config", :offline, 7], :end]
+  end
+
+  it "hears why a transition came, and how late" do
+    config = config_class.new
+    manager = set_up(config, namespace: "here")
+    manager.seen(7)
+    manager.leave(7)
+    wait_until { !manager.online?(7) }
+    manager.seen(8, timeout: 0.01)
+    wait_until { manager.size.zero? && manager.stats[:departing].zero? }
+    manager.seen(9)
+    manager.stop
+
+    told = drain(log).drop(1)
+    expect(told.map { |transition, payload| [transition, *payload.values_at(:id, :reason, :namespace)] })
+      .to eq [[:online, 7, :heartbeat, "here"], [:offline, 7, :leave, "here"],
+              [:online, 8, :heartbeat, "here"], [:offline, 8, :timeout, "here"],
+              [:online, 9, :heartbeat, "here"], [:offline, 9, :stop, "here"]]
+    expect(told.map { |_, payload| payload[:lateness] }).to all be_between(0, 20)
+  end
+
+  it "hears of each user who is called for together with others" do
+    config = config_class.new
+    config.define_singleton_method(:online_all) { |_| nil }
+    config.define_singleton_method(:offline_all) { |_| nil }
+    manager = set_up(config)
+    manager.seen_all([7, 8])
+    manager.stop
+
+    (_, online, offline) = drain(log)
+    expect([online, offline].map { |transition, *payloads| [transition, payloads.map { |payload| payload[:id] }.sort] })
+      .to eq [[:online, [7, 8]], [:offline, [7, 8]]]
+    expect(offline.drop(1).map { |payload| payload[:reason] }).to eq %i[stop stop]
+  end
+
+  it "hears of what a shared store tells, wherever the user beat" do
+    Dir.mktmpdir do |folder|
+      config = config_class.new
+      manager = set_up(config, store: "sqlite:#{folder}/presence")
+      manager.seen("ann", timeout: 60)
+      eventually(limit: 10) { expect(log.size).to eq 1 }
+      manager.leave("ann")
+      eventually(limit: 10) { expect(log.size).to eq 2 }
+
+      expect(drain(log).map { |transition, payload| [transition, *payload.values_at(:id, :reason)] })
+        .to eq [[:online, "ann", :heartbeat], [:offline, "ann", :leave]]
+      manager.stop
+    end
+  end
+
+  it "gets what callbacks raise, and what there is to say" do
+    config = config_class.new
+    config.define_singleton_method(:offline) { |_| raise IOError, "no database" }
+    manager = set_up(config)
+    manager.seen(7)
+    manager.leave(7)
+
+    eventually { expect(log.size).to eq 4 }
+    expect(drain(log).last).to match [/#offline raised\z/, "no database", 7]
+    manager.seen(8)
+    manager.stop(timeout: 0)
+    expect(drain(log).grep(String)).to all start_with("after 0.0 s")
+  end
+
+  it "is told by a manager without a store that it begins, once in each process" do
+    manager = set_up(namespace: "here")
+    expect(log).to be_empty
+    [7, 8].each { |id| manager.seen(id) }
+
+    expect(drain(log).select { |what, _| what == :alone }).to eq [[:alone, "here"]]
+  end
+
+  it "says where a store's path begins" do
+    framework.root = "/somewhere"
+
+    manager = OnlineManager.new("Config", store: "sqlite:storage/presence")
+    expect(manager.inspect).to eq "#<OnlineManager Config new, sqlite:/somewhere/storage/presence>"
+  end
+
+  it "keeps a process from taking part that is there for something else" do
+    Dir.mktmpdir do |folder|
+      framework.takes_part = false
+      config = config_class.new
+      config.define_singleton_method(:timeout) { 0.05 }
+      manager = set_up(config, store: "sqlite:#{folder}/presence")
+      throughout(0.3) { expect(manager.stats[:owner]).to be false }
+      manager.seen(7, timeout: 60)
+
+      eventually(limit: 10) { expect(manager.stats[:owner]).to be true }
+      manager.stop
+    end
+  end
+
+  context "when the application has not been initialized" do
+    before { framework.is_booted = false }
+
+    it "has a config that is given by name set up later" do
+      stub_const("Later", config_class("Later"))
+      manager = manager("Later")
+
+      expect(manager.setup).to be_nil
+      expect([manager.stats[:state], drain(calls)]).to eq [:new, []]
+      drain(log).first.call
+      expect([manager.stats[:state], drain(calls)]).to eq [:running, [["Later", :setup, Proc]]]
+    end
+
+    it "has a config that is given itself set up at once" do
+      expect(set_up.stats[:state]).to eq :running
+    end
+  end
+
+  context "when the code has been loaded anew" do
+    def reload(name)
+      stub_const("Named", config_class(name))
+      OnlineManager::Registry.code_reloaded
+    end
+
+    it "finds a config again that is given by name, and sets it up, at the next transition" do
+      stub_const("Named", config_class("old"))
+      manager = set_up("Named")
+      manager.seen(7)
+      reload("new")
+      throughout(0.05) { expect(calls.size).to be <= 6 }
+      drain(calls)
+      manager.leave(7)
+      eventually { expect(calls.size).to eq 4 }
+
+      expect(drain(calls)).to eq [:delivery, ["new", :setup, Proc], ["new", :offline, 7], :end]
+    end
+
+    it "finds a config again that a Proc answers" do
+      configs = [config_class("old").new, config_class("new").new]
+      manager = set_up(-> { configs.shift })
+      OnlineManager::Registry.code_reloaded
+      manager.seen(7)
+
+      expect(drain(calls)).to include(["old", :setup, Proc], ["new", :online, 7])
+    end
+
+    it "keeps a config that is given itself" do
+      manager = set_up
+      OnlineManager::Registry.code_reloaded
+      manager.seen(7)
+
+      expect(drain(calls).grep(Array)).to eq [["Config", :setup, Proc], ["Config", :online, 7]]
+    end
+
+    it "says so when it cannot be loaded, and goes on when it can" do
+      stub_const("Named", config_class("old"))
+      manager = set_up("Named")
+      manager.seen(7)
+      hide_const("Named")
+      OnlineManager::Registry.code_reloaded
+      sleep 0.02 # rubocop:disable OnlineManager/BareSleep -- until a timeout is asked for anew
+      expect { manager.seen(8) }.to raise_error(OnlineManager::Unloadable, /Named cannot be loaded: .*Named/)
+      manager.leave(7)
+      eventually { expect(manager.stats[:errors]).to eq 1 }
+      expect(drain(log).last).to match ["Named#offline raised", /Named cannot be loaded/, 7]
+      reload("new")
+      manager.seen(8)
+
+      expect(drain(calls)).to include(["new", :online, 8])
+    end
+
+    it "survives that the application cannot be loaded" do
+      manager = set_up
+      manager.seen(7)
+      framework.unloadable = true
+      manager.leave(7)
+      eventually { expect(manager.stats[:errors]).to eq 1 }
+      expect(drain(log).last).to match [/#offline raised/, "syntax error", 7]
+      framework.unloadable = false
+      manager.seen(8)
+      manager.stop
+
+      expect(drain(calls)).to include(["Config", :offline, 8])
+    end
+  end
+end

@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+# A framework that writes down what it is asked.
+class FrameworkSpy < OnlineManager::Framework
+  attr_writer :unloadable, :is_booted, :takes_part
+  attr_accessor :root
+
+  # @param calls [Queue] gets what it surrounds
+  # @param log [Queue] gets what it is told
+  def initialize(calls, log)
+    super()
+    @calls = calls
+    @log = log
+    @is_booted = @takes_part = true
+  end
+
+  def around_heartbeat(&) = surround(:heartbeat, &)
+
+  def around_delivery(&)
+    raise OnlineManager::Unloadable, "syntax error" if @unloadable
+
+    surround(:delivery, &)
+  end
+
+  def booted? = @is_booted
+  def after_boot(&block) = @log << block
+  def takes_part? = @takes_part
+  def begin_alone(namespace) = @log << [:alone, namespace]
+  def notify?(_transition) = true
+
+  def notify(transition, payloads)
+    @log << [transition, *payloads]
+    yield
+  end
+
+  def report(error, message, user_id) = @log << [message, error.message, user_id]
+  def warn(message) = @log << message
+
+  private
+
+  def surround(what)
+    @calls << what
+    yield.tap { @calls << :end }
+  end
+end
