@@ -33,7 +33,8 @@ Gem::Specification.new do |spec|
     "ext/*/*.{md,rb,rs,toml}",
     "ext/*/src/**/*",
     "exe/*",
-    "lib/**/*.rb",
+    "lib/**/*.{rb,js,tt}",
+    "lib/generators/**/USAGE",
     "sig/**/*.rbs",
     base: __dir__
   ].select { |path| File.file?(File.join(__dir__, path)) }
