@@ -32,7 +32,7 @@ RSpec.describe "README.md" do
 
   it "has no snippet that is not run" do
     expect(snippets.map(&:first).tally)
-      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "store" => 1, "on_error" => 1, "stop" => 1)
+      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "on_error" => 1, "stop" => 1)
   end
 
   snippets.each do |name, snippet|
@@ -87,6 +87,24 @@ RSpec.describe "README.md" do
 
         expect(process.lines).to eq ["7 is online", "7 is offline", "8 is online", "8 is offline"]
         expect(process).to be_success, process.stderr
+      end
+    when "rails"
+      it "shows whose heartbeats a connection carries (line #{line})" do
+        process = ruby(<<~RUBY, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
+          require "bundler/setup"
+          require "rails"
+          require "action_cable/engine"
+          require "online_manager"
+
+          module ApplicationCable; end
+          #{snippet}
+          connection = ApplicationCable::Connection.allocate
+          connection.current_user = Struct.new(:id).new(7)
+          user_id, namespace = connection.class.online_manager_presence
+          p connection.instance_exec(&user_id), namespace
+        RUBY
+
+        expect(process.lines).to eq(%w[7 nil]), process.stderr
       end
     when "store"
       it "shows how several processes are one (line #{line})", limit: 60 do
@@ -178,8 +196,11 @@ RSpec.describe "README.md" do
   it "names commands that there are" do
     commands = readme.scan(/^```sh\n(.*?)^```/m).join.lines.map { |line| line[/\S+/] }
 
-    expect(commands).to eq %w[bin/demo bin/test online_manager online_manager]
+    expect(commands).to eq %w[bin/demo bin/test bin/rails bin/rails online_manager online_manager]
     paths = commands.map { |command| command.include?("/") ? command : "exe/#{command}" }
+    paths.map! { |path| path.sub("bin/rails", "examples/rails/bin/rails") }
     expect(paths.select { |path| File.executable?(File.join(root, path)) }).to eq paths
+    expect(Dir["lib/generators/*/*/*_generator.rb", base: root])
+      .to eq ["lib/generators/online_manager/install/install_generator.rb"]
   end
 end

@@ -1,0 +1,14 @@
+# frozen_string_literal: true
+
+Rails.application.configure do
+  config.cache_classes = true
+  config.eager_load = true
+  config.consider_all_requests_local = false
+  config.public_file_server.enabled = true
+  config.log_level = :info
+  # It says when, and which process.
+  config.log_formatter = Logger::Formatter.new
+
+  # Two files, so nobody has to run `rails assets:precompile` first.
+  config.assets.compile = true
+end

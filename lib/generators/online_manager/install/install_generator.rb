@@ -1,0 +1,137 @@
+# frozen_string_literal: true
+
+require "rails/generators/active_record"
+
+class OnlineManager
+  module Generators
+    # `rails generate online_manager:install User`, see USAGE. Each public method is a step of it, in this order. To run
+    # it again changes nothing; `rails destroy` takes back what it has written.
+    class InstallGenerator < ::ActiveRecord::Generators::Base
+      INCLUDE = "include OnlineManager::Presence"
+      PIN = %(pin "online_manager"\n)
+      REQUIRE = "//= require online_manager\n"
+      IGNORE = "\n# Who is online.\n/storage/presence_*.sqlite3*\n"
+      CONNECTION = "app/channels/application_cable/connection.rb"
+      private_constant :INCLUDE, :PIN, :REQUIRE, :IGNORE, :CONNECTION
+
+      source_root File.expand_path("templates", __dir__)
+
+      # So that a script notices.
+      def self.exit_on_failure? = true
+
+      def check_model
+        return if behavior == :revoke
+
+        raise Thor::Error, "There is no ActiveRecord model #{class_name}. Generate it first." unless model
+        return if key.is_a?(String)
+
+        raise Thor::Error, "#{class_name} has no primary key that is one column, and that is what a user id has to be."
+      end
+
+      # First of all, since an initializer without it would keep the application from booting.
+      def keep_storage
+        create_file "storage/.keep" unless behavior == :revoke || exists?("storage/.keep")
+        edit(".gitignore", IGNORE, there: %r{^/?storage(?:/\**|/presence_.*)?$})
+      end
+
+      def create_config
+        template "online_config.rb", "app/presence/online_config.rb"
+      end
+
+      def create_initializer
+        template "initializer.rb", "config/initializers/online_manager.rb"
+      end
+
+      # If there is one of that name it has been edited, or comes from an older Rails.
+      def create_migration_file
+        name = "add_presence_to_#{migrated_table.underscore.gsub(/\W/, "_")}.rb"
+        migration_template "migration.rb", File.join(db_migrate_path, name), skip: true
+      end
+
+      def include_in_model
+        # A class that ends on the same line has no place for it.
+        head = read(model_file)[/^ *class (?:::)?(?:\w+::)*#{class_name.demodulize}\b[^;\n]*\n/]
+        return say("Add `#{INCLUDE}` to #{class_name}.", :yellow) unless head || behavior == :revoke
+
+        edit(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", there: /^\s*#{INCLUDE}\b/o, after: head)
+      end
+
+      def add_script
+        edit("config/importmap.rb", PIN, there: /^\s*pin\s*\(?["']online_manager["']/)
+
+        script = "app/assets/javascripts/application.js"
+        return unless read(script).match?(%r{^//= require})
+
+        # It needs none of the others, so the first place is as good as any, and is before a require_tree.
+        edit(script, REQUIRE, there: %r{^//= require ["']?online_manager\b}, after: %r{\A(?:(?!//= require).*\n)*})
+      end
+
+      def show_what_is_left
+        return if behavior == :revoke || !exists?(CONNECTION) || read(CONNECTION).include?("OnlineManager::Connection")
+
+        readme "README"
+      end
+
+      private
+
+      # @return [Class, nil] nil when destroying, if the model has been before
+      def model
+        @model ||= class_name.safe_constantize.then do |found|
+          found if found.is_a?(Class) && found < ::ActiveRecord::Base && !found.abstract_class?
+        end
+      end
+
+      def table_name = model&.table_name || super
+
+      # The name that the migration has to use, to which it adds these itself.
+      def migrated_table
+        base = ::ActiveRecord::Base
+        table_name.delete_prefix(base.table_name_prefix).delete_suffix(base.table_name_suffix)
+      end
+
+      # @return [String, Array, nil] what a database that does not exist yet cannot tell is most likely this
+      def key
+        model ? model.primary_key : "id"
+      rescue ::ActiveRecord::ActiveRecordError
+        "id"
+      end
+
+      # That of the model's database, if there are several.
+      def db_migrate_path
+        Array(model&.connection_db_config&.migrations_paths).first || super
+      rescue ::ActiveRecord::ActiveRecordError
+        super
+      end
+
+      def model_file
+        usual = "app/models/#{class_name.underscore}.rb"
+        return usual if exists?(usual) || !model
+
+        file, = Object.const_source_location(class_name)
+        file && relative_to_original_destination_root(file)
+      end
+
+      def exists?(path) = File.exist?(File.expand_path(path, destination_root))
+
+      def read(path) = path && exists?(path) ? File.read(File.expand_path(path, destination_root)) : ""
+
+      # Adds to a file, if there is one and it has nothing of that kind; or takes that away again.
+      #
+      # @param there [Regexp] finds what is of that kind
+      # @param where [Hash] Thor's `after:`; at the end without it
+      def edit(path, addition, there:, **where)
+        text = read(path)
+        return if text.empty?
+
+        if behavior == :revoke
+          gsub_file(path, addition, "", force: true) if text.include?(addition)
+        elsif text.match?(there)
+          say_status(:identical, path, :blue)
+        else
+          addition = "\n#{addition}" unless where.any? || text.end_with?("\n")
+          insert_into_file(path, addition, where)
+        end
+      end
+    end
+  end
+end

@@ -1,0 +1,120 @@
+# frozen_string_literal: true
+
+require "active_support/notifications"
+require_relative "workers"
+
+class OnlineManager
+  module Rails
+    # What is different in a Rails application, see {OnlineManager::Framework}. Before there is one (its logger, its
+    # root, its executor), plain Ruby's ways are good enough.
+    class Framework < OnlineManager::Framework
+      # Inside a request this is nothing new; on a thread of its own, Rails counts the callback as work: its database
+      # connection goes back to the pool, and no class is unloaded under it.
+      def around_heartbeat(&block)
+        application ? application.executor.wrap(&block) : yield
+      end
+
+      # The same, and in development classes whose files have changed are loaded anew before that.
+      def around_delivery
+        return yield unless application
+
+        begun = false
+        application.reloader.wrap do
+          begun = true
+          yield
+        end
+      rescue StandardError, ScriptError => e
+        raise if begun
+
+        raise Unloadable, "the application cannot be loaded: #{e.message}"
+      end
+
+      def booted? = application.nil? || application.initialized?
+
+      def after_boot(&block)
+        application.config.after_initialize(&block)
+      end
+
+      def root = ::Rails.root&.to_s
+
+      # A console, a runner, a rake task and a generator do not: they are there for something else, and not for long.
+      def takes_part? = !(command_of_rails? || rake? || defined?(::Spring::Application))
+
+      def begin_alone(namespace)
+        return unless root
+
+        other = (@workers ||= Workers.new).join(namespace)
+        return unless other
+
+        warn("this process (#{Process.pid}) and process #{other} both get heartbeats, and with the store :memory " \
+             "each knows only its own: users come and go once for each process. Let them share a store: " \
+             "OnlineManager.setup(…, store: \"sqlite:storage/presence_\#{Rails.env}.sqlite3\")")
+      end
+
+      def notify?(transition) = ActiveSupport::Notifications.notifier.listening?(event(transition))
+
+      def notify(transition, payloads)
+        instrumenter = ActiveSupport::Notifications.instrumenter
+        name = event(transition)
+        payloads.each { |payload| guard(name) { instrumenter.start(name, payload) } }
+        began = Latch.now
+        yield
+      rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again
+        payloads.each { |payload| payload.update(exception: [e.class.name, e.message], exception_object: e) }
+        raise
+      ensure
+        duration = Latch.now - began if began
+        payloads.reverse_each do |payload|
+          guard(name) { instrumenter.finish(name, payload.update(duration:)) }
+        end
+      end
+
+      def report(error, message, user_id)
+        logger&.error("OnlineManager: #{message}:\n#{describe(error)}") or super
+        return unless ::Rails.respond_to?(:error) && ::Rails.error
+
+        ::Rails.error.report(error, handled: true, severity: :error, context: { user_id:, message: }, **source)
+      end
+
+      def warn(message)
+        logger&.warn("OnlineManager: #{message}") or super
+      end
+
+      private
+
+      def application = ::Rails.application
+
+      def logger = ::Rails.logger
+
+      def event(transition) = "#{transition}.online_manager"
+
+      # As Rails shows errors: without the lines of gems, if any are left.
+      def describe(error)
+        lines = ::Rails.backtrace_cleaner.clean(error.backtrace || [])
+        lines = error.backtrace || [] if lines.empty?
+        ["#{error.class} (#{error.message})", *lines, *(["caused by", describe(error.cause)] if error.cause)].join("\n")
+      end
+
+      # Since 7.1.
+      def source
+        accepted = ::Rails.error.method(:report).parameters.include?(%i[key source])
+        accepted ? { source: "online_manager" } : {}
+      end
+
+      # Who listens is not the callback: what goes wrong there keeps nobody from being called.
+      def guard(name)
+        yield
+      rescue StandardError => e
+        report(e, "a subscriber of #{name} raised", nil)
+      end
+
+      def command_of_rails?
+        return false if defined?(::Rails::Server)
+
+        File.basename($PROGRAM_NAME) == "rails" || defined?(::Rails::Console)
+      end
+
+      def rake? = defined?(::Rake.application) && ::Rake.application.top_level_tasks.any?
+    end
+  end
+end

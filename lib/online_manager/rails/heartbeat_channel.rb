@@ -1,0 +1,21 @@
+# frozen_string_literal: true
+
+require_relative "channel"
+require_relative "connection"
+
+class OnlineManager
+  # The gem's own channel, which carries heartbeats and nothing else. Whose they are is up to the connection: see
+  # {Connection}. `OnlineManager.subscribe(consumer)` in online_manager.js subscribes to it.
+  class HeartbeatChannel < ActionCable::Channel::Base
+    include Channel
+
+    private
+
+    def online_manager_source
+      return connection if connection.is_a?(Connection)
+
+      raise Error, "#{connection.class} does not include OnlineManager::Connection, so nobody can subscribe to " \
+                   "#{self.class}"
+    end
+  end
+end

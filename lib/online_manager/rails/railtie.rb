@@ -1,0 +1,30 @@
+# frozen_string_literal: true
+
+require_relative "framework"
+
+class OnlineManager
+  # What is loaded only where Rails is.
+  module Rails
+    # Makes the gem at home in a Rails application: its logger, its executor, its reloader, its assets.
+    class Railtie < ::Rails::Railtie
+      ASSETS = File.expand_path("assets", __dir__)
+
+      OnlineManager::Framework.current = Framework.new
+
+      OnlineManager.autoload :Channel, "online_manager/rails/channel"
+      OnlineManager.autoload :Connection, "online_manager/rails/connection"
+      OnlineManager.autoload :HeartbeatChannel, "online_manager/rails/heartbeat_channel"
+      OnlineManager.autoload :Presence, "online_manager/rails/presence"
+
+      # Sprockets and Propshaft both have it.
+      initializer "online_manager.assets" do |app|
+        if app.config.respond_to?(:assets)
+          app.config.assets.paths << ASSETS
+          app.config.assets.precompile << "online_manager.js" if app.config.assets.respond_to?(:precompile)
+        end
+      end
+
+      config.to_prepare { Registry.code_reloaded }
+    end
+  end
+end

@@ -1,0 +1,65 @@
+# frozen_string_literal: true
+
+require "fileutils"
+
+class OnlineManager
+  module Rails
+    # Finds out whether another process of the same application also keeps for itself who is online. Whatever the server
+    # and however it starts its workers, they have the folder `tmp` in common: the first of them locks a file there, as
+    # long as it lives.
+    class Workers
+      def initialize
+        @files = {}
+      end
+
+      # @param namespace [String, nil] of the manager that begins to get heartbeats
+      # @return [Integer, nil] the process that was there before, if there is one
+      def join(namespace)
+        forget_parent
+        file = @files[namespace] = open_file(namespace)
+        return lock(file) if file.flock(File::LOCK_EX | File::LOCK_NB)
+
+        other = file.read.to_i
+        file.close
+        other if other != Process.pid && alive?(other)
+      rescue SystemCallError => e
+        # A folder that may not be written is no reason to keep a user from coming online.
+        ::Rails.logger&.debug("OnlineManager: cannot tell whether there are several workers: #{e.message}")
+        nil
+      end
+
+      private
+
+      def open_file(namespace)
+        folder = ::Rails.root.join("tmp")
+        FileUtils.mkdir_p(folder)
+        name = ["online_manager", *namespace&.gsub(/\W/) { |character| format("%%%02x", character.ord) }].join("-")
+        File.open(folder.join("#{name}.pid"), File::RDWR | File::CREAT, 0o644)
+      end
+
+      def lock(file)
+        file.truncate(0)
+        file.write(Process.pid)
+        file.flush
+        nil
+      end
+
+      # A lock is shared with children; what this process was forked from has its own copy.
+      def forget_parent
+        return if @owner == Process.pid
+
+        @owner = Process.pid
+        @files.each_value { |file| file.close unless file.closed? }
+        @files = {}
+      end
+
+      def alive?(pid)
+        Process.kill(0, pid) == 1
+      rescue Errno::EPERM
+        true
+      rescue Errno::ESRCH
+        false
+      end
+    end
+  end
+end

@@ -1,0 +1,103 @@
+# frozen_string_literal: true
+
+require_relative "../support/rails/example_app"
+
+# A console, a runner, a rake task: they load the application, and are there for something else.
+RSpec.describe "Commands of the example application" do
+  timeout = 2
+  # Says whether this process takes part in the store, and who is online, by the database.
+  look = "puts [:looked, OnlineManager.current.stats[:owner], *User.online.order(:name).pluck(:name)].join(' ')"
+  # A process that is not kept from it would have begun to.
+  look_late = "sleep #{timeout * 2}; #{look}"
+
+  before(:context) do
+    @app = ExampleApp.new(timeout:)
+    @app.write("lib/tasks/look.rake", "task(look: :environment) { #{look_late} }")
+  end
+
+  after(:context) { @app.remove }
+
+  after { @started&.each(&:kill) }
+
+  def start(*argv)
+    (@started ||= []) << RubyProcess.new(*argv, chdir: @app.folder, env: @app.env)
+    @started.last
+  end
+
+  def runner(script) = start("bin/rails", "runner", script)
+
+  # Starts each of them, so that they live at the same time.
+  def all_commands(line)
+    console = start("bin/rails", "console")
+    [line, "exit"].each { |command| console.puts(command) }
+    [runner(line), console, start("bin/rails", "look"), start("bundle", "exec", "rake", "look")]
+  end
+
+  # @return [String] what it has seen. It does not take long to end then.
+  def outcome(process)
+    seen = process.wait_for(/\Alooked.*/, limit: ExampleApp::LIMIT)[0]
+    process.finish(limit: 10)
+    expect(process).to be_success
+    seen
+  end
+
+  context "beside a server" do
+    before(:context) { @server = @app.boot }
+
+    after(:context) { @server.kill }
+
+    it "end by themselves, and leave it to the server to set users offline, theirs too", limit: 120 do
+      beating = @server.visitor("beating")
+      beating.beat_every(timeout / 6.0, over: :http)
+      eventually { expect(@app.online).to eq ["beating"] }
+      before = runner("OnlineManager.current.seen(User.named('brief').id); puts :looked")
+      expect(outcome(before)).to eq "looked"
+
+      expect(all_commands(look_late).map { |process| outcome(process) }).to all(eq("looked false beating"))
+      expect(@app.history("beating", "brief"))
+        .to eq("beating" => [%i[online heartbeat]], "brief" => [%i[online heartbeat], %i[offline timeout]])
+      expect(@app.transitions.map(&:process)).to all(eq @server.process.pid)
+    end
+  end
+
+  context "without a server" do
+    # Whoever was online when it was killed is so until some process takes part in the store.
+    before do
+      server = @app.boot
+      server.visitor("left behind").heartbeat
+      eventually { expect(@app.online).to include "left behind" }
+      server.kill
+    end
+
+    it "leave the store alone and set nobody offline, unless they beat", limit: 120 do
+      expect(all_commands(look_late).map { |process| outcome(process) }).to all(match(/\Alooked false .*left behind/))
+      expect(@app.history("left behind").values).to eq [[%i[online heartbeat]]]
+
+      one_that_beats = <<~RUBY
+        id = User.named("own").id
+        Thread.new { loop { OnlineManager.current.seen(id) && sleep(#{timeout / 6.0}) } }
+        sleep 0.1 while User.find_by!(name: "left behind").online?
+        #{look}
+      RUBY
+      expect(outcome(runner(one_that_beats))).to eq "looked true own"
+      expect(@app.history("left behind").values).to eq [[%i[online heartbeat], %i[offline timeout]]]
+    end
+  end
+
+  context "with the store :memory" do
+    before(:context) { @alone = ExampleApp.new(timeout:, store: "memory") }
+
+    after(:context) { @alone.remove }
+
+    it "set offline at their end whom they had online, and nobody else", limit: 120 do
+      setting = "User.named(%q(other)).update!(online: true); OnlineManager.current.seen(User.named(%q(own)).id); " \
+                "puts User.online.order(:name).pluck(:name).inspect"
+      process = command("bin/rails", "runner", setting, chdir: @alone.folder, env: @alone.env, limit: 60)
+      expect(process.lines).to eq ['["other", "own"]']
+      expect(process).to be_success
+
+      expect(@alone.online).to eq ["other"]
+      expect(@alone.history("own", "other")).to eq("own" => [%i[online heartbeat], %i[offline stop]], "other" => [])
+    end
+  end
+end

@@ -1,0 +1,228 @@
+# frozen_string_literal: true
+
+require "net/http"
+require_relative "../support/rails/fresh_app"
+
+# Each command of Rails is a process, and takes a second. What is in the database, the program `sqlite3` tells.
+RSpec.describe "rails generate online_manager:install", limit: 120 do
+  before(:context) { TimeLimit.enforce(120) { @fresh = FreshApp.new } }
+  after(:context) { @fresh.remove }
+
+  context "with User in a fresh application" do
+    before(:context) do
+      TimeLimit.enforce(120) do
+        @app = FreshApp.new(@fresh)
+        @printed = @app.rails("generate", "online_manager:install", "User").stdout
+        @app.rails("db:migrate", "zeitwerk:check")
+      end
+    end
+
+    after(:context) { @app.remove }
+
+    it "leads from the first heartbeat to the first row, unedited" do
+      @app.write("config/routes.rb", <<~RUBY)
+        Rails.application.routes.draw do
+          get "users/:id/:what", to: lambda { |env|
+            user_id, what = env["action_dispatch.request.path_parameters"].values_at(:id, :what)
+            [200, {}, [OnlineManager.current.public_send(what, user_id.to_i).to_s]]
+          }
+        end
+      RUBY
+      id, = @app.sql("INSERT INTO users (name, created_at, updated_at) VALUES ('ann', 'now', 'now') RETURNING id")
+      row = -> { @app.sql(<<~SQL) }
+        SELECT online, abs(julianday('now') - julianday(last_online_at)) * 86400 < 60, presence_version > 0
+        FROM users WHERE id = #{id}
+      SQL
+
+      expect(row.call).to eq ["0||0"]
+      server = @app.serve do |url|
+        expect(Net::HTTP.get(URI("#{url}/users/#{id}/seen"))).to eq "true"
+        eventually(limit: 30) { expect(row.call).to eq ["1|1|1"] }
+        expect(Net::HTTP.get(URI("#{url}/users/#{id}/leave"))).to eq "true"
+        eventually(limit: 30) { expect(row.call).to eq ["0|1|1"] }
+      end
+      expect(server.stderr).to eq ""
+    end
+
+    it "writes one UPDATE for each call, and nothing where the version is not above the last" do
+      process = @app.rails("runner", <<~RUBY)
+        ann, bob, eve = User.create!(%w[ann bob eve].map { |name| { name: "\#{name} of the batch" } }).map(&:id)
+        config = OnlineConfig.new
+        call = lambda do |method, *args, **options|
+          count = 0
+          counter = ->(*, payload) { count += 1 if payload[:sql].start_with?("UPDATE") }
+          ActiveSupport::Notifications.subscribed(counter, "sql.active_record") do
+            config.public_send(method, *args, **options)
+          end
+          users = User.where(id: [ann, bob, eve]).order(:id)
+          puts "\#{method}: \#{count}, " + users.map { |user| "\#{user.presence_version} \#{user.online?}" }.join(", ")
+        end
+
+        call.call(:online_all, [eve, ann, bob], version: [30, 10, 2**53 + 1])
+        call.call(:offline_all, [ann, bob, eve, 0], version: [11, 20, 29, 99])
+        call.call(:offline, eve, version: 30)
+        call.call(:offline, eve, version: 31)
+        call.call(:online, ann, version: 12)
+        call.call(:online, 0, version: 12)
+      RUBY
+      large = (2**53) + 1
+
+      expect(process.lines).to eq [
+        "online_all: 1, 10 true, #{large} true, 30 true",
+        "offline_all: 1, 11 false, #{large} true, 30 true",
+        "offline: 1, 11 false, #{large} true, 30 true",
+        "offline: 1, 11 false, #{large} true, 31 false",
+        "online: 1, 12 true, #{large} true, 31 false",
+        "online: 1, 12 true, #{large} true, 31 false"
+      ]
+      expect(@app.sql("SELECT name, online, presence_version FROM users WHERE name LIKE '%batch' ORDER BY id")).to eq [
+        "ann of the batch|1|12", "bob of the batch|1|#{large}", "eve of the batch|0|31"
+      ]
+    end
+
+    it "makes the columns, and an index" do
+      columns = @app.sql(<<~SQL)
+        SELECT name, lower(type), "notnull", dflt_value FROM pragma_table_info('users')
+        WHERE name LIKE '%online%' OR name LIKE 'presence%'
+      SQL
+      expect(columns).to eq ["online|boolean|1|0", "last_online_at|datetime|0|", "presence_version|bigint|1|0"]
+      expect(@app.sql("SELECT name FROM pragma_index_list('users')")).to eq ["index_users_on_online"]
+    end
+
+    it "shows what to add to the connection, and leaves that alone" do
+      expect(@printed).to include "    include OnlineManager::Connection\n    presence_of { current_user.id }\n"
+      connection = "app/channels/application_cable/connection.rb"
+      expect(@app.read(connection)).to eq @fresh.read(connection)
+    end
+
+    it "changes nothing when it is run again" do
+      with_fresh(@app) do |app|
+        migration = app.files.keys.grep(/_add_presence_to_users/).first
+        app.write(migration, "# From an older Rails.\n#{app.read(migration)}")
+        before = app.files
+        app.rails("generate", "online_manager:install", "User")
+
+        expect(app.files).to eq before
+      end
+    end
+  end
+
+  # An application that an example may change.
+  define_method(:with_fresh) do |source = @fresh, &block|
+    app = FreshApp.new(source)
+    block.call(app)
+  ensure
+    app&.remove
+  end
+
+  it "adds a line to what is there, and `rails destroy` takes it back" do
+    with_fresh do |app|
+      app.write(".gitignore", "/log/*") # without a newline
+      app.write("config/importmap.rb", "pin \"application\"\n")
+      app.write("app/assets/javascripts/application.js", "// Ours.\n//\n//= require jquery\n//= require_tree .\n")
+      app.write("app/models/user.rb", <<~RUBY)
+        # A User.
+        class User < ApplicationRecord # with a name
+          class Error < StandardError; end
+        end
+      RUBY
+      app.write("config/initializers/prefix.rb", "ActiveRecord::Base.table_name_prefix = \"app_\"\n")
+
+      before = app.files
+      app.rails("generate", "online_manager:install", "User")
+      after = app.files
+      migration = after.keys.grep(%r{\Adb/migrate/\d+_add_presence_to_users\.rb\z}).first
+
+      expect(after.reject { |path, text| before[path] == text }).to match(
+        ".gitignore" => "/log/*\n\n# Who is online.\n/storage/presence_*.sqlite3*\n",
+        "config/importmap.rb" => "pin \"application\"\npin \"online_manager\"\n",
+        "app/assets/javascripts/application.js" =>
+          "// Ours.\n//\n//= require online_manager\n//= require jquery\n//= require_tree .\n",
+        "app/models/user.rb" => <<~RUBY,
+          # A User.
+          class User < ApplicationRecord # with a name
+            include OnlineManager::Presence
+            class Error < StandardError; end
+          end
+        RUBY
+        "app/presence/online_config.rb" => /^class OnlineConfig$/,
+        "config/initializers/online_manager.rb" => /^OnlineManager\.setup\("OnlineConfig", /,
+        migration => /^class AddPresenceToUsers .*^    add_index :users, :online$/m, # which adds the prefix by itself
+        "storage/.keep" => ""
+      )
+
+      app.rails("destroy", "online_manager:install", "User")
+      expect(app.files).to eq before.merge(".gitignore" => "/log/*\n", "storage/.keep" => "")
+    end
+  end
+
+  it "takes a model with a namespace, and one with a table, a primary key and a place of its own" do
+    with_fresh do |app|
+      app.write("app/models/admin.rb", "module Admin\n  def self.table_name_prefix = \"admin_\"\nend\n")
+      app.write("app/models/admin/user.rb", "module Admin\n  class User < ApplicationRecord\n  end\nend\n")
+      app.write("app/visitors/guest.rb", <<~RUBY)
+        class Guest < ApplicationRecord
+          self.table_name = "legacyGuests"
+          default_scope { order(:name).where(hidden: false) }
+        end
+      RUBY
+      app.write("db/migrate/20200101000000_create_others.rb", <<~RUBY)
+        class CreateOthers < ActiveRecord::Migration[6.1]
+          def change
+            create_table(:admin_users)
+            create_table(:legacyGuests, primary_key: :token, id: :string, limit: 36) do |t|
+              t.string :name
+              t.boolean :hidden, null: false, default: false
+            end
+          end
+        end
+      RUBY
+      app.rails("db:migrate")
+      app.rails("generate", "online_manager:install", "admin/user")
+      app.write("app/presence/admin_config.rb",
+                app.read("app/presence/online_config.rb").sub("class Online", "class Admin"))
+      app.rails("generate", "online_manager:install", "Guest", "--force")
+      app.rails("db:migrate")
+      app.rails("runner", <<~RUBY)
+        tokens = %w[7d8c5a7e-0b4c-4b0e-9d3c-1f6a5a0c0b01 7d8c5a7e-0b4c-4b0e-9d3c-1f6a5a0c0b02 what's?]
+        tokens.each { |token| Guest.create!(token:, name: "x", hidden: token.end_with?("2")) }
+        OnlineConfig.new.online_all(tokens, version: [2, 3, 4])
+        OnlineConfig.new.offline(tokens.first, version: 5)
+        Admin::User.create!
+        AdminConfig.new.online(Admin::User.first.id, version: 6)
+        raise "unknown scope" unless Guest.online.size == 1 && Admin::User.online.size == 1
+      RUBY
+
+      expect(app.read("app/models/admin/user.rb").lines[1..2].join).to eq <<-RUBY
+  class User < ApplicationRecord
+    include OnlineManager::Presence
+      RUBY
+      expect(app.sql("SELECT online, presence_version FROM admin_users")).to eq ["1|6"]
+      expect(app.sql("SELECT token, online, presence_version FROM legacyGuests ORDER BY 3")).to eq [
+        "7d8c5a7e-0b4c-4b0e-9d3c-1f6a5a0c0b02|1|3", "what's?|1|4", "7d8c5a7e-0b4c-4b0e-9d3c-1f6a5a0c0b01|0|5"
+      ]
+    end
+  end
+
+  it "says so if there is no such model, and does nothing" do
+    with_fresh do |app|
+      before = app.files
+      %w[Nobody ApplicationRecord].each do |name|
+        process = app.try("generate", "online_manager:install", name)
+        expect(process.stderr).to eq "There is no ActiveRecord model #{name}. Generate it first.\n"
+        expect(process).not_to be_success
+      end
+      expect(app.files).to eq before
+    end
+  end
+
+  it "says what to add to a model that it cannot add to" do
+    with_fresh do |app|
+      app.write("app/models/user.rb", "class User < ApplicationRecord; end\n")
+      printed = app.rails("generate", "online_manager:install", "User").stdout
+
+      expect(printed).to include "Add `include OnlineManager::Presence` to User.\n"
+      expect(app.read("app/models/user.rb")).to eq "class User < ApplicationRecord; end\n"
+    end
+  end
+end

@@ -1,0 +1,307 @@
+# frozen_string_literal: true
+
+require "fileutils"
+require "net/http"
+require "tmpdir"
+require_relative "../support/rails/browser"
+
+# What lib/online_manager/rails/assets/online_manager.js does in a browser, with Rails' own client and server of
+# ActionCable (spec/support/rails/cable.ru).
+RSpec.describe "online_manager.js", :browser, limit: 60 do
+  timeout = 1.5
+  every = timeout / 3
+  own_channel = "OnlineManager::HeartbeatChannel"
+
+  # Counts the workers of a page.
+  count_workers = <<~HTML
+    <script>
+      window.workers = 0
+      window.Worker = class extends Worker {
+        constructor(...args) { super(...args); workers++ }
+        terminate() { super.terminate(); workers-- }
+      }
+    </script>
+  HTML
+
+  classic = <<~HTML
+    <script src="/action_cable.js"></script>
+    <script src="/online_manager.js"></script>
+  HTML
+
+  # A policy that allows what these pages do, but no workers.
+  no_workers = <<~HTML
+    <meta http-equiv="Content-Security-Policy" content="default-src 'self' 'unsafe-inline'; worker-src 'self'">
+  HTML
+
+  def boot(port = 0)
+    env = Bundler.unbundled_env.merge("BUNDLE_GEMFILE" => "#{RubyProcess::ROOT}/examples/rails/Gemfile",
+                                      "TIMEOUT" => "1.5", "LC_ALL" => "C.UTF-8")
+    RubyProcess.new("bundle", "exec", "puma", "--bind", "tcp://127.0.0.1:#{port}",
+                    "#{RubyProcess::ROOT}/spec/support/rails/cable.ru", chdir: @folder, env:)
+  end
+
+  def port_of(server) = Integer(server.wait_for(%r{Listening on http://127\.0\.0\.1:(\d+)}, limit: 30)[1])
+
+  before(:context) do
+    @folder = Dir.mktmpdir("cable")
+    @server = boot
+    @chromium = browser(Browser::THROTTLING)
+    @port = port_of(@server)
+    @names = (1..).lazy.map { |number| "ann#{number}" }.each
+  end
+
+  after(:context) do
+    quit_browsers
+    @server&.kill
+    FileUtils.rm_rf(@folder) if @folder
+  end
+
+  after { @chromium.visit("about:blank") }
+
+  let(:chromium) { @chromium }
+  let(:server) { @server }
+  let(:name) { @names.next }
+
+  # Writes a page.
+  #
+  # @param script [String] what it does, with a `consumer`
+  # @return [String] its URL
+  def page(script, head:, user: name, type: "text/javascript", port: @port)
+    File.write("#{@folder}/#{user}.html", <<~HTML)
+      <!doctype html>
+      <title>#{user}</title>
+      <link rel="icon" href="data:,">
+      #{head}
+      <script type="#{type}">
+        window.events = []
+        const consumer = ActionCable.createConsumer("/cable?name=#{user}")
+        #{script}
+      </script>
+    HTML
+    "http://127.0.0.1:#{port}/#{user}.html"
+  end
+
+  define_method(:open_page) do |script, head: "", user: name, **options|
+    chromium.visit(page(script, user:, head: "#{head}#{count_workers}#{classic}", **options))
+  end
+
+  define_method(:beats) do |channel = own_channel, user: name, of: server|
+    of.lines.count("beat #{user} in #{channel}")
+  end
+
+  # Waits until a user has beaten so many times more.
+  define_method(:await_beats) do |channel = own_channel, count: 2, **options|
+    before = beats(channel, **options)
+    eventually { expect(beats(channel, **options)).to be >= before + count }
+  end
+
+  # Demands that nobody beats in a channel any more.
+  define_method(:expect_silence) do |channel = own_channel|
+    before = beats(channel)
+    throughout(2 * every) { expect(beats(channel)).to be <= before + 1 } # one may be on its way
+  end
+
+  # Demands that a user beats as often as is to be, neither more nor less.
+  define_method(:expect_rhythm) do |channel = own_channel|
+    await_beats(channel, count: 1)
+    before = beats(channel)
+    throughout(4.5 * every) { expect(beats(channel) - before).to be <= 5 }
+    expect(beats(channel) - before).to be >= 3
+  end
+
+  # Has the server close all connections, as it does when code is reloaded.
+  def restart
+    expect(Net::HTTP.get_response(URI("http://127.0.0.1:#{@port}/restart")).code).to eq "200"
+  end
+
+  def transitions(user = name) = server.lines.grep(/\A(?:online|offline) #{user}\b/)
+
+  it "beats as soon as it is subscribed, then three times per timeout" do
+    open_page("OnlineManager.subscribe(consumer, 'Patient')") # that waits 20 s for the next one
+    await_beats("Patient", count: 1)
+
+    open_page("OnlineManager.subscribe(consumer)")
+    expect_rhythm
+    expect(transitions).to eq ["online #{name} in Patient", "online #{name}"]
+  end
+
+  it "calls the application's callbacks as ActionCable does, and keeps its own message to itself" do
+    open_page(<<~JS)
+      const inherited = { say(text) { this.perform("say", { text }) } }
+      const tell = (name) => function (...args) { events.push([name, this === subscription, ...args]) }
+      let subscription = OnlineManager.subscribe(consumer, { channel: "Chat", room: 7 }, Object.assign(
+        Object.create(inherited),
+        { initialized() { events.push(["initialized", typeof this.perform]) }, connected: tell("connected"),
+          received: tell("received"), disconnected: tell("disconnected"), rejected: tell("rejected") }))
+    JS
+    eventually { expect(chromium.evaluate("events.length")).to eq 2 }
+    chromium.run("subscription.say('hello')")
+    eventually { expect(chromium.evaluate("events.length")).to eq 3 }
+    chromium.run("consumer.disconnect()")
+    eventually { expect(chromium.evaluate("events.length")).to eq 4 }
+
+    expect(chromium.evaluate("events")).to match [
+      %w[initialized function],
+      start_with("connected", true), # and whatever a version gives it
+      ["received", true, { "said" => "hello" }],
+      ["disconnected", true, { "willAttemptReconnect" => false }]
+    ]
+  end
+
+  it "ends when the subscription is rejected" do
+    open_page(<<~JS)
+      OnlineManager.subscribe(consumer, "Fickle", { rejected() { events.push("rejected") } })
+    JS
+    await_beats("Fickle")
+    restart
+    eventually { expect(chromium.evaluate("events")).to eq ["rejected"] }
+    expect(chromium.evaluate("workers")).to eq 0
+    expect_silence("Fickle")
+  end
+
+  it "ends with the subscription, and its worker too; the user is offline half a timeout later" do
+    open_page("const subscription = OnlineManager.subscribe(consumer)")
+    await_beats
+    expect(chromium.evaluate("workers")).to eq 1
+
+    chromium.run("subscription.unsubscribe()")
+    unsubscribed = Wait.monotonic
+    expect(chromium.evaluate("workers")).to eq 0
+    eventually { expect(transitions).to eq ["online #{name}", "offline #{name}"] }
+    expect(Wait.monotonic - unsubscribed).to be_between((timeout / 2) - 0.1, timeout)
+    expect_silence
+  end
+
+  it "beats for each of several subscriptions, and for the others when one has ended" do
+    open_page(<<~JS)
+      const chat = OnlineManager.subscribe(consumer, "Chat")
+      OnlineManager.subscribe(consumer)
+    JS
+    await_beats
+    await_beats("Chat")
+
+    chromium.run("chat.unsubscribe()")
+    expect_silence("Chat")
+    expect_rhythm
+    expect(transitions).to contain_exactly("online #{name} in Chat", "online #{name}", "offline #{name} in Chat")
+  end
+
+  it "goes on for a second subscription to the same channel when the first has ended" do
+    open_page("const first = OnlineManager.subscribe(consumer)")
+    await_beats
+    chromium.run("OnlineManager.subscribe(consumer); first.unsubscribe()")
+
+    expect_rhythm
+    expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
+  end
+
+  it "comes back soon, as often as the server closes the connection, and beats no faster for it" do
+    open_page(<<~JS)
+      const at = (name) => () => events.push([name, performance.now()])
+      OnlineManager.subscribe(consumer, undefined, { connected: at("connected"), disconnected: at("disconnected") })
+    JS
+    await_beats
+    (1..3).each do |times|
+      restart
+      eventually { expect(chromium.evaluate("events.length")).to eq 1 + (2 * times) }
+    end
+    names, times = chromium.evaluate("events").transpose
+    expect(names).to eq %w[connected disconnected connected disconnected connected disconnected connected]
+    gone = times.drop(1).each_slice(2).map { |from, to| (to - from) / 1_000 }
+    expect(gone.max).to be < timeout # ActionCable's own monitor waits for 6 s
+    expect_rhythm
+    expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
+  end
+
+  it "tries again until a server that was down is there" do
+    other = boot
+    port = port_of(other)
+    open_page("OnlineManager.subscribe(consumer)", port:)
+    await_beats(of: other)
+    other.kill
+    again = boot(port)
+    port_of(again)
+
+    eventually(limit: 2) { expect(beats(of: again)).to be > 0 }
+  ensure
+    [other, again].compact.each(&:kill)
+  end
+
+  it "stays away once the application has disconnected, even while there is no connection" do
+    other = boot
+    open_page("OnlineManager.subscribe(consumer)", port: port_of(other))
+    await_beats(of: other)
+    other.kill
+    eventually { expect(chromium.evaluate("consumer.connection.isOpen()")).to be false }
+    chromium.run("consumer.disconnect()")
+    eventually { expect(chromium.evaluate("workers")).to eq 0 }
+    throughout(2 * every) { expect(chromium.evaluate("consumer.connection.isActive()")).to be false }
+  ensure
+    other&.kill
+  end
+
+  it "goes on when the application connects again" do
+    open_page("OnlineManager.subscribe(consumer)")
+    await_beats
+    chromium.run("consumer.disconnect()")
+    expect_silence
+    chromium.run("consumer.connect()")
+    await_beats
+  end
+
+  it "takes another interval from the server" do
+    open_page("const changing = OnlineManager.subscribe(consumer, 'Changing')")
+    await_beats("Changing", count: 1)
+    chromium.run("changing.perform('hurry')")
+    await_beats("Changing", count: 20)
+  end
+
+  it "beats at once when the page is seen again" do
+    open_page("OnlineManager.subscribe(consumer, 'Patient')")
+    first = chromium.tab
+    await_beats("Patient", count: 1)
+    chromium.open_tab
+    before = beats("Patient")
+    chromium.close_tab
+    chromium.show(first)
+
+    eventually { expect(beats("Patient")).to be > before }
+  end
+
+  it "goes on in a hidden page, whose own timers the browser has all but stopped" do
+    hidden = { "works" => "", "falls" => no_workers }.to_h do |user, head|
+      user = "#{name}#{user}"
+      chromium.open_tab
+      open_page(<<~JS, head:, user:)
+        OnlineManager.subscribe(consumer)
+        setInterval(() => events.push(performance.now()), #{every * 1_000})
+      JS
+      await_beats(user:)
+      [user, chromium.tab]
+    end
+    in_front = chromium.open_tab
+    works, falls = hidden.keys
+
+    eventually(limit: 20) { expect(transitions(falls)).to eq ["online #{falls}", "offline #{falls}"] }
+    await_beats(user: works)
+    expect(transitions(works)).to eq ["online #{works}"]
+  ensure
+    [in_front, *hidden&.values].compact.each { |tab| chromium.show(tab) && chromium.close_tab }
+  end
+
+  it "beats from the page's own timer where the Content-Security-Policy allows no worker" do
+    open_page("const subscription = OnlineManager.subscribe(consumer)", head: no_workers)
+    expect_rhythm
+    chromium.run("subscription.unsubscribe()")
+    expect_silence
+  end
+
+  it "can be imported with an import map" do
+    map = '<script type="importmap">{ "imports": { "online_manager": "/online_manager.js" } }</script>'
+    chromium.visit(page(<<~JS, head: "#{map}<script src=\"/action_cable.js\"></script>", type: "module"))
+      import "online_manager"
+      OnlineManager.subscribe(consumer)
+    JS
+    expect_rhythm
+  end
+end

@@ -1,0 +1,186 @@
+# frozen_string_literal: true
+
+require_relative "../support/rails/example_app"
+
+RSpec.describe "The example application in Puma" do
+  context "however it is booted" do
+    timeout = 2
+    # Several within a timeout.
+    interval = timeout / 6.0
+    ways = {
+      "a single process" => { workers: 0 },
+      "a cluster of 2 with preload_app!" => { workers: 2, preload: true },
+      "a cluster of 2 without preload_app!" => { workers: 2, preload: false }
+    }
+
+    before(:context) do
+      @apps = ways.transform_values { ExampleApp.new(timeout:) }
+      @servers = @apps.to_h { |way, app| [way, Thread.new { app.boot(**ways[way]) }] }.transform_values(&:value)
+    end
+
+    after(:context) { @apps.each_value(&:remove) }
+
+    # Runs the block for each of them at the same time, since most of it is waiting.
+    def each_way
+      threads = @apps.map do |way, app|
+        Thread.new do
+          Thread.current.report_on_exception = false
+          yield app, @servers[way]
+        rescue RSpec::Expectations::ExpectationNotMetError => e
+          raise e.class, "as #{way}: #{e.message}", e.backtrace
+        end
+      end
+      threads.each(&:value)
+    ensure
+      threads&.each(&:kill)
+    end
+
+    it "has online who beats, over WebSocket and HTTP, and offline who falls silent with an open socket", limit: 90 do
+      each_way do |app, server|
+        on_sockets = server.visitors_everywhere("socket")
+        over_http = Array.new(2) { |index| server.visitor("http#{index}") }
+        visitors = on_sockets + over_http
+        names = visitors.map(&:name).sort
+        expect(app.online).to eq [] # nobody has beaten
+
+        on_sockets.each { |visitor| visitor.beat_every(interval) }
+        over_http.each { |visitor| visitor.beat_every(interval, over: :http) }
+        eventually(limit: 15) { expect(app.online).to eq names }
+        versions = app.users.transform_values { |user| user[:presence_version] }
+        throughout(timeout * 1.5) { expect(app.online).to eq names }
+        expect(JSON.parse(over_http.first.get("/online.json").body)).to eq("online" => names, "online_now" => names)
+        expect(app.users.transform_values { |user| user[:presence_version] }).to eq versions
+
+        visitors.each(&:silence)
+        eventually(limit: 15) { expect(app.online).to eq [] }
+        expect(on_sockets.flat_map(&:cables)).to all(be_open)
+        expect(app.history(*names).values).to all(eq([%i[online heartbeat], %i[offline timeout]]))
+        expect(app.users.values_at(*names)).to all(satisfy { |user| user[:presence_version] > versions[user[:name]] })
+      end
+    end
+
+    it "has offline half a timeout later whose subscription or socket ends", limit: 90 do
+      each_way do |app, server|
+        visitors = server.visitors_everywhere("leaving")
+        names = visitors.map(&:name).sort
+        visitors.each { |visitor| visitor.cables.first.heartbeat }
+        eventually(limit: 15) { expect(app.online & names).to eq names }
+
+        # So that their timeouts are far away.
+        visitors.each { |visitor| visitor.cables.first.heartbeat }
+        left_at = Time.now
+        unsubscribing, *closing = visitors
+        unsubscribing.cables.first.unsubscribe
+        closing.each { |visitor| visitor.cables.first.close }
+        eventually(limit: 15) { expect(app.online).to eq [] }
+        expect(app.history(*names).values).to all(eq([%i[online heartbeat], %i[offline leave]]))
+        ends = app.transitions.select { |each| names.include?(each.user) && each.kind == :offline }
+        expect(ends.map { |each| each.at - left_at }).to all(be >= timeout / 2.0)
+      end
+    end
+
+    it "has online who has another tab open, or comes back soon", limit: 90 do
+      each_way do |app, server|
+        with_two_tabs = server.visitor("two tabs")
+        with_two_tabs.cable.heartbeat
+        reloading = server.visitor("reload")
+        [with_two_tabs, reloading].each do |visitor|
+          visitor.cable
+          visitor.beat_every(interval)
+        end
+        eventually(limit: 15) { expect(app.online).to eq ["reload", "two tabs"] }
+
+        with_two_tabs.cables.first.close
+        reloading.cables.first.close
+        throughout(timeout * 1.2) { expect(app.online).to eq ["reload", "two tabs"] }
+        expect(app.history("reload", "two tabs").values).to all(eq([%i[online heartbeat]]))
+
+        [with_two_tabs, reloading].each(&:close)
+        eventually(limit: 15) { expect(app.online).to eq [] }
+      end
+    end
+  end
+
+  context "when processes end" do
+    timeout = 3
+    interval = timeout / 10.0
+
+    before { @app = ExampleApp.new(timeout:, store:) }
+
+    after { @app.remove }
+
+    let(:store) { nil }
+
+    # @return [Array<Visitor>] who beat, and whose rows say so
+    def beating(server, interval)
+      visitors = server.visitors_everywhere("user")
+      visitors.each { |visitor| visitor.beat_every(interval) }
+      eventually { expect(@app.online).to eq visitors.map(&:name).sort }
+      visitors
+    end
+
+    it "goes through a phased restart with nobody changed", limit: 120 do
+      server = @app.boot(workers: 2, preload: false)
+      visitors = beating(server, interval)
+      names = visitors.map(&:name).sort
+      before = server.pids
+
+      restart = Thread.new do
+        server.signal(:USR1)
+        server.wait_for_workers(4)
+      end
+      throughout(0.1) { expect(@app.online).to eq names } while restart.alive?
+      restart.join
+      expect(server.pids & before).to eq []
+
+      throughout(timeout * 1.2) { expect(@app.online).to eq names }
+      expect(visitors.flat_map(&:cables)).to all(be_open)
+      expect(@app.history(*names).values).to all(eq([%i[online heartbeat]]))
+    end
+
+    it "loses nobody with a worker that is killed, whether they come back or not", limit: 120 do
+      server = @app.boot(workers: 2)
+      visitors = beating(server, interval)
+      names = visitors.map(&:name).sort
+      gone = server.visitors_everywhere("gone")
+      gone.each { |visitor| visitor.cables.first.heartbeat }
+      eventually { expect(@app.online).to eq((names + gone.map(&:name)).sort) }
+
+      Process.kill(:KILL, server.pids.first)
+      server.wait_for_workers(3)
+      eventually(limit: 20) { expect(@app.online).to eq names }
+      throughout(timeout * 1.2) { expect(@app.online).to eq names }
+      expect(@app.history(*names).values).to all(eq([%i[online heartbeat]]))
+      expect(@app.history(*gone.map(&:name)).values.map(&:size)).to all(eq 2)
+    end
+
+    [0, 2].each do |workers|
+      it "ends well on SIGTERM as #{workers.zero? ? "a single process" : "a cluster"}, with nobody offline who is in " \
+         "the store", limit: 120 do
+        server = @app.boot(workers:)
+        names = beating(server, interval).map(&:name).sort
+
+        server.signal(:TERM)
+        status = server.finish.process.status
+        expect(status.success? || status.termsig == Signal.list["TERM"]).to be true
+        expect(server.process.stderr).to eq ""
+        expect(@app.online).to eq names
+        expect(@app.history(*names).values).to all(eq([%i[online heartbeat]]))
+      end
+    end
+
+    context "with the store :memory" do
+      let(:store) { "memory" }
+
+      it "sets everybody offline on SIGTERM", limit: 120 do
+        server = @app.boot
+        names = beating(server, interval).map(&:name).sort
+
+        server.signal(:TERM)
+        expect(server.finish.process.stderr).to eq ""
+        expect(@app.online).to eq []
+        expect(@app.history(*names).values).to all(eq([%i[online heartbeat], %i[offline stop]]))
+      end
+    end
+  end
+end

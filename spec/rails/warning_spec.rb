@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+require_relative "../support/rails/example_app"
+
+RSpec.describe "The store :memory in Puma" do
+  # The line that mends it.
+  line = 'store: "sqlite:storage/presence_#{Rails.env}.sqlite3"' # rubocop:disable Lint/InterpolationCheck
+
+  before { @app = ExampleApp.new(store: "memory") }
+
+  after { @app.remove }
+
+  # Has every process get heartbeats.
+  def beat_everywhere(server)
+    visitors = server.visitors_everywhere("user")
+    visitors.flat_map(&:cables).each(&:heartbeat)
+    eventually { expect(@app.online).to eq visitors.map(&:name).sort }
+  end
+
+  def warnings = @app.log.lines.grep(/WARN.*OnlineManager/)
+
+  [true, false].each do |preload|
+    it "is warned of once in a cluster #{preload ? "with" : "without"} preload_app!, with what to add", limit: 120 do
+      server = @app.boot(workers: 2, preload:)
+      expect(warnings).to eq [] # not before there is something wrong
+      beat_everywhere(server)
+      beat_everywhere(server)
+
+      expect(warnings).to match [include(line)]
+      expect(warnings.first).to include(*server.pids.map { |pid| "process #{pid}" }).or(
+        include("(#{server.pids[0]}) and process #{server.pids[1]}")
+      ).or(include("(#{server.pids[1]}) and process #{server.pids[0]}"))
+    end
+  end
+
+  it "is fine in a single process, also in one that comes after it", limit: 120 do
+    server = @app.boot
+    beat_everywhere(server)
+    server.signal(:TERM)
+    server.finish
+    beat_everywhere(@app.boot)
+
+    expect(warnings).to eq []
+  end
+end
