@@ -34,7 +34,7 @@ Gem::Specification.new do |spec|
     "ext/*/src/**/*",
     "exe/*",
     "lib/**/*.{rb,js,tt}",
-    "lib/generators/**/USAGE",
+    "lib/generators/**/*",
     "sig/**/*.rbs",
     base: __dir__
   ].select { |path| File.file?(File.join(__dir__, path)) }
