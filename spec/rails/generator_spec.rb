@@ -95,8 +95,12 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       expect(@app.read(connection)).to eq @fresh.read(connection)
     end
 
-    it "changes nothing when it is run again" do
+    it "changes nothing when it is run again, or where that has been written in other words" do
       with_fresh(@app) do |app|
+        app.write(".gitignore", "storage/\n")
+        app.write("config/importmap.rb", "pin 'online_manager', preload: true\n")
+        app.write("app/assets/javascripts/application.js", "//= require 'online_manager'\n")
+        app.write("app/models/user.rb", "class User < ApplicationRecord\n    include OnlineManager::Presence\nend\n")
         migration = app.files.keys.grep(/_add_presence_to_users/).first
         app.write(migration, "# From an older Rails.\n#{app.read(migration)}")
         before = app.files

@@ -260,15 +260,16 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     open_page("OnlineManager.subscribe(consumer, 'Patient')")
     first = chromium.tab
     await_beats("Patient", count: 1)
-    chromium.open_tab
+    other = chromium.open_tab
     before = beats("Patient")
-    chromium.close_tab
     chromium.show(first)
+    chromium.close_tab(other)
 
     eventually { expect(beats("Patient")).to be > before }
   end
 
   it "goes on in a hidden page, whose own timers the browser has all but stopped" do
+    first = chromium.tab
     hidden = { "works" => "", "falls" => no_workers }.to_h do |user, head|
       user = "#{name}#{user}"
       chromium.open_tab
@@ -279,14 +280,15 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
       await_beats(user:)
       [user, chromium.tab]
     end
-    in_front = chromium.open_tab
+    chromium.show(first)
     works, falls = hidden.keys
 
     eventually(limit: 20) { expect(transitions(falls)).to eq ["online #{falls}", "offline #{falls}"] }
     await_beats(user: works)
     expect(transitions(works)).to eq ["online #{works}"]
   ensure
-    [in_front, *hidden&.values].compact.each { |tab| chromium.show(tab) && chromium.close_tab }
+    chromium.show(first)
+    hidden&.each_value { |tab| chromium.close_tab(tab) }
   end
 
   it "beats from the page's own timer where the Content-Security-Policy allows no worker" do

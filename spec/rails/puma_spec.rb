@@ -20,6 +20,11 @@ RSpec.describe "The example application in Puma" do
 
     after(:context) { @apps.each_value(&:remove) }
 
+    after do
+      @servers.each_value(&:dismiss)
+      @apps.each_value { |app| eventually(limit: 15) { expect(app.online).to eq [] } }
+    end
+
     # Runs the block for each of them at the same time, since most of it is waiting.
     def each_way
       threads = @apps.map do |way, app|
@@ -94,9 +99,6 @@ RSpec.describe "The example application in Puma" do
         reloading.cables.first.close
         throughout(timeout * 1.2) { expect(app.online).to eq ["reload", "two tabs"] }
         expect(app.history("reload", "two tabs").values).to all(eq([%i[online heartbeat]]))
-
-        [with_two_tabs, reloading].each(&:close)
-        eventually(limit: 15) { expect(app.online).to eq [] }
       end
     end
   end

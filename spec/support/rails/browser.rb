@@ -76,11 +76,8 @@ class Browser
   # Brings a tab to the front.
   def show(tab) = @driver.switch_to.window(tab)
 
-  # Closes the present tab, and shows the first of the others.
-  def close_tab
-    @driver.close
-    @driver.switch_to.window(@driver.window_handles.first)
-  end
+  # Closes a tab that is not in front.
+  def close_tab(tab) = @driver.execute_cdp("Target.closeTarget", targetId: tab)
 
   # Stops all of its processes, which keep their connections and send nothing.
   def suspend = Process.kill(:STOP, -@chromedriver.pid)

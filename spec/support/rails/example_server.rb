@@ -68,6 +68,12 @@ class ExampleServer
     here
   end
 
+  # Ends what all visitors do here.
+  def dismiss
+    @visitors.each(&:close)
+    @visitors.clear
+  end
+
   def signal(name) = process.signal(name)
 
   # @return [self] once it has ended
@@ -77,7 +83,7 @@ class ExampleServer
   end
 
   def kill
-    @visitors.each(&:close)
+    dismiss
     process.kill
   end
 end
