@@ -190,7 +190,8 @@ RSpec.describe "The way out of a process" do
     end
 
     context "with a slow shutdown (#{reactor})" do
-      slow = 'offline: ->(user) { puts "slow #{user}"; sleep 30 }' # rubocop:disable Lint/InterpolationCheck
+      # Told by another thread, when it sleeps: see `signalled`.
+      slow = 'offline: ->(user) { Application.tell_of_rest("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
 
       def interrupt_slow(child)
         child.wait_for(/slow/)

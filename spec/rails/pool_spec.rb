@@ -9,6 +9,16 @@ RSpec.describe "A connection pool of 5" do
   # threads, and one more.
   script = <<~RUBY
     pool = ActiveRecord::Base.connection_pool
+
+    # What many applications do in the middle of something. (Since 7.2 a mere query does not keep its connection.)
+    OnlineConfig.prepend(Module.new do
+      define_method(:write) do |*arguments|
+        pool.respond_to?(:lease_connection) ? pool.lease_connection : pool.connection
+        sleep 0.0005
+        super(*arguments)
+      end
+    end)
+
     ids = User.insert_all(Array.new(#{transitions} / 2) { |number| { name: "user\#{number}" } }) && User.pluck(:id)
     pool.release_connection
     manager = OnlineManager.current

@@ -54,11 +54,11 @@ class Application
       EM.stop if REACTOR == :eventmachine
     end
 
-    # Prints "rests" as soon as `setup` has brought everybody online and the main thread waits for something.
-    def tell_of_rest
+    # Prints a line as soon as `setup` has brought everybody online and the main thread waits for something.
+    def tell_of_rest(line = "rests")
       Thread.new do
         sleep 0.001 until @is_ready && Thread.main.stop?
-        say "rests"
+        say line
       end
     end
 

@@ -50,7 +50,6 @@ class ExampleApp
         FileUtils.rm_f(Dir["#{folder}/storage/*"])
         migrate(folder)
         FileUtils.rm_rf("#{folder}/log")
-        FileUtils.cp("#{folder}/storage/production.sqlite3", "#{folder}/storage/development.sqlite3")
         folder
       end
 
@@ -58,8 +57,17 @@ class ExampleApp
         process = RubyProcess.new("bin/rails", "db:migrate", chdir: folder, env: ExampleApp.env)
         process.finish(limit: LIMIT)
         raise "the example cannot be migrated:\n#{process.stdout}#{process.stderr}" unless process.success?
+
+        copy_database(folder)
       ensure
         process&.kill
+      end
+
+      def copy_database(folder)
+        migrated = "#{folder}/storage/production.sqlite3"
+        # It may be still in the log beside the file.
+        system("sqlite3", migrated, "PRAGMA wal_checkpoint(TRUNCATE)", out: File::NULL, exception: true)
+        FileUtils.cp(migrated, "#{folder}/storage/development.sqlite3")
       end
     end
   end
