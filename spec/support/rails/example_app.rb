@@ -112,8 +112,10 @@ class ExampleApp
 
   # Ends its servers, and deletes it.
   def remove
-    @servers.each(&:kill)
+    @servers.pop.kill until @servers.empty?
     @sqlite3&.close
+  ensure
+    @servers.each { |server| server.process.kill }
     FileUtils.rm_rf(@folder)
   end
 

@@ -84,6 +84,7 @@ class ExampleServer
 
   def kill
     dismiss
+  ensure
     process.kill
   end
 end
