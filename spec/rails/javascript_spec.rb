@@ -244,6 +244,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     open_page("OnlineManager.subscribe(consumer)")
     await_beats
     chromium.run("consumer.disconnect()")
+    eventually { expect(chromium.evaluate("workers")).to eq 0 }
     expect_silence
     chromium.run("consumer.connect()")
     await_beats
@@ -294,8 +295,10 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
   it "beats from the page's own timer where the Content-Security-Policy allows no worker" do
     open_page("const subscription = OnlineManager.subscribe(consumer)", head: no_workers)
     expect_rhythm
-    chromium.run("subscription.unsubscribe()")
+    # Whoever beats without a connection connects.
+    chromium.run("subscription.unsubscribe(); consumer.connect = () => events.push('still there')")
     expect_silence
+    expect(chromium.evaluate("events")).to eq []
   end
 
   it "can be imported with an import map" do
