@@ -76,8 +76,11 @@ RSpec.describe "The example application in Puma" do
         visitors.each { |visitor| visitor.cables.first.heartbeat }
         eventually(limit: 15) { expect(app.online & names).to eq names }
 
-        # So that their timeouts are far away.
+        # So that their timeouts are far away. ActionCable may run what a client sends at once in another order.
+        beats = -> { app.log.scan("HeartbeatChannel#heartbeat").size }
+        known = beats.call
         visitors.each { |visitor| visitor.cables.first.heartbeat }
+        eventually { expect(beats.call).to eq(known + visitors.size) }
         left_at = Time.now
         unsubscribing, *closing = visitors
         unsubscribing.cables.first.unsubscribe

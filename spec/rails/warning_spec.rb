@@ -6,7 +6,7 @@ RSpec.describe "The store :memory in Puma" do
   # The line that mends it.
   line = 'store: "sqlite:storage/presence_#{Rails.env}.sqlite3"' # rubocop:disable Lint/InterpolationCheck
 
-  before { @app = ExampleApp.new(store: "memory") }
+  before { @app = ExampleApp.new(store: "memory", timeout: 60) }
 
   after { @app.remove }
 
@@ -14,7 +14,8 @@ RSpec.describe "The store :memory in Puma" do
   def beat_everywhere(server)
     visitors = server.visitors_everywhere("user")
     visitors.flat_map(&:cables).each(&:heartbeat)
-    eventually { expect(@app.online).to eq visitors.map(&:name).sort }
+    eventually(limit: 15) { expect(@app.online).to eq visitors.map(&:name).sort }
+    visitors
   end
 
   def warnings = @app.log.lines.grep(/WARN.*OnlineManager/)
@@ -23,8 +24,7 @@ RSpec.describe "The store :memory in Puma" do
     it "is warned of once in a cluster #{preload ? "with" : "without"} preload_app!, with what to add", limit: 120 do
       server = @app.boot(workers: 2, preload:)
       expect(warnings).to eq [] # not before there is something wrong
-      beat_everywhere(server)
-      beat_everywhere(server)
+      beat_everywhere(server).each(&:heartbeat)
 
       expect(warnings).to match [include(line)]
       expect(warnings.first.scan(/process \(?(\d+)/).flatten.map(&:to_i)).to match_array(server.pids)

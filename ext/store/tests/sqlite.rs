@@ -319,13 +319,14 @@ fn after_a_reboot_everybody_gets_one_timeout() {
     drop(store);
     edit(
         &folder.path(),
-        "UPDATE boot SET id = 'another one'; UPDATE users SET timeout = 100000000, look_at = look_at + 1000000000000000",
+        "UPDATE boot SET id = 'another one'; UPDATE users SET timeout = 1000000000, look_at = look_at + 1000000000000000",
     );
     let mut store = folder.open();
     let Sweep { expired, next, .. } = sweep(&mut store);
     assert_eq!(expired, 0);
-    assert!((50 * MILLISECOND..=100 * MILLISECOND).contains(&next.unwrap()), "{next:?}");
-    thread::sleep(Duration::from_millis(110));
+    // A busy machine may take its time in between.
+    assert!((1..=1_000 * MILLISECOND).contains(&next.unwrap()), "{next:?}");
+    thread::sleep(Duration::from_nanos(next.unwrap() + 10 * MILLISECOND));
     assert_eq!(sweep(&mut store).expired, 1);
 }
 
