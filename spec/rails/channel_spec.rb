@@ -153,6 +153,17 @@ RSpec.describe "ActionCable" do
       expect(seconds).to be_between(0.29, 0.5)
     end
 
+    it "leaves its user no more after a heartbeat that the end of the subscription has overtaken" do
+      expect(cable(<<~RUBY)).to be_between(0.29, 0.5)
+        config = set_up 0.6
+        chat = client(channel { presence_of { 7 } })
+        chat.subscribe
+        chat.unsubscribe
+        chat.perform(:heartbeat)
+        wait { config.calls.size == 2 }
+      RUBY
+    end
+
     it "takes nobody offline who beats elsewhere meanwhile" do
       expect(cable(<<~RUBY)).to eq [["online", 7]]
         config = set_up 0.6

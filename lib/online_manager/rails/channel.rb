@@ -40,7 +40,8 @@ class OnlineManager
 
       online_manager.seen(online_manager_id)
       @online_manager_seen = true
-      online_manager_tell
+      # ActionCable runs a connection's messages on several threads, so this one may have been overtaken by the end.
+      @online_manager_ended ? online_manager_unsubscribed : online_manager_tell
     end
 
     private
@@ -51,6 +52,7 @@ class OnlineManager
 
     # A subscription that has never beaten keeps nobody online, and takes nobody offline.
     def online_manager_unsubscribed
+      @online_manager_ended = true
       online_manager.leave(online_manager_id, after: online_manager.timeout / 2) if @online_manager_seen
     rescue StandardError => e
       # Raised here it would keep the connection's other subscriptions from ending.
