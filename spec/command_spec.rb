@@ -49,8 +49,10 @@ RSpec.describe OnlineManager::Command do
 
   it "has dead letters delivered again" do
     with_manager { |manager| manager.seen(1) && eventually { expect(manager.stats).to include(waiting: 0) } }
-    bury = "INSERT INTO dead_letters (namespace, id, is_online, version, failures, error, is_overtaken) VALUES "
-    database("#{bury} (1, x'736576', 1, 17, 5, 'RuntimeError: no', 0), (1, x'7361', 0, 18, 5, 'RuntimeError: no', 1)")
+    bury = "INSERT INTO dead_letters " \
+           "(namespace, id, is_online, is_left, due, version, failures, error, is_overtaken) VALUES "
+    database("#{bury} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
+             "(1, x'7361', 0, 0, 0, 18, 5, 'RuntimeError: no', 1)")
 
     expect(look("presence.sqlite3").last(3))
       .to eq ["dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',

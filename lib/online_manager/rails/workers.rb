@@ -8,6 +8,11 @@ class OnlineManager
     # and however it starts its workers, they have the folder `tmp` in common: the first of them locks a file there, as
     # long as it lives.
     class Workers
+      # Whoever has just taken the lock may not have written yet who it is: so often this is looked for, and so many
+      # seconds apart.
+      LOOKS = 20
+      PAUSE = 0.01
+
       def initialize
         @files = {}
       end
@@ -19,9 +24,9 @@ class OnlineManager
         file = @files[namespace] = open_file(namespace)
         return lock(file) if file.flock(File::LOCK_EX | File::LOCK_NB)
 
-        other = file.read.to_i
+        other = holder(file)
         file.close
-        other if other != Process.pid && alive?(other)
+        other unless other == Process.pid
       rescue SystemCallError => e
         # A folder that may not be written is no reason to keep a user from coming online.
         ::Rails.logger&.debug("OnlineManager: cannot tell whether there are several workers: #{e.message}")
@@ -41,6 +46,17 @@ class OnlineManager
         file.truncate(0)
         file.write(Process.pid)
         file.flush
+        nil
+      end
+
+      # @return [Integer, nil] whose lock it is, if that is to be found out
+      def holder(file)
+        LOOKS.times do
+          other = file.tap(&:rewind).read.to_i
+          return other if other.positive? && alive?(other)
+
+          sleep PAUSE
+        end
         nil
       end
 
