@@ -66,7 +66,8 @@ RSpec.describe "Commands of the example application" do
     before do
       server = @app.boot
       server.visitor("left behind").heartbeat
-      eventually { expect(@app.online).to include "left behind" }
+      # The line in the log comes after the row.
+      eventually { expect(@app.history("left behind").values).to eq [[%i[online heartbeat]]] }
       server.kill
     end
 
