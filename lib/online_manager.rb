@@ -39,9 +39,7 @@ require_relative "online_manager/error"
 # trap handler.
 class OnlineManager
   OPTIONS = %i[reactor store namespace].freeze
-  # What begins the option `store`, if it is no Symbol.
-  SQLITE = "sqlite:"
-  private_constant :OPTIONS, :SQLITE
+  private_constant :OPTIONS
 
   class << self
     # Makes a manager and {#run runs} it. Takes what {#initialize} takes.
@@ -69,9 +67,10 @@ class OnlineManager
   # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Found out
   #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
   #   {#run} if it is loaded or in the bundle, else a thread.
-  # @option options [Symbol, String] :store where it is kept who is online: `:memory`, which is this process', or
-  #   `"sqlite:PATH"`, a file that the processes of one machine share. A relative path is expanded now, in Rails
-  #   against `Rails.root`.
+  # @option options [Symbol, String, Array<String>] :store where it is kept who is online: `:memory`, which is this
+  #   process', `"sqlite:PATH"`, a file that the processes of one machine share, or `"redis://…"` (`"rediss://…"` with TLS,
+  #   `"redis+unix://…"`), a Redis or Valkey that several machines share; an Array of such URLs is a Redis Cluster. A
+  #   relative path is expanded now, in Rails against `Rails.root`.
   # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
   # @raise [ArgumentError] if there is no such option, reactor or store
   def initialize(config, **options)
@@ -123,7 +122,7 @@ class OnlineManager
     return false if @stopping || @state == :stopped
     raise Error, "the manager does not run yet: call setup or run before start" unless @state == :running
 
-    shared? ? @native.start : true
+    @store.shared? ? @native.start : true
   end
 
   # A heartbeat.
@@ -198,7 +197,7 @@ class OnlineManager
   #   `:errors`, how many callbacks on the reactor raised; `:delivering`, the method that the reactor is
   #   in, and `:delivering_for`, for how many seconds
   def stats
-    { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store, namespace: @namespace }
+    { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store.name, namespace: @namespace }
       .merge(@native.counts, @delivery.stats)
   end
 
@@ -233,7 +232,7 @@ class OnlineManager
 
   # @return [String]
   def inspect
-    "#<#{self.class} #{@config.name} #{state}, #{shared? ? @store : "#{size} online"}>"
+    "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
   end
 
   private
@@ -249,7 +248,7 @@ class OnlineManager
                            "there are #{OPTIONS.map(&:inspect).join(", ")}"
     end
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
-     check_store(options.fetch(:store, :memory)),
+     StoreOption.new(options.fetch(:store, :memory)),
      check_namespace(options[:namespace])]
   end
 
@@ -259,19 +258,8 @@ class OnlineManager
     raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
   end
 
-  def check_store(store)
-    return store if store == :memory
-
-    path = store[/\A#{SQLITE}(.+)/mo, 1] if store.is_a?(String)
-    return SQLITE + File.expand_path(path, Framework.current.root || Dir.pwd) if path
-
-    raise ArgumentError, "unknown store #{store.inspect}; there is :memory and \"sqlite:PATH\""
-  end
-
-  def shared? = @store != :memory
-
   def new_delivery(&on_finish)
-    return Delivery.new(@config, @namespace, &on_finish) unless shared?
+    return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
 
     SharedDelivery.new(@config, @store, @namespace, &on_finish)
   end
@@ -323,7 +311,7 @@ class OnlineManager
   end
 
   def warn_of_remaining(timeout)
-    what = shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
+    what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
     Framework.current.warn("after #{timeout} s #{what} yet")
   end
 end
@@ -333,6 +321,7 @@ require_relative "online_manager/framework"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"
 require_relative "online_manager/shared_delivery"
+require_relative "online_manager/store_option"
 require_relative "online_manager/registry"
 require_relative "online_manager/reactor"
 require_relative "online_manager/rails/railtie" if defined?(Rails::Railtie)

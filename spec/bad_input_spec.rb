@@ -500,10 +500,13 @@ RSpec.describe "Bad input" do
     {
       { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
       { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
-      { store: :disk } => 'unknown store :disk; there is :memory and "sqlite:PATH"',
-      { store: "users.db" } => 'unknown store "users.db"; there is :memory and "sqlite:PATH"',
-      { store: "sqlite:" } => 'unknown store "sqlite:"; there is :memory and "sqlite:PATH"',
-      { store: nil } => 'unknown store nil; there is :memory and "sqlite:PATH"',
+      { store: :disk } => 'unknown store :disk; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "users.db" } => 'unknown store "users.db"; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "sqlite:" } => 'the store "sqlite:" names no file; it must be "sqlite:PATH"',
+      { store: nil } => 'unknown store nil; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "http://ann:secret@host" } =>
+        'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: ["redis://host", 7] } => 'unknown store 7; there is :memory, "sqlite:PATH" and "redis://…"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
       { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
       { timeout: 5, reactor: :thread, stores: :memory } =>

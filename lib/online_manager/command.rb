@@ -6,7 +6,7 @@ require "optparse"
 class OnlineManager
   # What `online_manager store` does: shows an operator what is in a shared store. Only the executable loads it.
   class Command
-    USAGE = "Usage: online_manager store PATH|URL [options]"
+    USAGE = "Usage: online_manager store PATH|URL [URL …] [options]"
 
     # What the command line asks for, and cannot have.
     class UsageError < StandardError; end
@@ -39,26 +39,32 @@ class OnlineManager
       words = parser(options).parse(argv)
       return options if options[:print]
 
-      command, store, *others = words
+      command, *stores = words
       raise UsageError, "there is only the command `store', not #{command.inspect}" unless command == "store"
-      raise UsageError, "which store?" unless store
-      raise UsageError, "one store, please: #{others.join(" ")} is too much" unless others.empty?
+      raise UsageError, "which store?" if stores.empty?
 
-      options.merge(store: [url(store), options[:namespace]])
+      options.merge(store: [location(stores, options[:cluster]), options[:namespace]])
     end
 
     def parser(options)
       OptionParser.new(USAGE) do |parser|
         parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
         parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
+        parser.on("--cluster", "the URL is that of a server of a Redis Cluster; so are several") { options[:cluster] = true }
         parser.on("--retry-dead", "deliver the dead letters again") { options[:retry_dead] = true }
         parser.on("-h", "--help", "show this") { options[:print] = parser.help }
         parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
       end
     end
 
-    # A path will do for a file.
-    def url(store) = store.match?(/\A[a-z]+:/) ? store : "sqlite:#{store}"
+    # One store, or several servers of one.
+    def location(stores, cluster)
+      return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
+      raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
+
+      # A path will do for a file.
+      stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
+    end
 
     def look(url, namespace)
       found = Shared.look(url, namespace)

@@ -16,19 +16,18 @@ class OnlineManager
     UNKNOWN_TIMEOUT = 1
 
     # @param config [Config]
-    # @param url [String] of the store
+    # @param store [StoreOption]
     # @param namespace [String, nil]
-    def initialize(config, url, namespace, &on_finish)
-      @url = url
+    def initialize(config, store, namespace, &on_finish)
+      @store = store
       super(config, namespace, &on_finish)
     end
 
-    # Opens the store once, and warns if it is away.
+    # Opens the store once, and warns if it is away, or not as it should be.
     #
     # @raise [StoreError] if it is misconfigured
     def check_store
-      problem = @native.check
-      warn("the store cannot be reached and will be tried again: #{problem}") if problem
+      @native.check.each { |warning| warn(warning) }
     end
 
     # From now on the process takes part after one timeout, if no heartbeat comes before.
@@ -114,7 +113,7 @@ class OnlineManager
 
     private
 
-    def new_native = Shared.new(self, @url, @namespace.to_s)
+    def new_native = @store.open(self, @namespace.to_s)
 
     def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
 

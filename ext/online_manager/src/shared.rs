@@ -14,6 +14,7 @@ use magnus::{
     prelude::*,
 };
 use online_manager_store::beats::Heartbeat;
+use online_manager_store::interrupt::Interrupt;
 use online_manager_store::log::Delivered;
 use online_manager_store::member::{Answer, Member};
 use online_manager_store::store::Event;
@@ -70,6 +71,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let class = manager.define_class("Shared", ruby.class_object())?;
     class.undef_default_alloc_func();
     class.define_singleton_method("new", function!(Shared::new, 3))?;
+    class.define_singleton_method("describe", function!(Shared::describe, 1))?;
     class.define_singleton_method("look", function!(Shared::look, 2))?;
     class.define_singleton_method("retry_dead_letters", function!(Shared::retry_dead_letters, 2))?;
     class.define_method("check", method!(Shared::check, 0))?;
@@ -97,12 +99,12 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 }
 
 impl Shared {
-    /// `Shared.new(host, url, namespace)`
-    fn new(ruby: &Ruby, host: Value, url: String, namespace: String) -> Result<Obj<Shared>, Error> {
+    /// `Shared.new(host, store, namespace)`: the store is a URL, or an Array of those of a cluster
+    fn new(ruby: &Ruby, host: Value, store: Value, namespace: String) -> Result<Obj<Shared>, Error> {
         let shared = ruby.obj_wrap(Shared {
             host: Host::new(host),
             heartbeat: OnceLock::new(),
-            location: locate(ruby, &url)?,
+            location: locate(ruby, store)?,
             namespace,
             eras: Eras::default(),
             is_stopped: AtomicBool::new(false),
@@ -113,13 +115,19 @@ impl Shared {
         Ok(shared)
     }
 
-    /// `check -> nil, or what keeps it from being reached now`: opens the store once. Raises if it is misconfigured.
-    fn check(ruby: &Ruby, this: &Shared) -> Result<Option<String>, Error> {
-        match this.location.open(&this.namespace) {
-            Ok(_) => Ok(None),
+    /// `check -> Array of what an operator should know`, what keeps the store from being reached now for one: opens it once.
+    /// Raises if it is misconfigured.
+    fn check(ruby: &Ruby, this: &Shared) -> Result<Vec<String>, Error> {
+        match this.location.open(&this.namespace, &Interrupt::default()) {
+            Ok(store) => Ok(store.warnings()),
             Err(StoreError::Misconfigured(message)) => Err(Error::new(error_class(ruby, "StoreError"), message)),
-            Err(error) => Ok(Some(error.to_string())),
+            Err(error) => Ok(vec![format!("the store cannot be reached and will be tried again: {error}")]),
         }
+    }
+
+    /// `Shared.describe(store) -> String`, without a password. Raises if there is no such store.
+    fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
+        Ok(locate(ruby, store)?.to_string())
     }
 
     /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
@@ -327,7 +335,8 @@ impl Shared {
     fn status(ruby: &Ruby, this: &Shared) -> Result<RHash, Error> {
         let status = this.eras.current().map(|era| era.inner().status()).unwrap_or_default();
         let hash = ruby.hash_new();
-        hash.aset(ruby.to_symbol("owner"), status.is_owner)?;
+        hash.aset(ruby.to_symbol("owner"), status.leases > 0)?;
+        hash.aset(ruby.to_symbol("leases"), status.leases)?;
         hash.aset(ruby.to_symbol("unwritten"), status.unwritten)?;
         hash.aset(ruby.to_symbol("flush_lag"), status.flush_lag as f64 / 1e9)?;
         hash.aset(ruby.to_symbol("sweep_lag"), status.sweep_lag as f64 / 1e9)?;
@@ -425,9 +434,9 @@ impl Shared {
         era.inner().resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
-    /// `Shared.look(url, namespace) -> Hash`: everything in the store, for an operator
-    fn look(ruby: &Ruby, url: String, namespace: String) -> Result<RHash, Error> {
-        let mut store = open(ruby, &url, &namespace)?;
+    /// `Shared.look(store, namespace) -> Hash`: everything in the store, for an operator
+    fn look(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
+        let mut store = open(ruby, store, &namespace)?;
         let failed = |error| failed(ruby, &error);
         let snapshot = store.snapshot().map_err(failed)?;
         let online = ruby.hash_new();
@@ -435,10 +444,8 @@ impl Shared {
             online.aset(shared_key::to_value(ruby, user_id)?, *ago as f64 / 1e9)?;
         }
         let events = ruby.ary_new();
-        for partition in 0..store.partitions() {
-            for event in store.events(partition, 0, usize::MAX / 2).map_err(failed)? {
-                events.push(describe(ruby, &event)?)?;
-            }
+        for event in store.waiting().map_err(failed)? {
+            events.push(describe(ruby, &event)?)?;
         }
         let dead_letters = ruby.ary_new();
         for letter in store.dead_letters().map_err(failed)? {
@@ -454,9 +461,9 @@ impl Shared {
         Ok(hash)
     }
 
-    /// `Shared.retry_dead_letters(url, namespace) -> [how many are delivered again, how many are dropped]`
-    fn retry_dead_letters(ruby: &Ruby, url: String, namespace: String) -> Result<(usize, usize), Error> {
-        open(ruby, &url, &namespace)?.retry_dead_letters().map_err(|error| failed(ruby, &error))
+    /// `Shared.retry_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
+    fn retry_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
+        open(ruby, store, &namespace)?.retry_dead_letters().map_err(|error| failed(ruby, &error))
     }
 }
 
@@ -480,20 +487,24 @@ fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     Ok(hash)
 }
 
-fn locate(ruby: &Ruby, url: &str) -> Result<Location, Error> {
-    Location::parse(url).map_err(|message| Error::new(ruby.exception_arg_error(), message))
+fn locate(ruby: &Ruby, store: Value) -> Result<Location, Error> {
+    let location = match RArray::from_value(store) {
+        Some(urls) => Location::parse_cluster(&urls.to_vec::<String>()?),
+        None => Location::parse(&String::try_convert(store)?),
+    };
+    location.map_err(|message| Error::new(ruby.exception_arg_error(), message))
 }
 
 /// Opens a store that must be there already: whoever mistypes a path shall not be told that nobody is online.
-fn open(ruby: &Ruby, url: &str, namespace: &str) -> Result<Box<dyn Store>, Error> {
-    let location = locate(ruby, url)?;
+fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
+    let location = locate(ruby, store)?;
     if let Location::Sqlite(path) = &location
         && !path.exists()
     {
         let message = format!("{}: there is no such file", path.display());
         return Err(Error::new(error_class(ruby, "StoreError"), message));
     }
-    location.open(namespace).map_err(|error| failed(ruby, &error))
+    location.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
 fn failed(ruby: &Ruby, error: &StoreError) -> Error {

@@ -8,7 +8,6 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::OccupiedEntry;
 use online_manager_tracker::{Id, Nanos, TICK, Text};
 use parking_lot::Mutex;
 
@@ -86,7 +85,7 @@ fn tick_of(moment: Nanos) -> u32 {
 
 /// How many ticks a duration has at the least; as many as can be told from what has passed, if it is longer.
 fn ticks_in(duration: Nanos) -> u32 {
-    (duration / TICK).min(i32::MAX as u64) as u32
+    (duration / TICK).min(i32::MAX as u64 - 1) as u32
 }
 
 impl<K> Hot<K> {
@@ -95,9 +94,11 @@ impl<K> Hot<K> {
         (tick.wrapping_sub(self.rest_until) as i32) < 0
     }
 
+    /// Whether the timeout was over at a tick, which may lie before the last heartbeat.
     fn is_over(&self, tick: u32, timeout: Nanos) -> bool {
+        let since = tick.wrapping_sub(self.seen) as i32;
         // Not before the last moment of the tick that it was seen in is so long ago.
-        tick.wrapping_sub(self.seen) > ticks_in(timeout)
+        since >= 0 && since as u32 > ticks_in(timeout)
     }
 
     /// When the last heartbeat was, at `now`.
@@ -131,6 +132,12 @@ impl<K> Hot<K> {
         self.rest_until = tick;
     }
 
+    fn is_to_be_told_unless_over(&mut self, tick: u32, well: u32, timeout: Nanos) {
+        if !self.is_over(well, timeout) {
+            self.is_to_be_told(tick);
+        }
+    }
+
     /// A known heartbeat that is more than leaving its time.
     #[cold]
     fn renew(
@@ -150,11 +157,11 @@ impl<K> Hot<K> {
     }
 
     /// Answers whether the user is still to be kept.
-    fn look(&mut self, cold: &Cold, now: Nanos, outbox: &mut Outbox) -> bool {
+    fn look(&mut self, cold: &Cold, (now, well): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_untold && !self.is_resting(tick_of(now)) {
             self.tell(cold, self.seen_at(now), now, outbox);
         }
-        self.is_untold || !self.is_over(tick_of(now), cold.timeout)
+        self.is_untold || !self.is_over(tick_of(well), cold.timeout)
     }
 }
 
@@ -208,16 +215,18 @@ impl Beats {
         cold.insert_unique(hash, details, |cold| self.hash_of(cold.word, &cold.id));
     }
 
-    /// Forgets the user, so that the next heartbeat is told at once. Answers whether there was one.
-    pub(crate) fn forget(&self, id: Id<'_>) -> bool {
+    /// Forgets the user, so that the next heartbeat is told at once. Answers when the last one was, and for how long it
+    /// was good.
+    pub(crate) fn forget(&self, id: Id<'_>, now: Nanos) -> Option<(Nanos, Nanos)> {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { words, texts, cold, .. } = &mut *part;
-        remove(cold, hash, |cold| is_same(cold, id));
-        match id {
-            Id::Word(word) => remove(words, hash, |hot| hot.key == word),
-            Id::Text(text) => remove(texts, hash, |hot| is_text(&hot.key, text)),
-        }
+        let timeout = remove(cold, hash, |cold| is_same(cold, id))?.timeout;
+        let seen = match id {
+            Id::Word(word) => remove(words, hash, |hot| hot.key == word)?.seen_at(now),
+            Id::Text(text) => remove(texts, hash, |hot| is_text(&hot.key, text))?.seen_at(now),
+        };
+        Some((seen, timeout))
     }
 
     /// When the user last beat here, if that is less than its timeout ago.
@@ -231,17 +240,18 @@ impl Beats {
         }
     }
 
-    /// Puts into the outbox who has not been told and has rested long enough, and forgets who has been silent for a timeout.
+    /// Puts into the outbox who has not been told and has rested long enough, and forgets who has been silent for a timeout
+    /// by the time at which the store was last `well`: should it come back without its data, nobody else knows them.
     /// `usual` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
     /// before the outbox's, here and everywhere.
-    pub(crate) fn look_through(&self, now: Nanos, usual: Nanos, outbox: &Mutex<Outbox>) {
-        self.parts.iter().for_each(|part| self.look_through_part(&mut part.lock(), now, usual, outbox));
+    pub(crate) fn look_through(&self, (now, well): (Nanos, Nanos), usual: Nanos, outbox: &Mutex<Outbox>) {
+        self.parts.iter().for_each(|part| self.look_through_part(&mut part.lock(), (now, well), usual, outbox));
     }
 
-    fn look_through_part(&self, part: &mut Part, now: Nanos, usual: Nanos, outbox: &Mutex<Outbox>) {
+    fn look_through_part(&self, part: &mut Part, (now, well): (Nanos, Nanos), usual: Nanos, outbox: &Mutex<Outbox>) {
         let mut outbox = outbox.lock();
         let Part { words, texts, cold, usual: known } = part;
-        let look = Look { now, usual, is_changed: *known != usual };
+        let look = Look { now, well, usual, is_changed: *known != usual };
         *known = usual;
         let of_word = |word: &u64| (self.hasher.hash_one(word), *word);
         for (hash, word) in
@@ -257,25 +267,42 @@ impl Beats {
         }
     }
 
-    /// Tells the store of everybody anew: it has lost what it knew.
-    pub(crate) fn tell_all(&self, now: Nanos, outbox: &Mutex<Outbox>) {
-        self.tell_if(|_| true, now, outbox);
+    /// Tells the store anew of everybody whose timeout was not over when it was last well: it may have lost what it knew.
+    ///
+    /// # Arguments
+    ///
+    /// * `well_with` - when that was, for a user; `None` for whom nothing is lost
+    pub(crate) fn tell_again(&self, now: Nanos, well_with: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<Outbox>) {
+        let tick = tick_of(now);
+        self.tell_if(now, outbox, |part| {
+            let Part { words, texts, cold, .. } = part;
+            for Cold { word, id, timeout } in cold.iter() {
+                let Some(well) = well_with(id).map(tick_of) else { continue };
+                let hash = self.hash_of(*word, id);
+                if let Some(hot) = words.find_mut(hash, |hot| hot.key == *word) {
+                    hot.is_to_be_told_unless_over(tick, well, *timeout);
+                } else if let Some(hot) = texts.find_mut(hash, |hot| hot.key == *id) {
+                    hot.is_to_be_told_unless_over(tick, well, *timeout);
+                }
+            }
+        });
     }
 
     /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
     pub(crate) fn tell_rest(&self, now: Nanos, outbox: &Mutex<Outbox>) {
-        self.tell_if(|is_untold| is_untold, now, outbox);
+        let tick = tick_of(now);
+        self.tell_if(now, outbox, |Part { words, texts, .. }| {
+            words.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
+            texts.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
+        });
     }
 
-    fn tell_if(&self, is_to_be_told: impl Fn(bool) -> bool, now: Nanos, outbox: &Mutex<Outbox>) {
-        let tick = tick_of(now);
+    fn tell_if(&self, now: Nanos, outbox: &Mutex<Outbox>, choose: impl Fn(&mut Part)) {
         for part in &self.parts {
             let mut part = part.lock();
-            let Part { words, texts, .. } = &mut *part;
-            words.iter_mut().filter(|hot| is_to_be_told(hot.is_untold)).for_each(|hot| hot.is_to_be_told(tick));
-            texts.iter_mut().filter(|hot| is_to_be_told(hot.is_untold)).for_each(|hot| hot.is_to_be_told(tick));
+            choose(&mut part);
             let usual = part.usual;
-            self.look_through_part(&mut part, now, usual, outbox);
+            self.look_through_part(&mut part, (now, now), usual, outbox);
         }
     }
 
@@ -313,6 +340,8 @@ impl Beats {
 /// A look at everybody.
 struct Look {
     now: Nanos,
+    /// When the store was last well.
+    well: Nanos,
     usual: Nanos,
     is_changed: bool,
 }
@@ -329,14 +358,16 @@ impl Look {
         let tick = tick_of(self.now);
         let mut gone = Vec::new();
         hots.retain(|hot| {
-            let is_quiet = hot.is_usual && !hot.is_over(tick, self.usual) && (!hot.is_untold || hot.is_resting(tick));
+            let is_quiet = hot.is_usual
+                && !hot.is_over(tick_of(self.well), self.usual)
+                && (!hot.is_untold || hot.is_resting(tick));
             if is_quiet && !self.is_changed {
                 return true;
             }
             let described = describe(&hot.key);
             let is_kept = cold_of(&described).is_some_and(|cold| {
                 hot.is_usual = cold.timeout == self.usual;
-                hot.look(cold, self.now, outbox)
+                hot.look(cold, (self.now, self.well), outbox)
             });
             if !is_kept {
                 gone.push(described);
@@ -369,9 +400,9 @@ fn beat_known<K>(
     }
 }
 
-/// Answers whether there was one.
-fn remove<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool) -> bool {
-    table.find_entry(hash, is_it).map(OccupiedEntry::remove).is_ok()
+/// Answers what there was.
+fn remove<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+    table.find_entry(hash, is_it).map(|entry| entry.remove().0).ok()
 }
 
 /// The tag of an id that came as text. The three classes of strings have small numbers (as the tracker's have); any other
@@ -435,7 +466,7 @@ mod tests {
 
         /// The ages of what the store is told at `now`.
         fn told(&self, now: Nanos) -> Vec<Nanos> {
-            self.beats.look_through(now, 3 * SECOND, &self.outbox);
+            self.beats.look_through((now, now), 3 * SECOND, &self.outbox);
             let messages = self.outbox.lock().take(10).messages(now, 0);
             messages
                 .into_iter()
@@ -495,8 +526,8 @@ mod tests {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
         process.told(0);
-        assert!(process.beats.forget(text("ada")));
-        assert!(!process.beats.forget(text("ada")));
+        assert_eq!(process.beats.forget(text("ada"), 0), Some((0, 3 * SECOND)));
+        assert_eq!(process.beats.forget(text("ada"), 0), None);
         assert_eq!(process.beat(1, 3 * SECOND), Heartbeat::Unknown);
         assert_eq!(process.told(1), [0]);
     }
@@ -506,7 +537,7 @@ mod tests {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
         process.told(0);
-        process.beats.tell_all(7, &process.outbox);
+        process.beats.tell_again(7, |_| Some(7), &process.outbox);
         assert_eq!(process.told(7), [7]);
         process.beats.tell_rest(8, &process.outbox);
         assert_eq!(process.told(8), Vec::<Nanos>::new());

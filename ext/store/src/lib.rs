@@ -24,11 +24,13 @@
 pub mod beats;
 pub mod error;
 pub mod id;
+pub mod interrupt;
 pub mod location;
 pub mod log;
 pub mod machine;
 pub mod member;
 pub mod outbox;
+pub mod redis;
 pub mod sqlite;
 pub mod store;
 

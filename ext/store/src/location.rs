@@ -1,20 +1,26 @@
 //! Which store a `store:` option means.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::StoreError;
+use crate::interrupt::Interrupt;
+use crate::redis::Redis;
+use crate::redis::servers::{self, Servers};
 use crate::sqlite::Sqlite;
 use crate::store::Store;
 
-/// Where a store is.
+/// Where a store is. Shows no password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A file of SQLite's.
     Sqlite(PathBuf),
+    /// A Redis, or a cluster of them.
+    Redis(Servers),
 }
 
 impl Location {
-    /// Reads a `store:` option: `sqlite:PATH`.
+    /// Reads a `store:` option: `sqlite:PATH`, or the URL of a Redis.
     ///
     /// # Errors
     ///
@@ -23,18 +29,50 @@ impl Location {
         match url.split_once(':') {
             Some(("sqlite", "")) => Err(format!("the store {url:?} names no file; it must be \"sqlite:PATH\"")),
             Some(("sqlite", path)) => Ok(Location::Sqlite(PathBuf::from(path))),
-            _ => Err(format!("unknown store {url:?}; there is :memory and \"sqlite:PATH\"")),
+            _ if Servers::is_meant(url) => Servers::parse(&[url.to_owned()], false).map(Location::Redis),
+            _ => {
+                let url = servers::redacted(url);
+                Err(format!("unknown store {url:?}; there is :memory, \"sqlite:PATH\" and \"redis://…\""))
+            }
         }
     }
 
-    /// Opens the store. Blocks.
+    /// Reads the URLs of some servers of a Redis Cluster.
+    ///
+    /// # Errors
+    ///
+    /// A message that says what came and what was wanted.
+    pub fn parse_cluster(urls: &[String]) -> Result<Location, String> {
+        match urls.iter().find(|url| !Servers::is_meant(url)) {
+            _ if urls.is_empty() => {
+                Err("the store is an empty Array; for a Redis Cluster it has the URLs of some of its servers".into())
+            }
+            Some(url) => {
+                let url = servers::redacted(url);
+                Err(format!("{url:?} is no URL of a server of a Redis Cluster; {}", servers::WANTED))
+            }
+            None => Servers::parse(urls, true).map(Location::Redis),
+        }
+    }
+
+    /// Opens the store. Blocks, until it is interrupted.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    pub fn open(&self, namespace: &str) -> Result<Box<dyn Store>, StoreError> {
+    pub fn open(&self, namespace: &str, interrupt: &Interrupt) -> Result<Box<dyn Store>, StoreError> {
         match self {
             Location::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace)?)),
+            Location::Redis(servers) => Ok(Box::new(Redis::open(servers, namespace, interrupt)?)),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+            Location::Redis(servers) => servers.fmt(formatter),
         }
     }
 }

@@ -79,6 +79,8 @@ struct Parked {
     items: VecDeque<Item>,
 }
 
+type Leases = HashMap<Partition, (Nanos, u64)>;
+
 /// The events that were fetched and are not committed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -88,7 +90,7 @@ pub(crate) struct Log {
     called: Vec<Item>,
     commits: HashMap<Partition, Commit>,
     /// Until when we may deliver, and the last event that was fetched.
-    leases: HashMap<Partition, (Nanos, u64)>,
+    leases: Leases,
     /// How many are in `commits`, or are being committed.
     uncommitted: usize,
     successes: u64,
@@ -100,9 +102,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Whether there is room for more events.
-    pub(crate) fn has_room(&self) -> bool {
-        self.ready.len() + self.called.len() + self.uncommitted < AT_ONCE && self.parked.len() < MOST_PARKED
+    /// For how many more events there is room.
+    pub(crate) fn room(&self) -> usize {
+        if self.parked.len() < MOST_PARKED {
+            AT_ONCE.saturating_sub(self.ready.len() + self.called.len() + self.uncommitted)
+        } else {
+            0
+        }
     }
 
     /// We have the lease of a partition, until then.
@@ -115,9 +121,9 @@ impl Log {
         self.leases.contains_key(&partition)
     }
 
-    /// Whether we have any lease.
-    pub(crate) fn has_lease(&self) -> bool {
-        !self.leases.is_empty()
+    /// How many leases we have.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.len()
     }
 
     /// The number of the last event of a partition that was fetched.
@@ -146,19 +152,32 @@ impl Log {
 
     /// Forgets everything of a partition: its lease has gone to somebody else.
     pub(crate) fn forget(&mut self, partition: Partition) {
+        self.retire(partition);
         self.leases.remove(&partition);
+        self.called.retain(|item| item.partition != partition);
+        if let Some(commit) = self.commits.remove(&partition) {
+            self.uncommitted -= count(&commit);
+        }
+        if self.leases.is_empty() {
+            self.failures_in_a_row = 0;
+            self.stalled_until = None;
+            self.stalls = 0;
+        }
+    }
+
+    /// Forgets what of a partition has not been delivered: its lease is about to be given back.
+    pub(crate) fn retire(&mut self, partition: Partition) {
         self.ready.retain(|item| item.partition != partition);
         self.parked.retain(|_, parked| {
             parked.items.retain(|item| item.partition != partition);
             !parked.items.is_empty()
         });
-        self.called.retain(|item| item.partition != partition);
-        if let Some(commit) = self.commits.remove(&partition) {
-            self.uncommitted -= count(&commit);
-        }
-        self.failures_in_a_row = 0;
-        self.stalled_until = None;
-        self.stalls = 0;
+    }
+
+    /// Whether nothing of a partition has been delivered of which the store has not been told.
+    pub(crate) fn is_clear(&self, partition: Partition) -> bool {
+        let is_committed = self.commits.get(&partition).is_none_or(Commit::is_empty);
+        is_committed && self.called.iter().all(|item| item.partition != partition)
     }
 
     /// When somebody can be taken: `Some(0)` now, `None` not before more events come.
@@ -169,7 +188,7 @@ impl Log {
         if let Some(until) = self.stalled_until {
             return Some(until.saturating_sub(now));
         }
-        if !self.ready.is_empty() {
+        if self.first_ready(now).is_some() {
             return Some(0);
         }
         self.parked.values().map(|parked| parked.until.saturating_sub(now)).min()
@@ -183,17 +202,17 @@ impl Log {
         together: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
         debug_assert!(self.called.is_empty());
-        // A lease that is over may be another's by now. It is renewed, or all of its partition forgotten.
-        if self.leases.values().any(|(until, _)| *until <= now) || self.stalled_until.is_some_and(|until| until > now) {
+        if self.stalled_until.is_some_and(|until| until > now) {
             return (None, Vec::new());
         }
         if let Some(item) = self.take_parked(now) {
             self.called.push(item);
         } else if self.stalled_until.is_some() {
             // One is enough to find out whether callbacks work again.
-            self.called.extend(self.ready.pop_front());
+            let first = self.first_ready(now);
+            self.called.extend(first.and_then(|first| self.ready.remove(first)));
         } else {
-            self.take_ready(together);
+            self.take_ready(now, together);
         }
         (
             self.called.first().map(|item| item.event.transition),
@@ -204,16 +223,26 @@ impl Log {
     /// One who has waited long enough is tried alone: it may be the one because of whom a whole call failed.
     fn take_parked(&mut self, now: Nanos) -> Option<Item> {
         let is_stalled = self.stalled_until.is_some();
-        let due = self.parked.iter_mut().filter(|(_, parked)| is_stalled || parked.until <= now);
+        let due = self.parked.iter_mut().filter(|(_, parked)| {
+            let is_ours = parked.items.front().is_some_and(|item| is_in_time(&self.leases, item.partition, now));
+            is_ours && (is_stalled || parked.until <= now)
+        });
         let (_, parked) = due.min_by_key(|(_, parked)| parked.items.front().map(|item| item.event.number))?;
         // In place as long as it is tried, so that later events of the user line up behind it.
         parked.until = Nanos::MAX;
         parked.items.pop_front()
     }
 
-    fn take_ready(&mut self, together: impl Fn(Transition) -> bool) {
+    /// The first whose partition is still ours.
+    fn first_ready(&self, now: Nanos) -> Option<usize> {
+        self.ready.iter().position(|item| is_in_time(&self.leases, item.partition, now))
+    }
+
+    fn take_ready(&mut self, now: Nanos, together: impl Fn(Transition) -> bool) {
         let mut users = HashSet::new();
-        while let Some(item) = self.ready.front() {
+        while let Some(place) = self.first_ready(now)
+            && let Some(item) = self.ready.get(place)
+        {
             let (transition, id) = (item.event.transition, &item.event.id);
             let fits = match self.called.first() {
                 None => true,
@@ -223,7 +252,7 @@ impl Log {
                 break;
             }
             users.insert(id.clone());
-            self.called.extend(self.ready.pop_front());
+            self.called.extend(self.ready.remove(place));
         }
     }
 
@@ -321,9 +350,10 @@ impl Log {
         parked.items.extend::<VecDeque<Item>>(later);
     }
 
-    /// What the store has to be told, by partition. [`Log::committed`] follows.
-    pub(crate) fn take_commits(&mut self) -> Vec<(Partition, Commit)> {
-        self.commits.drain().filter(|(_, commit)| !commit.is_empty()).collect()
+    /// What the store has to be told, for those partitions that can be told. [`Log::committed`] follows.
+    pub(crate) fn take_commits(&mut self, is_up: impl Fn(Partition) -> bool) -> Vec<(Partition, Commit)> {
+        let commits = self.commits.extract_if(|partition, _| is_up(*partition));
+        commits.filter(|(_, commit)| !commit.is_empty()).collect()
     }
 
     /// The store has been told.
@@ -341,8 +371,8 @@ impl Log {
         *newer = all;
     }
 
-    pub(crate) fn has_commits(&self) -> bool {
-        self.commits.values().any(|commit| !commit.is_empty())
+    pub(crate) fn has_commits(&self, is_up: impl Fn(Partition) -> bool) -> bool {
+        self.commits.iter().any(|(partition, commit)| !commit.is_empty() && is_up(*partition))
     }
 
     /// Whether a callback is being called.
@@ -352,13 +382,19 @@ impl Log {
 
     /// Whether a callback is being called, or one has been that the store does not know of.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_calling() || self.has_commits()
+        self.is_calling() || self.has_commits(|_| true)
     }
 
     /// How many callbacks have failed so far.
     pub(crate) fn retries(&self) -> u64 {
         self.retries
     }
+}
+
+/// Whether a partition's lease is not over yet. If it is, it may be another's by now: it is renewed, or all of its partition
+/// forgotten.
+fn is_in_time(leases: &Leases, partition: Partition, now: Nanos) -> bool {
+    leases.get(&partition).is_some_and(|(until, _)| *until > now)
 }
 
 fn count(commit: &Commit) -> usize {
@@ -420,9 +456,9 @@ mod tests {
     fn events_come_in_order_and_are_committed() {
         let mut log = log(&[1, 2, 1]);
         assert_eq!(deliver(&mut log, 0, &[]), [1, 2, 3]);
-        let commits = log.take_commits();
+        let commits = log.take_commits(|_| true);
         assert_eq!(commits, [(0, Commit { done: vec![1, 2, 3], ..Commit::default() })]);
-        assert!(!log.has_commits());
+        assert!(!log.has_commits(|_| true));
         assert_eq!(log.next(0), None);
     }
 
@@ -462,7 +498,7 @@ mod tests {
             now += LONGEST_WAIT;
         }
         // The next one of that user has its turn then.
-        let commit = log.take_commits().remove(0).1;
+        let commit = log.take_commits(|_| true).remove(0).1;
         assert_eq!(commit.dead, [(1, "no".to_owned())]);
         assert_eq!(commit.failed.first(), Some(&(1, 1, "no".to_owned())));
         assert_eq!(deliver(&mut log, now, &[]), [2]);
@@ -477,7 +513,7 @@ mod tests {
             calls += deliver(&mut log, minute * LONGEST_WAIT, &users).len();
         }
         assert!(calls < 110, "they are not tried one and all: {calls}");
-        assert!(log.take_commits().iter().all(|(_, commit)| commit.dead.is_empty()));
+        assert!(log.take_commits(|_| true).iter().all(|(_, commit)| commit.dead.is_empty()));
         let mut delivered = deliver(&mut log, 100 * LONGEST_WAIT, &[]);
         delivered.sort_unstable();
         assert_eq!(delivered, users);
@@ -520,21 +556,21 @@ mod tests {
         log.delivered(&Delivered::Cut, 0);
         assert_eq!(deliver(&mut log, 0, &[]), [2]);
         assert_eq!(deliver(&mut log, SECOND, &[]), [1]);
-        assert_eq!(log.take_commits().remove(0).1, Commit { done: vec![2, 1], ..Commit::default() });
+        assert_eq!(log.take_commits(|_| true).remove(0).1, Commit { done: vec![2, 1], ..Commit::default() });
     }
 
     #[test]
     fn no_more_is_fetched_than_may_come_twice() {
         let mut log = log(&(0..AT_ONCE as u64).collect::<Vec<_>>());
-        assert!(!log.has_room());
+        assert_eq!(log.room(), 0);
         deliver(&mut log, 0, &[]);
-        assert!(!log.has_room(), "nothing is committed yet");
-        let (partition, commit) = log.take_commits().remove(0);
+        assert_eq!(log.room(), 0, "nothing is committed yet");
+        let (partition, commit) = log.take_commits(|_| true).remove(0);
         log.not_committed(partition, commit);
-        let (_, commit) = log.take_commits().remove(0);
+        let (_, commit) = log.take_commits(|_| true).remove(0);
         assert_eq!(commit.done.len(), AT_ONCE);
         log.committed(&commit);
-        assert!(log.has_room());
+        assert!(log.room() > 0);
     }
 
     #[test]
@@ -554,7 +590,7 @@ mod tests {
         assert_eq!(numbers(&mut log, SECOND), [1]);
         log.forget(0);
         log.delivered(&Delivered::Returned, SECOND);
-        assert_eq!((log.next(0), log.take_commits()), (None, vec![]));
-        assert!(log.has_room());
+        assert_eq!((log.next(0), log.take_commits(|_| true)), (None, vec![]));
+        assert!(log.room() > 0);
     }
 }

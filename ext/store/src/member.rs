@@ -10,41 +10,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use online_manager_tracker::{Clock, Id, Nanos, Signal, TICK, Transition};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
 use parking_lot::{Condvar, Mutex};
 
 use crate::beats::{Beats, Heartbeat};
-use crate::error::StoreError;
 use crate::id::UserId;
+use crate::interrupt::Interrupt;
 use crate::location::Location;
-use crate::log::{Delivered, Log, backoff};
+use crate::log::{Delivered, Log};
 use crate::outbox::Outbox;
-use crate::store::{Event, Message, Partition, Snapshot, Store, Token};
+use crate::store::{Event, Snapshot, Token};
+
+mod reader;
+mod turns;
+
+use reader::Reader;
+use turns::Turns;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLISECOND;
 
-/// How often a member looks what the others have written.
-const POLL: Nanos = 50 * MILLISECOND;
+/// For how long a fork waits for the answer of a store. Then the store is not waited for any longer.
+const PATIENCE_OF_FORKS: Nanos = 500 * MILLISECOND;
 
-/// What is written in one step: so the others wait for a few milliseconds, and no longer.
-const USERS_AT_ONCE: usize = 1_000;
-
-/// The shortest time between two steps that write beats, so that a crowd does not come one by one.
-const BREATH: Nanos = 2 * MILLISECOND;
-
-/// How often an unreachable store is tried again: soon at first.
-const FIRST_RETRY: Nanos = 100 * MILLISECOND;
-const LAST_RETRY: Nanos = 2 * SECOND;
-
-/// For how long a stop waits for a store that is away.
-const FAREWELL: Nanos = 5 * SECOND;
-
-/// A snapshot may be as old as so many times what it took, though it could be newer.
-const REST_PER_READ: u64 = 20;
-
-/// The reading thread ends when nobody has asked for so long.
-const READER_IDLE: Duration = Duration::from_secs(10);
+/// When the member's thread goes on after a bug in it.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +52,8 @@ enum Phase {
 /// How things stand, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether this process has a lease, and so delivers.
-    pub is_owner: bool,
+    /// How many leases this process has: of so many partitions it delivers.
+    pub leases: usize,
     /// For how long the oldest beat has been waiting to be written.
     pub flush_lag: Nanos,
     /// How many users' beats and leaves wait to be written.
@@ -123,25 +113,11 @@ struct Shared<C, S> {
     reader_bell: Condvar,
     /// When this process last changed something in the store, or was about to.
     changed_at: AtomicU64,
+    interrupt: Interrupt,
+    /// When a fork began to wait for the threads.
+    pausing_since: AtomicU64,
     clock: C,
     signal: S,
-}
-
-#[derive(Default)]
-struct Reader {
-    latest: Option<Arc<Taken>>,
-    /// Why the last attempt failed, and when.
-    error: Option<(Nanos, String)>,
-    is_wanted: bool,
-    is_running: bool,
-    is_ending: bool,
-}
-
-/// What the member's thread knows about a partition.
-#[derive(Clone, Copy, Default)]
-struct Watch {
-    bid_at: Nanos,
-    sweep_at: Nanos,
 }
 
 impl<C: Clock, S: Signal> Member<C, S> {
@@ -168,6 +144,8 @@ impl<C: Clock, S: Signal> Member<C, S> {
             reader: Mutex::default(),
             reader_bell: Condvar::new(),
             changed_at: AtomicU64::new(0),
+            interrupt: Interrupt::default(),
+            pausing_since: AtomicU64::new(0),
             clock,
             signal,
         };
@@ -235,9 +213,15 @@ impl<C: Clock, S: Signal> Member<C, S> {
     pub fn leave(&self, id: Id<'_>, user_id: UserId, after: Nanos) -> bool {
         let now = self.now();
         let is_here = self.shared.beats.last_seen(id, now).is_some();
-        self.shared.beats.forget(id);
+        let last_beat = self.shared.beats.forget(id, now);
         self.shared.changed();
-        self.shared.outbox.lock().leave(user_id, now, after);
+        let mut outbox = self.shared.outbox.lock();
+        if let Some((seen, timeout)) = last_beat {
+            // Should the store have lost its data, it would not know who leaves.
+            outbox.beat(user_id.clone(), seen, timeout);
+        }
+        outbox.leave(user_id, now, after);
+        drop(outbox);
         self.shared.ring();
         is_here
     }
@@ -286,55 +270,11 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let log = self.shared.log.lock();
         let outbox = self.shared.outbox.lock();
         Status {
-            is_owner: log.has_lease(),
+            leases: log.leases(),
             flush_lag: outbox.lag(now),
             unwritten: outbox.len(),
             retries: log.retries(),
             ..status
-        }
-    }
-
-    /// Everybody who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
-    pub fn snapshot(&self) -> Answer {
-        let now = self.now();
-        let mut reader = self.shared.reader.lock();
-        if reader.is_ending {
-            return Answer::Wait;
-        }
-        let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
-        let changed_at = self.shared.changed_at.load(Ordering::Relaxed);
-        let (age, is_changed) = match &reader.latest {
-            Some(latest) => {
-                let age = now.saturating_sub(latest.at);
-                (age, changed_at >= latest.at && age > REST_PER_READ * latest.took)
-            }
-            None => (Nanos::MAX, true),
-        };
-        // An older one was nobody's.
-        let error = reader.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
-        if error.is_none() && (age > most / 2 || is_changed) {
-            reader.is_wanted = true;
-            if !reader.is_running {
-                reader.is_running = true;
-                let shared = Arc::clone(&self.shared);
-                match thread::Builder::new().name("online_manager".into()).spawn(move || shared.read()) {
-                    Ok(thread) => self.keep(thread),
-                    Err(error) => {
-                        reader.is_running = false;
-                        return Answer::Failed(format!("starting a thread: {error}"));
-                    }
-                }
-            }
-            self.shared.reader_bell.notify_one();
-            if age > most || is_changed {
-                return Answer::Wait;
-            }
-        }
-        match (&reader.latest, error) {
-            // An older one would be a guess.
-            (_, Some(error)) if age > most => Answer::Failed(error),
-            (Some(latest), _) => Answer::Snapshot(Arc::clone(latest)),
-            (None, _) => Answer::Wait,
         }
     }
 
@@ -345,17 +285,23 @@ impl<C: Clock, S: Signal> Member<C, S> {
             *phase = Phase::Pausing;
         }
         drop(phase);
+        self.shared.pausing_since.store(self.now(), Ordering::Relaxed);
         self.shared.ring();
         self.shared.reader.lock().is_ending = true;
         self.shared.reader_bell.notify_one();
     }
 
-    /// Whether all threads have ended. (One that stops for good is waited for too.)
+    /// Whether all threads have ended. (One that stops for good is waited for too.) A store that does not answer is not
+    /// waited for.
     pub fn is_paused(&self) -> bool {
         let mut threads = self.threads.lock();
         if threads.iter().any(|thread| !thread.is_finished()) {
+            if self.now().saturating_sub(self.shared.pausing_since.load(Ordering::Relaxed)) > PATIENCE_OF_FORKS {
+                self.shared.interrupt.raise();
+            }
             return false;
         }
+        self.shared.interrupt.clear();
         // What they panicked with has been told of on standard error.
         threads.drain(..).for_each(|thread| drop(thread.join()));
         true
@@ -413,11 +359,6 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         self.timeout.load(Ordering::Relaxed)
     }
 
-    /// How long a lease is for. Long enough for a busy machine, short enough for who waits for a successor.
-    fn lease_length(&self) -> Nanos {
-        (self.timeout() / 2).clamp(SECOND, 5 * SECOND)
-    }
-
     /// A snapshot from before now is not the newest any more.
     fn changed(&self) {
         self.changed_at.fetch_max(self.clock.now(), Ordering::Relaxed);
@@ -443,7 +384,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     fn take_part(&self) {
         while catch_unwind(AssertUnwindSafe(|| Turns::new(self).run())).is_err() {
             // A bug, and told of on standard error; but without this thread nothing would ever be written again.
-            thread::sleep(Duration::from_nanos(FIRST_RETRY));
+            thread::sleep(PAUSE_AFTER_PANIC);
         }
     }
 
@@ -453,373 +394,6 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         self.news.lock().push(message);
         self.signal.raise();
         drop(log);
-    }
-
-    /// The reading thread.
-    fn read(&self) {
-        let mut store = None;
-        let mut reader = self.reader.lock();
-        loop {
-            if !reader.is_wanted && !reader.is_ending {
-                self.reader_bell.wait_for(&mut reader, READER_IDLE);
-            }
-            if reader.is_ending || !reader.is_wanted {
-                reader.is_running = false;
-                return;
-            }
-            parking_lot::MutexGuard::unlocked(&mut reader, || {
-                // What has just come shall be in it.
-                for _ in 0..50 {
-                    if self.outbox.lock().is_empty() {
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(1));
-                }
-            });
-            let result = parking_lot::MutexGuard::unlocked(&mut reader, || {
-                let start = self.clock.now();
-                let opened = match store.take() {
-                    Some(store) => Ok(store),
-                    None => self.location.open(&self.namespace),
-                };
-                opened.and_then(|mut opened: Box<dyn Store>| {
-                    let snapshot = match opened.snapshot() {
-                        // Who only reads loses nothing by that.
-                        Err(StoreError::Replaced(_)) => opened.snapshot()?,
-                        snapshot => snapshot?,
-                    };
-                    store = Some(opened);
-                    Ok(Taken { at: start, snapshot, took: self.clock.now().saturating_sub(start) })
-                })
-            });
-            reader.is_wanted = false;
-            match result {
-                Ok(taken) => {
-                    reader.latest = Some(Arc::new(taken));
-                    reader.error = None;
-                }
-                Err(error) => reader.error = Some((self.clock.now(), error.to_string())),
-            }
-        }
-    }
-}
-
-/// What the member's thread does again and again.
-struct Turns<'a, C: Clock, S: Signal> {
-    shared: &'a Shared<C, S>,
-    store: Option<Box<dyn Store>>,
-    watches: Vec<Watch>,
-    look_through_at: Nanos,
-    has_swept: bool,
-    /// How often the store has failed since it last did what it was asked for.
-    failures: u32,
-    /// Until when a stop waits for the store.
-    farewell: Option<Nanos>,
-}
-
-impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
-    fn new(shared: &'a Shared<C, S>) -> Self {
-        Turns {
-            shared,
-            store: None,
-            watches: Vec::new(),
-            look_through_at: 0,
-            has_swept: false,
-            failures: 0,
-            farewell: None,
-        }
-    }
-
-    fn run(&mut self) {
-        loop {
-            self.shared.is_rung.store(false, Ordering::Release);
-            let phase = *self.shared.phase.lock();
-            let rest = match phase {
-                Phase::Pausing => return self.stand_down(),
-                Phase::Out | Phase::Ended => return,
-                Phase::Stopping => match self.part() {
-                    Some(rest) => rest,
-                    None => return,
-                },
-                Phase::Running => match self.turn() {
-                    Ok(rest) => rest,
-                    Err(error) => self.failed(&error),
-                },
-            };
-            self.shared.rest(rest);
-        }
-    }
-
-    /// One turn; answers how long to rest.
-    fn turn(&mut self) -> Result<Nanos, StoreError> {
-        let shared = self.shared;
-        let now = shared.clock.now();
-        if now >= self.look_through_at {
-            shared.beats.look_through(now, shared.timeout(), &shared.outbox);
-            self.look_through_at = now + (shared.timeout() / 6).clamp(10 * MILLISECOND, 5 * SECOND);
-        }
-        let mut store = self.connect()?;
-        let result = self.turn_with(&mut *store);
-        self.store = Some(store);
-        let rest = result?;
-        self.failures = 0;
-        Ok(rest)
-    }
-
-    fn connect(&mut self) -> Result<Box<dyn Store>, StoreError> {
-        match self.store.take() {
-            Some(store) => Ok(store),
-            None => self.shared.location.open(&self.shared.namespace),
-        }
-    }
-
-    fn turn_with(&mut self, store: &mut dyn Store) -> Result<Nanos, StoreError> {
-        let shared = self.shared;
-        self.watches.resize(usize::from(store.partitions()), Watch::default());
-        self.commit(store)?;
-        if !self.has_swept {
-            // Before the first beat is written: with nobody online there is nobody to be held.
-            for partition in 0..store.partitions() {
-                store.sweep(partition, shared.timeout(), 0)?;
-            }
-            self.has_swept = true;
-        }
-        let has_more = self.flush(store)?;
-        let mut rest = POLL;
-        for partition in 0..store.partitions() {
-            self.bid(store, partition)?;
-            rest = rest.min(self.sweep(store, partition)?);
-            self.fetch(store, partition)?;
-        }
-        let now = shared.clock.now();
-        let log = shared.log.lock();
-        let next = log.next(now);
-        if next == Some(0) && !log.is_calling() {
-            shared.signal.raise();
-        } else if let Some(next) = next.filter(|next| *next > 0) {
-            rest = rest.min(next);
-        }
-        let has_commits = log.has_commits();
-        drop(log);
-        let rest = rest.min(self.look_through_at.saturating_sub(now));
-        Ok(if has_more || has_commits { 0 } else { rest })
-    }
-
-    /// Takes what was delivered out of the store's log.
-    fn commit(&mut self, store: &mut dyn Store) -> Result<(), StoreError> {
-        let shared = self.shared;
-        let token = *shared.token.lock();
-        let mut commits = shared.log.lock().take_commits().into_iter();
-        while let Some((partition, commit)) = commits.next() {
-            match store.commit(partition, token, &commit) {
-                Ok(is_ours) => {
-                    shared.changed();
-                    let mut log = shared.log.lock();
-                    log.committed(&commit);
-                    if !is_ours {
-                        log.forget(partition);
-                    }
-                }
-                Err(error) => {
-                    let mut log = shared.log.lock();
-                    log.not_committed(partition, commit);
-                    commits.for_each(|(partition, commit)| log.not_committed(partition, commit));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes beats and leaves. Answers whether there are more.
-    fn flush(&mut self, store: &mut dyn Store) -> Result<bool, StoreError> {
-        let shared = self.shared;
-        let taken = shared.outbox.lock().take(USERS_AT_ONCE);
-        if taken.is_empty() {
-            return Ok(false);
-        }
-        // A tick more: times are kept in ticks here.
-        let messages = taken.messages(shared.clock.now(), shared.clock.jitter() + TICK);
-        match store.flush(&messages) {
-            Ok(()) => {
-                if messages.iter().any(|message| matches!(message, Message::Leave(_))) {
-                    // Somebody may be due now.
-                    self.watches.iter_mut().for_each(|watch| watch.sweep_at = 0);
-                }
-                let is_empty = shared.outbox.lock().is_empty();
-                shared.changed();
-                if is_empty {
-                    // Others may be about to beat too.
-                    thread::sleep(Duration::from_nanos(BREATH));
-                }
-                Ok(!is_empty)
-            }
-            Err(error) => {
-                shared.outbox.lock().put_back(taken);
-                Err(error)
-            }
-        }
-    }
-
-    fn bid(&mut self, store: &mut dyn Store, partition: Partition) -> Result<(), StoreError> {
-        let shared = self.shared;
-        let now = shared.clock.now();
-        let Some(watch) = self.watches.get_mut(usize::from(partition)).filter(|watch| watch.bid_at <= now) else {
-            return Ok(());
-        };
-        let length = shared.lease_length();
-        let token = *shared.token.lock();
-        let was_ours = shared.log.lock().is_leased(partition);
-        if store.bid(partition, token, length)? {
-            watch.bid_at = now + length / 3;
-            // From before the store was asked: so it ends here sooner than there.
-            shared.log.lock().leased(partition, now + length - length / 8);
-        } else {
-            watch.bid_at = now + POLL;
-            if was_ours {
-                shared.log.lock().forget(partition);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets offline whose deadline has passed. Answers when to look again.
-    fn sweep(&mut self, store: &mut dyn Store, partition: Partition) -> Result<Nanos, StoreError> {
-        let shared = self.shared;
-        let timeout = shared.timeout();
-        let now = shared.clock.now();
-        let Some(watch) = self.watches.get_mut(usize::from(partition)) else { return Ok(POLL) };
-        if watch.sweep_at > now {
-            return Ok(watch.sweep_at - now);
-        }
-        let sweep = store.sweep(partition, timeout, USERS_AT_ONCE)?;
-        if sweep.expired > 0 {
-            shared.changed();
-            shared.status.lock().sweep_lag = sweep.lag;
-        }
-        // Who has no lease does it too, but seldom: in case whoever has it is gone.
-        let often = if shared.log.lock().is_leased(partition) { POLL } else { (timeout / 4).max(POLL) };
-        // A millisecond more, so that whoever is due then is due for any clock.
-        let rest = sweep.next.map_or(often, |next| next.saturating_add(MILLISECOND).min(often));
-        let rest = if sweep.expired == USERS_AT_ONCE { 0 } else { rest };
-        watch.sweep_at = now + rest;
-        Ok(rest)
-    }
-
-    fn fetch(&mut self, store: &mut dyn Store, partition: Partition) -> Result<(), StoreError> {
-        let shared = self.shared;
-        let log = shared.log.lock();
-        if !log.is_leased(partition) || !log.has_room() {
-            return Ok(());
-        }
-        let last = log.last(partition);
-        drop(log);
-        let events = store.events(partition, last, crate::log::AT_ONCE / 2)?;
-        if !events.is_empty() {
-            shared.log.lock().add(partition, events, shared.clock.now());
-        }
-        Ok(())
-    }
-
-    /// Notes an outage; answers how long to rest.
-    fn failed(&mut self, error: &StoreError) -> Nanos {
-        let shared = self.shared;
-        shared.status.lock().store_errors += 1;
-        if let StoreError::Replaced(_) = error {
-            self.begin_anew();
-        } else {
-            self.store = None;
-        }
-        if self.failures == 0 {
-            shared.report(error.to_string());
-        }
-        self.failures = self.failures.saturating_add(1);
-        if let StoreError::Replaced(_) = error {
-            return 0;
-        }
-        backoff(FIRST_RETRY, LAST_RETRY, self.failures)
-    }
-
-    /// The store has lost what it knew: of the users who beat here it is told again, of the events nobody can.
-    fn begin_anew(&mut self) {
-        let shared = self.shared;
-        let mut log = shared.log.lock();
-        for partition in 0..self.watches.len() {
-            log.forget(Partition::try_from(partition).unwrap_or_default());
-        }
-        drop(log);
-        if let Ok(token) = draw_token() {
-            *shared.token.lock() = token;
-        }
-        self.watches.clear();
-        self.has_swept = false;
-        shared.beats.tell_all(shared.clock.now(), &shared.outbox);
-    }
-
-    /// Before a fork. Who has never beaten does not go on after it, and need not keep others from delivering.
-    fn stand_down(&mut self) {
-        let shared = self.shared;
-        if shared.has_beaten.load(Ordering::Relaxed) {
-            return;
-        }
-        let Some(mut store) = self.store.take() else { return };
-        let token = *shared.token.lock();
-        // What fails here mends itself: an event comes twice, a lease ends when its time is over.
-        let mut is_well = self.commit(&mut *store).is_ok();
-        for partition in 0..store.partitions() {
-            shared.log.lock().forget(partition);
-            is_well = is_well && store.give_back(partition, token).is_ok();
-        }
-    }
-
-    /// The last turns: writes everything, and gives the leases back. Answers how long to rest, or `None` when it is done.
-    fn part(&mut self) -> Option<Nanos> {
-        let shared = self.shared;
-        let now = shared.clock.now();
-        let until = *self.farewell.get_or_insert_with(|| now.saturating_add(FAREWELL));
-        shared.beats.tell_rest(now, &shared.outbox);
-        let parted = self.connect().and_then(|mut store| {
-            let parted = self.part_from(&mut *store);
-            self.store = Some(store);
-            parted
-        });
-        match parted {
-            // What a callback is being called for is noted first: else somebody else would deliver it again.
-            Ok(()) if shared.log.lock().is_busy() => return Some(POLL),
-            Ok(()) => {}
-            Err(error) if shared.clock.now() < until => return Some(self.failed(&error).min(POLL)),
-            Err(error) => {
-                let unwritten = shared.outbox.lock().len();
-                shared.report(format!("{error}; heartbeats of {unwritten} users could not be written before the end"));
-            }
-        }
-        self.store = None;
-        let log = shared.log.lock();
-        *shared.phase.lock() = Phase::Ended;
-        shared.signal.raise();
-        drop(log);
-        None
-    }
-
-    fn part_from(&mut self, store: &mut dyn Store) -> Result<(), StoreError> {
-        let shared = self.shared;
-        self.watches.resize(usize::from(store.partitions()), Watch::default());
-        while self.flush(store)? {}
-        self.commit(store)?;
-        if shared.log.lock().is_busy() {
-            for partition in 0..store.partitions() {
-                if shared.log.lock().is_leased(partition) {
-                    self.bid(store, partition)?;
-                }
-            }
-            return Ok(());
-        }
-        let token = *shared.token.lock();
-        for partition in 0..store.partitions() {
-            store.give_back(partition, token)?;
-            shared.log.lock().forget(partition);
-        }
-        Ok(())
     }
 }
 

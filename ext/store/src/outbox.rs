@@ -37,6 +37,12 @@ impl Taken {
         messages
     }
 
+    /// Parts those whom `is_meant` says from the others.
+    pub(crate) fn part(self, is_meant: impl Fn(&UserId) -> bool) -> (Taken, Taken) {
+        let (meant, others) = self.0.into_iter().partition(|(id, _)| is_meant(id));
+        (Taken(meant), Taken(others))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -16,7 +16,16 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::machine;
-use crate::store::{Beat, Commit, DeadLetter, Event, Leave, Message, Partition, Snapshot, Store, Sweep, Token};
+use crate::store::{
+    Beat, Commit, DeadLetter, Event, Lease, Leave, Look, Message, Partition, Seen, Snapshot, Store, Sweep, Terms,
+    Token, Told, Wish,
+};
+
+/// The only one.
+const PARTITION: Partition = 0;
+
+/// How often a member looks what the others have written.
+const POLL: Nanos = 50_000_000;
 
 /// What the file says that it is ("OnMa").
 const APPLICATION: i64 = 0x4f6e_4d61;
@@ -365,53 +374,52 @@ fn take_out(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> 
     transaction.prepare_cached("DELETE FROM events WHERE number = ?1")?.execute([as_sql(number)]).map(|_| ())
 }
 
-impl Store for Sqlite {
-    fn partitions(&self) -> Partition {
-        1
-    }
-
-    fn flush(&mut self, messages: &[Message]) -> Result<(), StoreError> {
-        // Before the file is waited for: ages are as of now.
+impl Sqlite {
+    /// Takes or renews the lease, if it is free or one's own.
+    fn bid(&mut self, token: Token, length: Nanos) -> Result<Lease, StoreError> {
         let now = as_sql(machine::now());
+        let before = self.lease(token)?;
+        if before == Lease::Theirs {
+            // Without a write, which would hold up the others.
+            return Ok(before);
+        }
         self.step("written", |transaction, namespace| {
-            messages.iter().try_for_each(|message| match message {
-                Message::Beat(message) => beat(transaction, namespace, now, message),
-                Message::Leave(message) => leave(transaction, namespace, now, message),
+            let now = as_sql(machine::now()).max(now);
+            let until = now.saturating_add(as_sql(length));
+            let update = "UPDATE namespaces SET lease = ?2, leased_until = ?4
+                          WHERE number = ?1 AND (lease = ?2 OR lease IS NULL OR leased_until < ?3)";
+            let count = transaction.prepare_cached(update)?.execute(params![namespace, token.0, now, until])?;
+            Ok(match (count, before) {
+                (0, _) => Lease::Theirs,
+                (_, Lease::Kept) => Lease::Kept,
+                _ => Lease::Taken,
             })
         })
     }
 
-    fn bid(&mut self, _: Partition, token: Token, length: Nanos) -> Result<bool, StoreError> {
+    /// Whose the lease is. It stays one's own after its time until somebody else takes it.
+    fn lease(&mut self, token: Token) -> Result<Lease, StoreError> {
         let now = as_sql(machine::now());
-        let is_mine_or_free = "(lease = ?2 OR lease IS NULL OR leased_until < ?3)";
-        let is_to_be_had = self.read(|connection, namespace| {
-            let query = format!("SELECT count(*) FROM namespaces WHERE number = ?1 AND {is_mine_or_free}");
-            let count: i64 =
-                connection.prepare_cached(&query)?.query_row(params![namespace, token.0, now], |row| row.get(0))?;
-            Ok(count > 0)
-        })?;
-        if !is_to_be_had {
-            // Without a write, which would hold up the others.
-            return Ok(false);
-        }
-        self.step("written", |transaction, namespace| {
-            let now = as_sql(machine::now());
-            let until = now.saturating_add(as_sql(length));
-            let update =
-                format!("UPDATE namespaces SET lease = ?2, leased_until = ?4 WHERE number = ?1 AND {is_mine_or_free}");
-            let count = transaction.prepare_cached(&update)?.execute(params![namespace, token.0, now, until])?;
-            Ok(count > 0)
+        self.read(|connection, namespace| {
+            let query = "SELECT lease = ?2, lease IS NULL OR leased_until < ?3 FROM namespaces WHERE number = ?1";
+            connection.prepare_cached(query)?.query_row(params![namespace, token.0, now], |row| {
+                Ok(match (row.get::<_, Option<bool>>(0)?, row.get(1)?) {
+                    (Some(true), _) => Lease::Kept,
+                    (_, true) => Lease::Free,
+                    (_, false) => Lease::Theirs,
+                })
+            })
         })
     }
 
-    fn give_back(&mut self, _: Partition, token: Token) -> Result<(), StoreError> {
+    fn give_back(&mut self, token: Token) -> Result<(), StoreError> {
         self.step("written", |transaction, namespace| {
             let update = "UPDATE namespaces SET lease = NULL, leased_until = 0 WHERE number = ?1 AND lease = ?2";
             transaction.execute(update, params![namespace, token.0]).map(|_| ())
         })
     }
 
-    fn sweep(&mut self, _: Partition, timeout: Nanos, most: usize) -> Result<Sweep, StoreError> {
+    fn sweep(&mut self, timeout: Nanos, most: usize) -> Result<Sweep, StoreError> {
         let timeout = as_sql(timeout);
         let (swept, first) = self.read(|connection, namespace| {
             let swept = connection
@@ -443,7 +451,7 @@ impl Store for Sqlite {
         })
     }
 
-    fn events(&mut self, _: Partition, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
+    fn events(&mut self, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare_cached(
                 "SELECT number, id, is_online, is_left, due, version, failures FROM events
@@ -456,7 +464,7 @@ impl Store for Sqlite {
         })
     }
 
-    fn commit(&mut self, _: Partition, token: Token, commit: &Commit) -> Result<bool, StoreError> {
+    fn commit_one(&mut self, token: Token, commit: &Commit) -> Result<bool, StoreError> {
         self.step("written", |transaction, namespace| {
             let is_mine: i64 = transaction
                 .prepare_cached("SELECT count(*) FROM namespaces WHERE number = ?1 AND lease = ?2")?
@@ -489,6 +497,61 @@ impl Store for Sqlite {
         })
     }
 
+    fn look_once(&mut self, terms: &Terms, look: &Look) -> Result<Seen, StoreError> {
+        let lease = match look.wish {
+            Wish::Nothing => self.lease(terms.token)?,
+            Wish::Keep | Wish::Take => self.bid(terms.token, terms.lease)?,
+            Wish::GiveBack => {
+                self.give_back(terms.token)?;
+                Lease::Free
+            }
+        };
+        let sweep = look.sweep.map(|most| self.sweep(terms.timeout, most)).transpose()?;
+        let events = match look.events.filter(|_| lease.is_ours()) {
+            Some((after, most)) => self.events(after, most)?,
+            None => Vec::new(),
+        };
+        Ok(Seen { lease, sweep, events })
+    }
+}
+
+impl Store for Sqlite {
+    fn partitions(&self) -> Partition {
+        PARTITION + 1
+    }
+
+    fn partition_of(&self, _: &UserId) -> Partition {
+        PARTITION
+    }
+
+    fn poll(&self) -> Nanos {
+        POLL
+    }
+
+    fn flush(&mut self, _: &Terms, messages: &[Message]) -> Result<Vec<Told>, StoreError> {
+        // Before the file is waited for: ages are as of now.
+        let now = as_sql(machine::now());
+        self.step("written", |transaction, namespace| {
+            messages.iter().try_for_each(|message| match message {
+                Message::Beat(message) => beat(transaction, namespace, now, message),
+                Message::Leave(message) => leave(transaction, namespace, now, message),
+            })
+        })?;
+        Ok(vec![(PARTITION, Ok(messages.len()))])
+    }
+
+    fn look(&mut self, terms: &Terms, looks: &[Look]) -> Result<Vec<Result<Seen, StoreError>>, StoreError> {
+        looks.iter().map(|look| self.look_once(terms, look).map(Ok)).collect()
+    }
+
+    fn commit(
+        &mut self,
+        terms: &Terms,
+        commits: &[(Partition, Commit)],
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        commits.iter().map(|(_, commit)| self.commit_one(terms.token, commit).map(Ok)).collect()
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
         self.read(|connection, namespace| {
             // One moment for all of it.
@@ -512,6 +575,10 @@ impl Store for Sqlite {
             let users = users.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
             Ok(Snapshot { users, waiting, dead_letters })
         })
+    }
+
+    fn waiting(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.events(0, usize::MAX / 2)
     }
 
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {

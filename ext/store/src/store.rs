@@ -53,6 +53,82 @@ pub struct Leave {
     pub after: Nanos,
 }
 
+/// What a process wants of a partition's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing, but to know whose it is.
+    Nothing,
+    /// To have it for longer, if one has it.
+    Keep,
+    /// To have it, if it is free.
+    Take,
+    /// To have it no longer.
+    GiveBack,
+}
+
+/// Whose a lease is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Nobody's.
+    Free,
+    /// Another process'.
+    Theirs,
+    /// One's own, and nobody else has had it since one took it.
+    Kept,
+    /// One's own from now on.
+    Taken,
+}
+
+impl Lease {
+    /// Whether one has it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Lease::Kept | Lease::Taken)
+    }
+}
+
+/// On what terms a process takes part.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Who it is.
+    pub token: Token,
+    /// How long its leases are for.
+    pub lease: Nanos,
+    /// The config's timeout.
+    pub timeout: Nanos,
+}
+
+/// What is to be looked at in a partition, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Which.
+    pub partition: Partition,
+    /// What is wanted of its lease.
+    pub wish: Wish,
+    /// Up to how many users are to be set offline whose deadline has passed, each with its event in one step. With 0
+    /// only the look itself is noted.
+    ///
+    /// If nobody has looked for longer than half a timeout, nobody is set offline for one timeout: perhaps their beats
+    /// had nowhere to go.
+    pub sweep: Option<usize>,
+    /// Behind which number of the log events are wanted, and up to how many. One who has no lease gets none.
+    pub events: Option<(u64, usize)>,
+}
+
+/// What a [`Look`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose the lease is now.
+    pub lease: Lease,
+    /// What the sweep found, if one was wanted.
+    pub sweep: Option<Sweep>,
+    /// In order.
+    pub events: Vec<Event>,
+}
+
+/// What became of the messages for a partition: up to how many events they made. Or they were not taken, or it is not known
+/// whether they were; to tell them again changes nothing then.
+pub type Told = (Partition, Result<usize, StoreError>);
+
 /// Who has or wants a lease: a number that no other process draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub [u8; 16]);
@@ -132,57 +208,87 @@ pub struct DeadLetter {
 
 /// The state that processes share. One of these belongs to one thread, which may block on it; none crosses a fork.
 ///
-/// All that is in it is of one namespace; stores of different namespaces do not know each other.
+/// All that is in it is of one namespace; stores of different namespaces do not know each other. Where a method answers for
+/// several partitions, one of them may fail while others go on; an error of the method itself is one of all of them.
 pub trait Store: Send {
     /// How many partitions there are: the leases are for 0 and so on.
     fn partitions(&self) -> Partition;
+
+    /// Which partition a user is in.
+    fn partition_of(&self, id: &UserId) -> Partition;
+
+    /// How often the log is to be looked at for what other processes have written.
+    fn poll(&self) -> Nanos;
+
+    /// How often to ask whether a lease that another process has is free.
+    fn lease_poll(&self) -> Nanos {
+        self.poll()
+    }
+
+    /// What an operator should know of the store, though it works.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Gets ready to go on after an error. Answers false if the store is to be opened anew instead.
+    fn recover(&mut self) -> bool {
+        false
+    }
+
+    /// Connects anew if the connection was lost. Answers whether it was: what the store was told last may be lost then.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn reconnect(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Says that the process takes part, for as long as a lease. Answers how many partitions it may have, so that every
+    /// process has its share.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn attend(&mut self, _: &Terms) -> Result<Partition, StoreError> {
+        Ok(self.partitions())
+    }
+
+    /// Says that it does not any longer.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn depart(&mut self, _: &Terms) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Takes beats and leaves in. A beat of who is offline makes the user online and appends the event, in one step. A beat
     /// that is older than what the store knows of the user changes nothing.
     ///
     /// # Errors
     ///
-    /// None of them was taken then.
-    fn flush(&mut self, messages: &[Message]) -> Result<(), StoreError>;
+    /// See [`Told`].
+    fn flush(&mut self, terms: &Terms, messages: &[Message]) -> Result<Vec<Told>, StoreError>;
 
-    /// Takes or renews a lease, if it is free or one's own. Answers whether one has it.
+    /// Looks at partitions. The answers are in the order of the looks.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn bid(&mut self, partition: Partition, token: Token, length: Nanos) -> Result<bool, StoreError>;
+    fn look(&mut self, terms: &Terms, looks: &[Look]) -> Result<Vec<Result<Seen, StoreError>>, StoreError>;
 
-    /// Gives a lease back, if one has it.
+    /// Takes out of the logs what has been delivered or given up. The answers are in the order of the commits: false, and
+    /// nothing has changed, if the lease is another's.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn give_back(&mut self, partition: Partition, token: Token) -> Result<(), StoreError>;
-
-    /// Sets up to `most` users offline whose deadline has passed, each with its event in one step.
-    ///
-    /// If nobody has swept for longer than half a `timeout`, which is the config's, nobody is set offline for one
-    /// timeout: perhaps their beats had nowhere to go.
-    ///
-    /// # Errors
-    ///
-    /// See [`StoreError`].
-    fn sweep(&mut self, partition: Partition, timeout: Nanos, most: usize) -> Result<Sweep, StoreError>;
-
-    /// Up to `most` events of a log whose number is above `after`, in order.
-    ///
-    /// # Errors
-    ///
-    /// See [`StoreError`].
-    fn events(&mut self, partition: Partition, after: u64, most: usize) -> Result<Vec<Event>, StoreError>;
-
-    /// Takes out of the log what has been delivered or given up. Answers false, and changes nothing, if the lease is
-    /// another's.
-    ///
-    /// # Errors
-    ///
-    /// See [`StoreError`].
-    fn commit(&mut self, partition: Partition, token: Token, commit: &Commit) -> Result<bool, StoreError>;
+    fn commit(
+        &mut self,
+        terms: &Terms,
+        commits: &[(Partition, Commit)],
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
 
     /// Everybody who is online.
     ///
@@ -191,7 +297,14 @@ pub trait Store: Send {
     /// See [`StoreError`].
     fn snapshot(&mut self) -> Result<Snapshot, StoreError>;
 
-    /// The events that were given up, in order.
+    /// All events that have not been delivered, in order for each partition.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn waiting(&mut self) -> Result<Vec<Event>, StoreError>;
+
+    /// The events that were given up, in order for each partition.
     ///
     /// # Errors
     ///

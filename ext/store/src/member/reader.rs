@@ -1,0 +1,124 @@
+//! Snapshots of who is online: a thread reads them while anybody asks for them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use online_manager_tracker::{Clock, Nanos, Signal};
+
+use super::{Answer, Member, SECOND, Shared, Taken};
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// A snapshot may be as old as so many times what it took, though it could be newer.
+const REST_PER_READ: u64 = 20;
+
+/// The reading thread ends when nobody has asked for so long.
+const READER_IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub(super) struct Reader {
+    latest: Option<Arc<Taken>>,
+    /// Why the last attempt failed, and when.
+    error: Option<(Nanos, String)>,
+    is_wanted: bool,
+    is_running: bool,
+    pub(super) is_ending: bool,
+}
+
+impl<C: Clock, S: Signal> Member<C, S> {
+    /// Everybody who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
+    pub fn snapshot(&self) -> Answer {
+        let now = self.now();
+        let mut reader = self.shared.reader.lock();
+        if reader.is_ending {
+            return Answer::Wait;
+        }
+        let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
+        let changed_at = self.shared.changed_at.load(Ordering::Relaxed);
+        let (age, is_changed) = match &reader.latest {
+            Some(latest) => {
+                let age = now.saturating_sub(latest.at);
+                (age, changed_at >= latest.at && age > REST_PER_READ * latest.took)
+            }
+            None => (Nanos::MAX, true),
+        };
+        // An older one was nobody's.
+        let error = reader.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
+        if error.is_none() && (age > most / 2 || is_changed) {
+            reader.is_wanted = true;
+            if !reader.is_running {
+                reader.is_running = true;
+                let shared = Arc::clone(&self.shared);
+                match thread::Builder::new().name("online_manager".into()).spawn(move || shared.read()) {
+                    Ok(thread) => self.keep(thread),
+                    Err(error) => {
+                        reader.is_running = false;
+                        return Answer::Failed(format!("starting a thread: {error}"));
+                    }
+                }
+            }
+            self.shared.reader_bell.notify_one();
+            if age > most || is_changed {
+                return Answer::Wait;
+            }
+        }
+        match (&reader.latest, error) {
+            // An older one would be a guess.
+            (_, Some(error)) if age > most => Answer::Failed(error),
+            (Some(latest), _) => Answer::Snapshot(Arc::clone(latest)),
+            (None, _) => Answer::Wait,
+        }
+    }
+}
+
+impl<C: Clock, S: Signal> Shared<C, S> {
+    /// The reading thread.
+    fn read(&self) {
+        let mut store = None;
+        let mut reader = self.reader.lock();
+        loop {
+            if !reader.is_wanted && !reader.is_ending {
+                self.reader_bell.wait_for(&mut reader, READER_IDLE);
+            }
+            if reader.is_ending || !reader.is_wanted {
+                reader.is_running = false;
+                return;
+            }
+            parking_lot::MutexGuard::unlocked(&mut reader, || {
+                // What has just come shall be in it.
+                for _ in 0..50 {
+                    if self.outbox.lock().is_empty() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let result = parking_lot::MutexGuard::unlocked(&mut reader, || {
+                let start = self.clock.now();
+                let opened = match store.take() {
+                    Some(store) => Ok(store),
+                    None => self.location.open(&self.namespace, &self.interrupt),
+                };
+                opened.and_then(|mut opened: Box<dyn Store>| {
+                    let snapshot = match opened.snapshot() {
+                        // Who only reads loses nothing by that.
+                        Err(StoreError::Replaced(_)) => opened.snapshot()?,
+                        snapshot => snapshot?,
+                    };
+                    store = Some(opened);
+                    Ok(Taken { at: start, snapshot, took: self.clock.now().saturating_sub(start) })
+                })
+            });
+            reader.is_wanted = false;
+            match result {
+                Ok(taken) => {
+                    reader.latest = Some(Arc::new(taken));
+                    reader.error = None;
+                }
+                Err(error) => reader.error = Some((self.clock.now(), error.to_string())),
+            }
+        }
+    }
+}

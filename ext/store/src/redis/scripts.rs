@@ -1,0 +1,110 @@
+//! The scripts, and the keys that they are given. Each runs in one step, on one partition, by the server's clock.
+
+use std::sync::OnceLock;
+
+use crate::store::Partition;
+
+/// A script's text, and the hash by which a server remembers it.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    pub(super) hash: String,
+}
+
+macro_rules! script {
+    ($name:ident, $($file:literal),+) => {
+        pub(super) fn $name() -> &'static Script {
+            static SCRIPT: OnceLock<Script> = OnceLock::new();
+            SCRIPT.get_or_init(|| {
+                let text = concat!($(include_str!($file)),+);
+                Script { text, hash: redis::Script::new(text).get_hash().to_owned() }
+            })
+        }
+    };
+}
+
+script!(tell, "partition.lua", "tell.lua");
+script!(look, "partition.lua", "look.lua");
+script!(commit, "partition.lua", "commit.lua");
+script!(bury, "partition.lua", "bury.lua");
+script!(revive, "partition.lua", "revive.lua");
+script!(outline, "outline.lua");
+script!(attend, "attend.lua");
+
+/// The keys of a partition, which share a hash tag, so that a cluster has them on one server.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    /// Who is online: a sorted set of ids by deadline.
+    pub(super) users: String,
+    /// What has not been delivered: a stream.
+    pub(super) events: String,
+    /// Whose the lease is.
+    owner: String,
+    /// The epoch, the clock, the outage guard, the timeouts.
+    meta: String,
+    /// Those whose score does not tell all: who has left, for example.
+    pub(super) odd: String,
+    /// Who went offline lately, and when it was seen last.
+    gone: String,
+    /// How often an event has failed.
+    pub(super) failed: String,
+    /// What was given up: a stream.
+    pub(super) dead: String,
+    /// The latest version of each user who has a dead letter.
+    pub(super) overtaken: String,
+}
+
+impl Keys {
+    pub(super) fn new(namespace: &str, partition: Partition) -> Keys {
+        let key = |name: &str| format!("{{om:{}:{partition}}}:{name}", escaped(namespace));
+        Keys {
+            users: key("exp"),
+            events: key("ev"),
+            owner: key("own"),
+            meta: key("meta"),
+            odd: key("odd"),
+            gone: key("gone"),
+            failed: key("fail"),
+            dead: key("dlq"),
+            overtaken: key("late"),
+        }
+    }
+
+    /// In the order in which the scripts take them.
+    pub(super) fn all(&self) -> [&str; 9] {
+        [
+            &self.users,
+            &self.events,
+            &self.owner,
+            &self.meta,
+            &self.odd,
+            &self.gone,
+            &self.failed,
+            &self.dead,
+            &self.overtaken,
+        ]
+    }
+}
+
+/// The key of a namespace's processes.
+pub(super) fn members(namespace: &str) -> String {
+    format!("{{om:{}}}:members", escaped(namespace))
+}
+
+/// Without braces, which would make a hash tag of their own.
+fn escaped(namespace: &str) -> String {
+    namespace.replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_partition_share_a_hash_tag_and_no_two_namespaces_a_key() {
+        let keys = Keys::new("a}b", 3);
+        assert!(keys.all().iter().all(|key| key.starts_with("{om:a%7Db:3}:")));
+        assert_ne!(Keys::new("a%7Db", 3).users, keys.users);
+        assert_ne!(Keys::new("a:1", 2).users, Keys::new("a", 12).users);
+        assert!(members("a:3") != Keys::new("a", 3).users && members("") == "{om:}:members");
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a Redis is: URLs, what they mean, and how they are shown without their passwords.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::error::StoreError;
+
+const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
+
+/// One server, or some of those of a cluster. Shows no password, neither by `Display` nor by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Servers {
+    urls: Vec<String>,
+    is_cluster: bool,
+}
+
+impl Servers {
+    /// Whether a URL is one of a Redis, or of a Valkey.
+    pub(crate) fn is_meant(url: &str) -> bool {
+        url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+    }
+
+    /// Reads URLs.
+    ///
+    /// # Errors
+    ///
+    /// A message that says what came and what was wanted.
+    pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<Servers, String> {
+        for url in urls {
+            redis::parse_redis_url(url)
+                .and_then(|parsed| parsed.into_connection_info().ok())
+                .ok_or_else(|| format!("the store {:?} is no URL of a Redis; {WANTED}", redacted(url)))?;
+        }
+        Ok(Servers { urls: urls.to_vec(), is_cluster })
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    /// What the client has to know of each.
+    pub(super) fn connection_infos(&self) -> Result<Vec<ConnectionInfo>, StoreError> {
+        let infos = self.urls.iter().map(|url| url.as_str().into_connection_info()).collect::<redis::RedisResult<_>>();
+        infos.map_err(|error| StoreError::Misconfigured(format!("{self}: {error}")))
+    }
+
+    /// The certificates of a CA of one's own, in the form of PEM, if the first URL names a file of them.
+    pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let url = self.urls.first().and_then(|url| redis::parse_redis_url(url));
+        let file = url.and_then(|url| {
+            url.query_pairs().find(|(name, _)| name == "ca_file").map(|(_, path)| PathBuf::from(path.as_ref()))
+        });
+        let read = |file: PathBuf| {
+            std::fs::read(&file).map_err(|error| {
+                StoreError::Misconfigured(format!("{self}: {} cannot be read: {error}", file.display()))
+            })
+        };
+        file.map(read).transpose()
+    }
+}
+
+/// What a URL may look like.
+pub(crate) const WANTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
+                                 \"redis+unix:///path/of/socket\"";
+
+impl fmt::Display for Servers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<String> = self.urls.iter().map(|url| redacted(url)).collect();
+        formatter.write_str(&urls.join(", "))
+    }
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Servers({self})")
+    }
+}
+
+/// A URL without its password. Rather too much is left out than too little: it need be no good URL.
+pub(crate) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let rest = match rest.rsplit_once('@') {
+        Some((user, place)) => {
+            let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:***"));
+            format!("{user}@{place}")
+        }
+        None => rest.to_owned(),
+    };
+    let rest = match rest.split_once('?') {
+        Some((place, query)) => {
+            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+                Some((name @ ("pass" | "password"), _)) => format!("{name}=***"),
+                _ => pair.to_owned(),
+            });
+            format!("{place}?{}", pairs.collect::<Vec<_>>().join("&"))
+        }
+        None => rest,
+    };
+    format!("{scheme}://{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+            ("redis://:secret@localhost/1", "redis://:***@localhost/1"),
+            ("rediss://ann:se:cr@et@localhost?ca_file=/ca.pem", "rediss://ann:***@localhost?ca_file=/ca.pem"),
+            ("redis://ann@localhost", "redis://ann@localhost"),
+            ("redis+unix:///run/redis?db=1&user=ann&pass=secret", "redis+unix:///run/redis?db=1&user=ann&pass=***"),
+            ("redis://ann:secret/@host", "redis://ann:***@host"),
+        ] {
+            assert_eq!(redacted(url), shown);
+            let servers = Servers { urls: vec![url.to_owned()], is_cluster: false };
+            assert!(!format!("{servers:?} {servers}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn urls_are_judged_before_anybody_connects() {
+        assert!(Servers::is_meant("rediss://localhost") && !Servers::is_meant("sqlite:redis://"));
+        let parse = |url: &str| Servers::parse(&[url.to_owned()], false);
+        assert!(parse("redis://localhost:6379/0").is_ok());
+        assert!(parse("redis+unix:///run/redis.sock?db=1").is_ok());
+        assert!(parse("redis://ann:secret@localhost:port").is_err_and(|message| !message.contains("secret")));
+        assert!(parse("redis://localhost/zero").is_err());
+    }
+}

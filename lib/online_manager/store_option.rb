@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # The option `store:`: where it is kept who is online. It shows no password.
+  class StoreOption
+    # What begins the name of a file, and may be followed by a relative path.
+    SQLITE = "sqlite:"
+
+    # @return [Symbol, String] `:memory`, or what the store is called in messages
+    attr_reader :name
+
+    # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or those of some
+    #   servers of a Redis Cluster
+    # @raise [ArgumentError] if there is no such store
+    def initialize(given)
+      @location = expand(given)
+      @name = shared? ? Shared.describe(@location) : given
+    end
+
+    def shared? = @location != :memory
+
+    # @return [Shared] a manager's part in it
+    def open(host, namespace) = Shared.new(host, @location, namespace)
+
+    def inspect = "#<#{self.class} #{name}>"
+
+    private
+
+    def expand(given)
+      return given if given == :memory
+
+      # Only what is no String is shown: a URL may have a password in it.
+      strange = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
+      return expand_path(given) if strange.empty?
+
+      raise ArgumentError, "unknown store #{strange.first.inspect}; there is :memory, \"sqlite:PATH\" and \"redis://…\""
+    end
+
+    def expand_path(given)
+      return given unless given.is_a?(String) && (path = given[/\A#{SQLITE}(.+)/mo, 1])
+
+      SQLITE + File.expand_path(path, Framework.current.root || Dir.pwd)
+    end
+  end
+end
