@@ -87,10 +87,7 @@ impl Redis {
     }
 
     /// Calls scripts on partitions, and answers what each has found, without the epoch.
-    fn run<T: FromRedisValue>(
-        &mut self,
-        calls: Vec<(Partition, Call)>,
-    ) -> Result<Vec<(Partition, Result<T, StoreError>)>, StoreError> {
+    fn run<T: FromRedisValue>(&mut self, calls: Vec<(Partition, Call)>) -> Result<Vec<OfPartition<T>>, StoreError> {
         let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         let answers = self.connection.call(&calls)?;
         let of_partition = |(partition, answer): (Partition, Result<Value, StoreError>)| {
@@ -186,7 +183,7 @@ impl Redis {
     fn page(&mut self, key: &str, from: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
         let mut command = redis::cmd("XRANGE");
         command.arg(key).arg(from).arg("+").arg("COUNT").arg(most);
-        let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = self.ask(command)?;
+        let entries: Vec<(String, Fields)> = self.ask(command)?;
         entries.into_iter().map(|(number, fields)| Entry::read(&number, fields)).collect()
     }
 
@@ -206,7 +203,7 @@ impl Redis {
     fn outlines(&mut self) -> Result<Vec<Outline>, StoreError> {
         let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::outline(), keys.all())).collect();
         let answers = self.connection.call(&calls)?;
-        answers.into_iter().map(|answer| answer.and_then(|value| Outline::read(value))).collect()
+        answers.into_iter().map(|answer| answer.and_then(Outline::read)).collect()
     }
 
     /// Reads all of a hash or a sorted set, in steps: what is in it all the while is in the answer.
@@ -235,7 +232,9 @@ impl Redis {
     }
 }
 
+type OfPartition<T> = (Partition, Result<T, StoreError>);
 type Pairs = Vec<(Vec<u8>, String)>;
+type Fields = Vec<(String, Vec<u8>)>;
 
 /// An entry of the log or of the dead letters.
 struct Entry {
@@ -249,7 +248,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn read(number: &str, fields: Vec<(String, Vec<u8>)>) -> Result<Entry, StoreError> {
+    fn read(number: &str, fields: Fields) -> Result<Entry, StoreError> {
         let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(strange)?;
         let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
         let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -477,18 +476,15 @@ impl Store for Redis {
         // Nobody's lease and nobody's timeout: nothing in here is about either.
         let terms = Terms { token: Token([0; 16]), lease: 0, timeout: 0 };
         let (mut revived, mut dropped) = (0, 0);
-        for partition in 0..PARTITIONS {
-            loop {
-                let mut is_empty = redis::cmd("XLEN");
-                is_empty.arg(self.keys(partition).map(|keys| keys.dead.clone()).collect::<String>());
-                if self.ask::<u64>(is_empty)? == 0 {
-                    break;
-                }
+        let outlines = self.outlines()?;
+        for (partition, mut left) in (0..).zip(outlines.into_iter().map(|outline| outline.dead_letters)) {
+            while left > 0 {
                 let call = self.call(scripts::revive(), partition, &terms).number(EVENTS_PER_SCRIPT);
-                for (_, answer) in self.run::<(usize, usize)>(vec![(partition, call)])? {
-                    let (again, gone) = answer?;
+                for (_, answer) in self.run::<(usize, usize, u64)>(vec![(partition, call)])? {
+                    let (again, overtaken, remaining) = answer?;
                     revived += again;
-                    dropped += gone;
+                    dropped += overtaken;
+                    left = remaining;
                 }
             }
         }

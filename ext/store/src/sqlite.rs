@@ -472,9 +472,6 @@ impl Sqlite {
             if is_mine == 0 {
                 return Ok(false);
             }
-            for number in &commit.done {
-                take_out(transaction, *number)?;
-            }
             for (number, failures, error) in &commit.failed {
                 transaction
                     .prepare_cached("UPDATE events SET failures = ?2, error = ?3 WHERE number = ?1")?
@@ -491,6 +488,10 @@ impl Sqlite {
                          FROM events WHERE number = ?1",
                     )?
                     .execute(params![as_sql(*number), error])?;
+                take_out(transaction, *number)?;
+            }
+            // At last: what was done may have overtaken who is buried.
+            for number in &commit.done {
                 take_out(transaction, *number)?;
             }
             Ok(true)

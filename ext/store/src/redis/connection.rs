@@ -191,7 +191,11 @@ fn is_of_connection(error: &RedisError) -> bool {
 }
 
 async fn connect(servers: &Servers) -> Result<(Link, Vec<String>), StoreError> {
-    let failed = |error: RedisError| explain(servers, &error);
+    let failed = |error: RedisError| match error.kind() {
+        // A database that there is not, for one.
+        ErrorKind::Server(ServerErrorKind::ResponseError) => StoreError::Misconfigured(format!("{servers}: {error}")),
+        _ => explain(servers, &error),
+    };
     let infos = servers.connection_infos()?;
     let certificates = servers.ca()?.map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) });
     let mut link = if servers.is_cluster() {
