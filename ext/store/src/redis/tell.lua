@@ -33,14 +33,15 @@ local function class_of(timeout)
   return class
 end
 
--- When a user who is online was seen, and when it left (0 if it has not): an odd one has both kept.
+-- When a user who is online was seen, and when it left (0 if it has not): an odd one has both kept. Else it may have been
+-- up to a millisecond later: who leaves at once after a beat has left.
 local function known(n)
   if odds[n] then
     local seen, left = odds[n]:match('^(%d+) (%d+)$')
     return tonumber(seen), tonumber(left)
   end
   local score = tonumber(scores[n])
-  return math.floor(score / CLASSES) * 1000 - timeout_of(score % CLASSES), 0
+  return math.floor(score / CLASSES) * 1000 - timeout_of(score % CLASSES) - 999, 0
 end
 
 local changed, come_back, appended = {}, {}, 0
