@@ -2,87 +2,10 @@
 
 # What does a shared store cost, on one machine?
 
-require "tmpdir"
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
+require_relative "support/contenders/shared"
 require_relative "support/contenders/sqlite"
-require_relative "support/silent_config"
-
-# The gem with a file that other processes could share.
-class Shared < Bench::Contender
-  # Counts the callbacks, and notes when the last one came.
-  class Config < Bench::SilentConfig
-    attr_reader :calls, :last
-
-    def initialize(timeout)
-      super
-      @calls = 0
-    end
-
-    def online(_user_id) = count
-    def offline(_user_id) = count
-
-    private
-
-    def count
-      @calls += 1
-      @last = Bench.now
-    end
-  end
-
-  def initialize(timeout = 3_600)
-    super()
-    @folder = Dir.mktmpdir("online_manager_bench")
-    @path = File.join(@folder, "presence.sqlite3")
-    @config = Config.new(timeout)
-    @manager = OnlineManager.new(@config, reactor: :thread, store: "sqlite:#{@path}")
-    @native = @manager.instance_variable_get(:@native) # its status, without what is asked of the store
-    @heartbeat = @manager.setup
-  end
-
-  def prepare(ids)
-    ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
-    settle(ids.size)
-  end
-
-  def beat(ids, passes = 1) = Bench::Heartbeats.through(ids, passes, &@heartbeat)
-
-  # @return [Integer] nanoseconds until heartbeats of all are in the file
-  def flush(ids)
-    Bench.time do
-      @manager.seen_all(ids)
-      sleep 0.001 until @native.status[:unwritten].zero?
-    end
-  end
-
-  # @return [Float] transitions a second, from the first heartbeat or leave to the last callback
-  def transitions(ids)
-    start = Bench.now
-    calls = @config.calls
-    ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
-    settle(calls + ids.size)
-    ids.each { |id| @manager.leave(id) }
-    settle(calls + (2 * ids.size))
-    2 * ids.size * 1e9 / (@config.last - start)
-  end
-
-  # @return [Integer] bytes on disk, when the last connection has been closed, and the write-ahead log is in the file
-  def size
-    @manager.stop
-    File.size(@path)
-  end
-
-  def close
-    @manager.stop
-    FileUtils.remove_entry(@folder)
-  end
-
-  private
-
-  def settle(calls)
-    sleep 0.001 until @config.calls >= calls
-  end
-end
 
 KINDS = %w[integers UUIDs].freeze
 SIZES = [10_000, 1_000_000].freeze
@@ -93,7 +16,7 @@ SHORT = 6
 OURS = "store `:memory`"
 CONTENDERS = {
   OURS => -> { Bench::Ours.new },
-  "store `\"sqlite:…\"`" => -> { Shared.new },
+  "store `\"sqlite:…\"`" => -> { Bench::SharedFile.new },
   "SQLite `UPDATE` for each" => -> { Bench::SqliteContender.new }
 }.freeze
 
@@ -188,7 +111,7 @@ class Writing
   private
 
   def flushes(rounds)
-    shared = Shared.new(SHORT)
+    shared = Bench::SharedFile.new(SHORT)
     shared.prepare(@ids)
     Array.new(rounds) do
       sleep (SHORT / 3.0) + 0.1
@@ -199,14 +122,14 @@ class Writing
   end
 
   def rates(rounds)
-    shared = Shared.new
+    shared = Bench::SharedFile.new
     Array.new(rounds) { shared.transitions(@ids) }
   ensure
     shared.close
   end
 
   def size
-    shared = Shared.new
+    shared = Bench::SharedFile.new
     shared.prepare(@ids)
     shared.size.fdiv(@ids.size)
   ensure

@@ -9,6 +9,17 @@ class OnlineManager
     # Seconds between two looks whether the answer has come.
     PAUSE = 0.001
 
+    # Opens the store once and closes it again.
+    #
+    # @return [Array<String>] what an operator should know: what keeps it from being reached now, for one
+    # @raise [StoreError] if it is misconfigured
+    def check
+      begin_check
+      wait(Float::INFINITY) { poll_check }
+    ensure
+      end_check
+    end
+
     def online?(user_id) = wait { poll_online?(user_id) }
     def online_users = wait { poll_online_users }
     def last_seen(user_id) = wait { poll_last_seen(user_id) }
@@ -22,10 +33,10 @@ class OnlineManager
     private
 
     # In small sleeps: so it can be interrupted, lets other fibers run, and works in a trap handler.
-    def wait
-      stop_at = Latch.now + PATIENCE
+    def wait(patience = PATIENCE)
+      stop_at = Latch.now + patience
       while (answer = yield) == :wait
-        raise StoreError, "the store has not answered within #{PATIENCE} s" if Latch.now > stop_at
+        raise StoreError, "the store has not answered within #{patience} s" if Latch.now > stop_at
 
         sleep PAUSE
       end

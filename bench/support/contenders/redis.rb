@@ -9,6 +9,9 @@ module Bench
   class RedisServer < Server
     def socket = File.join(folder, "socket")
 
+    # @return [String] for a manager
+    def url = "redis+unix://#{socket}"
+
     def connect = ::Redis.new(path: socket, reconnect_attempts: 0)
 
     def version = `#{executable("redis-server")} --version`[/v=(\S+)/, 1]

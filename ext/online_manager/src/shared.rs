@@ -1,10 +1,11 @@
 //! The class `OnlineManager::Shared`: one manager's part in a store that several processes share, as Ruby sees it.
 //!
-//! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but
-//! `check`, `look` and `retry_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
+//! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but `look`
+//! and `retry_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use magnus::block::Proc;
 use magnus::typed_data::Obj;
@@ -45,8 +46,15 @@ pub(crate) struct Shared {
     heartbeat: OnceLock<Opaque<Proc>>,
     location: Location,
     namespace: String,
+    check: Mutex<Option<Check>>,
     eras: Eras<SharedMember>,
     is_stopped: AtomicBool,
+}
+
+/// The look at a store before `setup`. On a thread, since a server that does not answer must not keep Ruby from running.
+struct Check {
+    thread: JoinHandle<Result<Vec<String>, StoreError>>,
+    interrupt: Interrupt,
 }
 
 impl DataTypeFunctions for Shared {
@@ -74,7 +82,9 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_singleton_method("describe", function!(Shared::describe, 1))?;
     class.define_singleton_method("look", function!(Shared::look, 2))?;
     class.define_singleton_method("retry_dead_letters", function!(Shared::retry_dead_letters, 2))?;
-    class.define_method("check", method!(Shared::check, 0))?;
+    class.define_method("begin_check", method!(Shared::begin_check, 0))?;
+    class.define_method("poll_check", method!(Shared::poll_check, 0))?;
+    class.define_method("end_check", method!(Shared::end_check, 0))?;
     class.define_method("heartbeat", method!(Shared::heartbeat, 0))?;
     class.define_method("seen", method!(Shared::seen, 1))?;
     class.define_method("seen_for", method!(Shared::seen_for, 2))?;
@@ -106,6 +116,7 @@ impl Shared {
             heartbeat: OnceLock::new(),
             location: locate(ruby, store)?,
             namespace,
+            check: Mutex::default(),
             eras: Eras::default(),
             is_stopped: AtomicBool::new(false),
         });
@@ -115,13 +126,49 @@ impl Shared {
         Ok(shared)
     }
 
-    /// `check -> Array of what an operator should know`, what keeps the store from being reached now for one: opens it once.
+    /// Held for a moment only, and never while anything is waited for.
+    fn check(&self) -> MutexGuard<'_, Option<Check>> {
+        self.check.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `begin_check`: opens the store once, on a thread, and closes it again. `end_check` must follow.
+    fn begin_check(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
+        let (location, namespace) = (this.location.clone(), this.namespace.clone());
+        let interrupt = Interrupt::default();
+        let waits = interrupt.clone();
+        let thread = std::thread::Builder::new()
+            .name("online_manager".into())
+            .spawn(move || location.open(&namespace, &waits).map(|store| store.warnings()))
+            .map_err(|error| system_error(ruby, "starting a thread", &error))?;
+        *this.check() = Some(Check { thread, interrupt });
+        Ok(())
+    }
+
+    /// `poll_check -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
     /// Raises if it is misconfigured.
-    fn check(ruby: &Ruby, this: &Shared) -> Result<Vec<String>, Error> {
-        match this.location.open(&this.namespace, &Interrupt::default()) {
-            Ok(store) => Ok(store.warnings()),
-            Err(StoreError::Misconfigured(message)) => Err(Error::new(error_class(ruby, "StoreError"), message)),
-            Err(error) => Ok(vec![format!("the store cannot be reached and will be tried again: {error}")]),
+    fn poll_check(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
+        let Some(check) = this.check().take_if(|check| check.thread.is_finished()) else {
+            return Ok(ruby.to_symbol("wait").as_value());
+        };
+        let warnings = match check.thread.join() {
+            Ok(Ok(warnings)) => warnings,
+            Ok(Err(StoreError::Misconfigured(message))) => {
+                return Err(Error::new(error_class(ruby, "StoreError"), message));
+            }
+            Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
+            // A bug, and told of on standard error.
+            Err(_) => return Err(Error::new(error_class(ruby, "StoreError"), "the store could not be opened")),
+        };
+        Ok(ruby.into_value(warnings))
+    }
+
+    /// `end_check`: does not wait any longer, and lets nothing of it run on.
+    fn end_check(this: &Shared) {
+        let check = this.check().take();
+        if let Some(check) = check {
+            check.interrupt.raise();
+            // Its answer is nobody's any more.
+            drop(check.thread.join());
         }
     }
 

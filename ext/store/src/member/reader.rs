@@ -96,20 +96,17 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 }
             });
             let result = parking_lot::MutexGuard::unlocked(&mut reader, || {
-                let start = self.clock.now();
-                let opened = match store.take() {
-                    Some(store) => Ok(store),
-                    None => self.location.open(&self.namespace, &self.interrupt),
-                };
-                opened.and_then(|mut opened: Box<dyn Store>| {
-                    let snapshot = match opened.snapshot() {
-                        // Who only reads loses nothing by that.
-                        Err(StoreError::Replaced(_)) => opened.snapshot()?,
-                        snapshot => snapshot?,
-                    };
-                    store = Some(opened);
-                    Ok(Taken { at: start, snapshot, took: self.clock.now().saturating_sub(start) })
-                })
+                let old = store.take();
+                // It may have been away since it was last asked, or be another one.
+                let read = old.and_then(|old| self.read_with(old).ok());
+                read.map_or_else(
+                    || self.location.open(&self.namespace, &self.interrupt).and_then(|new| self.read_with(new)),
+                    Ok,
+                )
+            });
+            let result = result.map(|(opened, taken)| {
+                store = Some(opened);
+                taken
             });
             reader.is_wanted = false;
             match result {
@@ -120,5 +117,12 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 Err(error) => reader.error = Some((self.clock.now(), error.to_string())),
             }
         }
+    }
+
+    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Box<dyn Store>, Taken), StoreError> {
+        let at = self.clock.now();
+        let snapshot = store.snapshot()?;
+        let took = self.clock.now().saturating_sub(at);
+        Ok((store, Taken { at, snapshot, took }))
     }
 }

@@ -80,7 +80,13 @@ impl fmt::Debug for Servers {
 
 /// A URL without its password. Rather too much is left out than too little: it need be no good URL.
 pub(crate) fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // Perhaps only the slashes are missing.
+        return match (url.split_once(':'), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, place))) => format!("{scheme}:***@{place}"),
+            _ => url.to_owned(),
+        };
+    };
     let rest = match rest.rsplit_once('@') {
         Some((user, place)) => {
             let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:***"));
@@ -114,6 +120,8 @@ mod tests {
             ("redis://ann@localhost", "redis://ann@localhost"),
             ("redis+unix:///run/redis?db=1&user=ann&pass=secret", "redis+unix:///run/redis?db=1&user=ann&pass=***"),
             ("redis://ann:secret/@host", "redis://ann:***@host"),
+            ("redis:ann:secret@host", "redis:***@host"),
+            ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);
             let servers = Servers { urls: vec![url.to_owned()], is_cluster: false };
