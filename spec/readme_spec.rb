@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "tmpdir"
+Dir[File.join(__dir__, "support/store/*.rb")].each { |file| require file }
 
 # Every Ruby snippet of the README is run as it is written. A comment before it, which readers do not see, says what it
 # needs around it: `<!-- snippet: setup -->`.
@@ -32,7 +33,8 @@ RSpec.describe "README.md" do
 
   it "has no snippet that is not run" do
     expect(snippets.map(&:first).tally)
-      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "on_error" => 1, "stop" => 1)
+      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "redis" => 1, "on_error" => 1,
+              "stop" => 1)
   end
 
   snippets.each do |name, snippet|
@@ -108,22 +110,22 @@ RSpec.describe "README.md" do
       end
     when "store"
       it "shows how several processes are one (line #{line})", limit: 60 do
-        script = <<~RUBY
-          #{config.sub("timeout = 60", "timeout = 2")}
-          #{checked(snippet)}
-          OnlineManager.current.start
-          puts "ready"
-          $stdin.each_line(chomp: true) { |user_id| OnlineManager.current.seen(user_id) }
-        RUBY
-
-        said = Dir.mktmpdir do |folder|
+        Dir.mktmpdir do |folder|
           Dir.mkdir("#{folder}/storage")
-          with_processes(4, script, folder) { |processes| beat_and_kill(processes, folder) }
+          expect(transitions_with_store("#{config}\n#{checked(snippet)}", "storage/presence.sqlite3", folder))
+            .to eq("ann" => %w[online offline], "ben" => %w[online offline])
         end
-        transitions = said.grep(/ is /).map { |text| [text[/\w+/], text[/online|offline/], text[/\d+/].to_i] }
-
-        expect(transitions.uniq.sort_by(&:last).group_by(&:first).transform_values { |all| all.map { _1[1] } })
-          .to eq("ann" => %w[online offline], "ben" => %w[online offline])
+      end
+    when "redis"
+      it "shows how processes of several machines are one (line #{line})", limit: 60 do
+        # The config stands in the section before. And here other programs may have the usual port.
+        before = snippets.assoc("store").last[/^class.*?^end$/m]
+        snippet = checked(snippet).sub("127.0.0.1:6379", "127.0.0.1:#{Stores::RedisServer.common.port}")
+        url = snippet[/"(redis:.*?)"/, 1]
+        Dir.mktmpdir do |folder|
+          expect(transitions_with_store("#{config}\n#{before}\n#{snippet}", url, folder))
+            .to eq("ann" => %w[online offline], "ben" => %w[online offline])
+        end
       end
     when "on_error"
       it "shows where an error goes (line #{line})" do
@@ -171,32 +173,47 @@ RSpec.describe "README.md" do
     end
   end
 
-  # ben beats once, ann in one process after the other; the first of them, which delivers, is killed meanwhile.
+  # @param setup [String] of four processes that share a store
+  # @return [Hash{String => Array<String>}] for each user what it was, in order of the versions
+  def transitions_with_store(setup, store, folder)
+    script = <<~RUBY
+      #{setup.sub("timeout = 60", "timeout = 2")}
+      OnlineManager.current.start
+      puts "ready"
+      $stdin.each_line(chomp: true) { |user_id| OnlineManager.current.seen(user_id) }
+    RUBY
+    said = with_processes(4, script, folder) { |processes| beat_and_kill(processes, store, folder) }
+    transitions = said.grep(/ is /).map { |text| [text[/\w+/], text[/online|offline/], text[/\d+/].to_i] }
+    transitions.uniq.sort_by(&:last).group_by(&:first).transform_values { |all| all.map { _1[1] } }
+  end
+
+  # ben beats once, ann in one process after the other; the first of them, which may deliver, is killed meanwhile.
   #
   # @return [Array<String>] what they said
-  def beat_and_kill(processes, folder)
+  def beat_and_kill(processes, store, folder)
     processes.first.puts("ben")
     processes.first.puts("ann")
     wait_until { processes.flat_map(&:lines).grep(/ is online/).size == 2 }
     processes.first.signal(:KILL)
     processes.drop(1).cycle.first(9).each do |process|
       process.puts("ann")
-      throughout(0.4) { expect(look(folder)).to include('"ann"') }
+      throughout(0.4) { expect(look(store, folder)).to include('"ann"') }
     end
-    wait_until(limit: 20) { look(folder).include?("online: 0\nwaiting to be delivered: 0") }
+    wait_until(limit: 20) { look(store, folder).include?("online: 0\nwaiting to be delivered: 0") }
     processes.flat_map(&:lines)
   end
 
   # What the command says that the section is about.
-  def look(folder)
+  def look(store, folder)
     command(RbConfig.ruby, "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager", "store",
-            "storage/presence.sqlite3", chdir: folder).stdout
+            store, chdir: folder).stdout
   end
 
   it "names commands that there are" do
     commands = readme.scan(/^```sh\n(.*?)^```/m).join.lines.map { |line| line[/\S+/] }
 
-    expect(commands).to eq %w[bin/demo bin/test bin/rails bin/rails online_manager online_manager]
+    expect(commands).to eq %w[bin/demo bin/test bin/rails bin/rails online_manager online_manager redis-server]
+    expect(command("which", commands.pop)).to be_success
     paths = commands.map { |command| command.include?("/") ? command : "exe/#{command}" }
     paths.map! { |path| path.sub("bin/rails", "examples/rails/bin/rails") }
     expect(paths.select { |path| File.executable?(File.join(root, path)) }).to eq paths

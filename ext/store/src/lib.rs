@@ -1,5 +1,5 @@
 //! The state that several processes share, so that together they tell of each transition once: behind the trait
-//! [`Store`], with SQLite as its first implementation. Nothing in here knows that the callbacks are Ruby's.
+//! [`Store`], in a file of SQLite's or in a Redis. Nothing in here knows that the callbacks are Ruby's.
 //!
 //! A heartbeat ends in this process' own memory. A thread of its own, the *member*, takes it to the store, where state
 //! and event change in one step. Whoever holds the *lease* delivers the events from the store's log.
@@ -17,6 +17,8 @@
 //! | [`store`] | the trait, and what goes through it |
 //! | [`location`] | which store a `store:` option means |
 //! | [`sqlite`] | the store that is a file |
+//! | [`redis`] | the store for several machines; `redis/*.lua` are its rules |
+//! | [`interrupt`] | how a store is told to stop waiting |
 //! | [`machine`] | the machine's monotonic clock, and which boot it counts from |
 //! | [`log`] | events on their way to the callbacks: order, retries, who has to wait |
 //! | [`member`] | how a process takes part: flush, lease, sweep, delivery, snapshot |
