@@ -547,6 +547,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_forgotten_while_the_store_is_away() {
+        let process = Process::new();
+        process.beat(0, 3 * SECOND);
+        process.told(0);
+        // Away since the first second: should the data be lost, nobody else knows of this user.
+        process.beats.look_through((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
+        process.beats.tell_again(9 * SECOND, |_| Some(SECOND), &process.outbox);
+        assert_eq!(process.told(9 * SECOND), [9 * SECOND]);
+    }
+
+    #[test]
+    fn whose_timeout_was_over_before_the_store_went_away_is_not_told_again() {
+        let process = Process::new();
+        process.beat(0, 3 * SECOND);
+        process.told(0);
+        process.beats.tell_again(4 * SECOND, |_| Some(4 * SECOND), &process.outbox);
+        assert_eq!(process.told(4 * SECOND), Vec::<Nanos>::new());
+        process.beat(5 * SECOND, 3 * SECOND);
+        process.told(5 * SECOND);
+        process.beats.tell_again(6 * SECOND, |_| None, &process.outbox);
+        assert_eq!(process.told(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
+    }
+
+    #[test]
     fn a_timeout_that_all_have_by_now_becomes_the_usual_one() {
         let process = Process::new();
         process.beat(0, 2 * SECOND);

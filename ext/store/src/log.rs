@@ -593,4 +593,56 @@ mod tests {
         assert_eq!((log.next(0), log.take_commits(|_| true)), (None, vec![]));
         assert!(log.room() > 0);
     }
+
+    /// Events of users 1 and 2, in partitions 1 and 2.
+    fn log_of_two() -> Log {
+        let mut log = Log::default();
+        for partition in [1, 2] {
+            log.leased(partition, u64::from(partition) * 10);
+            log.add(partition, vec![event(7, u64::from(partition), Transition::Online, 1)], 0);
+        }
+        log
+    }
+
+    #[test]
+    fn a_lease_that_is_over_holds_up_no_other_partition() {
+        let mut log = log_of_two();
+        let (_, events) = log.take(15, |_| false);
+        assert_eq!(events.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [id(2)]);
+        log.delivered(&Delivered::Returned, 15);
+        assert_eq!((numbers(&mut log, 15), log.next(15)), (vec![], None));
+        log.leased(1, 20);
+        assert_eq!(log.next(15), Some(0));
+        assert_eq!(numbers(&mut log, 15), [7]);
+    }
+
+    #[test]
+    fn a_lease_is_given_back_when_all_that_was_delivered_is_committed() {
+        let mut log = log_of_two();
+        assert_eq!(log.take(0, |_| false).1[0].id, id(1));
+        log.retire(2);
+        assert!(log.is_clear(2) && !log.is_clear(1), "who waits is not delivered, who is called is");
+        log.delivered(&Delivered::Returned, 0);
+        assert!(!log.is_clear(1), "not committed");
+        assert_eq!(numbers(&mut log, 0), [], "nobody waits any more");
+        let commits = log.take_commits(|partition| partition == 2);
+        assert_eq!(commits, []);
+        let (_, commit) = log.take_commits(|_| true).remove(0);
+        log.committed(&commit);
+        assert!(log.is_clear(1));
+        log.forget(1);
+        assert_eq!((log.leases(), log.room()), (1, AT_ONCE));
+    }
+
+    #[test]
+    fn a_stall_goes_on_when_another_partition_is_handed_on() {
+        let mut log = Log::default();
+        (0..6).for_each(|partition| {
+            log.leased(partition, Nanos::MAX);
+            log.add(partition, vec![event(1, u64::from(partition), Transition::Online, 1)], 0);
+        });
+        deliver(&mut log, 0, &[0, 1, 2, 3, 4]);
+        log.forget(0);
+        assert_eq!(numbers(&mut log, 1), [], "every callback fails");
+    }
 }

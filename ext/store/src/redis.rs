@@ -30,8 +30,9 @@ const PARTITIONS: Partition = 16;
 
 const MILLISECOND: Nanos = 1_000_000;
 
-/// How often a member looks what the others have written.
+/// How often a member looks what the others have written, and how often it does when nothing happens.
 const POLL: Nanos = 20 * MILLISECOND;
+const IDLE_POLL: Nanos = 100 * MILLISECOND;
 
 /// How often it asks whether a lease that another has is free.
 const LEASE_POLL: Nanos = 250 * MILLISECOND;
@@ -106,7 +107,11 @@ impl Redis {
         }
         match word.as_str() {
             "ok" => parse(Value::Array(rest)),
-            _ => Err(StoreError::Replaced("the data of the store are gone; whoever beats here is told again".into())),
+            _ => {
+                let servers = self.connection.servers();
+                let message = format!("{servers}: its data are gone; it is told again of whoever beats here");
+                Err(StoreError::Replaced(message))
+            }
         }
     }
 
@@ -322,8 +327,8 @@ impl Store for Redis {
         crc16::State::<crc16::XMODEM>::calculate(id.as_bytes()) % PARTITIONS
     }
 
-    fn poll(&self) -> Nanos {
-        POLL
+    fn poll(&self, is_lively: bool) -> Nanos {
+        if is_lively { POLL } else { IDLE_POLL }
     }
 
     fn lease_poll(&self) -> Nanos {

@@ -525,7 +525,7 @@ impl Store for Sqlite {
         PARTITION
     }
 
-    fn poll(&self) -> Nanos {
+    fn poll(&self, _: bool) -> Nanos {
         POLL
     }
 

@@ -217,12 +217,13 @@ pub trait Store: Send {
     /// Which partition a user is in.
     fn partition_of(&self, id: &UserId) -> Partition;
 
-    /// How often the log is to be looked at for what other processes have written.
-    fn poll(&self) -> Nanos;
+    /// How often the log is to be looked at for what other processes have written: while something happens, or has lately,
+    /// and when nothing does.
+    fn poll(&self, is_lively: bool) -> Nanos;
 
     /// How often to ask whether a lease that another process has is free.
     fn lease_poll(&self) -> Nanos {
-        self.poll()
+        self.poll(true)
     }
 
     /// What an operator should know of the store, though it works.

@@ -1,5 +1,5 @@
 //! A process' part in a store, with the store in trouble.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +10,9 @@ use online_manager_store::member::{Answer, Member};
 use online_manager_store::{Location, UserId, machine};
 use online_manager_tracker::{Clock, Id, Nanos, Signal, Text, Transition};
 use tempfile::TempDir;
+
+mod support;
+use support::{Place, Server};
 
 const MINUTE: Nanos = 60_000_000_000;
 
@@ -34,7 +37,11 @@ impl Signal for Silent {
 
 /// A process that takes part in the store of a folder.
 fn member(folder: &TempDir) -> Member<MachineClock, Silent> {
-    let location = Location::parse(&format!("sqlite:{}", path(folder))).unwrap();
+    member_of(&format!("sqlite:{}", path(folder)))
+}
+
+fn member_of(url: &str) -> Member<MachineClock, Silent> {
+    let location = Location::parse(url).unwrap();
     let member = Member::new(location, String::new(), MachineClock, Silent).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
@@ -121,4 +128,44 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
         Answer::Wait => false,
         Answer::Failed(message) => panic!("{message}"),
     });
+}
+
+/// How often scripts were run on a server so far.
+fn scripts(server: &Server) -> u64 {
+    let info: String = redis::from_redis_value(server.command(&["INFO", "commandstats"])).unwrap();
+    let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+    calls.split(',').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn leases_are_shared_out_and_handed_on() {
+    let server = Server::new();
+    let first = member_of(&server.url());
+    wait_until("it has all leases", || first.status().leases == 16);
+    let others = [member_of(&server.url()), member_of(&server.url())];
+    let all = || [&first, &others[0], &others[1]].map(|member| member.status().leases);
+    wait_until("each has its share", || all().iter().sum::<usize>() == 16 && all().iter().all(|leases| *leases >= 4));
+    let [second, third] = others;
+    second.stop();
+    third.stop();
+    wait_until("they have ended", || second.has_ended() && third.has_ended());
+    let ended = Instant::now();
+    wait_until("the first one has all again", || first.status().leases == 16);
+    // Their leases would have lasted for five seconds.
+    assert!(ended.elapsed() < Duration::from_secs(4), "{:?}", ended.elapsed());
+}
+
+#[test]
+fn a_server_is_asked_less_often_when_nothing_happens() {
+    let server = Server::new();
+    let member = member_of(&server.url());
+    wait_until("it has all leases", || member.status().leases == 16);
+    thread::sleep(Duration::from_secs(1));
+    let (start, before) = (Instant::now(), scripts(&server));
+    thread::sleep(Duration::from_secs(1));
+    // One for each partition, ten times a second.
+    let rate = (scripts(&server) - before) as f64 / start.elapsed().as_secs_f64();
+    assert!(rate < 16.0 * 10.0 * 1.5, "{rate} scripts a second");
+    beat(&member, "ada");
+    wait_until("it delivers", || deliver(&member) == 1);
 }

@@ -32,8 +32,14 @@ const LAST_RETRY: Nanos = 2 * SECOND;
 /// When a partition is tried again that has failed by itself.
 const PARTITION_RETRY: Nanos = 500 * MILLISECOND;
 
+/// For how long after something has happened more is likely to.
+const LIVELY: Nanos = 2 * SECOND;
+
 /// For how long a stop waits for a store that is away.
 const FAREWELL: Nanos = 5 * SECOND;
+
+/// What is said then.
+const UNWRITTEN: &str = "; so many users had heartbeats that could not be written before the end:";
 
 /// So many turns a lease lasts at the least, however slow the store is.
 const TURNS_PER_LEASE: u64 = 8;
@@ -80,6 +86,8 @@ pub(super) struct Turns<'a, C: Clock, S: Signal> {
     share: usize,
     attend_at: Nanos,
     look_through_at: Nanos,
+    /// Until when it is likely that something happens.
+    lively_until: Nanos,
     /// How long a turn takes of late.
     took: Nanos,
     turns: u64,
@@ -101,6 +109,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             share: 0,
             attend_at: 0,
             look_through_at: 0,
+            lively_until: 0,
             took: 0,
             turns: 0,
             trouble: None,
@@ -187,7 +196,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             (bids, Room::new(log.room(), bids + (0..).zip(&self.watches).filter(fetches).count()))
         };
         self.look(store, |turns, now, look| turns.plan(now, look, &mut bids, &mut room))?;
-        Ok(if has_more || self.has_commits() { 0 } else { self.rest(store.poll()) })
+        Ok(if has_more || self.has_commits() { 0 } else { self.rest(self.poll(store)) })
     }
 
     /// What is to be looked at in a partition by now.
@@ -247,6 +256,10 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         let length = self.lease_length();
         let (renewal, next_question) = (self.jittered(length / 3), self.jittered(store.lease_poll()));
         let now = shared.clock.now();
+        if !seen.events.is_empty() || seen.sweep.is_some_and(|sweep| sweep.expired > 0) {
+            self.lively_until = now + LIVELY;
+        }
+        let (poll, share) = (self.poll(store), self.share);
         let Some(watch) = self.watches.get_mut(usize::from(partition)) else { return };
         watch.well_at = asked_at;
         watch.is_open = true;
@@ -276,14 +289,14 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             }
             (Lease::Kept | Lease::Taken, _) if was_ours => {}
             // It has run out, or is to be had.
-            (Lease::Free | Lease::Kept | Lease::Taken, _) if was_ours || log.leases() < self.share => {
+            (Lease::Free | Lease::Kept | Lease::Taken, _) if was_ours || log.leases() < share => {
                 watch.bid_at = now;
             }
             (_, _) => watch.bid_at = now + next_question,
         }
         let is_ours = log.is_leased(partition);
         if let Some((_, most)) = look.events.filter(|_| is_ours) {
-            watch.fetch_at = if seen.events.len() < most { now + store.poll() } else { now };
+            watch.fetch_at = if seen.events.len() < most { now + poll } else { now };
             log.add(partition, seen.events, now);
         } else if is_ours && !was_ours {
             watch.fetch_at = now;
@@ -297,7 +310,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
                 watch.fetch_at = now;
             }
             // Who has no lease does it too, but seldom: in case whoever has it is gone.
-            let often = if is_ours { store.poll() } else { (timeout / 4).max(store.poll()) };
+            let often = if is_ours { poll } else { (timeout / 4).max(poll) };
             // A millisecond more, so that whoever is due then is due for any clock.
             let rest = sweep.next.map_or(often, |next| next.saturating_add(MILLISECOND).min(often));
             watch.sweep_at = if look.sweep == Some(sweep.expired) { now } else { now + rest };
@@ -428,6 +441,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             }
         }
         let mut failed = Vec::new();
+        self.lively_until = now + LIVELY;
         for (partition, result) in told {
             match result {
                 Ok(0) => {}
@@ -447,6 +461,10 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             thread::sleep(Duration::from_nanos(BREATH));
         }
         Ok(!is_empty)
+    }
+
+    fn poll(&self, store: &dyn Store) -> Nanos {
+        store.poll(self.shared.clock.now() < self.lively_until)
     }
 
     fn watch(&self, partition: Partition) -> Option<&Watch> {
@@ -562,15 +580,17 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         let until = *self.farewell.get_or_insert_with(|| now.saturating_add(FAREWELL));
         shared.beats.tell_rest(now, &shared.outbox);
         let parted = self.with_store(Self::part_from).and_then(|()| self.trouble.take().map_or(Ok(()), Err));
+        let unwritten = shared.outbox.lock().len();
+        let is_over = shared.clock.now() >= until;
         match parted {
+            // A partition that has failed is tried again.
+            Ok(()) if unwritten > 0 && !is_over => return Some(50 * MILLISECOND),
             // What a callback is being called for is noted first: else somebody else would deliver it again.
             Ok(()) if shared.log.lock().is_busy() => return Some(5 * MILLISECOND),
-            Ok(()) => {}
-            Err(error) if shared.clock.now() < until => return Some(self.failed(&error).min(50 * MILLISECOND)),
-            Err(error) => {
-                let unwritten = shared.outbox.lock().len();
-                shared.report(format!("{error}; heartbeats of {unwritten} users could not be written before the end"));
-            }
+            Ok(()) if unwritten == 0 => {}
+            Ok(()) => shared.report(format!("{}{UNWRITTEN} {unwritten}", shared.location)),
+            Err(error) if !is_over => return Some(self.failed(&error).min(50 * MILLISECOND)),
+            Err(error) => shared.report(format!("{error}{UNWRITTEN} {unwritten}")),
         }
         self.store = None;
         let log = shared.log.lock();

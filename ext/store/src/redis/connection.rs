@@ -107,6 +107,10 @@ impl Connection {
         Ok(connection)
     }
 
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     pub(super) fn warnings(&self) -> &[String] {
         &self.warnings
     }
