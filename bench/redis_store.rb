@@ -68,18 +68,20 @@ HEARTBEATS = <<~TEXT
   process' own memory, as it does without a store.
 TEXT
 
-def measure_heartbeats(run, server)
-  contenders = {
-    OURS => [-> { Bench::Ours.new }, 1_000_000],
+# @return [Hash{String => Array}] what makes each contender, and how many heartbeats a round has
+def contenders(server)
+  { OURS => [-> { Bench::Ours.new }, 1_000_000],
     "store `\"redis://…\"`" => [-> { Bench::Shared.new(server.url, namespace: "heartbeats") }, 1_000_000],
-    "Redis `ZADD` for each" => [-> { Bench::RedisContender.new(server) }, 2_000]
-  }
-  columns = KINDS.map { |kind| heartbeats_of(run, server, contenders, Bench::Ids.of(kind, Bench.users(10_000))) }
-  KINDS.zip(columns) do |kind, samples|
+    "Redis `ZADD` for each" => [-> { Bench::RedisContender.new(server) }, 2_000] }
+end
+
+def measure_heartbeats(run, server)
+  columns = KINDS.map do |kind|
+    samples = heartbeats_of(run, server, Bench::Ids.of(kind, Bench.users(10_000)))
     run.figure("#{kind}/to memory", Bench.ratio(samples.values[1], samples[OURS]))
-    run.figure("#{kind}/zadd", Bench.median(samples.values[2]))
+    samples
   end
-  rows = contenders.keys.map do |name|
+  rows = columns.first.keys.map do |name|
     [name, *columns.map { |samples| Bench.compared(samples[name], samples[OURS]) }]
   end
   users = Bench.thousands(Bench.users(10_000))
@@ -88,9 +90,9 @@ def measure_heartbeats(run, server)
 end
 
 # @return [Hash{String => Array<Float>}] the samples of each contender
-def heartbeats_of(run, server, contenders, ids)
+def heartbeats_of(run, server, ids)
   server.connect.flushall
-  beaters = contenders.transform_values { |make, number| [Bench::Child.new { Beater.new(make.call, ids) }, number] }
+  beaters = contenders(server).transform_values { |make, number| [Bench::Child.new { Beater.new(make.call, ids) }, number] }
   run.alternate(beaters, rounds: run.rounds(5)) { |(beater, number)| beater.call(:time, number) }
 ensure
   beaters&.each_value do |beater, _|
@@ -247,24 +249,36 @@ TEXT
 
 def measure_delay(run, server)
   server.connect.flushall
-  members = Array.new(3) { Bench::Child.new { Member.new(server) } }
-  sleep 0.1 until members.map { |member| member.call(:leases) }.then { |all| all.sum == 16 && all.min >= 4 }
-  count = Bench.users(3_000)
-  came = members.each_with_index.map do |member, number|
-    Thread.new { member.call(:come, Array.new(count) { |user| "#{number}:#{user}" }, 0.002) }
-  end.flat_map(&:value)
-  sleep 1
-  called = members.flat_map { |member| member.call(:calls) }.to_h
-  delays = came.map { |id, at| called.fetch(id) - at }
-  shares = { "median" => 0.5, "p99" => 0.99, "longest" => 1.0 }.transform_values { |share| Bench.percentile(delays, share) }
+  delays = with_members(server) { |members| delays_of(members, Bench.users(3_000)) }
+  shares = { "median" => 0.5, "p99" => 0.99, "longest" => 1.0 }
+           .transform_values { |share| Bench.percentile(delays, share) }
   run.figure("delay", shares)
   run.table("How long a transition takes, with three processes", ["", *shares.keys],
             [["`online`", *shares.values.map { |value| Bench.duration(value) }]], remarks: DELAYS)
+end
+
+# Three processes that have shared out the partitions.
+def with_members(server)
+  members = Array.new(3) { Bench::Child.new { Member.new(server) } }
+  sleep 0.1 until members.map { |member| member.call(:leases) }.then { |all| all.sum == 16 && all.min >= 4 }
+  yield members
 ensure
   members&.each do |member|
     member.call(:close)
     member.close
   end
+end
+
+# @param count [Integer] how many users come to each
+# @return [Array<Integer>] nanoseconds from each heartbeat to its callback
+def delays_of(members, count)
+  coming = members.each_with_index.map do |member, number|
+    Thread.new { member.call(:come, Array.new(count) { |user| "#{number}:#{user}" }, 0.002) }
+  end
+  came = coming.flat_map(&:value)
+  sleep 1
+  called = members.flat_map { |member| member.call(:calls) }.to_h
+  came.map { |id, at| called.fetch(id) - at }
 end
 
 Bench.measure("redis_store") do |run|

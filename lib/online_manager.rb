@@ -68,9 +68,9 @@ class OnlineManager
   #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
   #   {#run} if it is loaded or in the bundle, else a thread.
   # @option options [Symbol, String, Array<String>] :store where it is kept who is online: `:memory`, which is this
-  #   process', `"sqlite:PATH"`, a file that the processes of one machine share, or `"redis://…"` (`"rediss://…"` with TLS,
-  #   `"redis+unix://…"`), a Redis or Valkey that several machines share; an Array of such URLs is a Redis Cluster. A
-  #   relative path is expanded now, in Rails against `Rails.root`.
+  #   process', `"sqlite:PATH"`, a file that the processes of one machine share, or `"redis://…"` (`"rediss://…"` with
+  #   TLS, `"redis+unix://…"`), a Redis or Valkey that several machines share; an Array of such URLs is a Redis
+  #   Cluster. A relative path is expanded now, in Rails against `Rails.root`.
   # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
   # @raise [ArgumentError] if there is no such option, reactor or store
   def initialize(config, **options)

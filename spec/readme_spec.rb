@@ -33,8 +33,8 @@ RSpec.describe "README.md" do
 
   it "has no snippet that is not run" do
     expect(snippets.map(&:first).tally)
-      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "redis" => 1, "on_error" => 1,
-              "stop" => 1)
+      .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "redis" => 1,
+             "on_error" => 1, "stop" => 1)
   end
 
   snippets.each do |name, snippet|

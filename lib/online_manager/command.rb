@@ -50,7 +50,7 @@ class OnlineManager
       OptionParser.new(USAGE) do |parser|
         parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
         parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
-        parser.on("--cluster", "the URL is that of a server of a Redis Cluster; so are several") { options[:cluster] = true }
+        parser.on("--cluster", "the URL is a server's of a Redis Cluster; so are several") { options[:cluster] = true }
         parser.on("--retry-dead", "deliver the dead letters again") { options[:retry_dead] = true }
         parser.on("-h", "--help", "show this") { options[:print] = parser.help }
         parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }

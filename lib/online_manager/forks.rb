@@ -28,6 +28,13 @@ class OnlineManager
         @deliveries = [*@deliveries, delivery].freeze
       end
 
+      # Says of a thread that a child of fork loses nothing with it: it starts one of its own when it needs it. Puma
+      # warns of threads that a preloading master has, unless they say so.
+      #
+      # @param thread [Thread]
+      # @return [Thread]
+      def unharmed_by(thread) = thread.tap { thread.thread_variable_set(:fork_safe, true) }
+
       def remove(delivery)
         @deliveries = (@deliveries - [delivery]).freeze
       end

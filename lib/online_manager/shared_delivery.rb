@@ -129,10 +129,8 @@ class OnlineManager
 
     # A thread that does nothing but sleep: none that a preloading master could lose.
     def start_later
-      @starter = ::Thread.new { start_after_timeout }
+      @starter = Forks.unharmed_by(::Thread.new { start_after_timeout })
       @starter.name = "online_manager starter"
-      # Puma warns of threads that a preloading master has, unless they say so.
-      @starter.thread_variable_set(:fork_safe, true)
     end
 
     def start_after_timeout

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require_relative "forks"
+
 class OnlineManager
   # Says so when a callback keeps the reactor for long: everybody else who is due waits behind it.
   #
@@ -35,7 +37,7 @@ class OnlineManager
 
     def start
       @calls = calls = Thread::Queue.new
-      @thread = Thread.new { watch while calls.pop }
+      @thread = Forks.unharmed_by(Thread.new { watch while calls.pop })
       @thread.name = "online_manager watchdog"
       # Last, since Ctrl-C or the end of the reactor's thread may come in between.
       @owner = Process.pid

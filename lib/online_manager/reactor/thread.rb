@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require_relative "../forks"
 require_relative "setup_thread"
 
 class OnlineManager
@@ -28,7 +29,7 @@ class OnlineManager
         # It is born with interrupts barred: Thread#kill and Thread#raise find it at work, where what
         # they do is made good, or not at all.
         ::Thread.handle_interrupt(Object => :never) do
-          @thread = ::Thread.new { work_in_background }
+          @thread = Forks.unharmed_by(::Thread.new { work_in_background })
           @thread.name = "online_manager"
         end
       end
