@@ -92,7 +92,9 @@ end
 # @return [Hash{String => Array<Float>}] the samples of each contender
 def heartbeats_of(run, server, ids)
   server.connect.flushall
-  beaters = contenders(server).transform_values { |make, number| [Bench::Child.new { Beater.new(make.call, ids) }, number] }
+  beaters = contenders(server).transform_values do |make, number|
+    [Bench::Child.new { Beater.new(make.call, ids) }, number]
+  end
   run.alternate(beaters, rounds: run.rounds(5)) { |(beater, number)| beater.call(:time, number) }
 ensure
   beaters&.each_value do |beater, _|
