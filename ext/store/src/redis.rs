@@ -34,7 +34,8 @@ const MILLISECOND: Nanos = 1_000_000;
 const POLL: Nanos = 20 * MILLISECOND;
 const IDLE_POLL: Nanos = 100 * MILLISECOND;
 
-/// How often it asks whether a lease that another has is free.
+/// How often it asks whether a lease that another has is free, as long as there is a partition for each process. With more
+/// processes each asks less often: one of them is enough to find a lease that has become free.
 const LEASE_POLL: Nanos = 250 * MILLISECOND;
 
 /// No script is about more users, so that none holds up the server for long.
@@ -58,6 +59,8 @@ pub struct Redis {
     /// Which data each partition had when it was last asked. Empty if it has not been.
     epochs: Vec<String>,
     was_connected: bool,
+    /// How many processes take part, when they were last counted.
+    processes: u16,
 }
 
 impl Redis {
@@ -73,6 +76,7 @@ impl Redis {
             members: scripts::members(namespace),
             epochs: vec![String::new(); usize::from(PARTITIONS)],
             was_connected: true,
+            processes: 1,
         })
     }
 
@@ -332,7 +336,7 @@ impl Store for Redis {
     }
 
     fn lease_poll(&self) -> Nanos {
-        LEASE_POLL
+        LEASE_POLL * u64::from((self.processes / PARTITIONS).max(1))
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -355,7 +359,8 @@ impl Store for Redis {
         let call = Call::new(scripts::attend(), [self.members.as_str()]).arg(hex(terms.token));
         let answers = self.connection.call(&[call.number(millis(terms.lease))])?;
         let processes: u16 = parse(answers.into_iter().next().ok_or_else(strange)??)?;
-        Ok(PARTITIONS.div_ceil(processes.max(1)))
+        self.processes = processes.max(1);
+        Ok(PARTITIONS.div_ceil(self.processes))
     }
 
     fn depart(&mut self, terms: &Terms) -> Result<(), StoreError> {
