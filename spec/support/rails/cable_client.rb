@@ -65,10 +65,10 @@ class CableClient
   def messages = @monitor.synchronize { @messages.dup }
 
   # @return [Hash] the first message that the block says yes to
-  def wait_for(limit: LIMIT, &)
+  def wait_for(limit: LIMIT, &wanted)
     deadline = Wait.monotonic + limit
     @monitor.synchronize do
-      until (message = @messages.find(&))
+      until (message = @messages.find(&wanted))
         left = deadline - Wait.monotonic
         raise Closed, "the server has closed the socket, after #{@messages}" unless open?
         raise "the server has not said it within #{limit} s, but #{@messages}" if left.negative?
