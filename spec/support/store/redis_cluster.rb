@@ -1,0 +1,112 @@
+# frozen_string_literal: true
+
+require_relative "redis_server"
+
+module Stores
+  # A Redis Cluster of our own: three masters, each with a replica.
+  class RedisCluster
+    include Wait
+
+    SLOTS = 16_384
+    # Milliseconds without an answer until a node counts as gone.
+    NODE_TIMEOUT = 1_000
+
+    # @param settings [Hash{Symbol => Object}] of each server, see {RedisServer}
+    def initialize(**settings)
+      @servers = Array.new(6) do
+        # A replica takes over however long it has heard nothing.
+        RedisServer.new(cluster_enabled: "yes", cluster_node_timeout: NODE_TIMEOUT, cluster_replica_validity_factor: 0,
+                        repl_diskless_sync_delay: 0, **settings)
+      end
+    end
+
+    # @return [self] once it can be used
+    def start
+      @servers.each(&:launch)
+      @servers.each(&:wait_until_ready)
+      assign_slots
+      introduce
+      masters.zip(@servers.last(3)) { |master, replica| replica.cli("CLUSTER", "REPLICATE", id_of(master)) }
+      wait_until(limit: RedisServer::PATIENCE) do
+        all_say?("INFO", "cluster_state:ok") && all_say?("NODES", /\bslave\b/, 3)
+      end
+      wait_for_replicas
+      self
+    end
+
+    # @return [Array<String>] as a manager is given it
+    def url(**) = @servers.first(3).map(&:url)
+
+    # @return see {RedisServer#cli}; of whichever server has the keys
+    def cli(*words, **) = running.first.cli(*words)
+
+    # @return see {RedisServer#ask}
+    def ask(*words, **) = running.first.ask(*words)
+
+    def cluster? = true
+    def common? = false
+
+    # @return [Array<RedisServer>] those that are masters now
+    def masters = running.select { |server| master?(server) }.first(3)
+
+    def master?(server) = server.ask("ROLE").first == "master"
+
+    # @return [RedisServer] a replica of a master
+    def replica_of(master) = running.find { |server| server.ask("ROLE").values_at(0, 2) == ["slave", master.port.to_s] }
+
+    # @return [RedisServer] the master that has a slot
+    def server_of(slot)
+      line = ask("CLUSTER", "NODES").find { |node| node.split.drop(8).any? { |range| cover?(range, slot) } }
+      @servers.find { |server| line.include?(":#{server.port}@") }
+    end
+
+    # Moves a slot with all that is in it to another master, as an operator would.
+    def move(slot)
+      from = server_of(slot)
+      to, other = masters - [from]
+      to.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(from))
+      from.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(to))
+      keys = from.ask("CLUSTER", "GETKEYSINSLOT", slot, 1_000)
+      from.cli("MIGRATE", "127.0.0.1", to.port, "", 0, 5_000, "KEYS", *keys) unless keys.empty?
+      [to, from, other].each { |server| server.cli("CLUSTER", "SETSLOT", slot, "NODE", id_of(to)) }
+    end
+
+    # Waits until every replica has all that its master has.
+    def wait_for_replicas
+      wait_until(limit: RedisServer::PATIENCE) do
+        (running - masters).all? { |replica| replica.cli("INFO", "replication").include?("master_link_status:up") }
+      end
+    end
+
+    def stop = @servers.each(&:stop)
+
+    private
+
+    def running = @servers.select(&:running?)
+
+    def cover?(range, slot)
+      first, last = range.split("-").map(&:to_i)
+      (first..(last || first)).cover?(slot)
+    end
+
+    def assign_slots
+      3.times do |index|
+        @servers[index].cli("CLUSTER", "ADDSLOTSRANGE", index * SLOTS / 3, ((index + 1) * SLOTS / 3) - 1)
+      end
+      # Else two may begin with the same epoch of the configuration, and settle that only later.
+      @servers.each_with_index { |server, index| server.cli("CLUSTER", "SET-CONFIG-EPOCH", index + 1) }
+    end
+
+    def introduce
+      first, *others = @servers
+      others.each { |server| server.cli("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus_port) }
+      wait_until(limit: RedisServer::PATIENCE) { all_say?("INFO", "cluster_known_nodes:6") }
+    end
+
+    def all_say?(question, text, times = 1)
+      @servers.all? { |server| server.cli("CLUSTER", question).scan(text).size == times }
+    end
+
+    def id_of(server) = server.cli("CLUSTER", "MYID")
+  end
+end

@@ -1,0 +1,223 @@
+# frozen_string_literal: true
+
+require "erb"
+require "fileutils"
+require "open3"
+require "socket"
+require "tmpdir"
+require "uri"
+require_relative "certificates"
+
+module Stores
+  # A redis-server of our own: in a temporary folder, on a port of 127.0.0.1 and on a Unix socket, and ended by its pid.
+  # The kernel ends it too if we die. (To the kernel that means the thread that has started it: one that stays.)
+  class RedisServer
+    include Wait
+
+    # Seconds that it gets to start, and to stop.
+    PATIENCE = 30
+    # Below those that connections get at this end: so none of them takes the port while the server is down.
+    PORTS = (10_000..32_000)
+    # It keeps nothing on disk, unless an example wants that. All scripts that take long are in its SLOWLOG.
+    SETTINGS = {
+      bind: "127.0.0.1", save: '""', appendonly: "no", appendfsync: "always", loglevel: "notice",
+      slowlog_log_slower_than: 50_000, slowlog_max_len: 1_000
+    }.freeze
+
+    class << self
+      # One for many applications, each with a namespace of its own, since to start one takes time.
+      #
+      # @return [RedisServer]
+      def common = @common ||= new.start
+
+      def common?(server) = server.equal?(@common)
+
+      def stop_common = @common&.stop
+
+      # @return [Integer] a port that nobody listens on
+      def free_port
+        TCPServer.new("127.0.0.1", port = rand(PORTS)).close
+        port
+      rescue Errno::EADDRINUSE
+        retry
+      end
+    end
+
+    attr_reader :folder, :port, :bus_port, :pid, :user, :password, :socket
+
+    # @param user [String, nil] who may do anything, with a password; nil is Redis' default user
+    # @param password [String, nil]
+    # @param tls [Boolean] whether the port takes TLS, and nothing else
+    # @param at [Integer, nil] the port; nil takes a free one
+    # @param env [Hash{String => String}]
+    # @param settings [Hash{Symbol => Object}] lines of its redis.conf
+    def initialize(user: nil, password: nil, tls: false, at: nil, env: {}, **settings)
+      @user = user
+      @password = password
+      @port = at
+      @env = env
+      @folder = Dir.mktmpdir("online_manager_redis")
+      @socket = "#{@folder}/socket"
+      @certificates = Certificates.new(@folder) if tls
+      @settings = SETTINGS.merge(settings)
+    end
+
+    # @return [self] once it answers
+    def start
+      launch
+      wait_until_ready
+    end
+
+    # Starts it, and does not wait.
+    def launch
+      @port ||= self.class.free_port
+      @bus_port ||= self.class.free_port if @settings.key?(:cluster_enabled)
+      conf = "#{@folder}/redis.conf"
+      File.write(conf, configuration.map { |line| "#{line.join(" ")}\n" }.join)
+      @pid = spawn(@env, executable("setpriv"), "--pdeathsig", "KILL", executable("redis-server"), conf,
+                   in: File::NULL, %i[out err] => ["#{@folder}/log", "a"])
+    end
+
+    # @return [self]
+    def wait_until_ready
+      wait_until(limit: PATIENCE) do
+        relaunch if Process.wait(@pid, Process::WNOHANG)
+        ready?
+      end
+      self
+    end
+
+    # Ends it as an operator would.
+    def stop
+      end_by(:TERM)
+    ensure
+      FileUtils.remove_entry(@folder)
+    end
+
+    # Ends it at once. It can be started again.
+    def kill = end_by(:KILL)
+
+    def running? = !@pid.nil?
+
+    # Has it stand still.
+    def pause = Process.kill(:STOP, @pid)
+
+    # Has it go on.
+    def go_on = Process.kill(:CONT, @pid)
+
+    # Kills it, and starts it again on the same port.
+    #
+    # @param with_data [Boolean] whether what it has on disk is still there; that is what `appendonly: "yes"` is for
+    # @yield while it is down
+    def restart(with_data:)
+      kill
+      yield if block_given?
+      FileUtils.rm_rf(Dir["#{@folder}/{appendonlydir,*.aof,*.rdb}"]) unless with_data
+      start
+    end
+
+    # @param words [Array<#to_s>] a command
+    # @param database [Integer]
+    # @return [String] what `redis-cli` prints
+    def cli(*words, database: 0)
+      options = cluster? ? ["-c", "-p", @port.to_s] : ["-s", @socket, "-n", database.to_s]
+      options.push("--user", @user) if @user
+      output, status = Open3.capture2e({ "REDISCLI_AUTH" => @password },
+                                       "redis-cli", "-e", *options, *words.map(&:to_s))
+      status.success? or raise "redis-cli #{words.first} says: #{output}"
+      output.chomp
+    end
+
+    # The same, line by line.
+    def ask(...) = cli(...).lines(chomp: true)
+
+    # @return [Array<RedisServer>] see {RedisCluster#masters}
+    def masters = [self]
+
+    # Whether its keys are spread over several servers.
+    def cluster? = !@bus_port.nil?
+
+    # Whether many use it.
+    def common? = self.class.common?(self)
+
+    # @return [String] what it has written down
+    def log = File.read("#{@folder}/log")
+
+    # @return [String]
+    def version = cli("INFO", "server")[/^redis_version:(\S+)/, 1]
+
+    # @return [String] of a certificate that signs the server's
+    def ca_file = @certificates.ca_file
+
+    # @param port [Integer] another one that leads here
+    # @return [String] of this server, as a manager is given it
+    def url(database: 0, port: @port)
+      authority = ("#{@user}:#{ERB::Util.url_encode(@password)}@" if @password)
+      "redis#{"s" if @certificates}://#{authority}127.0.0.1:#{port}/#{database}"
+    end
+
+    # @return [String] of its Unix socket
+    def socket_url(scheme: "redis+unix", **query)
+      query = { user: @user, pass: @password, **query }.compact
+      "#{scheme}://#{@socket}#{"?#{URI.encode_www_form(query)}" unless query.empty?}"
+    end
+
+    def inspect = "#<#{self.class} on port #{@port}>"
+
+    private
+
+    def configuration
+      settings = { dir: @folder, unixsocket: @socket, **@settings }
+      settings.update(@certificates ? { port: 0, tls_port: @port, **@certificates.settings } : { port: @port })
+      settings[:cluster_port] = @bus_port if @bus_port
+      [*settings.map { |name, value| [name.to_s.tr("_", "-"), value] }, *access]
+    end
+
+    def access
+      return [] unless @password
+      return [["requirepass", @password.dump]] unless @user
+
+      [%w[user default off], ["user", @user, "on", ">#{@password}".dump, "~*", "&*", "+@all"]]
+    end
+
+    # Whoever has no password is told so, by a server that is there.
+    def ready?
+      connection = UNIXSocket.new(@socket)
+      connection.write("PING\r\n")
+      connection.gets.to_s.match?(/\A(\+PONG|-NOAUTH)/)
+    rescue SystemCallError
+      false
+    ensure
+      connection&.close
+    end
+
+    # Two may have found the same port free.
+    def relaunch
+      @pid = nil
+      raise "redis-server has ended:\n#{log}" unless log.include?("Address already in use")
+
+      File.truncate("#{@folder}/log", 0)
+      @port = @bus_port = nil
+      launch
+    end
+
+    def end_by(signal)
+      return unless @pid
+
+      Process.kill(signal, @pid)
+      Process.kill(:CONT, @pid)
+      Process.wait(@pid)
+    ensure
+      @pid = nil
+    end
+
+    def executable(name)
+      ENV.fetch("PATH").split(File::PATH_SEPARATOR).map { |folder| File.join(folder, name) }
+         .find { |path| File.executable?(path) } || raise("#{name} is missing: bin/setup installs it")
+    end
+  end
+end
+
+RSpec.configure do |config|
+  config.after(:suite) { Stores::RedisServer.stop_common }
+end
