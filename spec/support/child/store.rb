@@ -95,16 +95,17 @@ module Stores
     # @param point [Symbol] :first, :middle or :last of its lines; or :returned, between the callback and the commit
     # @param after [Integer] how many callbacks come before that one
     def die_at(point, after)
-      hook do |at, *|
+      hook do |at, _, user|
         next unless at == (point == :returned ? :last : point)
         next after -= 1 if after.positive?
 
-        point == :returned ? die_on_return : die(point)
+        point == :returned ? die_on_return(user) : die(point, user)
       end
     end
 
-    def die(point)
-      @log.append(:killed, detail: point)
+    # @param user [Object] whose callback it is
+    def die(point, user)
+      @log.append(:killed, Log.token(user), detail: point)
       Process.kill(:KILL, Process.pid)
       sleep
     end
@@ -196,10 +197,11 @@ module Stores
       pack(nil) # a thread, say: nobody has asked for it
     end
 
-    def die_on_return
+    def die_on_return(user)
       ours = [__FILE__, Log.instance_method(:append).source_location.first]
-      TracePoint.new(:line, :return, :b_return, :c_call) { |event| die(:returned) unless ours.include?(event.path) }
-                .enable(target_thread: Thread.current)
+      TracePoint.new(:line, :return, :b_return, :c_call) do |event|
+        die(:returned, user) unless ours.include?(event.path)
+      end.enable(target_thread: Thread.current)
     end
 
     def live(user, abruptly:)

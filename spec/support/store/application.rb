@@ -23,12 +23,14 @@ module Stores
     # @param store [Object] such as {Sqlite}
     # @param timeout [Numeric] seconds
     # @param own_clock [Boolean] whether it has a wall clock of its own
+    # @param env [Hash{String => String}] of its processes
     # @param settings [Hash] see support/child/store.rb
-    def initialize(store, timeout: 1, own_clock: false, **settings)
+    def initialize(store, timeout: 1, own_clock: false, env: {}, **settings)
       @store = store
       @timeout = timeout
       @folder = Dir.mktmpdir("online_manager_store")
       @wall_clock = WallClock.new("#{@folder}/clock") if own_clock
+      @env = env.merge(@wall_clock&.env || {})
       @log = Log.new("#{@folder}/log")
       @settings = { **store.options, timeout:, log: @log.path, folder: @folder, **settings }
       @workers = []
@@ -39,7 +41,7 @@ module Stores
     # @param settings [Hash] see support/child/store.rb
     # @return [Worker]
     def start(**settings)
-      worker = Worker.new(@settings.merge(settings), env: @wall_clock&.env || {})
+      worker = Worker.new(@settings.merge(settings), env: @env)
       @workers += [worker]
       worker.wait_for("ready")
       worker
@@ -59,11 +61,22 @@ module Stores
     # @return [Array<Worker>] those who get heartbeats
     def serving = @workers.select(&:serving?)
 
-    # Waits until one of those who get heartbeats holds the lease.
+    # Waits until one of those who get heartbeats holds a lease.
     #
     # @return [Worker]
     def owner(limit: 20)
       wait_until(limit:) { serving.find { |worker| owner?(worker) } }
+    end
+
+    # Waits until those who get heartbeats hold all leases that there are, each some of them if there are so many.
+    #
+    # @return [Array<Worker>] those who have one
+    def owners(limit: 20)
+      wait_until(limit:) do
+        count = [@store.class::PARTITIONS, serving.size].min
+        owners = serving.select { |worker| owner?(worker) }
+        owners if owners.size == count && @store.shared_by?(count)
+      end
     end
 
     # Kills a process, and writes that down.

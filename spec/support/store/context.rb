@@ -29,3 +29,29 @@ RSpec.shared_context "with applications on a store" do |kind|
     report
   end
 end
+
+# The same on Redis servers of their own.
+RSpec.shared_context "with servers of Redis" do
+  # After an example what is defined last comes first: applications end before their servers.
+  after { @servers&.each(&:stop) }
+
+  include_context "with applications on a store", Stores::Redis
+
+  # Starts a server, and stops it after the example.
+  #
+  # @param settings [Hash] see Stores::RedisServer
+  # @return [Stores::RedisServer]
+  def serve(**settings) = keep(Stores::RedisServer.new(**settings)).start
+
+  # Stands between applications and a server.
+  #
+  # @param server [Stores::RedisServer]
+  # @return [Stores::Proxy]
+  def stand_before(server, **options) = keep(Stores::Proxy.new(server.port, **options))
+
+  # Stops it after the example.
+  def keep(server)
+    (@servers ||= []) << server
+    server
+  end
+end

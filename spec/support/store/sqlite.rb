@@ -7,6 +7,9 @@ require "tmpdir"
 module Stores
   # A file of its own in an empty folder. Looked at with SQLite's own command, a program as foreign as can be.
   class Sqlite
+    # One process delivers.
+    PARTITIONS = 1
+
     def self.to_s = "SQLite"
 
     attr_reader :folder, :path
@@ -41,6 +44,11 @@ module Stores
     def free?
       _, status = Open3.capture2e("sqlite3", @path, "BEGIN IMMEDIATE; ROLLBACK")
       status.success?
+    end
+
+    # Whether the lease is somebody's. Who has it, that process says itself.
+    def shared_by?(count)
+      count == 1 && execute("SELECT count(lease) FROM namespaces WHERE name = 'spec'") == "1"
     end
 
     # @return [Array<String>] the file, and what SQLite keeps beside it
