@@ -1,0 +1,84 @@
+# frozen_string_literal: true
+
+Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
+
+# Redis Cluster: each partition is on one of several servers, and goes from one to another.
+RSpec.describe "A store on a Redis Cluster" do
+  include_context "with servers of Redis"
+
+  failovers = Integer(ENV.fetch("REDIS_FAILOVERS", 1))
+
+  # @return [Stores::RedisCluster] with the option that most have who would rather miss a part than all of it
+  def start_cluster = keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no")).start
+
+  it "goes on with what is on the other masters when one dies, and with the rest when its replica has taken over: " \
+     "#{failovers} times", limit: 90 + (failovers * 60) do
+    cluster = start_cluster
+    application = deploy(Stores::Redis.new(cluster), timeout: 2)
+    application.start_all(3)
+    application.crowd.come(users(60))
+    application.expect_all(users(60), :online)
+    expect(cluster.masters.map { |master| application.store.count_on(master) }).to all be_positive
+    application.owners
+
+    failovers.times do |number|
+      Progress.at(number, failovers)
+      guests = users(60, "guest #{number}")
+      application.expect_committed(60)
+      cluster.wait_for_replicas
+      master = cluster.masters.rotate(number).first
+      replica = cluster.replica_of(master)
+      cut_off, others = guests.partition do |user|
+        store = application.store
+        cluster.server_of(store.slot_of(store.partition_of(user))) == master
+      end
+      expect([cut_off.size, others.size]).to all be > 5
+
+      # Nobody takes over as long as the replica stands still.
+      replica.pause
+      master.kill
+      application.crowd.come(guests)
+      application.expect_all(others, :online)
+      application.crowd.fall_silent(others)
+      application.expect_all(others, :offline)
+      expect(application.log.states.values_at(*cut_off.map { |user| Stores::Log.token(user) })).to all be_nil
+
+      replica.go_on
+      application.expect_all(cut_off, :online)
+      expect(cluster.master?(replica)).to be true
+      application.crowd.fall_silent(cut_off)
+      application.expect_all(cut_off, :offline)
+      # Nobody of those who stayed has gone meanwhile.
+      expect(application.transitions.size).to eq(60 + ((number + 1) * 120))
+      master.start
+    end
+
+    expect(expect_good_end(application)).to have_attributes(repeats: 0)
+    application.store.check
+  end
+
+  it "follows slots that are moved to another master", limit: 150 do
+    cluster = start_cluster
+    application = deploy(Stores::Redis.new(cluster), timeout: 2)
+    application.start_all(2)
+    application.crowd.churn(users(40), most: 4, restless: 0.3)
+    application.expect_all(users(40), :online)
+    application.owners
+    (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }
+    application.crowd.churn_out(limit: 120)
+    expect(expect_good_end(application)).to have_attributes(repeats: 0)
+    application.store.check
+  end
+
+  it "is shown to an operator" do
+    cluster = start_cluster
+    application = deploy(Stores::Redis.new(cluster))
+    application.start.ask("manager.seen_all(args, timeout: 60)", *users(40))
+    application.expect_committed(40)
+    [cluster.url, [cluster.url.last, "--cluster"]].each do |words|
+      process = command(RbConfig.ruby, "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager", "store",
+                        *words, "--namespace", application.store.namespace)
+      expect([process.stderr, process.lines.first]).to eq ["", "online: 40"]
+    end
+  end
+end

@@ -1,0 +1,170 @@
+# frozen_string_literal: true
+
+require "English"
+Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
+
+# What is so of Redis alone: many leases, several databases, and others who use the same server.
+RSpec.describe Stores::Redis do
+  include_context "with servers of Redis"
+
+  describe "its leases" do
+    # No process has more than its share, and no partition is nobody's.
+    def expect_shares(application)
+      eventually(limit: 10) do
+        shares = application.store.shares
+        expect(shares).to all be <= 16.fdiv(application.serving.size).ceil
+        expect(shares.sum).to eq 16
+      end
+    end
+
+    it "are spread over the processes, and one that ends gives its share back at once", limit: 60 do
+      application = deploy(described_class.new)
+      workers = application.start_all(3)
+      application.owners
+      expect_shares(application)
+
+      workers.last.finish
+      expect(application.store.leases.compact.uniq.size).to eq 2
+      eventually { expect(application.store.shares).to eq [8, 8] }
+
+      application.start
+      expect_shares(application)
+    end
+
+    it "go to those who are left when a process dies, and none is had for nothing", limit: 60 do
+      application = deploy(described_class.new)
+      workers = application.start_all(2)
+      application.owners
+      application.kill(workers.first)
+      application.owners
+      expect(application.store.shares).to eq [16]
+    end
+  end
+
+  describe "with others on the same server" do
+    # Users of the same names come and go at one of the two, and then at the other.
+    def expect_apart(*stores)
+      one, other = stores.map { |store| deploy(store).tap { |application| application.start_all(2) } }
+      come(one)
+      expect_unmoved(other, 0, "[manager.online_users, manager.leave(0)]" => [[], false])
+      come(other)
+      one.crowd.fall_silent(users(10))
+      one.expect_all(users(10), :offline)
+      expect_unmoved(other, 10, "manager.size" => 10)
+
+      expect([one, other].map { |application| expect_good_end(application) })
+        .to all have_attributes(transitions: 20, repeats: 0)
+      stores.each(&:check)
+    end
+
+    def come(application)
+      application.crowd.come(users(10))
+      application.expect_all(users(10), :online)
+    end
+
+    # Nothing happens there for a timeout, and its processes answer so.
+    def expect_unmoved(application, transitions, answers)
+      throughout(application.timeout) do
+        answers.each { |code, answer| expect(application.workers.first.ask(code)).to eq answer }
+        expect(application.transitions.size).to eq transitions
+      end
+    end
+
+    it "keeps namespaces apart", limit: 60 do
+      # One of them is the beginning of the other.
+      expect_apart(described_class.new(namespace: "spec"), described_class.new(namespace: "spec:1"))
+    end
+
+    it "keeps databases apart", limit: 60 do
+      server = serve
+      expect_apart(*Array.new(2) { |database| described_class.new(server, database:, namespace: "spec") })
+    end
+
+    it "leaves nothing behind of who was there, and touches no key of others", limit: 60 do
+      server = serve
+      server.cli("SET", "{om:other}:exp", "theirs")
+      application = deploy(described_class.new(server, namespace: "spec"))
+      application.start_all(2)
+      application.crowd.come(users(100))
+      application.expect_all(users(100), :online)
+      expect_good_end(application)
+
+      users_left = lambda do
+        application.store.keys.grep(/:(exp|ev|odd|fail|dlq|late)\z/).sum do |key|
+          Integer(server.cli("EVAL", <<~LUA, 1, key))
+            local kind = redis.call('TYPE', KEYS[1]).ok
+            return redis.call(({zset = 'ZCARD', stream = 'XLEN', hash = 'HLEN'})[kind], KEYS[1])
+          LUA
+        end
+      end
+      eventually { expect(users_left.call).to eq 0 }
+      expect(server.cli("GET", "{om:other}:exp")).to eq "theirs"
+      expect(server.ask("--scan") - application.store.keys).to eq ["{om:other}:exp"]
+    end
+  end
+
+  describe "with a crowd" do
+    crowd = Integer(ENV.fetch("REDIS_CROWD", 20_000))
+    timeout = 3 + (crowd / 25_000)
+
+    # Asks again and again, and answers in how many seconds the slowest answer came when it is told to end.
+    def ping(server)
+      worst = 0
+      is_going_on = true
+      thread = Thread.new do
+        TCPSocket.open("127.0.0.1", server.port) do |socket|
+          while is_going_on
+            asked = Wait.monotonic
+            socket.write("PING\r\n")
+            raise "PING was not answered" unless socket.gets == "+PONG\r\n"
+
+            worst = [worst, Wait.monotonic - asked].max
+          end
+        end
+      end
+      yield
+      is_going_on = false
+      thread.join
+      worst
+    end
+
+    it "that expires at once keeps no other client waiting: #{crowd} users", limit: 60 + (crowd / 1_000) do
+      server = serve
+      worst = nil
+      process = ruby(<<~RUBY, server.url, crowd.to_s, timeout.to_s, limit: 60 + (crowd / 1_000)) do |child|
+        require "online_manager"
+
+        class Config
+          attr_reader :counts
+
+          def initialize = @counts = { online: 0, offline: 0 }
+          def timeout = Integer(ARGV[2])
+          def setup = nil
+          def online(_) = nil
+          def offline(_) = nil
+          def online_all(user_ids) = @counts[:online] += user_ids.size
+          def offline_all(user_ids) = @counts[:offline] += user_ids.size
+        end
+
+        config = Config.new
+        manager = OnlineManager.new(config, store: ARGV[0], reactor: :thread)
+        manager.setup
+        manager.start
+        crowd = Integer(ARGV[1])
+        manager.seen_all(1..crowd)
+        sleep 0.01 until config.counts[:online] == crowd
+        puts "online"
+        sleep 0.01 until config.counts[:offline] == crowd && manager.stats[:waiting].zero?
+        puts config.counts.inspect
+      RUBY
+        worst = ping(server) { child.wait_for(/offline/, limit: 50 + (crowd / 1_000)) }
+      end
+
+      expect([process.stderr, process.success?]).to eq ["", true]
+      expect(process.lines.last).to eq({ online: crowd, offline: crowd }.inspect)
+      # It has in it what took more than 50 ms.
+      expect(server.cli("SLOWLOG", "GET", 100)).to eq ""
+      RSpec.configuration.reporter.message("The slowest PING took #{(worst * 1_000).round} ms")
+    end
+  end
+end
