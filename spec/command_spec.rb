@@ -2,6 +2,7 @@
 
 require "tmpdir"
 require "online_manager/command"
+require_relative "support/store/redis"
 
 # `online_manager store`, as an operator runs it.
 RSpec.describe OnlineManager::Command do
@@ -26,8 +27,8 @@ RSpec.describe OnlineManager::Command do
   # @return [Array<String>] what it says, without what differs each time
   def look(*argv) = online_manager("store", *argv).lines.map { |line| line.sub(/seen .* ago|version \d+/, "…") }
 
-  def with_manager(**options)
-    manager = OnlineManager.new(config.new, reactor: :thread, store: "sqlite:presence.sqlite3", **options)
+  def with_manager(store: "sqlite:presence.sqlite3", **options)
+    manager = OnlineManager.new(config.new, reactor: :thread, store:, **options)
     manager.setup
     yield manager
   ensure
@@ -64,6 +65,57 @@ RSpec.describe OnlineManager::Command do
   end
 
   def database(sql) = expect(command("sqlite3", "presence.sqlite3", sql, chdir: Dir.pwd)).to(be_success)
+
+  context "with a Redis" do
+    let(:redis) { Stores::Redis.new }
+
+    after { redis.remove }
+
+    # @return [Array<String>] see above; of our namespace
+    def look_there(*argv) = look(redis.url, "--namespace", redis.namespace, *argv)
+
+    # Writes a dead letter as the store does.
+    #
+    # @param latest [Integer] the version of the user's latest transition
+    def bury(user, kind, version, latest)
+      partition = redis.partition_of(user)
+      redis.server.cli("XADD", redis.key(partition, :dlq), "#{version}-0", "u", "s#{user}", "k", kind, "d", 0,
+                       "v", version, "f", 5, "e", "RuntimeError: no")
+      redis.server.cli("HSET", redis.key(partition, :late), "s#{user}", latest)
+    end
+
+    it "lists the same" do
+      with_manager(**redis.options) do |manager|
+        manager.seen_all([7, "eve", :bob])
+        eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
+
+        expect(look_there)
+          .to contain_exactly("online: 3", "  7, …", '  "eve", …', "  :bob, …", "waiting to be delivered: 1",
+                              '  online "eve", …, failed 1 times', "dead letters: 0")
+        expect(look(redis.url, "--namespace", "other").first).to eq "online: 0"
+      end
+    end
+
+    it "has dead letters delivered again" do
+      bury("ev", "o", 17, 17)
+      bury("a", "t", 18, 19)
+
+      expect(look_there.last(3))
+        .to contain_exactly("dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
+                            '  offline "a", …, failed 5 times, overtaken: RuntimeError: no')
+      expect(look_there("--retry-dead"))
+        .to eq ["1 will be delivered again, 1 dropped because a later transition has overtaken them"]
+      expect(look_there.last(3)).to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
+    end
+
+    it "says what is wrong with one that cannot be reached, without its password" do
+      port = Stores::RedisServer.free_port
+      process = online_manager("store", "redis://ann:secret@127.0.0.1:#{port}/0")
+
+      expect([process.status.exitstatus, process.stdout]).to eq [1, ""]
+      expect(process.stderr).to match(/\Aonline_manager: redis:.*ann:\*\*\*@127\.0\.0\.1:#{port}.*refused/)
+    end
+  end
 
   {
     ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require_relative "../support/rails/example_app"
+require_relative "../support/store/redis"
 
 RSpec.describe "The example application in Puma" do
   context "however it is booted" do
@@ -192,6 +193,53 @@ RSpec.describe "The example application in Puma" do
         expect(@app.online).to eq []
         expect(@app.history(*names).values).to all(eq([%i[online heartbeat], %i[offline stop]]))
       end
+    end
+  end
+
+  context "with a store in Redis" do
+    timeout = 2
+
+    before do
+      @redis = Stores::RedisServer.new.start
+      @store = Stores::Redis.new(@redis, namespace: "")
+      @app = ExampleApp.new(timeout:, store: @redis.url)
+    end
+
+    after do
+      @app.remove
+      @redis.stop
+    end
+
+    # @return [Array<String>] what the threads are called that the store has in a process
+    def threads_of(pid)
+      Dir["/proc/#{pid}/task/*/comm"].map { |path| File.read(path) }.grep(/online_manager|tokio/)
+    end
+
+    it "has workers that deliver, and nothing of a master that took part because its boot took so long", limit: 120 do
+      @app.write("config/initializers/slow_boot.rb", <<~RUBY)
+        Rails.application.config.after_initialize { sleep #{timeout * 1.5} }
+      RUBY
+      booting = Thread.new { @app.boot(workers: 2) }
+      wait_until(limit: ExampleApp::LIMIT) { @store.shares == [16] }
+      server = booting.value
+      master = server.process.pid
+      expect(threads_of(master)).to be_empty
+      # Of which Puma would have warned.
+      expect(server.process.lines.grep(/Thread.*online_manager/)).to be_empty
+
+      visitors = Array.new(8) { |number| server.visitor("user#{number}") }
+      visitors.each { |visitor| visitor.beat_every(timeout / 6.0, over: :http) }
+      names = visitors.map(&:name).sort
+      eventually(limit: 15) { expect(@app.online).to eq names }
+      eventually(limit: 15) { expect(@store.shares).to eq [8, 8] }
+      expect(server.pids.map { |pid| threads_of(pid) }).to all be_any
+      expect(threads_of(master)).to be_empty
+      expect(@redis.cli("ZCARD", "{om:}:members")).to eq "2"
+
+      visitors.each(&:silence)
+      eventually(limit: 15) { expect(@app.online).to be_empty }
+      eventually { expect(@app.history(*names).values).to all(eq([%i[online heartbeat], %i[offline timeout]])) }
+      expect(@app.transitions.map(&:process) - server.pids).to be_empty
     end
   end
 end
