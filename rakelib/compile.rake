@@ -7,6 +7,8 @@ require "rb_sys/extensiontask"
 ENV["RB_SYS_CARGO_PROFILE"] ||= "dev"
 ENV["RB_SYS_GLOBAL_RUSTFLAGS"] ||= "" # --cfg=rb_sys_gem, which only matters to who links libruby
 ENV["ONLINE_MANAGER_SHARED_TARGET"] ||= "1" # see extconf.rb
+# What has not changed stays in its place: other processes may be about to load it.
+ENV["MAKE"] ||= "make INSTALL='install -C'"
 
 RbSys::ExtensionTask.new("online_manager") do |extension|
   extension.lib_dir = "lib/online_manager"

@@ -1,6 +1,84 @@
 # frozen_string_literal: true
 
-require "rspec/core/rake_task"
+# Runs the specs in lanes side by side, each in a process of its own, since most examples mostly wait. What a lane says
+# is shown when it ends.
+class SpecLanes
+  FOLDER = "tmp/spec"
+
+  # A file is in the first one that it fits. They take about as long as each other.
+  LANES = {
+    "Redis" => "spec/store/redis*_spec.rb",
+    "stores" => "spec/store/*_spec.rb",
+    "Rails" => "spec/rails/**/*_spec.rb",
+    "the rest" => "spec/**/*_spec.rb"
+  }.freeze
+
+  # Seconds that a lane gets to end its examples' processes when all is to end. They are told by SIGTERM: on SIGINT
+  # RSpec would go on to the end of an example.
+  PATIENCE = 10
+
+  Lane = Struct.new(:name, :files, :pid, :started_at) do
+    def log = "#{FOLDER}/#{name}.log"
+  end
+
+  def initialize
+    files = Dir["spec/**/*_spec.rb"]
+    @lanes = LANES.map do |name, pattern|
+      own, files = files.partition { |file| File.fnmatch(pattern, file, File::FNM_PATHNAME | File::FNM_EXTGLOB) }
+      Lane.new(name, own.sort)
+    end
+  end
+
+  # @return [Array<String>] the names of those that have failed
+  def run
+    @lanes.each { |lane| start(lane) }
+    puts "#{@lanes.map(&:name).join(", ")}: side by side, each shown when it ends (till then #{FOLDER}/*.log)"
+    failed = []
+    until @lanes.empty?
+      pid, status = Process.wait2
+      lane = @lanes.find { |one| one.pid == pid } or next
+      @lanes -= [lane]
+      show(lane, status)
+      failed << lane.name unless status.success?
+    end
+    failed
+  ensure
+    stop
+  end
+
+  private
+
+  # Not in our group of processes: on Ctrl-C it is for us to end it.
+  def start(lane)
+    lane.started_at = now
+    lane.pid = Process.spawn("bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
+                                                                     %i[out err] => [lane.log, "w"])
+  end
+
+  def show(lane, status)
+    ended = status.success? ? "passed" : "failed"
+    puts "", "== The specs of #{lane.name} #{ended} in #{(now - lane.started_at).round} s", "", File.read(lane.log)
+  end
+
+  def stop
+    waiters = @lanes.map { |lane| Process.detach(lane.pid) }
+    waiters.each { |waiter| signal(:TERM, waiter) }
+    stop_at = now + PATIENCE
+    waiters.each { |waiter| waiter.join([stop_at - now, 0].max) || signal(:KILL, waiter) }
+  end
+
+  def signal(name, waiter)
+    Process.kill(name, -waiter.pid) if waiter.alive?
+  rescue Errno::ESRCH
+    nil # it has just ended
+  end
+
+  def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+end
 
 desc "Run the specs"
-RSpec::Core::RakeTask.new(spec: :compile)
+task spec: :compile do
+  mkdir_p SpecLanes::FOLDER, verbose: false
+  failed = SpecLanes.new.run
+  abort "The specs failed of: #{failed.join(", ")}" unless failed.empty?
+end
