@@ -34,7 +34,7 @@ module Guards
     def cargo? = @spec.end_with?(".rs")
 
     # Whether the extension has to be built for the example to see a change.
-    def extension? = @file.end_with?(".rs") && !cargo?
+    def extension? = @file.end_with?(".rs", ".lua") && !cargo?
 
     # @param root [String] a checkout
     # @return [String, nil] what is wrong with the entry there
