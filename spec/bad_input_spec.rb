@@ -21,9 +21,10 @@ RSpec.describe "Bad input" do
 
   # What is no positive number of seconds, and what one is told.
   bad_seconds = {
-    "abc" => ArgumentError, "" => ArgumentError, "5 s" => ArgumentError, 0 => ArgumentError, -1 => ArgumentError,
-    -0.0 => ArgumentError, Float::NAN => ArgumentError, Float::INFINITY => ArgumentError,
-    -Float::INFINITY => ArgumentError, Complex(1, 1) => ArgumentError, duration.new(-5) => ArgumentError,
+    "abc" => ArgumentError, "" => ArgumentError, "5 s" => ArgumentError, "5".encode("UTF-16LE") => ArgumentError,
+    0 => ArgumentError, -1 => ArgumentError, -0.0 => ArgumentError, Float::NAN => ArgumentError,
+    Float::INFINITY => ArgumentError, -Float::INFINITY => ArgumentError, Complex(1, 1) => ArgumentError,
+    duration.new(-5) => ArgumentError,
     :five => TypeError, true => TypeError, [5] => TypeError, Object.new => TypeError
   }
 
