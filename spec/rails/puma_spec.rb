@@ -15,7 +15,8 @@ RSpec.describe "The example application in Puma" do
     }
 
     before(:context) do
-      @apps = ways.transform_values { ExampleApp.new(timeout:) }
+      # With a line in the log for each heartbeat of a channel, whatever the version of Rails.
+      @apps = ways.transform_values { ExampleApp.new(timeout:, env: { "RAILS_LOG_LEVEL" => "debug" }) }
       @servers = @apps.to_h { |way, app| [way, Thread.new { app.boot(**ways[way]) }] }.transform_values(&:value)
     end
 

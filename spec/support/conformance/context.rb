@@ -1,9 +1,13 @@
 # frozen_string_literal: true
 
 require "stringio"
+require "timeout"
 require_relative "config"
 require_relative "gate"
 require_relative "host"
+
+# From Ruby 3.2 on the first of them starts a thread that stays. It is no example's.
+Timeout.timeout(1) { nil }
 
 # What the examples of a manager have at hand. The group says which `reactor` it is for.
 #

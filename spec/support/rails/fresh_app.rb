@@ -10,7 +10,7 @@ class FreshApp
   # What else there is in Rails has to do with nothing here, and most of it is in no package of Debian's.
   WITHOUT = %w[
     action-mailbox action-mailer action-text active-job active-storage bootsnap bundle git javascript listen spring
-    sprockets test webpack-install
+    asset-pipeline sprockets test webpack-install
   ].map { |part| "--skip-#{part}" }.freeze
 
   # The gem `rails` itself is in no package either.
@@ -67,7 +67,9 @@ class FreshApp
 
   # @return [Array<String>] the rows, as the program `sqlite3` prints them
   def sql(query)
-    run("sqlite3", "-cmd", ".timeout 5000", "db/development.sqlite3", query).lines
+    # Its folder has another name since Rails 7.2.
+    database = %w[db storage].map { |place| "#{place}/development.sqlite3" }.find { |path| exist?(path) }
+    run("sqlite3", "-cmd", ".timeout 5000", database, query).lines
   end
 
   # @return [String, nil]
