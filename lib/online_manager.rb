@@ -316,7 +316,7 @@ class OnlineManager
   end
 end
 
-require_relative "online_manager/online_manager"
+require_relative "online_manager/extension"
 require_relative "online_manager/framework"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"

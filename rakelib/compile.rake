@@ -1,17 +1,29 @@
 # frozen_string_literal: true
 
 require "rb_sys/extensiontask"
+require_relative "native/package"
+
+# Releases are built in containers of rb-sys-dock's, which say so by this (docs/releasing.md).
+CROSS = ENV.key?("RUBY_TARGET")
 
 # What the specs load is built as clippy and the cargo tests build theirs (same folder, profile, flags, environment), so
 # that no crate is compiled twice. `rake compile:release` builds what `gem install` would.
-ENV["RB_SYS_CARGO_PROFILE"] ||= "dev"
-ENV["RB_SYS_GLOBAL_RUSTFLAGS"] ||= "" # --cfg=rb_sys_gem, which only matters to who links libruby
-ENV["ONLINE_MANAGER_SHARED_TARGET"] ||= "1" # see extconf.rb
-# What has not changed stays in its place: other processes may be about to load it.
-ENV["MAKE"] ||= "make INSTALL='install -C'"
+unless CROSS
+  ENV["RB_SYS_CARGO_PROFILE"] ||= "dev"
+  ENV["RB_SYS_GLOBAL_RUSTFLAGS"] ||= "" # --cfg=rb_sys_gem, which only matters to who links libruby
+  ENV["ONLINE_MANAGER_SHARED_TARGET"] ||= "1" # see extconf.rb
+  # What has not changed stays in its place: other processes may be about to load it.
+  ENV["MAKE"] ||= "make INSTALL='install -C'"
+end
 
-RbSys::ExtensionTask.new("online_manager") do |extension|
+# Told of the gem, `rake compile` would copy all of it on the way.
+gem_to_build = CROSS ? [Gem::Specification.load("online_manager.gemspec")] : []
+
+RbSys::ExtensionTask.new("online_manager", *gem_to_build) do |extension|
   extension.lib_dir = "lib/online_manager"
+  extension.cross_compile = CROSS
+  extension.cross_platform = Native::Package::PLATFORMS & [ENV.fetch("RUBY_TARGET", nil)]
+  extension.cross_compiling { |spec| Native::Package.without_sources(spec) }
   extension.extra_options = [] # or `rake --trace` would become `cargo rustc --trace`
 
   # Cargo is asked each time. But make goes by dates, and would keep the copy of what another profile has built, where

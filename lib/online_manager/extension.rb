@@ -1,0 +1,38 @@
+# frozen_string_literal: true
+
+require "rbconfig"
+
+class OnlineManager
+  # Finds the extension for the Ruby that runs. A precompiled gem has one for each version, in a folder of that name;
+  # else there is the one that was compiled when the gem was installed.
+  # @private
+  module Extension
+    FILE = "online_manager.#{RbConfig::CONFIG["DLEXT"]}".freeze
+    private_constant :FILE
+
+    class << self
+      # @param folder [String] where to look
+      # @param ruby [String] a version of Ruby
+      # @return [String] a path
+      # @raise [LoadError] if there is none for that Ruby
+      def path(folder = __dir__, ruby: RUBY_VERSION)
+        version = ruby[/\A\d+\.\d+/]
+        ["#{folder}/#{version}/#{FILE}", "#{folder}/#{FILE}"].find { |path| File.file?(path) } or
+          raise LoadError, "online_manager has no extension for Ruby #{version}, #{present(folder)}"
+      end
+
+      private
+
+      def present(folder)
+        versions = Dir["*/#{FILE}", base: folder].map { |path| File.dirname(path) }
+        return "and for no other: it has not been compiled. `rake compile` does that in a checkout" if versions.empty?
+
+        versions = versions.sort_by { |version| version.split(".").map(&:to_i) }
+        "only for #{versions.join(" and ")}. `gem install online_manager --platform ruby` compiles one for it, and " \
+          "so does `force_ruby_platform: true` beside the gem's name in a Gemfile"
+      end
+    end
+  end
+end
+
+require OnlineManager::Extension.path

@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+namespace :gem do
+  # The specs build it with the profile dev, which takes seconds.
+  profile = ENV.fetch("PROFILE", "release")
+  folder = "tmp/native/#{profile}"
+  shelf = lambda do
+    require_relative "native/shelf"
+    Native::Shelf.new(folder)
+  end
+
+  # The C library that an extension needs at least. It is the one of the machine that built it, or an older one.
+  libc = lambda do |extension|
+    symbols = IO.popen(["objdump", "--dynamic-syms", extension], err: File::NULL, &:read)
+    symbols.scan(/GLIBC_([\d.]+)/).flatten.max_by { |version| Gem::Version.new(version) }
+  rescue Errno::ENOENT
+    nil
+  end
+
+  namespace :native do
+    desc "Build the extension for the Ruby that runs, and keep it for gem:native"
+    task :extension do
+      build_extension_into("#{folder}/build", { "RB_SYS_CARGO_PROFILE" => profile })
+      shelf.call.put("#{folder}/build/lib/online_manager/online_manager.#{RbConfig::CONFIG["DLEXT"]}")
+    end
+  end
+
+  desc "Build the gem for this platform, with an extension for this Ruby and those that `rake matrix` has built it in"
+  task native: "native:extension" do
+    require_relative "native/package"
+    extensions = shelf.call.extensions
+    path = Native::Package.new(Gem::Specification.load("online_manager.gemspec"), extensions).build(folder)
+    if profile == "release"
+      mkdir_p "pkg", verbose: false
+      path = "pkg/#{File.basename(path)}".tap { |place| cp path, place, verbose: false }
+    end
+
+    puts path
+    extensions.each do |version, extension|
+      glibc = libc.call(extension)
+      puts "  Ruby #{version}#{", glibc #{glibc} or newer" if glibc}"
+    end
+    shelf.call.outdated.each { |version| puts "  not Ruby #{version}: that one is older than the sources" }
+  end
+end
