@@ -1,0 +1,28 @@
+# frozen_string_literal: true
+
+# SPECS=… is for some of the specs, and MATRIX_ROOT=… says where Debian 13 is, or shall be.
+desc "Run the specs in each Ruby: here, and in Debian 13 (or in one of them: matrix[here], matrix[trixie])"
+task :matrix, [:place] do |_, names|
+  require "ruby-progressbar"
+  require_relative "matrix/suite"
+
+  places = [Matrix::Here.new, Matrix::Debian.new("trixie", ENV.fetch("MATRIX_ROOT", "#{Matrix::FOLDER}/trixie"))]
+  chosen = names.to_a.empty? ? places : places.select { |place| names.to_a.include?(place.name) }
+  abort "There are #{places.map(&:name).join(" and ")}" if chosen.size < names.to_a.size
+
+  mkdir_p Matrix::FOLDER, verbose: false
+  bar = ProgressBar.create(total: chosen.size * Matrix::Suite::STEPS.values.sum, format: "%t |%B| %p %% %a",
+                           output: $stderr)
+  results = chosen.map do |place|
+    Matrix::Suite.new(place, ENV.fetch("SPECS", "").split(/[\s,]+/), bar).run
+  rescue Matrix::Trouble => e
+    abort "\n#{e.message}"
+  end
+
+  puts "", Matrix::Result.table(results)
+  failed = results.reject { |result| result.failures.zero? }
+  failed.each do |result|
+    puts "", "failed in #{result.place}, see #{Matrix::FOLDER}/#{result.place}.log:", result.failed
+  end
+  exit 1 unless failed.empty?
+end

@@ -1,0 +1,106 @@
+# frozen_string_literal: true
+
+require_relative "../native/shelf"
+require_relative "places"
+require_relative "result"
+
+# Runs the specs in several Rubies: each in the distribution that has it, with that one's gems.
+module Matrix
+  FOLDER = "tmp/matrix"
+
+  # What keeps the specs from being run.
+  class Trouble < StandardError; end
+
+  # The specs in one place.
+  class Suite
+    # What is done, with how many seconds it takes on two cores, for the bar.
+    STEPS = { "prepare" => 30, "bin/setup" => 90, "compile" => 200, "specs" => 900 }.freeze
+
+    # In the checkout: what RSpec writes, how far it is (see spec/support/progress.rb), and what gem:native is made of.
+    EXAMPLES = "tmp/examples.json"
+    PROGRESS = "tmp/progress"
+    EXTENSIONS = "tmp/native/release"
+
+    # @param place [Here, Debian]
+    # @param specs [Array<String>] files and folders; none for all
+    # @param bar [ProgressBar]
+    def initialize(place, specs, bar)
+      @place = place
+      @specs = specs
+      @bar = bar
+      @log = File.expand_path("#{FOLDER}/#{place.name}.log")
+    end
+
+    # @return [Result]
+    # @raise [Trouble]
+    def run
+      FileUtils.rm_f(@log)
+      step("prepare") { @place.prepare(@log) }
+      step("bin/setup") { demand("bin/setup") }
+      step("compile") { demand("bundle", "exec", "rake", "compile", "gem:native:extension") }
+      Native::Shelf.new(EXTENSIONS).take_over(within(EXTENSIONS)) unless @place.root == Dir.pwd
+      seconds = step("specs") { run_specs }
+      Result.of(@place, within(EXAMPLES), seconds)
+    end
+
+    private
+
+    def within(path) = File.join(@place.root, path)
+
+    # @return [Integer] seconds that it took
+    def step(name)
+      title = "#{@place.name}: #{name}"
+      @bar.title = title
+      @bar.log("#{title}, see #{@log}") unless $stderr.tty?
+      started = now
+      done = @bar.progress + STEPS.fetch(name)
+      yield
+      @bar.progress = done
+      (now - started).round
+    end
+
+    def demand(*command)
+      run_command(*command) or raise Trouble, "#{@place.name}: #{command.join(" ")} failed, see #{@log}"
+    end
+
+    # Whether they pass is told by what RSpec has written.
+    def run_specs
+      FileUtils.mkdir_p(within("tmp"))
+      FileUtils.rm_f([EXAMPLES, PROGRESS, "#{PROGRESS}.examples"].map { |path| within(path) })
+      before = @bar.progress
+      formats = ["--format", "documentation", "--format", "json", "--out", EXAMPLES]
+      run_command("bundle", "exec", "rspec", *formats, *@specs, env: { "PROGRESS" => "#{@place.home}/#{PROGRESS}" }) do
+        @bar.progress = before + (fraction_done * STEPS.fetch("specs")).floor
+      end
+      File.size?(within(EXAMPLES)) or raise Trouble, "#{@place.name}: the specs did not run to their end, see #{@log}"
+    end
+
+    def fraction_done
+      done, all = File.read(within("#{PROGRESS}.examples")).split("/").map(&:to_f)
+      all.to_f.positive? ? done / all : 0
+    rescue Errno::ENOENT # no example is done
+      0
+    end
+
+    # @yield every second while it runs
+    # @return [Boolean] whether it succeeded
+    def run_command(*command, env: {}, &each_second)
+      waiter = Process.detach(@place.spawn(*command, env:, in: File::NULL, %i[out err] => [@log, "a"]))
+      each_second&.call until waiter.join(1)
+      waiter.value.success?
+    ensure
+      end_group(waiter) if waiter&.alive?
+    end
+
+    # It is a group of processes of its own, so on Ctrl-C it is for us to end it. In another Debian everything ends with
+    # the first process there.
+    def end_group(waiter)
+      Process.kill(:TERM, -waiter.pid)
+      Process.kill(:KILL, -waiter.pid) unless waiter.join(10)
+    rescue Errno::ESRCH
+      nil
+    end
+
+    def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+end
