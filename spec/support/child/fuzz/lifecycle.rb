@@ -22,7 +22,8 @@ module Fuzz
                BasicObject.new, Class.new(ShortLived) { undef_method :offline }.new(5, [])].freeze
 
     # Options that there are not, and such.
-    WRONG = [{ reactor: "thread" }, { reactor: 7 }, { store: nil }, { store: "sqlite:" }, { namespace: 7 },
+    WRONG = [{ reactor: "thread" }, { reactor: 7 }, { store: nil }, { store: "sqlite:" }, { store: "redis://a:port" },
+             { store: [] }, { store: ["redis://a", 7] }, { namespace: 7 },
              { namespace: BasicObject }, { timeout: 5 }, { "reactor" => :thread }, { store: BasicObject },
              { namespace: Hostile.new(to_s: -> { Judge.oops }, inspect: -> { Judge.oops }) }].freeze
 
