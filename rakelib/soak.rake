@@ -38,7 +38,7 @@ class Soak
                             "--example", "when a process forks",
                             STORE_USERS: "1000", STORE_STOPS: "20", STORE_FORKS: "200", seconds: 250),
     "redis: deaths" => spec("spec/store/redis_faults_spec.rb", "--example", "when owners of leases",
-                            REDIS_KILLS: "50", REDIS_STOPS: "20", REDIS_SESSIONS: "50", seconds: 700),
+                            REDIS_KILLS: "50", REDIS_STOPS: "20", REDIS_SESSIONS: "50", seconds: 560),
     "redis: outages" => spec("spec/store/redis_faults_spec.rb", "--example", "that dies", "--example", "that is away",
                              "--example", "on a bad way", REDIS_AWAY: "30", REDIS_SPOILT: "60", seconds: 700),
     "redis: cluster" => spec("spec/store/redis_cluster_spec.rb", REDIS_FAILOVERS: "10", seconds: 140),
