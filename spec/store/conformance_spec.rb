@@ -125,8 +125,8 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         application.owners
       end
 
-      it "has another take over, and what the old one still calls carries an older version", limit: 60 do
-        application = deploy
+      it "has another take over, and what the old one still calls carries an older version", limit: 90 do
+        application = deploy(timeout: 2)
         old = application.start
         application.owner
         FileUtils.touch(gate = application.flag("gate"))
