@@ -42,13 +42,27 @@ class OnlineManager
   private_constant :OPTIONS
 
   class << self
-    # Makes a manager and {#run runs} it. Takes what {#initialize} takes.
+    # Makes a manager and {#run runs} it.
+    #
+    # @param (see #initialize)
+    # @option (see #initialize)
+    # @return (see #run)
+    # @raise (see #initialize)
+    # @raise (see #run)
     def run(config, **options) = new(config, **options).run
 
-    # Makes a manager and {#setup sets it up}. Takes what {#initialize} takes.
+    # Makes a manager and {#setup sets it up}.
+    #
+    # @param (see #initialize)
+    # @option (see #initialize)
+    # @return (see #setup)
+    # @raise (see #initialize)
+    # @raise (see #setup)
     def setup(config, **options) = new(config, **options).setup
 
-    # @param namespace [String, Symbol, nil]
+    # Finds the manager of this process.
+    #
+    # @param namespace [String, Symbol, nil] the one that the manager was given
     # @return [OnlineManager, nil] the manager that runs in that namespace; the one set up last, if there
     #   are several
     def current(namespace = nil)
@@ -56,9 +70,11 @@ class OnlineManager
     end
   end
 
-  # @return [String, nil] as given
+  # @return [String, nil] what tells the manager from others, as given
   attr_reader :namespace
 
+  # Makes a manager, which neither starts anything nor calls the config.
+  #
   # @param config [Object] see {OnlineManager}; or a String or a Proc, resolved when first needed: the
   #   name of the config's class, or what answers the config
   #   In a framework that loads an application's classes by itself, such as Rails, that is after initialization, and
@@ -104,7 +120,8 @@ class OnlineManager
   # initialized; what is raised comes out there.
   #
   # @return [Object] what `setup` returned; nil if it is yet to be called
-  # @raise see {#run}; what `setup` raises comes out too, and the manager is stopped then
+  # @raise (see #run)
+  # @raise what `setup` raises; the manager is stopped then
   def setup
     return launch(:setup) if Framework.current.booted? || !@config.found_later?
 
@@ -127,7 +144,7 @@ class OnlineManager
 
   # A heartbeat.
   #
-  # @param user_id [Object]
+  # @param user_id [Object] see {OnlineManager}
   # @param timeout [Numeric, String, nil] seconds for this heartbeat, instead of the config's `timeout`
   # @return [Boolean] true; false after a stop, when it is ignored
   # @raise [ArgumentError, TypeError] if the timeout is no positive number. Nothing has changed then.
@@ -142,11 +159,11 @@ class OnlineManager
   # config has `online_all`, else one after the other; when that raises, the rest of them stays offline
   # until they beat again. Everybody known has beaten before the first callback.
   #
-  # @param user_ids [Enumerable]
-  # @param timeout see {#seen}
-  # @return [Boolean] see {#seen}
+  # @param user_ids [Enumerable] see {OnlineManager}
+  # @param timeout [Numeric, String, nil] seconds for these heartbeats, instead of the config's `timeout`
+  # @return (see #seen)
   # @raise [TypeError] if the ids cannot be enumerated
-  # @raise see {#seen}
+  # @raise (see #seen)
   def seen_all(user_ids, timeout: nil)
     unless user_ids.respond_to?(:to_ary) || user_ids.is_a?(Enumerable)
       raise TypeError, "user_ids must be an Array or another Enumerable, got #{user_ids.inspect}"
@@ -160,7 +177,7 @@ class OnlineManager
   # Moves the user's deadline to now, or to `after` seconds from now if that is sooner. `offline` follows
   # on the reactor, like every other; a heartbeat before that keeps the user online.
   #
-  # @param user_id [Object]
+  # @param user_id [Object] see {OnlineManager}
   # @param after [Numeric, String] seconds, 0 or more
   # @return [Boolean] whether the user was online
   # @raise [ArgumentError, TypeError] if `after` is no such number
@@ -168,22 +185,32 @@ class OnlineManager
     @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
   end
 
+  # Asks the config for its timeout.
+  #
   # @return [Float] the config's timeout at this moment, in seconds
   # @raise [ArgumentError, TypeError] if it is no positive number
   # @raise what the config's `timeout` raises
   def timeout = @delivery.timeout / 1e9
 
+  # With a shared store this and the next three methods wait for it, for 5 s at the most.
+  #
+  # @param user_id [Object] see {OnlineManager}
   # @return [Boolean] whether the user is online: from the call of `online` to the call of `offline`
+  # @raise [StoreError] if the store does not answer
   def online?(user_id) = @native.online?(user_id)
 
   # @return [Array] the ids of all who are online, in no order. Strings are copies; all else is what
   #   came in. While others beat, it need not be the state of one moment.
+  # @raise (see #online?)
   def online_users = @native.online_users
 
   # @return [Integer] how many users are online
+  # @raise (see #online?)
   def size = @native.size
 
+  # @param user_id [Object] see {OnlineManager}
   # @return [Time, nil] when the user's last heartbeat came, exact to about 10 ms; nil for who is offline
+  # @raise (see #online?)
   def last_seen(user_id)
     seconds = @native.last_seen(user_id)
     seconds && (Time.now - seconds)
@@ -221,16 +248,18 @@ class OnlineManager
   end
 
   # @private
+  # @return [void]
   def stop_at_exit
     stop
   end
 
   # @private
+  # @return [void]
   def code_reloaded
     @config.code_reloaded
   end
 
-  # @return [String]
+  # @return [String] the config, the state and how many are online; of a store, its name
   def inspect
     "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
   end

@@ -2,6 +2,8 @@
 
 class OnlineManager
   # One call of a config's method that tells of a transition, of one user or of several together.
+  #
+  # @private
   class Call
     @version = 0
 

@@ -3,6 +3,8 @@
 class OnlineManager
   # Which callbacks a fiber is in: a stop in there must not wait for itself, and a thread that is to be
   # ended is not ended in the middle of one.
+  #
+  # @private
   module Callbacks
     # Fiber-local: the process, and the deliveries whose callbacks the fiber is in, innermost last.
     KEY = :online_manager_callbacks

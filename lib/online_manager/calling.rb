@@ -6,6 +6,8 @@ require_relative "framework"
 
 class OnlineManager
   # How a delivery calls the config's methods, and what an exception does.
+  #
+  # @private
   module Calling
     # @return [Boolean] whether the present fiber is in one of this manager's callbacks
     def callback? = Callbacks.of_present_fiber.include?(self)

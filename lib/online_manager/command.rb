@@ -5,10 +5,14 @@ require "optparse"
 
 class OnlineManager
   # What `online_manager store` does: shows an operator what is in a shared store. Only the executable loads it.
+  #
+  # @private
   class Command
     USAGE = "Usage: online_manager store PATH|URL [URL …] [options]"
 
     # What the command line asks for, and cannot have.
+    #
+    # @private
     class UsageError < StandardError; end
 
     # @param out [IO]

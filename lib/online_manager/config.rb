@@ -4,6 +4,8 @@ require_relative "seconds"
 
 class OnlineManager
   # The user's config object, found when it is first needed, and what it can do.
+  #
+  # @private
   class Config
     REQUIRED = %i[timeout setup online offline].freeze
 

@@ -10,6 +10,8 @@ class OnlineManager
   #
   # It is the host of a Native: that calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
   # `revive`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  #
+  # @private
   class Delivery
     include Calling
 

@@ -5,6 +5,7 @@ require "rbconfig"
 class OnlineManager
   # Finds the extension for the Ruby that runs. A precompiled gem has one for each version, in a folder of that name;
   # else there is the one that was compiled when the gem was installed.
+  #
   # @private
   module Extension
     FILE = "online_manager.#{RbConfig::CONFIG["DLEXT"]}".freeze

@@ -3,11 +3,15 @@
 class OnlineManager
   # Keeps what must not cross a fork away from it: connections to a store, and the threads that use them. They end
   # before each fork; afterwards the parent goes on, and the child starts anew when it takes part.
+  #
+  # @private
   module Forks
     # Seconds between two looks whether all threads have ended.
     PAUSE = 0.001
 
     # Comes before Ruby's own method, through which `fork` and the like go.
+    #
+    # @private
     module Hook
       def _fork
         Forks.around { super }

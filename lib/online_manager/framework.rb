@@ -3,6 +3,8 @@
 class OnlineManager
   # What the framework that an application is written in has a say in. This one is plain Ruby's; a framework's own
   # takes its place when it is loaded.
+  #
+  # @private
   class Framework
     class << self
       # @return [Framework]
@@ -34,21 +36,21 @@ class OnlineManager
     # @param namespace [String, nil]
     def begin_alone(namespace); end
 
-    # @param transition [Symbol] :online or :offline
+    # @param _transition [Symbol] :online or :offline
     # @return [Boolean] whether somebody listens to such transitions
     def notify?(_transition) = false
 
     # Tells those who listen of transitions, and surrounds the callback.
     #
-    # @param transition [Symbol]
-    # @param payloads [Array<Hash>] one for each user
+    # @param _transition [Symbol]
+    # @param _payloads [Array<Hash>] one for each user
     def notify(_transition, _payloads) = yield
 
     # Says what an error that has nowhere to go is about.
     #
     # @param error [Exception]
     # @param message [String] what raised it
-    # @param user_id [Object] whom it was called for, or several
+    # @param _user_id [Object] whom it was called for, or several
     def report(error, message, _user_id)
       warn("#{message}:\n#{error.full_message(highlight: false)}")
     end

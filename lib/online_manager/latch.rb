@@ -2,6 +2,8 @@
 
 class OnlineManager
   # Opens once; whoever waits for it goes on then. Fiber schedulers know how to wait for it too.
+  #
+  # @private
   class Latch
     def initialize
       @mutex = Mutex.new

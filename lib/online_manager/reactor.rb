@@ -3,10 +3,14 @@
 class OnlineManager
   # On which thread callbacks run. Every reactor waits until the delivery's pipe is readable and then
   # lets it deliver, a bounded batch at a time; what differs is how it waits and where.
+  #
+  # @private
   module Reactor
     NAMES = %i[thread eventmachine fiber].freeze
 
     # What all reactors have in common.
+    #
+    # @private
     class Base
       # @param delivery [Delivery]
       def initialize(delivery)

@@ -3,6 +3,8 @@
 class OnlineManager
   # The managers that run in this process. It keeps them alive, and sets their users offline when the
   # process exits.
+  #
+  # @private
   module Registry
     @managers = [].freeze
     @mutex = Mutex.new

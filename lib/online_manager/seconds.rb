@@ -2,6 +2,8 @@
 
 class OnlineManager
   # Seconds as people give them, made into nanoseconds as the tracker takes them.
+  #
+  # @private
   module Seconds
     # 292 years; what is longer is cut to it.
     LONGEST = (2**63) - 1

@@ -3,6 +3,8 @@
 class OnlineManager
   # This manager's part in a shared store. The native methods never wait for the store; these do, where an answer has to
   # come from there.
+  #
+  # @private
   class Shared
     # Seconds that a question waits for the store.
     PATIENCE = 5

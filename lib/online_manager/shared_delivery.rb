@@ -9,6 +9,8 @@ class OnlineManager
   # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
   #
   # It is the host of a Shared: that calls `ready`, `join`, `timeout`, `deliver_events` and `store_failed`.
+  #
+  # @private
   class SharedDelivery < Delivery
     # Seconds between two looks whether everything has been written, while a stop waits for it.
     PAUSE = 0.05

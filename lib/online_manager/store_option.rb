@@ -2,6 +2,8 @@
 
 class OnlineManager
   # The option `store:`: where it is kept who is online. It shows no password.
+  #
+  # @private
   class StoreOption
     # What begins the name of a file, and may be followed by a relative path.
     SQLITE = "sqlite:"

@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
 class OnlineManager
+  # Of the gem.
   VERSION = "1.0.0"
 end

@@ -7,6 +7,8 @@ class OnlineManager
   #
   # A thread of its own, since the reactor's is the one that is stuck. It is started by the first
   # callback, looks only while there are any, and sleeps for ever otherwise.
+  #
+  # @private
   class Watchdog
     # Seconds after which a callback is named.
     PATIENCE = 10

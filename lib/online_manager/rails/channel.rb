@@ -29,10 +29,14 @@ class OnlineManager
       after_unsubscribe :online_manager_unsubscribed
     end
 
-    class_methods { include Rails::PresenceOf }
+    # What a channel can say.
+    module ClassMethods
+      include Rails::PresenceOf
+    end
 
     # The action that is a heartbeat. It is ignored if the block of `presence_of` has answered nil.
     #
+    # @return [void]
     # @raise [Error] if no manager has been set up
     # @raise what `presence_of`, or a heartbeat itself raises
     def heartbeat

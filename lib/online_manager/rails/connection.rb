@@ -17,6 +17,9 @@ class OnlineManager
   module Connection
     extend ActiveSupport::Concern
 
-    class_methods { include Rails::PresenceOf }
+    # What a connection can say.
+    module ClassMethods
+      include Rails::PresenceOf
+    end
   end
 end

@@ -7,6 +7,8 @@ class OnlineManager
   module Rails
     # What is different in a Rails application, see {OnlineManager::Framework}. Before there is one (its logger, its
     # root, its executor), plain Ruby's ways are good enough.
+    #
+    # @private
     class Framework < OnlineManager::Framework
       # Inside a request this is nothing new; on a thread of its own, Rails counts the callback as work: its database
       # connection goes back to the pool, and no class is unloaded under it.

@@ -21,10 +21,6 @@ class OnlineManager
     COLUMN = :online
     private_constant :COLUMN
 
-    # @!method self.online
-    #   The users who are online, by the column, which other queries and other machines see too.
-    #   @return [ActiveRecord::Relation]
-    #   @raise [Error] if there is no such column
     included do
       unless defined?(::ActiveRecord::Base) && is_a?(Class) && self < ::ActiveRecord::Base
         raise TypeError, "OnlineManager::Presence is for models of ActiveRecord, and #{inspect} is none"
@@ -33,7 +29,13 @@ class OnlineManager
       scope COLUMN, -> { where(Presence.column_of(klass) => true) }
     end
 
-    class_methods do
+    # What a model can be asked.
+    module ClassMethods
+      # @!method online
+      #   The users who are online, by the column, which other queries and other machines see too. A scope.
+      #   @return [ActiveRecord::Relation]
+      #   @raise [Error] if there is no such column
+
       # The users who are online, by the manager. Their ids are asked for now, and put into the query: for a crowd of
       # many thousands the scope `online` is cheaper.
       #

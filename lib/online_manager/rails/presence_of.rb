@@ -13,7 +13,9 @@ class OnlineManager
       #   presence_of(namespace: "rooms") { params[:room] }
       #
       # @param namespace [String, Symbol, nil] of the manager that gets the heartbeats
+      # @param user_id [Proc] answers whose they are
       # @yieldreturn [Object, nil] a user id
+      # @return [void]
       # @raise [ArgumentError] if there is no block
       def presence_of(namespace: nil, &user_id)
         raise ArgumentError, "presence_of needs a block, such as `presence_of { current_user.id }`" unless user_id

@@ -6,6 +6,8 @@ class OnlineManager
   # What is loaded only where Rails is.
   module Rails
     # Makes the gem at home in a Rails application: its logger, its executor, its reloader, its assets.
+    #
+    # @private
     class Railtie < ::Rails::Railtie
       ASSETS = File.expand_path("assets", __dir__)
 

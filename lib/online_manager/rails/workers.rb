@@ -7,6 +7,8 @@ class OnlineManager
     # Finds out whether another process of the same application also keeps for itself who is online. Whatever the server
     # and however it starts its workers, they have the folder `tmp` in common: the first of them locks a file there, as
     # long as it lives.
+    #
+    # @private
     class Workers
       # Whoever has just taken the lock may not have written yet who it is: so often this is looked for, and so many
       # seconds apart.

@@ -10,6 +10,8 @@ end
 class OnlineManager
   module Reactor
     # An EventMachine reactor: one that `run` starts, or one that runs already.
+    #
+    # @private
     class EventMachine < Base
       EM = ::EventMachine
       private_constant :EM
@@ -23,6 +25,8 @@ class OnlineManager
       # Tells the reactor that the pipe is readable, and again at each of its turns while it is so.
       #
       # EventMachine may keep it longer than we do: a watch that ends in the tick in which it began, for ever.
+      #
+      # @private
       class Watch < EM::Connection
         def initialize(reactor)
           super()
@@ -37,6 +41,8 @@ class OnlineManager
       # Tells the reactor that EventMachine ends, while its API still works: after EM.run it does not.
       #
       # EventMachine keeps it until then, and so it must not keep the manager.
+      #
+      # @private
       class ShutdownHook
         def initialize(reactor)
           @reactor = reactor

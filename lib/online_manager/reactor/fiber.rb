@@ -3,6 +3,8 @@
 class OnlineManager
   module Reactor
     # A fiber of the scheduler that the thread has, Async's for example.
+    #
+    # @private
     class Fiber < Base
       def initialize(delivery)
         super

@@ -3,6 +3,8 @@
 class OnlineManager
   module Reactor
     # The thread on which `run` calls the config's `setup`, while it delivers on its own.
+    #
+    # @private
     class SetupThread
       # Ends it. No StandardError, so that no `rescue` of the config's takes it for one of its own.
       End = Class.new(Exception) # rubocop:disable Lint/InheritException

@@ -6,6 +6,8 @@ require_relative "setup_thread"
 class OnlineManager
   module Reactor
     # A Ruby thread: the one that called `run`, or a named one in the background.
+    #
+    # @private
     class Thread < Base
       def name = :thread
 

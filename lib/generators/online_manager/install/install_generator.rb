@@ -3,6 +3,7 @@
 require "rails/generators/active_record"
 
 class OnlineManager
+  # What `rails generate` finds. Nothing else loads it.
   module Generators
     # `rails generate online_manager:install User`, see USAGE. Each public method is a step of it, in this order. To run
     # it again changes nothing; `rails destroy` takes back what it has written.
@@ -16,9 +17,13 @@ class OnlineManager
 
       source_root File.expand_path("templates", __dir__)
 
-      # So that a script notices.
+      # @return [true] so that a script notices
       def self.exit_on_failure? = true
 
+      # Refuses what can be no model of users.
+      #
+      # @return [void]
+      # @raise [Thor::Error] if there is no such model, or its primary key is not one column
       def check_model
         return if behavior == :revoke
 
@@ -28,26 +33,41 @@ class OnlineManager
         raise Thor::Error, "#{class_name} has no primary key that is one column, and that is what a user id has to be."
       end
 
-      # First of all, since an initializer without it would keep the application from booting.
+      # Makes the folder that the store's file is in, and keeps that out of git. First of all, since an initializer
+      # without it would keep the application from booting.
+      #
+      # @return [void]
       def keep_storage
         create_file "storage/.keep" unless behavior == :revoke || exists?("storage/.keep")
         edit(".gitignore", IGNORE, there: %r{^/?storage(?:/\**|/presence_.*)?$})
       end
 
+      # Writes the config, which keeps the column.
+      #
+      # @return [void]
       def create_config
         template "online_config.rb", "app/presence/online_config.rb"
       end
 
+      # Writes the initializer, which sets the config up.
+      #
+      # @return [void]
       def create_initializer
         template "initializer.rb", "config/initializers/online_manager.rb"
       end
 
-      # If there is one of that name it has been edited, or comes from an older Rails.
+      # Writes the migration that adds the columns. If there is one of that name it has been edited, or comes from an
+      # older Rails.
+      #
+      # @return [void]
       def create_migration_file
         name = "add_presence_to_#{migrated_table.underscore.gsub(/\W/, "_")}.rb"
         migration_template "migration.rb", File.join(db_migrate_path, name), skip: true
       end
 
+      # Has the model answer who is online.
+      #
+      # @return [void]
       def include_in_model
         # A class that ends on the same line has no place for it.
         head = read(model_file)[/^ *class (?:::)?(?:\w+::)*#{class_name.demodulize}\b[^;\n]*\n/]
@@ -56,6 +76,9 @@ class OnlineManager
         edit(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", there: /^\s*#{INCLUDE}\b/o, after: head)
       end
 
+      # Has the pages load online_manager.js, with an import map or with Sprockets, whichever there is.
+      #
+      # @return [void]
       def add_script
         edit("config/importmap.rb", PIN, there: /^\s*pin\s*\(?["']online_manager["']/)
 
@@ -66,6 +89,9 @@ class OnlineManager
         edit(script, REQUIRE, there: %r{^//= require ["']?online_manager\b}, after: %r{\A(?:(?!//= require).*\n)*})
       end
 
+      # Says what the connection still lacks, since only the application knows who is at its other end.
+      #
+      # @return [void]
       def show_what_is_left
         return if behavior == :revoke || !exists?(CONNECTION) || read(CONNECTION).include?("OnlineManager::Connection")
 

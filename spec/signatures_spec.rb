@@ -1,0 +1,106 @@
+# frozen_string_literal: true
+
+require "json"
+require_relative "support/api/documentation"
+require_relative "support/api/reflection"
+require_relative "support/api/signatures"
+
+# What is declared is what there is, and the other way round. Whether a type is right only a reader can tell.
+RSpec.describe "The signatures in sig/" do
+  root = RubyProcess::ROOT
+
+  signatures = nil
+  before(:context) { signatures = TimeLimit.enforce(60) { Signatures.new("#{root}/sig") } }
+
+  # Those that are Rust, and private to the gem.
+  native = %w[OnlineManager::Native OnlineManager::Shared]
+
+  in_rails = <<~RUBY
+    require "bundler/setup"
+    require "json"
+    require "rails"
+    require "active_record"
+    require "action_cable/engine"
+    require "rails/generators"
+    require "online_manager"
+    require "generators/online_manager/install/install_generator"
+    require "#{root}/spec/support/api/reflection"
+
+    # It loads what the others have in common.
+    OnlineManager::HeartbeatChannel
+    found = ARGV.to_h { |name| [name, Reflection.of(Object.const_get(name))] }
+    # What a model gets besides.
+    Class.new(ActiveRecord::Base) do
+      define_singleton_method(:scope) do |name, body|
+        parameters = body.parameters.map { |kind, parameter| Reflection.parameter(kind, parameter) }
+        found.fetch("OnlineManager::Presence::ClassMethods").fetch("instance")[name.to_s] = parameters
+      end
+      include OnlineManager::Presence
+    end
+    puts JSON.generate(found)
+  RUBY
+
+  # @return [Hash{String => Hash}] those that need no Rails
+  def plain(names)
+    found = names.select { |name| Object.const_defined?(name) }
+    found.to_h { |name| [name, Reflection.of(Object.const_get(name))] }
+  end
+
+  # @return [Hash{String => Hash}] the others
+  define_method(:with_rails) do |names|
+    process = ruby(in_rails, *names, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
+    expect(process).to be_success, process.stderr
+    JSON.parse(process.stdout)
+  end
+
+  # @param methods [Hash{String => Array<String>}] with their parameters
+  # @param real [Hash{String => Array<String>}] the same; what is Rust has no names for them
+  def lines(methods, real)
+    methods.map do |name, parameters|
+      parameters = parameters.map { "_" } if real[name]&.any?("_")
+      "#{name}(#{parameters.join(", ")})"
+    end
+  end
+
+  # @param described [Hash] see {Signatures#of}
+  # @return [Array<String>] all that is in there, a line each
+  def list(name, described, real)
+    [*lines(described["instance"], real["instance"]).map { |line| "#{name}##{line}" },
+     *lines(described["singleton"], real["singleton"]).map { |line| "#{name}.#{line}" },
+     *described["constants"].map { |constant| "#{name}::#{constant}" }]
+  end
+
+  it "are of every class that is documented, and of those that are Rust" do
+    expect(signatures.names).to match_array(Documentation.new("#{root}/lib").names + native)
+  end
+
+  it "have the methods, the parameters and the constants that are there, and no others", limit: 60 do
+    real = plain(signatures.names)
+    expect(real.keys).to include("OnlineManager", *native)
+    real.update(with_rails(signatures.names - real.keys))
+
+    expect(signatures.names.flat_map { |name| list(name, signatures.of(name), real[name]) })
+      .to match_array(real.flat_map { |name, described| list(name, described, described) })
+  end
+
+  it "have the errors where one would rescue them" do
+    errors = signatures.names.select { |name| signatures.superclass(name) }
+
+    expect(errors.to_h { |name| [name, signatures.superclass(name)] })
+      .to eq(OnlineManager.constants.map { |name| OnlineManager.const_get(name) }
+                          .select { |found| found.is_a?(Class) && found < Exception }
+                          .to_h { |error| [error.name, error.superclass.name] })
+  end
+
+  it "are taken by RBS' own check", limit: 60 do
+    process = ruby(<<~RUBY, bundled: true, limit: 60)
+      require "rbs"
+      require "rbs/cli"
+
+      status = RBS::CLI.new(stdout: $stdout, stderr: $stderr).run(%w[-I sig validate])
+      exit status if status.is_a?(Integer) # since RBS 3
+    RUBY
+
+    expect(process).to be_success, process.stdout + process.stderr
+  end
+end

@@ -1,0 +1,38 @@
+# frozen_string_literal: true
+
+require "stringio"
+require "yard"
+
+# What YARD reads in lib/, as .yardopts has it: without what is `@private`.
+class Documentation
+  # @return [String] what YARD complains of
+  attr_reader :complaints
+
+  # @param folder [String]
+  def initialize(folder)
+    log = YARD::Logger.instance
+    terminal = log.io
+    log.io = complaints = StringIO.new
+    YARD::Registry.clear
+    YARD.parse("#{folder}/**/*.rb")
+    @objects = YARD::Registry.all.select { |object| shown?(object) }
+    @complaints = complaints.string
+  ensure
+    log.io = terminal
+  end
+
+  # @return [Array<String>] the names of classes and modules
+  def names = @objects.grep(YARD::CodeObjects::NamespaceObject).map(&:path)
+
+  # @return [Array<YARD::CodeObjects::MethodObject>]
+  def methods = @objects.grep(YARD::CodeObjects::MethodObject)
+
+  # @return [Array<String>] the names of all that has no text
+  def undocumented = @objects.select { |object| object.docstring.blank? }.map(&:path)
+
+  private
+
+  def shown?(object)
+    object.visibility == :public && [object, object.namespace].none? { |one| one.has_tag?(:private) }
+  end
+end
