@@ -1,0 +1,74 @@
+# frozen_string_literal: true
+
+# Each table of docs/architecture.md that stands under the name of a folder lists what is in that folder.
+RSpec.describe "docs/architecture.md" do
+  root = RubyProcess::ROOT
+  text = File.read("#{root}/docs/architecture.md")
+  sections = text.split(/^(?=##)/)
+
+  # @return [Array<Array<String>>] the cells of the rows of a section's table
+  def rows(section) = section.scan(/^\| `(.*)` \| (.*) \|$/)
+
+  # @return [Array<String>] what git leaves out of the project's top level
+  define_method(:ignored) { File.readlines("#{root}/.gitignore").filter_map { |line| line[%r{\A/([\w.]+)/$}, 1] } }
+
+  described = sections.grep(%r{\A### `(.*)/`}).to_h { |section| [section[/`(.*)`/, 1], section] }
+
+  it "describes each folder of the top level, and no other" do
+    folders = Dir.glob("*/", File::FNM_DOTMATCH, base: root).map { |path| path.chomp("/") }
+
+    expect(rows(sections.grep(/\A## The folders/).first).map(&:first))
+      .to match_array(folders - %w[. .. .git] - ignored)
+  end
+
+  it "describes each file of lib/ and of the crates, and no other" do
+    files = Dir["lib/**/*.{rb,js}", "ext/*/src/**/*.{rs,lua}", base: root]
+    rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
+
+    expect(rows.grep_v(%r{/\z})).to match_array(files)
+  end
+
+  it "describes each folder within the crates, and no other" do
+    folders = Dir["ext/*/src/**/*/", base: root]
+    rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
+
+    expect(rows.grep(%r{/\z})).to match_array(folders)
+    expect(described.keys.grep(%r{\Aext/})).to match_array(folders + Dir["ext/*/src/", base: root])
+  end
+
+  it "says something of each" do
+    expect(sections.flat_map { |section| rows(section).map(&:last) }).to all match(/\w/)
+  end
+
+  # Among its words are files without their folders, and methods of the native classes.
+  it "names files and methods that there are" do
+    names = text.scan(/`([^`\n]+)`/).flatten
+    files = names.grep(%r{\A(?:lib|ext|spec)/[\w/.]+\w\z})
+    basenames = Dir["{lib,ext}/**/*.{rb,rs,lua}", base: root].map { |path| File.basename(path) }
+    rust = names.grep(/\A(?:Native|Shared)::/)
+    ruby = names.grep(/\A[A-Z]\w+#\w+\z/)
+
+    expect(files.reject { |path| File.exist?("#{root}/#{path}") }).to be_empty
+    expect(names.grep(/\A\w+\.(?:rb|rs|lua)\z/) - basenames).to be_empty
+    expect(rust.reject { |name| rust?(name) }).to be_empty
+    expect(ruby.reject { |name| ruby?(*name.split("#")) }).to be_empty
+    expect([files, rust, ruby].map(&:size)).to all be > 2
+  end
+
+  define_method(:rust?) do |name|
+    type, function = name.split("::")
+    File.read("#{root}/ext/online_manager/src/#{type.downcase}.rs").match?(/fn #{function}\(/)
+  end
+
+  def ruby?(type, method)
+    owner = type == "OnlineManager" ? OnlineManager : OnlineManager.const_get(type)
+    owner.method_defined?(method)
+  end
+
+  it "links to what there is" do
+    links = text.scan(/\]\(([^)#]+)\)/).flatten
+
+    expect(links).not_to be_empty
+    expect(links.reject { |link| File.exist?(File.expand_path(link, "#{root}/docs")) }).to be_empty
+  end
+end
