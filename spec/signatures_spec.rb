@@ -5,7 +5,7 @@ require_relative "support/api/documentation"
 require_relative "support/api/reflection"
 require_relative "support/api/signatures"
 
-# What is declared is what there is, and the other way round. Whether a type is right only a reader can tell.
+# What is declared is what there is, and the other way round.
 RSpec.describe "The signatures in sig/" do
   root = RubyProcess::ROOT
 
@@ -102,5 +102,58 @@ RSpec.describe "The signatures in sig/" do
     RUBY
 
     expect(process).to be_success, process.stdout + process.stderr
+  end
+
+  # RBS wraps the methods that it knows, and raises where one gets or answers something else than it says.
+  it "have the types that come in and go out", limit: 60 do
+    env = { "RBS_TEST_TARGET" => ["OnlineManager", *native].join(","), "RBS_TEST_OPT" => "-I #{root}/sig",
+            "RBS_TEST_LOGLEVEL" => "fatal" }
+    process = ruby(<<~RUBY, bundled: true, env:, limit: 60)
+      require "tmpdir"
+      require "online_manager"
+      require "rbs/test/setup"
+
+      # It wraps a class when its body ends.
+      class OnlineManager
+        class Native; end
+        class Shared; end
+      end
+
+      class Config
+        def timeout = 0.1
+        def setup(&heartbeat) = heartbeat.call(1)
+        def online(user_id) = user_id
+        def offline(user_id) = user_id
+      end
+
+      def use(manager)
+        manager.setup
+        manager.start
+        [:a, "b", 1].each { |id| manager.seen(id, timeout: "2") and manager.seen(id) }
+        manager.seen_all([1, 2], timeout: 3) and manager.seen_all(3..4)
+        manager.leave(1) and manager.leave(2, after: 1.5)
+        [1, 99].each { |id| manager.online?(id) and manager.last_seen(id) }
+        [manager.online_users, manager.size, manager.timeout, manager.stats, manager.inspect, manager.namespace]
+        sleep 0.5
+        Process.wait(fork { exit! })
+        manager.stop(timeout: 10)
+      end
+
+      use(OnlineManager.new(Config.new, reactor: :thread, namespace: "rooms"))
+      Dir.mktmpdir do |folder|
+        store = "sqlite:\#{folder}/presence.sqlite3"
+        use(OnlineManager.new(-> { Config.new }, reactor: :thread, store:))
+        OnlineManager::Shared.look(store, "")
+        OnlineManager::Shared.retry_dead_letters(store, "")
+      end
+      Thread.new { sleep 0.1 until OnlineManager.current; OnlineManager.current.stop }
+      OnlineManager.run(Config.new, reactor: :thread)
+      OnlineManager.setup("Config", reactor: :thread)
+      puts "done"
+    RUBY
+
+    expect(process.stderr).to be_empty
+    expect(process.lines).to eq ["done"]
+    expect(process).to be_success
   end
 end
