@@ -35,6 +35,9 @@ class OnlineManager
       @versions = versions
     end
 
+    # Whether they go into one call of the `_all` form.
+    def together? = @together
+
     # @return [Symbol] the config's method
     def method = @together ? :"#{@transition}_all" : @transition
 

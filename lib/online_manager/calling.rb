@@ -84,8 +84,14 @@ class OnlineManager
       elsif @reactor.raises_errors? && !@draining
         raise error
       else
-        Framework.current.report(error, "#{@config.name}##{call.method} raised", call.subject)
+        Framework.current.report(error, "#{name(call)} raised", call.subject)
       end
+    end
+
+    # What to call the callback in a message: ids are not shown, but how many there are is.
+    def name(call)
+      users = call.user_ids.size
+      "#{@config.name}##{call.method}#{" (#{users} #{users == 1 ? "user" : "users"})" if call.together?}"
     end
 
     def report_to_config(error, user_id)

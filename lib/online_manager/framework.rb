@@ -46,20 +46,9 @@ class OnlineManager
     # @param _payloads [Array<Hash>] one for each user
     def notify(_transition, _payloads) = yield
 
-    # Says what an error that has nowhere to go is about.
+    # Says what an error that has nowhere to go is about. Whom it was raised for is nothing for standard error, nor for
+    # a log: both are kept, and read by others than those who may know who was online when.
     #
     # @param error [Exception]
-    # @param message [String] what raised it
+    # @param message [String] what raised it, without ids
     # @param _user_id [Object] whom it was called for, or several
-    def report(error, message, _user_id)
-      warn("#{message}:\n#{error.full_message(highlight: false)}")
-    end
-
-    # @param message [String]
-    def warn(message)
-      Kernel.warn("OnlineManager: #{message}")
-    end
-
-    self.current = new
-  end
-end

@@ -126,7 +126,7 @@ class OnlineManager
       @errors += 1
       return report_to_config(error, call.subject) if @config.on_error?
 
-      Framework.current.report(error, "#{@config.name}##{call.method} raised, and will be tried again", call.subject)
+      Framework.current.report(error, "#{name(call)} raised, and will be tried again", call.subject)
     end
 
     # A thread that does nothing but sleep: none that a preloading master could lose.

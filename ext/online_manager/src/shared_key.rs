@@ -61,9 +61,12 @@ pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
         let (charset, bytes) = text(RString::try_convert(symbol.funcall("name", ())?)?);
         return Ok(UserId::new(Kind::Symbol(charset), &bytes));
     }
+    // Its class only: a channel of ActionCable raises it into the framework, which logs it, and ids belong in no log.
+    // SAFETY: the name is copied before Ruby runs again.
+    let class = unsafe { value.classname() }.into_owned();
     let message = format!(
-        "a user id must be an Integer, a String or a Symbol when a store is shared by several processes, got {}",
-        value.inspect()
+        "a user id must be an Integer, a String or a Symbol when a store is shared by several processes, got one of the \
+         class {class}"
     );
     Err(Error::new(ruby.exception_arg_error(), message))
 }

@@ -537,7 +537,8 @@ fn tell(call: Call, message: &Message) -> Call {
 }
 
 fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
-    redis::from_redis_value(value).map_err(|error| StoreError::Unavailable(format!("a strange answer: {error}")))
+    // The error itself quotes the answer, and ids of users may be in it: those belong in no log.
+    redis::from_redis_value(value).map_err(|_| strange())
 }
 
 fn strange() -> StoreError {

@@ -73,6 +73,7 @@ class OnlineManager
 
       def report(error, message, user_id)
         logger&.error("OnlineManager: #{message}:\n#{describe(error)}") or super
+        logger&.debug { "OnlineManager: that was for #{user_id.inspect}" } unless user_id.nil?
         return unless ::Rails.respond_to?(:error) && ::Rails.error
 
         ::Rails.error.report(error, handled: true, severity: :error, context: { user_id:, message: }, **source)

@@ -1,0 +1,150 @@
+# frozen_string_literal: true
+
+require "tmpdir"
+
+# Standard error and logs are kept, and read by many: who was online when is nothing for them. In these processes goes
+# wrong whatever the gem reports itself, for users whose ids can be told from all else.
+RSpec.describe "Ids of users" do
+  telltale = /tell-?tale|4242424242/
+
+  # Callbacks that raise, each in its own way. `manager.stats[:errors]` tells how many have.
+  prelude = <<~'RUBY'
+    require "online_manager"
+
+    IDS = ["tell-tale", :telltale, 4242424242].freeze
+
+    class Config
+      def timeout = 60
+      def setup(&heartbeat) = @heartbeat = heartbeat
+      def online(user_id) = nil
+      def offline(user_id) = raise("no database")
+    end
+
+    class Together < Config
+      def offline_all(user_ids) = raise("no database")
+    end
+
+    class Handler < Config
+      def on_error(exception, user_id) = raise("no tracker")
+    end
+
+    def await = (sleep 0.01 until yield)
+
+    # Has all of them come and go, and go wrong.
+    def play(config, **options)
+      manager = OnlineManager.new(config, reactor: :thread, **options)
+      manager.setup
+      ids = options.key?(:store) ? IDS : [*IDS, ["tell-tale"]]
+      manager.seen_all(ids)
+      await { manager.size == ids.size && manager.stats[:announcing].to_i.zero? }
+      ids.each { |id| manager.leave(id) }
+      await { manager.stats[:errors] >= (config.respond_to?(:offline_all) ? 1 : ids.size) }
+      yield manager if block_given?
+      manager.stop(timeout: 0)
+    end
+  RUBY
+
+  # @return [RubyProcess]
+  define_method(:played) do |script|
+    ruby(prelude + script, limit: 30).tap { |process| expect(process.lines).to include "done" }
+  end
+
+  it "are not on standard error when callbacks raise" do
+    stderr = played(<<~RUBY).stderr
+      [Config, Together, Handler].each { |config| play(config.new) }
+      puts "done"
+    RUBY
+
+    expect(stderr).to include("Config#offline raised:", "Together#offline_all (4 users) raised:",
+                              "Handler#on_error raised:", "what it was told of:")
+    expect(stderr).not_to match telltale
+  end
+
+  it "are not on standard error when a callback takes long, and a stop has not got to all" do
+    stderr = played(<<~RUBY).stderr
+      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
+      OnlineManager::Watchdog::PATIENCE = 0.05
+
+      class Slow < Config
+        def offline(user_id) = sleep(0.2)
+      end
+
+      manager = OnlineManager.new(Slow.new, reactor: :thread)
+      manager.setup
+      IDS.each { |id| manager.seen(id) }
+      manager.leave(IDS.first)
+      await { manager.stats[:delivering_for].to_f > 0.1 }
+      manager.stop(timeout: 0)
+      puts "done"
+    RUBY
+
+    expect(stderr).to include("Slow#offline has been running", "users have not been set offline yet")
+    expect(stderr).not_to match telltale
+  end
+
+  it "are not on standard error when callbacks of a store's log raise, and when the store fails" do
+    Dir.mktmpdir do |folder|
+      stderr = played(<<~RUBY).stderr
+        path = #{folder.inspect} + "/presence.sqlite3"
+        [Config, Together, Handler].each_with_index do |config, number|
+          play(config.new, store: "sqlite:" + path, namespace: number.to_s)
+        end
+        play(Config.new, store: "sqlite:" + path, namespace: "replaced") do |manager|
+          File.delete(path)
+          manager.seen(IDS.first)
+          await { manager.stats[:store_errors].positive? }
+        end
+        begin
+          manager = OnlineManager.new(Config.new, store: "sqlite:" + path, reactor: :thread)
+          manager.setup
+          manager.seen(["tell-tale"])
+        rescue ArgumentError => e
+          warn e.message
+        end
+        puts "done"
+      RUBY
+
+      expect(stderr).to include("Config#offline raised, and will be", "Together#offline_all (",
+                                "Handler#on_error raised:", "the store has failed", "got one of the class Array")
+      expect(stderr).not_to match telltale
+    end
+  end
+
+  context "with Rails" do
+    # Plays with a logger of that level, which writes to standard error. Standard output has what `Rails.error` is told,
+    # which there is since 7.0.
+    define_method(:logged) do |level|
+      played(<<~RUBY)
+        require "logger"
+        require "rails"
+        require "online_manager/rails/framework"
+
+        module Reporter
+          def self.report(_error, context:, handled:, severity:, source: nil) = puts("told \#{context[:user_id].inspect}")
+        end
+
+        Rails.define_singleton_method(:error) { Reporter }
+        Rails.logger = Logger.new($stderr, level: #{level.inspect})
+        OnlineManager::Framework.current = OnlineManager::Rails::Framework.new
+        [Config, Together, Handler].each { |config| play(config.new) }
+        puts "done"
+      RUBY
+    end
+
+    it "are told to Rails.error, and not to the log" do
+      process = logged(:info)
+
+      expect(process.stderr).to match(/ERROR.*Config#offline raised/)
+      expect(process.stderr).to include("Together#offline_all (4 users) raised")
+      expect(process.stderr).not_to match telltale
+      expect(process.lines).to include('told "tell-tale"', "told :telltale", "told 4242424242", 'told ["tell-tale"]')
+    end
+
+    it "are in the log at the level debug, and at no other" do
+      lines = logged(:debug).stderr.lines.grep(telltale)
+
+      expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)
+      expect(lines).to all include("DEBUG")
+    end
+  end
+end
