@@ -1,5 +1,7 @@
 //! The class `OnlineManager::Shared`: one manager's part in a store that several processes share, as Ruby sees it.
 //!
+//! Over 400 lines: one Ruby class, the counterpart of [`crate::native`], to be read beside it method by method.
+//!
 //! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but `look`
 //! and `retry_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
 

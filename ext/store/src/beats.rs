@@ -1,5 +1,7 @@
 //! Who has beaten in this process, and whether the store has to hear of it.
 //!
+//! Over 400 lines: two tables that must agree about each user, and a third of it is their tests.
+//!
 //! The store is told of a user at most once per third of the timeout: of the first beat at once, of the last one always.
 //! A beat in between only leaves its time here. Parts of the table have a lock each and grow alone, as in the tracker; and
 //! as there, what a heartbeat touches is small: 24 bytes for an integer or a symbol. The rest is in a second table.

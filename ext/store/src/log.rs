@@ -1,6 +1,8 @@
 //! Events on their way from the store's log to the callbacks: in order for each user, at least once, and again later when a
 //! callback fails.
 //!
+//! Over 400 lines: the states of an event depend on each other, and more than a third of it is their tests.
+//!
 //! Whoever failed waits for 1, 2, 4 … 60 s, and the user's later events behind it; the others go on. An event that has
 //! failed five times while others succeeded is given up. While *every* callback fails (the application's database is
 //! down, say) nothing counts as a failure, and all wait but one, which is tried now and then.

@@ -1,5 +1,7 @@
 //! The store for several machines: a Redis, a Valkey, or a cluster of them.
 //!
+//! Over 400 lines: it calls the scripts and reads their answers, whose form is agreed upon in one place.
+//!
 //! The users are in 16 partitions by a hash of their id. What belongs to a partition is in keys that share a hash tag, and
 //! changes by scripts, each of which runs in one step by the server's clock. A partition knows its *epoch*, the time when
 //! its first key was made: that is how a process learns that the data it knew are lost.

@@ -1,5 +1,7 @@
 //! The store that is a file, for the processes of one machine.
 //!
+//! Over 400 lines: every statement is next to the one whose rows it relies on, and all of them share one schema.
+//!
 //! One partition. The clock is the machine's monotonic one, kept beside the boot that it counts from: after a reboot
 //! everybody gets one timeout to come back, and no step of the wall clock sets anybody offline.
 //!

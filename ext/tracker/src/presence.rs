@@ -1,5 +1,7 @@
 //! The state machine of presence: who is online, who is due, what a callback's end means.
 //!
+//! Over 400 lines: each method relies on what all others leave behind, so the rules are to be checked in one place.
+//!
 //! ```text
 //!            heartbeat                online returned
 //! Offline ───────────────► Announcing ───────────────► Online ◄──┐ heartbeat: move the deadline

@@ -1,5 +1,7 @@
 //! The tracker with its timer thread, under a scheduler that tries out in which order threads may run.
 //!
+//! Over 400 lines: each scenario is a few lines, and all of them play on the same stage.
+//!
 //! `cargo test -p online_manager_tracker --features shuttle --test interleavings`
 //!
 //! A lost wakeup shows as a deadlock: the reactor waits for its signal and the timer thread for its bell, for

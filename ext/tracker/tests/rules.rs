@@ -1,4 +1,8 @@
 //! Rules 1 to 13 of `docs/state_machine.md`, each by itself. Every test fails without the code that it is about.
+//!
+//! Over 400 lines: one test after the other, in the order of the rules. Whoever looks for a rule searches for its number.
+//!
+//! Over 400 lines: one test after the other, in the order of the rules; whoever looks for a rule searches for its number.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

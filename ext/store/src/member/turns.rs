@@ -1,6 +1,8 @@
 //! What the member's thread does again and again: it commits what was delivered, writes beats, and looks at the partitions
 //! whose turn it is.
 //!
+//! Over 400 lines: the steps of a turn share what one turn leaves to the next, and their order counts.
+//!
 //! Partitions fail by themselves: one that does is left alone for a while, and the others go on. An error of the whole
 //! store has the thread wait, longer each time.
 
