@@ -40,7 +40,7 @@ class Audit
   end
 end
 
-desc "Look through the crates: licences, sources, what is not wanted, and, where that can be fetched, what is known of them"
+desc "Look through the crates: licences, sources, what is not wanted, and known weaknesses where they can be fetched"
 task :audit do
   require "open3"
 

@@ -1,11 +1,10 @@
 # frozen_string_literal: true
 
 require "bigdecimal"
-require "tmpdir"
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
 # What does not work, and what does although it looks as if it should not: class and message of the error, and that
-# nothing else has changed.
+# nothing else has changed. Ids are in bad_ids_spec.rb, options in bad_options_spec.rb.
 RSpec.describe "Bad input" do
   # What ActiveSupport::Duration (5 to 8) has of a number: `to_f` by `method_missing`, and it says that it is one.
   duration = Class.new do
@@ -37,25 +36,12 @@ RSpec.describe "Bad input" do
       let(:reactor) { reactor }
 
       include_context "with a manager"
+      include Conformance::Unchanged
 
       # @return [Object] what `run` or `setup` of the manager returned
       # @raise what it raised
       def launch(manager, way)
         way == :run ? host.run { manager.run }.value : host.call { manager.setup }
-      end
-
-      # @return [Hash] the users and who is in which state, and when each has been seen, which tells the deadline
-      def situation(manager)
-        { stats: manager.stats, users: manager.online_users.sort_by(&:inspect),
-          seen: manager.online_users.to_h { |user| [user, manager.last_seen(user).to_f] } }
-      end
-
-      # Holds that the block changes nothing of it.
-      def keep(manager)
-        before = situation(manager)
-        yield
-        seen = before.delete(:seen).transform_values { |time| be_within(0.03).of(time) }
-        expect(situation(manager)).to match(before.merge(seen:))
       end
 
       # The manager has not been set up, and still can be.
@@ -299,108 +285,6 @@ RSpec.describe "Bad input" do
         end
       end
 
-      describe "an id" do
-        oops = Class.new(StandardError)
-        # Its `hash` or `eql?` raises while it is told to.
-        hostile = Class.new do
-          attr_accessor :fails
-
-          def hash = fails == :hash ? raise(IOError, "in hash") : 7
-          def eql?(other) = fails == :eql? ? raise(IOError, "in eql?") : equal?(other)
-        end
-
-        %i[hash eql?].each do |method|
-          it "whose #{method} raises makes that come out of the yield, and nothing else changes" do
-            config = recording
-            manager = start(config)
-            # One of the same hash, so that `eql?` is called.
-            ids = [hostile.new, 7]
-            ids.each { |id| manager.seen(id) }
-            bad = hostile.new
-            bad.fails = method
-
-            keep(manager) do
-              [-> { config.heartbeat.call(bad) }, -> { manager.seen(bad) }, -> { manager.seen(bad, timeout: 1) },
-               -> { manager.seen_all([7, 8, bad, 9]) }, -> { manager.leave(bad) }, -> { manager.online?(bad) },
-               -> { manager.last_seen(bad) }].each { |act| expect(&act).to raise_error(IOError, "in #{method}") }
-            end
-            expect(config.calls).to eq [[:online, ids[0]], [:online, 7]]
-
-            bad.fails = nil
-            expect([manager.seen(bad), manager.size]).to eq [true, 3]
-          end
-        end
-
-        it "whose hash is left by throw, or is no Integer, changes nothing either" do
-          config = recording
-          manager = start(config)
-          manager.seen(7)
-          leaving = Object.new
-          leaving.define_singleton_method(:hash) { throw :out, "thrown" }
-          odd = Object.new
-          odd.define_singleton_method(:hash) { "odd" }
-
-          keep(manager) do
-            expect(catch(:out) { manager.seen(leaving) }).to eq "thrown"
-            expect { manager.seen(odd) }.to raise_error(TypeError)
-            expect { { odd => true } }.to raise_error(TypeError) # as for a Hash
-          end
-        end
-
-        it "that an `online` refuses leaves nothing behind" do
-          config = recording(online: ->(_) { raise oops })
-          manager = start(config)
-
-          [7, "seven", [7], 7.5].each { |id| keep(manager) { expect { manager.seen(id) }.to raise_error(oops) } }
-        end
-
-        {
-          "ASCII" => +"abc", "UTF-8" => +"grüße", "BINARY" => "gr\xFC".b, "UTF-16" => "abc".encode("UTF-16LE"),
-          "a subclass" => Class.new(String).new("abc"),
-          "a long one" => "long" * 1000
-        }.each do |what, text|
-          it "that is a String and changes after the yield is kept as it was: #{what}" do
-            config = recording
-            manager = start(config)
-            id = text.dup
-            config.heartbeat.call(id)
-            id << "!".encode(id.encoding)
-
-            expect([manager.online?(text), manager.online?(id), manager.online_users]).to eq [true, false, [text]]
-            manager.leave(text)
-            eventually { expect(config.calls.last).to eq [:offline, text] }
-          end
-        end
-
-        it "that is an Array and changes after the yield is found where a Hash would find it" do
-          config = recording
-          manager = start(config)
-          id = [7, +"a"]
-          hash = { id => true }
-          config.heartbeat.call(id)
-
-          [-> { id << 8 }, -> { id[1] << "b" }, -> { id[1].chop! && id.pop }].each do |change|
-            change.call
-            [id, id.dup, [7, "a"], [7, "a", 8], [7, "ab", 8]].each do |key|
-              expect(manager.online?(key)).to be(hash.key?(key)), "#{key} after #{id}"
-            end
-            expect(manager.online_users).to eq [id]
-          end
-        end
-
-        it "that is an Array and changes is set offline as it is by then" do
-          config = recording(timeout: 0.1)
-          manager = start(config)
-          id = [7]
-          manager.seen(id)
-          id << 8
-
-          eventually { expect(config.calls).to eq [[:online, id], [:offline, id]] }
-          expect(manager.size).to eq 0
-          expect(manager.seen(id)).to be true
-        end
-      end
-
       describe "setup" do
         it "that never takes its block is no error" do
           config = Class.new(Conformance::Config) { def setup = :done }.new
@@ -494,175 +378,6 @@ RSpec.describe "Bad input" do
           expect([manager.seen(7), config.calls]).to eq [true, [[:online, 7]]]
         end
       end
-    end
-  end
-
-  describe "an option" do
-    {
-      { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
-      { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
-      { store: :disk } => 'unknown store :disk; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: "users.db" } => 'unknown store "users.db"; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: "sqlite:" } => 'the store "sqlite:" names no file; it must be "sqlite:PATH"',
-      { store: nil } => 'unknown store nil; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: "http://ann:secret@host" } =>
-        'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: ["redis://host", 7] } => 'unknown store 7; there is :memory, "sqlite:PATH" and "redis://…"',
-      { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
-      { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
-      { timeout: 5, reactor: :thread, stores: :memory } =>
-        "unknown option :timeout, :stores; there are :reactor, :store, :namespace"
-    }.each do |options, message|
-      it "is refused with what there is: #{options}" do
-        config = Conformance::Config.new
-        threads = Thread.list
-
-        %i[new setup run].each do |way|
-          expect { OnlineManager.public_send(way, config, **options) }.to raise_error(ArgumentError, message)
-        end
-        expect([OnlineManager.current, config.last(:setup), Thread.list - threads]).to eq [nil, nil, []]
-      end
-    end
-  end
-
-  it "`reactor: :fiber` outside of a scheduler says where it belongs" do
-    config = Conformance::Config.new
-    manager = OnlineManager.new(config, reactor: :fiber)
-
-    %i[setup run].each do |way|
-      expect { manager.public_send(way) }.to raise_error(OnlineManager::Error, /needs a fiber scheduler on this thread/)
-    end
-    expect([manager.stats[:state], config.last(:setup)]).to eq [:new, nil]
-  end
-
-  describe "eventmachine that is missing" do
-    # A script that does not find it: neither as a gem nor beside the standard library, where Debian has it.
-    def without_eventmachine(script)
-      Dir.mktmpdir do |gems|
-        return ruby(<<~RUBY, env: { "GEM_HOME" => gems, "GEM_PATH" => gems })
-          $LOAD_PATH.reject! { |folder| File.exist?("\#{folder}/eventmachine.rb") }
-          require "online_manager"
-
-          class Config
-            def timeout = 5
-            def setup = yield(7)
-            def online(user) = puts("online \#{user}")
-            def offline(user) = puts("offline \#{user}")
-          end
-
-          begin
-            #{script}
-          rescue StandardError => e
-            puts "\#{e.class}: \#{e.message}"
-          end
-          # One that has been killed may take a moment.
-          50.times { Thread.list.size > 1 and sleep 0.02 }
-          puts "left: \#{[Thread.list.size, OnlineManager.current].inspect}"
-        RUBY
-      end
-    end
-
-    advice = 'add `gem "eventmachine"` to your Gemfile beside online_manager'
-    named = "OnlineManager::Error: Config uses EventMachine, which is not loaded: #{advice}, and require it"
-    {
-      "named in setup" => ["def setup = EM.add_periodic_timer(1) { yield 7 }", [named]],
-      "named in setup after a heartbeat" =>
-        ["def setup = yield(7) && EventMachine::PeriodicTimer.new(1)", ["online 7", "offline 7", named]],
-      "named in online" => ["def online(_) = EM.next_tick {}", [named]]
-    }.each do |where, (method, expected)|
-      %i[run setup].each do |way|
-        it "is told to who needs it: #{where} (#{way})" do
-          process = without_eventmachine("Config.class_eval { #{method} }; OnlineManager.#{way}(Config.new)")
-
-          expect(process.lines).to eq [*expected, "left: [1, nil]"]
-          expect(process).to be_success, process.stderr
-        end
-      end
-    end
-
-    it "is told to who asks for its reactor" do
-      process = without_eventmachine("OnlineManager.run(Config.new, reactor: :eventmachine)")
-
-      expect(process.lines).to eq [
-        "OnlineManager::Error: the reactor :eventmachine needs the gem eventmachine: #{advice}", "left: [1, nil]"
-      ]
-    end
-
-    it "is not missed by who does not" do
-      process = without_eventmachine("OnlineManager.setup(Config.new)")
-
-      expect(process.lines.first(1) + process.lines.last(1)).to eq ["online 7", "offline 7"]
-    end
-
-    it "is no excuse for other names that are unknown" do
-      process = without_eventmachine("Config.class_eval { def setup = Em.run }; OnlineManager.run(Config.new)")
-
-      expect(process.lines.first).to match(/\ANameError: uninitialized constant (Config::)?Em/)
-    end
-  end
-
-  # Beside what Ruby knows of, there are the descriptors and the thread of the extension.
-  %i[thread eventmachine fiber].each do |reactor|
-    it "leaves no thread and no descriptor behind (#{reactor})" do
-      skip "there is no /proc" unless File.exist?("/proc/self/task")
-
-      process = ruby(<<~RUBY, bundled: true)
-        require "online_manager"
-        require "async"
-        require "eventmachine"
-
-        class Config
-          def timeout = 5
-          def setup = yield(7)
-          def online(_) = nil
-          def offline(_) = nil
-        end
-
-        CONFIGS = [
-          Class.new(Config) { undef_method :offline },
-          Class.new(Config) { def timeout = 0 },
-          Class.new(Config) { def setup = raise("oops") },
-          Class.new(Config) { def setup = super && raise("oops") }
-        ]
-
-        def launch(way, config)
-          run = -> { OnlineManager.public_send(way, config.new, reactor: :#{reactor}) }
-          case [:#{reactor}, way]
-          in [:fiber, _] then Async { run.call rescue puts "refused" }
-          in [:eventmachine, :setup] then EM.run(&run)
-          else run.call
-          end
-        rescue StandardError
-          puts "refused"
-        end
-
-        # How many: threads of Ruby's, threads of the process, descriptors.
-        def things = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
-
-        # The libraries' own, which they keep.
-        def warm_up
-          EM.run { EM.stop }
-          Async { sleep 0 }
-        end
-
-        warm_up
-        before = things
-        3.times { %i[run setup].product(CONFIGS).each { |way, config| launch(way, config) } }
-        warm_up
-
-        # Ruby keeps an idle thread for some seconds.
-        deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 8
-        until (left = things.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
-          break if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
-
-          GC.start
-          sleep 0.02
-        end
-        puts "left \#{left}"
-      RUBY
-
-      expect(process.lines.first(24)).to eq ["refused"] * 24
-      expect(process.lines.last).to match(/\Aleft \[(0|-\d+), (0|-\d+), (0|-\d+)\]\z/), process.stderr
     end
   end
 end

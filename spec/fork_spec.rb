@@ -2,6 +2,8 @@
 
 # Forks, in real processes: the child starts with nobody online, works, and exits without touching its parent's users;
 # the parent goes on as if nothing had happened.
+#
+# Over 400 lines: one kind of fork after the other, each with the whole script of its processes.
 RSpec.describe "A fork" do
   # @param script [String] with what support/child/forking.rb defines
   def application(script, reactor, *args, **options, &block)

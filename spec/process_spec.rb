@@ -2,6 +2,8 @@
 
 # Every way out of a process, in real ones: whoever is online is set offline exactly once, and the process ends as it
 # would without this gem, within two seconds.
+#
+# Over 400 lines: one way out after the other, each with the whole script of its process.
 RSpec.describe "The way out of a process" do
   # Runs a script with Application (support/child/application.rb).
   def application(script, reactor, **options, &block)

@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 # How a manager ends.
+#
+# Over 400 lines: one group of examples, which share what they know of threads and descriptors.
 RSpec.shared_examples "stopping" do
   # @return [Array<String>] the system's threads that have our name: Rust's too. By the whole of it, since Ruby keeps a
   #   thread that has ended for 3 s, with its name.

@@ -1,0 +1,176 @@
+# frozen_string_literal: true
+
+require "tmpdir"
+Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
+
+# Options that there are not, a reactor that is missing, and that nothing is left of a manager that was not set up.
+RSpec.describe "Bad input" do
+  describe "an option" do
+    {
+      { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
+      { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
+      { store: :disk } => 'unknown store :disk; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "users.db" } => 'unknown store "users.db"; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "sqlite:" } => 'the store "sqlite:" names no file; it must be "sqlite:PATH"',
+      { store: nil } => 'unknown store nil; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: "http://ann:secret@host" } =>
+        'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: ["redis://host", 7] } => 'unknown store 7; there is :memory, "sqlite:PATH" and "redis://…"',
+      { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
+      { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
+      { timeout: 5, reactor: :thread, stores: :memory } =>
+        "unknown option :timeout, :stores; there are :reactor, :store, :namespace"
+    }.each do |options, message|
+      it "is refused with what there is: #{options}" do
+        config = Conformance::Config.new
+        threads = Thread.list
+
+        %i[new setup run].each do |way|
+          expect { OnlineManager.public_send(way, config, **options) }.to raise_error(ArgumentError, message)
+        end
+        expect([OnlineManager.current, config.last(:setup), Thread.list - threads]).to eq [nil, nil, []]
+      end
+    end
+  end
+
+  it "`reactor: :fiber` outside of a scheduler says where it belongs" do
+    config = Conformance::Config.new
+    manager = OnlineManager.new(config, reactor: :fiber)
+
+    %i[setup run].each do |way|
+      expect { manager.public_send(way) }.to raise_error(OnlineManager::Error, /needs a fiber scheduler on this thread/)
+    end
+    expect([manager.stats[:state], config.last(:setup)]).to eq [:new, nil]
+  end
+
+  describe "eventmachine that is missing" do
+    # A script that does not find it: neither as a gem nor beside the standard library, where Debian has it.
+    def without_eventmachine(script)
+      Dir.mktmpdir do |gems|
+        return ruby(<<~RUBY, env: { "GEM_HOME" => gems, "GEM_PATH" => gems })
+          $LOAD_PATH.reject! { |folder| File.exist?("\#{folder}/eventmachine.rb") }
+          require "online_manager"
+
+          class Config
+            def timeout = 5
+            def setup = yield(7)
+            def online(user) = puts("online \#{user}")
+            def offline(user) = puts("offline \#{user}")
+          end
+
+          begin
+            #{script}
+          rescue StandardError => e
+            puts "\#{e.class}: \#{e.message}"
+          end
+          # One that has been killed may take a moment.
+          50.times { Thread.list.size > 1 and sleep 0.02 }
+          puts "left: \#{[Thread.list.size, OnlineManager.current].inspect}"
+        RUBY
+      end
+    end
+
+    advice = 'add `gem "eventmachine"` to your Gemfile beside online_manager'
+    named = "OnlineManager::Error: Config uses EventMachine, which is not loaded: #{advice}, and require it"
+    {
+      "named in setup" => ["def setup = EM.add_periodic_timer(1) { yield 7 }", [named]],
+      "named in setup after a heartbeat" =>
+        ["def setup = yield(7) && EventMachine::PeriodicTimer.new(1)", ["online 7", "offline 7", named]],
+      "named in online" => ["def online(_) = EM.next_tick {}", [named]]
+    }.each do |where, (method, expected)|
+      %i[run setup].each do |way|
+        it "is told to who needs it: #{where} (#{way})" do
+          process = without_eventmachine("Config.class_eval { #{method} }; OnlineManager.#{way}(Config.new)")
+
+          expect(process.lines).to eq [*expected, "left: [1, nil]"]
+          expect(process).to be_success, process.stderr
+        end
+      end
+    end
+
+    it "is told to who asks for its reactor" do
+      process = without_eventmachine("OnlineManager.run(Config.new, reactor: :eventmachine)")
+
+      expect(process.lines).to eq [
+        "OnlineManager::Error: the reactor :eventmachine needs the gem eventmachine: #{advice}", "left: [1, nil]"
+      ]
+    end
+
+    it "is not missed by who does not" do
+      process = without_eventmachine("OnlineManager.setup(Config.new)")
+
+      expect(process.lines.first(1) + process.lines.last(1)).to eq ["online 7", "offline 7"]
+    end
+
+    it "is no excuse for other names that are unknown" do
+      process = without_eventmachine("Config.class_eval { def setup = Em.run }; OnlineManager.run(Config.new)")
+
+      expect(process.lines.first).to match(/\ANameError: uninitialized constant (Config::)?Em/)
+    end
+  end
+
+  # Beside what Ruby knows of, there are the descriptors and the thread of the extension.
+  %i[thread eventmachine fiber].each do |reactor|
+    it "leaves no thread and no descriptor behind (#{reactor})" do
+      skip "there is no /proc" unless File.exist?("/proc/self/task")
+
+      process = ruby(<<~RUBY, bundled: true)
+        require "online_manager"
+        require "async"
+        require "eventmachine"
+
+        class Config
+          def timeout = 5
+          def setup = yield(7)
+          def online(_) = nil
+          def offline(_) = nil
+        end
+
+        CONFIGS = [
+          Class.new(Config) { undef_method :offline },
+          Class.new(Config) { def timeout = 0 },
+          Class.new(Config) { def setup = raise("oops") },
+          Class.new(Config) { def setup = super && raise("oops") }
+        ]
+
+        def launch(way, config)
+          run = -> { OnlineManager.public_send(way, config.new, reactor: :#{reactor}) }
+          case [:#{reactor}, way]
+          in [:fiber, _] then Async { run.call rescue puts "refused" }
+          in [:eventmachine, :setup] then EM.run(&run)
+          else run.call
+          end
+        rescue StandardError
+          puts "refused"
+        end
+
+        # How many: threads of Ruby's, threads of the process, descriptors.
+        def things = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
+
+        # The libraries' own, which they keep.
+        def warm_up
+          EM.run { EM.stop }
+          Async { sleep 0 }
+        end
+
+        warm_up
+        before = things
+        3.times { %i[run setup].product(CONFIGS).each { |way, config| launch(way, config) } }
+        warm_up
+
+        # Ruby keeps an idle thread for some seconds.
+        deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 8
+        until (left = things.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
+          break if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+
+          GC.start
+          sleep 0.02
+        end
+        puts "left \#{left}"
+      RUBY
+
+      expect(process.lines.first(24)).to eq ["refused"] * 24
+      expect(process.lines.last).to match(/\Aleft \[(0|-\d+), (0|-\d+), (0|-\d+)\]\z/), process.stderr
+    end
+  end
+end
