@@ -131,7 +131,7 @@ fn assert_no_worse(chosen: Vec<(String, Chosen)>, random: &Chosen) {
 fn no_integers_take_more_looks_than_random_ones() {
     let mut chosen = vec![
         ("consecutive".into(), integers(|number| number)),
-        ("same low bits".into(), integers(|number| scattered(number) << 30 & (1 << 62) - 1 | 0x1234_5678)),
+        ("same low bits".into(), integers(|number| ((scattered(number) << 30) & ((1 << 62) - 1)) | 0x1234_5678)),
         ("same high bits".into(), integers(|number| 0x3fff_0000_0000_0000 | number)),
         ("same low and high bits".into(), integers(|number| 0x3f00_0000_0000_0000 | number << 24 | 0xabcdef)),
         ("one bit less each".into(), integers(|number| (1 << 62) - 1 - number)),
