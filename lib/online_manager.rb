@@ -85,3 +85,272 @@ class OnlineManager
   #   {#run} if it is loaded or in the bundle, else a thread.
   # @option options [Symbol, String, Array<String>] :store where it is kept who is online: `:memory`, which is this
   #   process', `"sqlite:PATH"`, a file that the processes of one machine share, or `"redis://…"` (`"rediss://…"` with
+  #   TLS, `"redis+unix://…"`), a Redis or Valkey that several machines share; an Array of such URLs is a Redis
+  #   Cluster. A relative path is expanded now, in Rails against `Rails.root`.
+  # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
+  # @raise [ArgumentError] if there is no such option, reactor or store
+  def initialize(config, **options)
+    @reactor_name, @store, namespace = check_options(options)
+    @namespace = namespace&.to_s
+    @config = Config.new(config)
+    @delivery = new_delivery { finished }
+    @native = @delivery.native
+    @mutex = Mutex.new
+    @state = :new
+  end
+
+  # Calls the config's `setup` and delivers callbacks until the manager is stopped or EventMachine is.
+  # However it ends, the remaining users are set offline first. Inside a running EventMachine reactor
+  # it acts as {#setup}.
+  #
+  # On EventMachine `setup` is called on the reactor's thread. On a thread it is called on one of its own
+  # and may block; what it raises comes out here, and the thread is ended with `run`.
+  #
+  # @return [Object] nil, or what `setup` returned inside a running reactor
+  # @raise [Error] if the manager runs already or has been stopped
+  # @raise [ArgumentError, TypeError] if the config lacks a method or its timeout is no positive number;
+  #   `setup` has not been called then, and the manager can be set up again
+  def run = launch(:run)
+
+  # Calls the config's `setup` on the present thread. Callbacks are delivered on the EventMachine reactor
+  # or fiber scheduler that runs, or on a background thread that the first heartbeat starts. When the
+  # process exits, the remaining users are set offline.
+  #
+  # In an initializer of Rails a config that is given as a String or a Proc is set up when the application has been
+  # initialized; what is raised comes out there.
+  #
+  # @return [Object] what `setup` returned; nil if it is yet to be called
+  # @raise (see #run)
+  # @raise what `setup` raises; the manager is stopped then
+  def setup
+    return launch(:setup) if Framework.current.booted? || !@config.found_later?
+
+    Framework.current.after_boot { launch(:setup) }
+    nil
+  end
+
+  # Takes part in the shared store from now on. Without this call the process does so from its first heartbeat, or else
+  # one timeout after {#setup}. With the store `:memory` there is nothing to take part in.
+  #
+  # @return [Boolean] true; false after a stop
+  # @raise [Error] if the manager does not run yet
+  # @raise what the config's `timeout` raises
+  def start
+    return false if @stopping || @state == :stopped
+    raise Error, "the manager does not run yet: call setup or run before start" unless @state == :running
+
+    @store.shared? ? @native.start : true
+  end
+
+  # A heartbeat.
+  #
+  # @param user_id [Object] see {OnlineManager}
+  # @param timeout [Numeric, String, nil] seconds for this heartbeat, instead of the config's `timeout`
+  # @return [Boolean] true; false after a stop, when it is ignored
+  # @raise [ArgumentError, TypeError] if the timeout is no positive number. Nothing has changed then.
+  # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
+  def seen(user_id, timeout: nil)
+    return @native.seen(user_id) if timeout.nil?
+
+    @native.seen_for(user_id, Seconds.nanoseconds(timeout, "timeout"))
+  end
+
+  # Heartbeats of several users, at a fraction of the cost. Those who are new come online together if the
+  # config has `online_all`, else one after the other; when that raises, the rest of them stays offline
+  # until they beat again. Everybody known has beaten before the first callback.
+  #
+  # @param user_ids [Enumerable] see {OnlineManager}
+  # @param timeout [Numeric, String, nil] seconds for these heartbeats, instead of the config's `timeout`
+  # @return (see #seen)
+  # @raise [TypeError] if the ids cannot be enumerated
+  # @raise (see #seen)
+  def seen_all(user_ids, timeout: nil)
+    unless user_ids.respond_to?(:to_ary) || user_ids.is_a?(Enumerable)
+      raise TypeError, "user_ids must be an Array or another Enumerable, got #{user_ids.inspect}"
+    end
+
+    timeout = Seconds.nanoseconds(timeout, "timeout") unless timeout.nil?
+    user_ids = user_ids.respond_to?(:to_ary) ? user_ids.to_ary : user_ids.to_a
+    @native.seen_all(user_ids, @config.online_all?, timeout)
+  end
+
+  # Moves the user's deadline to now, or to `after` seconds from now if that is sooner. `offline` follows
+  # on the reactor, like every other; a heartbeat before that keeps the user online.
+  #
+  # @param user_id [Object] see {OnlineManager}
+  # @param after [Numeric, String] seconds, 0 or more
+  # @return [Boolean] whether the user was online
+  # @raise [ArgumentError, TypeError] if `after` is no such number
+  def leave(user_id, after: 0)
+    @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
+  end
+
+  # Asks the config for its timeout.
+  #
+  # @return [Float] the config's timeout at this moment, in seconds
+  # @raise [ArgumentError, TypeError] if it is no positive number
+  # @raise what the config's `timeout` raises
+  def timeout = @delivery.timeout / 1e9
+
+  # With a shared store this and the next three methods wait for it, for 5 s at the most.
+  #
+  # @param user_id [Object] see {OnlineManager}
+  # @return [Boolean] whether the user is online: from the call of `online` to the call of `offline`
+  # @raise [StoreError] if the store does not answer
+  def online?(user_id) = @native.online?(user_id)
+
+  # @return [Array] the ids of all who are online, in no order. Strings are copies; all else is what
+  #   came in. While others beat, it need not be the state of one moment.
+  # @raise (see #online?)
+  def online_users = @native.online_users
+
+  # @return [Integer] how many users are online
+  # @raise (see #online?)
+  def size = @native.size
+
+  # @param user_id [Object] see {OnlineManager}
+  # @return [Time, nil] when the user's last heartbeat came, exact to about 10 ms; nil for who is offline
+  # @raise (see #online?)
+  def last_seen(user_id)
+    seconds = @native.last_seen(user_id)
+    seconds && (Time.now - seconds)
+  end
+
+  # What an operator wants to know.
+  #
+  # @return [Hash{Symbol => Object}] `:state` (`:new`, `:running`, `:stopping`, `:stopped`), `:reactor`,
+  #   `:store`, `:namespace`; how many users are `:online`, and of these `:announcing` (inside `online`);
+  #   how many are `:departing` (inside `offline`) and `:due` (up for `offline` unless they beat first);
+  #   `:errors`, how many callbacks on the reactor raised; `:delivering`, the method that the reactor is
+  #   in, and `:delivering_for`, for how many seconds
+  def stats
+    { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store.name, namespace: @namespace }
+      .merge(@native.counts, @delivery.stats)
+  end
+
+  # Sets the remaining users offline, then ends: {#run} returns. From now on heartbeats are ignored and
+  # answer false. Waits until that is done, except inside a callback or a trap handler, where it returns
+  # at once. An `online` that still runs is not waited for: its thread calls `offline` afterwards.
+  #
+  # @param timeout [Numeric, nil] seconds to wait at the most; nil waits for ever
+  # @return [Integer] how many users were still online when it returned
+  # @raise [ArgumentError, TypeError] if the timeout is no number, or negative
+  def stop(timeout: nil)
+    timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
+    return 0 if @state == :stopped
+
+    begin_to_stop
+    return @delivery.remaining if @delivery.callback? || Delivery.trap_handler?
+
+    @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
+    warn_of_remaining(timeout) if timeout && !@delivery.finished?
+    @delivery.remaining
+  end
+
+  # @private
+  # @return [void]
+  def stop_at_exit
+    stop
+  end
+
+  # @private
+  # @return [void]
+  def code_reloaded
+    @config.code_reloaded
+  end
+
+  # @return [String] the config, the state and how many are online; of a store, its name
+  def inspect
+    "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
+  end
+
+  private
+
+  def state
+    @state == :running && @stopping ? :stopping : @state
+  end
+
+  def check_options(options)
+    unknown = options.keys - OPTIONS
+    unless unknown.empty?
+      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}; " \
+                           "there are #{OPTIONS.map(&:inspect).join(", ")}"
+    end
+    [check_choice(:reactor, options[:reactor], Reactor::NAMES),
+     StoreOption.new(options.fetch(:store, :memory)),
+     check_namespace(options[:namespace])]
+  end
+
+  def check_choice(option, given, choices)
+    return given if choices.include?(given) || (given.nil? && option == :reactor)
+
+    raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
+  end
+
+  def new_delivery(&on_finish)
+    return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
+
+    SharedDelivery.new(@config, @store, @namespace, &on_finish)
+  end
+
+  def check_namespace(namespace)
+    return namespace if [NilClass, String, Symbol].include?(namespace.class)
+
+    raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
+  end
+
+  def launch(way)
+    @mutex.synchronize do
+      raise Error, "the manager is stopped" if @stopping || @state == :stopped
+      raise Error, "the manager is already running" if @state == :running
+
+      @config.check
+      @delivery.check_store
+      @delivery.reactor = Reactor.public_send(:"for_#{way}", @reactor_name, @delivery)
+      @state = :running
+    end
+    Registry.add(self)
+    @delivery.launched
+    home = Process.pid
+    begin
+      @delivery.reactor.public_send(way) { @config.setup(again: way == :setup, &@native.heartbeat) }
+    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
+      # A child that was forked in a callback leaves it so. What it has set going itself goes on.
+      give_up(e) if home == Process.pid
+      raise
+    end
+  end
+
+  # After a signal the end of the process waits for the stop, or that of the reactor. If this did too, the next
+  # signal would end only this.
+  def give_up(error)
+    error.is_a?(SignalException) ? begin_to_stop : stop
+  end
+
+  # Not under the mutex, which a trap handler could not take.
+  def begin_to_stop
+    @stopping = true
+    @delivery.stop
+  end
+
+  # Called by the delivery when nobody is left.
+  def finished
+    @state = :stopped
+    Registry.remove(self)
+  end
+
+  def warn_of_remaining(timeout)
+    what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
+    Framework.current.warn("after #{timeout} s #{what} yet")
+  end
+end
+
+require_relative "online_manager/extension"
+require_relative "online_manager/framework"
+require_relative "online_manager/config"
+require_relative "online_manager/delivery"
+require_relative "online_manager/shared_delivery"
+require_relative "online_manager/store_option"
+require_relative "online_manager/registry"
+require_relative "online_manager/reactor"
+require_relative "online_manager/rails/railtie" if defined?(Rails::Railtie)

@@ -54,3 +54,54 @@ class OnlineManager
       OptionParser.new(USAGE) do |parser|
         parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
         parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
+        parser.on("--cluster", "the URL is a server's of a Redis Cluster; so are several") { options[:cluster] = true }
+        parser.on("--retry-dead", "deliver the dead letters again") { options[:retry_dead] = true }
+        parser.on("-h", "--help", "show this") { options[:print] = parser.help }
+        parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
+      end
+    end
+
+    # One store, or several servers of one.
+    def location(stores, cluster)
+      return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
+      raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
+
+      # A path will do for a file.
+      stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
+    end
+
+    def look(url, namespace)
+      found = Shared.look(url, namespace)
+      section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
+      section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
+      section("dead letters", found[:dead_letters]) do |letter|
+        "#{describe(letter)}#{", overtaken" if letter[:overtaken]}: #{letter[:error]}"
+      end
+    end
+
+    def retry_dead(url, namespace)
+      again, dropped = Shared.retry_dead_letters(url, namespace)
+      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has overtaken them"
+    end
+
+    def section(title, items, &describe)
+      @out.puts "#{title}: #{items.size}"
+      items.each { |item| @out.puts "  #{describe.call(item)}" }
+    end
+
+    def describe(event)
+      failed = ", failed #{event[:failures]} times" if event[:failures].positive?
+      "#{event[:transition]} #{event[:user_id].inspect}, version #{event[:version]}#{failed}"
+    end
+
+    def print(text)
+      @out.print(text)
+      0
+    end
+
+    def complain(message, status)
+      @err.puts "online_manager: #{message}"
+      status
+    end
+  end
+end

@@ -52,3 +52,15 @@ class OnlineManager
     # @param error [Exception]
     # @param message [String] what raised it, without ids
     # @param _user_id [Object] whom it was called for, or several
+    def report(error, message, _user_id)
+      warn("#{message}:\n#{error.full_message(highlight: false)}")
+    end
+
+    # @param message [String]
+    def warn(message)
+      Kernel.warn("OnlineManager: #{message}")
+    end
+
+    self.current = new
+  end
+end

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+# Over 400 lines: one promise after the other, all of the same applications.
+
 require "English"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
