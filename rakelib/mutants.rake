@@ -3,19 +3,20 @@
 require "json"
 require "yaml"
 
+require_relative "cargo_tools"
+
 # Changes the tracker's state machine and wheel in every small way that cargo-mutants knows, one at a time, and sees
 # whether a test fails. Those changes that no test can tell, since they change nothing, are in spec/mutants.yml.
 class Mutants
   FILES = %w[presence wheel].freeze
   FOLDER = "tmp/mutants"
-  TOOLS = File.expand_path("tmp/tools")
 
   # The quick tests. Cases by the same seed, so that nothing survives by luck, and no search for shorter ones.
   TESTS = %w[--locked --lib --test rules --test model -- --skip a_crowd_with].freeze
   ENVIRONMENT = {
     "PROPTEST_CASES" => "2000", "PROPTEST_RNG_SEED" => "1", "PROPTEST_MAX_SHRINK_ITERS" => "0",
     "CARGO_TARGET_DIR" => nil, # each job has its own
-    "PATH" => "#{TOOLS}/bin:#{ENV.fetch("PATH")}"
+    **CargoTools::ENVIRONMENT
   }.freeze
 
   # Seconds. The tests take two, five on a busy machine; a mutant that never comes to an end is as good as caught.
@@ -35,7 +36,7 @@ class Mutants
 
   # @return [Boolean] whether no mutant has survived that is not listed
   def run
-    install
+    CargoTools.install("mutants")
     excluded = equivalent.flat_map { |mutant| ["--exclude-re", "^#{Regexp.escape(mutant.fetch("name"))}$"] }
     FileUtils.mkdir_p(FOLDER)
     system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *LIMITS, "--jobs", @jobs.to_s, "--no-shuffle",
@@ -44,13 +45,6 @@ class Mutants
   end
 
   private
-
-  def install
-    return if system(ENVIRONMENT, "cargo", "mutants", "--version", %i[out err] => File::NULL)
-
-    puts "cargo-mutants is missing: it is built and installed into #{TOOLS}, which takes minutes"
-    system("cargo", "install", "--locked", "cargo-mutants", "--root", TOOLS) || abort("cargo-mutants cannot be had")
-  end
 
   # @return [Array<Hash>] what cargo-mutants says of the mutants that are listed
   def equivalent
