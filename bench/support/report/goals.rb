@@ -90,6 +90,7 @@ module Bench
       when "times" then Bench.times(number)
       when "nanoseconds" then Bench.duration(number)
       when "percent" then "#{Bench.digits(number * 100)} %"
+      when "part" then Bench.digits(number)
       when "bytes" then "#{number.round} B"
       else Bench.thousands(number.round)
       end
