@@ -197,15 +197,22 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             let fetches = |(partition, watch): &(Partition, &Watch)| log.is_leased(*partition) && watch.fetch_at <= now;
             (bids, Room::new(log.room(), bids + (0..).zip(&self.watches).filter(fetches).count()))
         };
-        self.look(store, |turns, now, look| turns.plan(now, look, &mut bids, &mut room))?;
+        let leeway = self.poll(store) / 2;
+        self.look(store, |turns, now, look| turns.plan((now, leeway), look, &mut bids, &mut room))?;
         Ok(if has_more || self.has_commits() { 0 } else { self.rest(self.poll(store)) })
     }
 
     /// What is to be looked at in a partition by now.
-    fn plan(&self, now: Nanos, look: Look, bids: &mut usize, room: &mut Room) -> Option<Look> {
+    /// Where anything is due, so is what will be within a `leeway`: one look is for all of it.
+    fn plan(&self, (now, leeway): (Nanos, Nanos), look: Look, bids: &mut usize, room: &mut Room) -> Option<Look> {
         let watch = self.watch(look.partition)?;
         let log = self.shared.log.lock();
         let is_leased = log.is_leased(look.partition);
+        let fetch_at = if is_leased { watch.fetch_at } else { Nanos::MAX };
+        if now < watch.bid_at.min(watch.sweep_at).min(fetch_at) && !watch.is_retiring {
+            return None;
+        }
+        let now = now + leeway;
         let wish = if watch.is_retiring {
             if log.is_clear(look.partition) { Wish::GiveBack } else { Wish::Keep }
         } else if is_leased {
