@@ -190,14 +190,15 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             })?;
         }
         let has_more = self.flush(store)?;
-        let now = self.shared.clock.now();
+        let leeway = self.poll(store) / 2;
+        let soon = self.shared.clock.now() + leeway;
         let (mut bids, mut room) = {
             let log = self.shared.log.lock();
             let bids = self.share.saturating_sub(log.leases());
-            let fetches = |(partition, watch): &(Partition, &Watch)| log.is_leased(*partition) && watch.fetch_at <= now;
+            let fetches =
+                |(partition, watch): &(Partition, &Watch)| log.is_leased(*partition) && watch.fetch_at <= soon;
             (bids, Room::new(log.room(), bids + (0..).zip(&self.watches).filter(fetches).count()))
         };
-        let leeway = self.poll(store) / 2;
         self.look(store, |turns, now, look| turns.plan((now, leeway), look, &mut bids, &mut room))?;
         Ok(if has_more || self.has_commits() { 0 } else { self.rest(self.poll(store)) })
     }
