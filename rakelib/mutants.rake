@@ -8,11 +8,11 @@ require_relative "cargo_tools"
 # Changes the tracker's state machine and wheel in every small way that cargo-mutants knows, one at a time, and sees
 # whether a test fails. Those changes that no test can tell, since they change nothing, are in spec/mutants.yml.
 class Mutants
-  FILES = %w[presence wheel].freeze
+  FILES = %w[presence presence/claims wheel].freeze
   FOLDER = "tmp/mutants"
 
   # The quick tests. Cases by the same seed, so that nothing survives by luck, and no search for shorter ones.
-  TESTS = %w[--locked --lib --test rules --test model -- --skip a_crowd_with].freeze
+  TESTS = %w[--locked --lib --test rules --test tracker --test model -- --skip a_crowd_with].freeze
   ENVIRONMENT = {
     "PROPTEST_CASES" => "2000", "PROPTEST_RNG_SEED" => "1", "PROPTEST_MAX_SHRINK_ITERS" => "0",
     "CARGO_TARGET_DIR" => nil, # each job has its own
@@ -71,7 +71,7 @@ class Mutants
   end
 end
 
-desc "Demand that the tests find out every small change of the tracker (FILES=wheel,… for some of it, JOBS=2)"
+desc "Demand that the tests find out every small change of the tracker (FILES=wheel,presence for some of it, JOBS=2)"
 task :mutants do
   require "English"
   require "fileutils"

@@ -70,9 +70,10 @@ module Guards
       guards.to_h { |guard| [guard, ending_in_cargo(log, guard.example)] }
     end
 
-    # tests/rules.rs is a target of its own, src/wheel.rs holds unit tests of the library.
+    # tests/rules and tests/model.rs are targets of their own, src/wheel.rs holds unit tests of the library.
     def target(spec)
-      spec.include?("/tests/") ? ["--test", File.basename(spec, ".rs")] : ["--lib"]
+      test = spec[%r{/tests/(\w+)}, 1]
+      test ? ["--test", test] : ["--lib"]
     end
 
     def ending_in_cargo(log, name)

@@ -1,7 +1,5 @@
 //! The class `OnlineManager::Native`: one manager's tracker as Ruby sees it.
 //!
-//! Over 400 lines: one Ruby class, whose methods follow the same order. What is long by itself is in a file of its own.
-//!
 //! It is private to the gem; `lib/online_manager.rb` documents what users call. Its methods may be
 //! called on any Ruby thread, in a trap handler too: they take no lock that Ruby code could hold.
 //!

@@ -1,7 +1,5 @@
 //! The state machine of presence: who is online, who is due, what a callback's end means.
 //!
-//! Over 400 lines: each method relies on what all others leave behind, so the rules are to be checked in one place.
-//!
 //! ```text
 //!            heartbeat                online returned
 //! Offline ───────────────► Announcing ───────────────► Online ◄──┐ heartbeat: move the deadline
@@ -11,143 +9,26 @@
 //!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
 //! ```
 //!
+//! Heartbeats, leaves and questions are in this file, the way from a deadline to the end of `offline` in [`claims`].
 //! Nothing in here waits, calls back or knows what time it is: every method that needs the time is
 //! told it. The numbered rules are those of `docs/state_machine.md`.
 
+mod claims;
+mod terms;
+
 use std::collections::VecDeque;
 
+pub use self::terms::{Announced, Beat, Counts, Departed, Left, Next, Outcome, Reason, Transition, User, Work};
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
 use crate::notes::{Note, Notes};
 use crate::table::{AHEAD, PARTS, Place, Table};
-use crate::time::{Nanos, TICK, start_of, tick_from, tick_of};
+use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
 use crate::wheel::{Taken, Wheel};
 
-/// How many users who turned out not to be due one claim looks at before it lets go of the lock.
-const LOOKS_PER_CLAIM: usize = 1024;
-
 /// From this on (10 ms) an `online` took so long that the heartbeat before it is remembered by itself.
 const LONG_ANNOUNCEMENT: Nanos = 10_000_000;
-
-/// A user whom a callback is being called for. Good until the callback's end has been reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct User(u64);
-
-impl User {
-    /// The word under which the user is kept; the caller's own, for ids that are words.
-    pub fn word(self) -> u64 {
-        self.0
-    }
-}
-
-/// What a heartbeat came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
-    /// The user is known; the deadline is moved, or the heartbeat remembered (rules 3 and 4).
-    Known,
-    /// The user is new: call `online`, then [`Presence::announced`].
-    Announce(User),
-    /// Nobody is taken in any more (rule 12), or there is no room for another string.
-    Ignored,
-}
-
-/// Which callback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transition {
-    /// `online`
-    Online,
-    /// `offline`
-    Offline,
-}
-
-/// Why a transition came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// `online`: there was one.
-    Heartbeat,
-    /// `offline`: there was none for a whole timeout.
-    Timeout,
-    /// `offline`: a leave brought the deadline forward.
-    Leave,
-    /// `offline`: the manager was stopped.
-    Stop,
-}
-
-/// A user claimed by the reactor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// Whom to report the callback's end for.
-    pub user: User,
-    /// The user's id.
-    pub id: OwnedId,
-    /// Why.
-    pub reason: Reason,
-    /// How long ago the user was due; for an `online`, how long ago the user beat. Exact to a tick.
-    pub lateness: Nanos,
-}
-
-/// How a callback ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// It returned.
-    Returned,
-    /// It was left in any other way: an exception, a `throw`, the end of its thread (rule 10).
-    Cut,
-}
-
-/// What the end of `online` came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announced {
-    /// The user is online.
-    Online,
-    /// The user is offline, and forgotten.
-    Offline,
-    /// A stop came meanwhile: call `offline`, then [`Presence::departed`] (rule 12).
-    Depart,
-}
-
-/// What the end of `offline` came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Departed {
-    /// The user is offline, and forgotten.
-    Offline,
-    /// A heartbeat came meanwhile: the user waits to be claimed for `online` (rule 4).
-    Revived,
-}
-
-/// What `leave` found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Whether the user was online.
-    pub was_online: bool,
-    /// Whether the user is forgotten by it: a remembered heartbeat was all that was left.
-    pub forgotten: Option<User>,
-}
-
-/// How many users are in which state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// From the call of `online` to the call of `offline`.
-    pub present: usize,
-    /// Of these, inside `online`.
-    pub announcing: usize,
-    /// Inside `offline`, or waiting for the `online` that follows it.
-    pub departing: usize,
-    /// Up for a claim. Some may have been saved by a heartbeat meanwhile.
-    pub due: usize,
-}
-
-/// What the timer has to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Call again.
-    Now,
-    /// Call again at that moment, or as soon as [`Presence::is_roused`].
-    At(Nanos),
-    /// Nothing, until [`Presence::is_roused`].
-    Never,
-}
 
 /// Every user, and what is to happen to them.
 #[derive(Clone, Debug)]
@@ -388,238 +269,6 @@ impl Presence {
                 stayed(true)
             }
         }
-    }
-
-    /// Looks at no more than `budget` users whose turn it is. Those who are due become claimable.
-    pub fn advance(&mut self, now: Nanos, budget: usize) -> Next {
-        let tick = tick_of(now);
-        let mut looks = 0;
-        // Nobody need rouse the timer while it is up.
-        self.timer = 0;
-        loop {
-            let Some(taken) = &mut self.taken else {
-                self.taken = self.wheel.take(tick);
-                if self.taken.is_none() {
-                    break;
-                }
-                continue;
-            };
-            let ticks = taken.ticks.clone();
-            self.table.fetch_ahead(looks, taken.words.as_slice());
-            let Some(word) = taken.words.next() else {
-                self.taken = None;
-                continue;
-            };
-            self.look(word, &ticks, now);
-            looks += 1;
-            if looks >= budget {
-                return Next::Now;
-            }
-        }
-        let next = self.wheel.next();
-        self.timer = next.unwrap_or(u64::MAX);
-        next.map_or(Next::Never, |next| Next::At(start_of(next)))
-    }
-
-    /// Looks at a user whom the wheel brought up out of a slot for `ticks`.
-    fn look(&mut self, word: u64, ticks: &std::ops::RangeInclusive<u64>, now: Nanos) {
-        let Some(place) = self.table.find_word(word) else { return };
-        let Some(entry) = self.table.get(place) else { return };
-        // Rule 13: of the wheel's entries for a user, the one that the user knows of counts. In a slot of
-        // many ticks another one may pass for it; both are then put in for the same tick, and when that
-        // tick comes by itself, the first of them leaves it, and the other one is dropped.
-        if entry.state().is_online() && entry.is_on_wheel_in(ticks) {
-            self.look_at(place, self.deadline_of(place, now), now);
-        }
-    }
-
-    /// Claims up to `most` users for `offline`, or one for the `online` that follows its `offline`, and
-    /// adds them to `work`, which must be empty. Answers which of the two, or `None` when nobody is
-    /// left who could be claimed now.
-    ///
-    /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
-    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
-        debug_assert!(most > 0 && work.is_empty());
-        while let Some(word) = self.revived.pop_front() {
-            self.claim_revived(word, now, work);
-            if !work.is_empty() {
-                return Some(Transition::Online);
-            }
-        }
-        if self.is_stopping {
-            return self.claim_remaining(now, most, work);
-        }
-        for looks in 0..LOOKS_PER_CLAIM {
-            self.table.fetch_ahead(looks, self.due.iter().take(most));
-            let Some(word) = self.due.pop_front() else {
-                // The memory goes with the last user: a crowd that left at once is not paid for for ever.
-                self.due = VecDeque::new();
-                self.revived = VecDeque::new();
-                return (!work.is_empty()).then_some(Transition::Offline);
-            };
-            self.claim_due(word, now, work);
-            if work.len() >= most {
-                break;
-            }
-        }
-        Some(Transition::Offline)
-    }
-
-    fn claim_revived(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
-        let Some(id) = self.owned_id(word) else { return };
-        // A leave may have come before the claim, and since then anything else.
-        let Some(Note::Departing { timeout, is_waiting: true }) = self.notes.get(word) else { return };
-        let Some(entry) = self.table.entry_mut(word) else { return };
-        let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
-        entry.set_state(State::ANNOUNCING);
-        self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
-        self.counts.departing -= 1;
-        self.counts.announcing += 1;
-        self.counts.present += 1;
-        work.push(Work { user: User(word), id, reason: Reason::Heartbeat, lateness });
-    }
-
-    fn claim_due(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
-        let Some(place) = self.table.find_word(word) else { return };
-        let deadline = self.deadline_of(place, now);
-        if deadline > tick_of(now) {
-            // Rule 2: a heartbeat came before the claim.
-            self.look_at(place, deadline, now);
-        } else if let Some(id) = self.owned_id(word) {
-            let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
-            self.depart(place, now);
-            work.push(Work { user: User(word), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
-        }
-    }
-
-    /// Whether the deadline of somebody online is the work of a leave.
-    fn is_left(&self, place: Place) -> bool {
-        let noted = self.table.get(place).filter(|entry| entry.state() == State::NOTED);
-        noted.is_some_and(|entry| matches!(self.notes.get(entry.word), Some(Note::Online { is_left: true, .. })))
-    }
-
-    /// After a stop everybody is due; who is inside `online` is left to whoever called it.
-    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
-        while work.len() < most && self.counts.present > self.counts.announcing {
-            let is_online = |entry: &Entry| entry.state().is_online();
-            let found = self.table.search(self.remaining, is_online);
-            // Removals move entries up, perhaps to where the search has been.
-            let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
-            self.remaining = place;
-            let Some(word) = self.table.get(place).map(|entry| entry.word) else { break };
-            let Some(id) = self.owned_id(word) else { break };
-            self.depart(place, now);
-            work.push(Work { user: User(word), id, reason: Reason::Stop, lateness: 0 });
-        }
-        (!work.is_empty()).then_some(Transition::Offline)
-    }
-
-    /// Online or Announcing becomes Departing.
-    fn depart(&mut self, place: Place, now: Nanos) {
-        let seen = self.last_seen_of(place, now).unwrap_or(now);
-        let Some(entry) = self.table.get_mut(place) else { return };
-        let (word, old) = (entry.word, entry.state());
-        // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
-        entry.set_state(State::DEPARTING);
-        entry.set_deadline(tick_of(seen));
-        self.timeouts.exit(old);
-        if old != State::NOTED && tick_of(now) - tick_of(seen) > HORIZON {
-            // Nobody came for so long that the entry may soon be too small to tell when that was.
-            self.notes.insert(word, Note::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
-        }
-        self.counts.present -= 1;
-        self.counts.departing += 1;
-    }
-
-    /// Takes a claim back: the callback was not called. The user is the next to be claimed again, or
-    /// [`Departed::Offline`] if there is nothing left to be announced.
-    pub fn unclaim(&mut self, user: User, transition: Transition, now: Nanos) -> Departed {
-        let User(word) = user;
-        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
-        let Some(entry) = self.table.get_mut(place) else { return Departed::Offline };
-        match transition {
-            Transition::Online if entry.state() == State::ANNOUNCING => {
-                entry.set_state(State::DEPARTING);
-                self.counts.announcing -= 1;
-                self.counts.present -= 1;
-                self.counts.departing += 1;
-                match self.notes.remove(word) {
-                    Some(Note::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
-                        self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
-                        self.revived.push_front(word);
-                    }
-                    // A leave (rule 9) or a stop (rule 12) came meanwhile.
-                    _ => {
-                        self.forget_departed(place);
-                        return Departed::Offline;
-                    }
-                }
-            }
-            Transition::Offline if entry.state() == State::DEPARTING => {
-                let seen = start_of(entry.deadline(tick_of(now)));
-                entry.set_state(State::NOTED);
-                entry.stand_in_line();
-                self.counts.departing -= 1;
-                self.counts.present += 1;
-                let (last_seen, deadline, is_left) = match self.notes.get(word) {
-                    // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
-                    Some(Note::Departing { timeout, .. }) => (seen, self.deadline_after(seen + TICK, timeout), false),
-                    Some(Note::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
-                    _ => (seen, tick_of(now), false),
-                };
-                self.notes.insert(word, Note::Online { last_seen, deadline, is_left });
-                if !self.is_stopping {
-                    self.due.push_front(word);
-                }
-            }
-            _ => {}
-        }
-        Departed::Revived
-    }
-
-    /// `offline` of `user` has ended, in whatever way (rule 7).
-    pub fn departed(&mut self, user: User) -> Departed {
-        let User(word) = user;
-        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
-        if self.table.get(place).is_none_or(|entry| entry.state() != State::DEPARTING) {
-            return Departed::Offline;
-        }
-        match self.notes.remove(word) {
-            Some(Note::Departing { timeout, .. }) if !self.is_stopping => {
-                self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
-                self.revived.push_back(word);
-                Departed::Revived
-            }
-            _ => {
-                self.forget_departed(place);
-                Departed::Offline
-            }
-        }
-    }
-
-    fn forget_departed(&mut self, place: Place) {
-        self.counts.departing -= 1;
-        self.table.remove(place);
-    }
-
-    /// Bars new users, drops remembered heartbeats and makes everybody due (rule 12). Answers whom it
-    /// dropped: users whose `offline` had returned and whose `online` had not been claimed.
-    pub fn stop(&mut self) -> Vec<User> {
-        self.is_stopping = true;
-        let mut dropped = Vec::new();
-        for word in std::mem::take(&mut self.revived) {
-            if matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }))
-                && let Some(place) = self.table.find_word(word)
-            {
-                self.notes.remove(word);
-                self.forget_departed(place);
-                dropped.push(User(word));
-            }
-        }
-        self.due = VecDeque::new();
-        self.wheel.clear();
-        self.taken = None;
-        dropped
     }
 
     /// Whether [`Presence::stop`] was called.

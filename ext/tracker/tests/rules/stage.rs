@@ -1,0 +1,107 @@
+//! What the tests of the rules have in common: three users, and a presence whose clock is moved by hand.
+
+use online_manager_tracker::presence::{Next, Presence};
+use online_manager_tracker::{Announced, Beat, Departed, Id, Nanos, Outcome, TICK, Text, Transition, User};
+
+pub(crate) const ADA: Id<'_> = Id::Word(1);
+pub(crate) const BOB: Id<'_> = Id::Text(Text { bytes: b"bob", class: 0, label: 0 });
+pub(crate) const CY: Id<'_> = Id::Word(5);
+
+/// Long enough for ticks of 1.05 ms not to matter.
+pub(crate) const SECOND: Nanos = 1_000_000_000;
+pub(crate) const TIMEOUT: Nanos = 5 * SECOND;
+
+/// A presence whose clock is moved by hand.
+pub(crate) struct Stage {
+    pub(crate) presence: Presence,
+    pub(crate) now: Nanos,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Stage {
+        Stage::with_jitter(0)
+    }
+
+    pub(crate) fn with_jitter(jitter: Nanos) -> Stage {
+        // Somewhere in the middle of a tick, and of a slot of the wheel.
+        let now = 77 * SECOND + 77;
+        Stage { presence: Presence::new(now, jitter), now }
+    }
+
+    pub(crate) fn beat(&mut self, id: Id<'_>) -> Beat {
+        self.presence.heartbeat(id, self.now, TIMEOUT)
+    }
+
+    /// A heartbeat that calls `online`.
+    pub(crate) fn announce(&mut self, id: Id<'_>) -> User {
+        match self.beat(id) {
+            Beat::Announce(user) => user,
+            beat => panic!("{id:?} is not new: {beat:?}"),
+        }
+    }
+
+    pub(crate) fn announced(&mut self, user: User, outcome: Outcome) -> Announced {
+        self.presence.announced(user, self.now, TIMEOUT, outcome)
+    }
+
+    pub(crate) fn come_online(&mut self, id: Id<'_>) -> User {
+        self.come_online_for(id, TIMEOUT)
+    }
+
+    /// The same with a timeout of its own.
+    pub(crate) fn come_online_for(&mut self, id: Id<'_>, timeout: Nanos) -> User {
+        let Beat::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else { panic!("{id:?} is known") };
+        assert_eq!(self.presence.announced(user, self.now, timeout, Outcome::Returned), Announced::Online);
+        user
+    }
+
+    /// Takes back the claim of a user who was last seen at `seen`, and still was.
+    pub(crate) fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
+        assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Revived);
+        let told = self.presence.last_seen(id, self.now).unwrap();
+        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+    }
+
+    pub(crate) fn turn(&mut self) -> Next {
+        self.presence.advance(self.now, usize::MAX)
+    }
+
+    /// Lets time pass, with a turn of the timer at its end.
+    pub(crate) fn wait(&mut self, time: Nanos) {
+        self.now += time;
+        self.turn();
+    }
+
+    pub(crate) fn claim(&mut self) -> Vec<(Transition, User)> {
+        let mut claimed = Vec::new();
+        loop {
+            let mut work = Vec::new();
+            match self.presence.claim(self.now, 1, &mut work) {
+                Some(transition) => claimed.extend(work.into_iter().map(|work| (transition, work.user))),
+                None => return claimed,
+            }
+        }
+    }
+
+    pub(crate) fn leave(&mut self, id: Id<'_>, after: Nanos) -> bool {
+        self.presence.leave(id, self.now, after).was_online
+    }
+
+    pub(crate) fn is_online(&self, id: Id<'_>) -> bool {
+        self.presence.is_online(id)
+    }
+
+    /// Goes on tick by tick until somebody can be claimed for `offline`: `user`, and at the tick of `deadline`.
+    #[track_caller]
+    pub(crate) fn ends_at(&mut self, deadline: Nanos, user: User) {
+        loop {
+            match self.claim()[..] {
+                [] => self.wait((self.now + 1).next_multiple_of(TICK) - self.now),
+                [(Transition::Offline, claimed)] if claimed == user => break,
+                ref claimed => panic!("{claimed:?}"),
+            }
+            assert!(self.now < deadline + 2 * TICK, "nobody can be claimed");
+        }
+        assert!(self.now >= deadline, "too early by {}", deadline - self.now);
+    }
+}

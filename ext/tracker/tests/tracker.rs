@@ -1,0 +1,247 @@
+//! What the tracker adds to the state machine: the lock (rule 6), the signal and the timer's turns.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use online_manager_tracker::{
+    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, TICK, Text, Tracker, Transition,
+    User,
+};
+
+const ADA: Id<'_> = Id::Word(1);
+const BOB: Id<'_> = Id::Text(Text { bytes: b"bob", class: 0, label: 0 });
+const CY: Id<'_> = Id::Word(5);
+
+/// Long enough for ticks of 1.05 ms not to matter.
+const SECOND: Nanos = 1_000_000_000;
+const TIMEOUT: Nanos = 5 * SECOND;
+
+#[derive(Default)]
+struct MockClock {
+    now: AtomicU64,
+}
+
+impl MockClock {
+    fn advance(&self, time: Nanos) {
+        self.now.fetch_add(time, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Default)]
+struct SharedClock(Arc<MockClock>);
+
+impl Clock for SharedClock {
+    fn now(&self) -> Nanos {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    fn jitter(&self) -> Nanos {
+        0
+    }
+}
+
+#[derive(Clone, Default)]
+struct MockSignal(Arc<AtomicBool>);
+
+impl MockSignal {
+    fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Signal for MockSignal {
+    fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A tracker without a timer thread, its clock and its signal.
+fn tracker() -> (Tracker<SharedClock, MockSignal>, Arc<MockClock>, MockSignal) {
+    let (clock, signal) = (SharedClock::default(), MockSignal::default());
+    (Tracker::new(clock.clone(), signal.clone()), clock.0, signal)
+}
+
+fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
+    let Beat::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else { panic!("{id:?} is new") };
+    assert_eq!(tracker.announced(user, TIMEOUT, Outcome::Returned), Announced::Online);
+    user
+}
+
+// Rule 6: callbacks may call back. No lock is held while one runs, and that is all there is to it.
+
+#[test]
+fn rule_6_callbacks_may_call_back() {
+    let (tracker, clock, signal) = tracker();
+    let beat = || tracker.heartbeat(ADA, tracker.now(), TIMEOUT);
+    let Beat::Announce(ada) = beat() else { panic!("Ada is new") };
+    // Inside online.
+    assert_eq!(beat(), Beat::Known);
+    assert!(tracker.is_online(ADA));
+    assert!(tracker.leave(ADA, 0).was_online);
+    assert_eq!(tracker.announced(ada, TIMEOUT, Outcome::Returned), Announced::Online);
+
+    clock.advance(TICK);
+    tracker.turn();
+    assert!(signal.is_raised());
+    let mut work = Vec::new();
+    assert_eq!(tracker.claim(1, &mut work), Some(Transition::Offline));
+    assert_eq!(work.len(), 1);
+    // Inside offline.
+    assert_eq!(beat(), Beat::Known);
+    assert!(!tracker.is_online(ADA));
+    assert!(!tracker.leave(ADA, 0).was_online);
+    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    tracker.turn();
+    assert_eq!(tracker.counts(), Counts { departing: 1, ..Counts::default() });
+    assert_eq!(tracker.stop(), []);
+    assert_eq!(beat(), Beat::Ignored);
+    assert_eq!(tracker.departed(ada), Departed::Offline);
+}
+
+// The rest: the signal, and the turns of the timer.
+
+#[test]
+fn a_turn_says_how_long_the_timer_may_rest() {
+    let (tracker, clock, _) = tracker();
+    assert_eq!(tracker.turn(), None);
+    come_online(&tracker, ADA);
+    let mut turns = 0;
+    // What was far away is looked at on the way, but not often.
+    while let Some(rest) = tracker.turn() {
+        assert!(rest >= TICK, "a clock that moves in steps would be asked again and again");
+        clock.advance(rest);
+        turns += 1;
+    }
+    assert!(turns <= 4, "{turns} turns");
+    assert!((TIMEOUT..TIMEOUT + 3 * TICK).contains(&tracker.now()));
+}
+
+#[test]
+fn heartbeats_under_one_lock_are_heartbeats() {
+    let (tracker, clock, signal) = tracker();
+    come_online(&tracker, BOB);
+    clock.advance(SECOND);
+    let mut heartbeats = tracker.heartbeats(tracker.now(), 2 * SECOND);
+    assert!(matches!(heartbeats.heartbeat(ADA), Beat::Announce(_)));
+    assert_eq!(heartbeats.heartbeat(ADA), Beat::Known);
+    assert_eq!(heartbeats.heartbeat(BOB), Beat::Known);
+    drop(heartbeats);
+    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, ..Counts::default() });
+    clock.advance(2 * SECOND);
+    tracker.turn();
+    assert!(!signal.is_raised());
+    clock.advance(TICK);
+    tracker.turn();
+    assert!(signal.is_raised(), "Bob's deadline was brought forward");
+    tracker.stop();
+    assert_eq!(tracker.heartbeats(tracker.now(), SECOND).heartbeat(CY), Beat::Ignored);
+}
+
+#[test]
+fn the_signal_is_raised_while_somebody_can_be_claimed() {
+    let (tracker, clock, signal) = tracker();
+    come_online(&tracker, ADA);
+    let bob = come_online(&tracker, BOB);
+    tracker.turn();
+    assert!(!signal.is_raised());
+    clock.advance(TIMEOUT + TICK);
+    tracker.turn();
+    assert!(signal.is_raised(), "two are due");
+
+    let mut work = Vec::new();
+    tracker.claim(1, &mut work);
+    assert!(signal.is_raised(), "one is left");
+    tracker.departed(work[0].user);
+    assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), Beat::Known);
+    // The heartbeat is not what takes the signal back: the claim finds out.
+    let mut work = Vec::new();
+    while tracker.claim(1, &mut work).is_some() {}
+    assert!(work.is_empty());
+    assert!(!signal.is_raised());
+
+    tracker.leave(BOB, 0);
+    assert!(signal.is_raised(), "Bob leaves");
+    tracker.claim(1, &mut work);
+    assert_eq!(work.len(), 1);
+    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    tracker.heartbeat(BOB, tracker.now(), TIMEOUT);
+    assert!(!signal.is_raised(), "offline has not returned");
+    tracker.departed(bob);
+    assert!(signal.is_raised(), "Bob is to be announced");
+    assert_eq!(tracker.claim(1, &mut Vec::new()), Some(Transition::Online));
+    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert!(!signal.is_raised());
+    tracker.unclaim(bob, Transition::Online);
+    assert!(signal.is_raised(), "Bob is to be announced again");
+}
+
+#[test]
+fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
+    let (tracker, clock, signal) = tracker();
+    let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Word(number << 1 | 1))).collect();
+    clock.advance(TIMEOUT + TICK);
+    while tracker.turn() == Some(0) {}
+    let mut work = Vec::new();
+    tracker.claim(1_000, &mut work);
+    assert_eq!(work.len(), 1_000);
+
+    // One in each of the turns that the lock is taken for, and the last.
+    let revived = [3, 300, 999].map(|number: usize| crowd[number]);
+    for user in revived {
+        assert_eq!(tracker.heartbeat(Id::Word(user.word()), tracker.now(), TIMEOUT), Beat::Known);
+    }
+    tracker.claim(1, &mut Vec::new());
+    assert!(!signal.is_raised());
+    let gone: Vec<User> = crowd.iter().copied().filter(|user| !revived.contains(user)).collect();
+    assert_eq!(tracker.departed_all(crowd), gone);
+    assert!(signal.is_raised(), "three are to be announced");
+    assert_eq!(tracker.counts(), Counts { departing: 3, ..Counts::default() });
+    assert_eq!(tracker.departed_all([]), []);
+}
+
+#[test]
+fn the_signal_is_raised_for_a_deadline_that_passed_during_online() {
+    let (tracker, clock, signal) = tracker();
+    let Beat::Announce(ada) = tracker.heartbeat(ADA, tracker.now(), TIMEOUT) else { panic!("Ada is new") };
+    tracker.leave(ADA, SECOND);
+    clock.advance(2 * SECOND);
+    assert!(!signal.is_raised());
+    tracker.announced(ada, TIMEOUT, Outcome::Returned);
+    assert!(signal.is_raised());
+}
+
+#[test]
+fn the_signal_is_raised_by_a_stop_and_when_asked_to() {
+    let (tracker, _, signal) = tracker();
+    tracker.rouse();
+    assert!(signal.is_raised());
+    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert!(!signal.is_raised());
+    tracker.stop();
+    assert!(signal.is_raised());
+}
+
+#[test]
+fn the_tracker_answers_what_the_presence_knows() {
+    let (tracker, clock, _) = tracker();
+    clock.advance(SECOND);
+    come_online(&tracker, ADA);
+    come_online(&tracker, BOB);
+    clock.advance(SECOND);
+    assert!(tracker.is_online(ADA));
+    assert!(tracker.is_known(BOB));
+    assert!(!tracker.is_known(CY));
+    assert!(tracker.last_seen(ADA).unwrap().abs_diff(SECOND) <= TICK);
+    assert_eq!(tracker.counts().present, 2);
+    let mut users = tracker.online_users();
+    users.sort_by_key(|id| matches!(id, OwnedId::Word(_)));
+    let bob = OwnedId::Text { bytes: (*b"bob").into(), class: 0, label: 0 };
+    assert_eq!(users, [bob, OwnedId::Word(1)]);
+    assert_eq!(tracker.timer_panics(), 0);
+}
