@@ -3,9 +3,9 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`native`] | the class, its one proc, and how a callback's end is reported to the tracker |
+//! | [`native`] | the class, its one proc, and heartbeats; in `native::deliver` the reactor's part, in `native::seen_all` crowds |
 //! | [`heartbeat`] | that one proc |
-//! | [`host`] | the Ruby object behind it all: asked for the timeout, called for each transition
+//! | [`host`] | the Ruby object behind it all: asked for the timeout, called for each transition |
 //! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
 //! | [`objects`] | ids that are neither immediate nor plain strings |
 //! | [`shared`] | the class `OnlineManager::Shared`: the same with a store |

@@ -1,0 +1,119 @@
+//! What the reactor calls again and again: it claims who is due, calls the host, and reports what became of the call.
+
+use magnus::value::{LazyId, ReprValue};
+use magnus::{Error, RArray, Ruby, Value};
+use online_manager_tracker::{Departed, Nanos, Outcome, Reason, Transition, User, Work};
+
+use super::{Native, OFFLINE, TrackerEra};
+use crate::key;
+
+/// How many users go into one `offline_all`.
+const TOGETHER: usize = 1_000;
+
+static REVIVE: LazyId = LazyId::new("revive");
+static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
+
+impl Native {
+    /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the host, reports.
+    /// With `together`, all who are due go into one `offline_all`. With `detailed` the host is told why and how
+    /// late of each of them, else nil. One thread at a time.
+    pub(super) fn deliver(ruby: &Ruby, this: &Native, together: bool, detailed: bool) -> Result<bool, Error> {
+        let Some(era) = this.eras.current() else { return Ok(false) };
+        // The host puts something in when it is about to enter the config's method. If it comes to
+        // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
+        let entered = ruby.ary_new();
+        let mut work = Vec::new();
+        let Some(transition) = era.tracker().claim(if together { TOGETHER } else { 1 }, &mut work) else {
+            return Ok(false);
+        };
+        let Some(first) = work.first() else { return Ok(true) };
+
+        let details = if detailed { details(ruby, &work).map(Some) } else { Ok(None) };
+        let called = details.and_then(|details| match transition {
+            Transition::Offline if together => {
+                this.ids_of(ruby, &work).and_then(|ids| this.host.call(ruby, &OFFLINE_ALL, (ids, entered, details)))
+            }
+            _ => {
+                let name = if transition == Transition::Online { &REVIVE } else { &OFFLINE };
+                this.host.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
+            }
+        });
+        let is_entered = is_entered(entered, &called);
+        // The host has dealt with what the config's method raised, and says so.
+        let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
+        match transition {
+            Transition::Offline => this.departed(ruby, era, work.iter().map(|work| work.user), is_entered),
+            Transition::Online if is_entered => {
+                let id = key::to_value(ruby, &first.id, &this.objects);
+                let timeout = this.host.timeout();
+                let outcome = if returned { Outcome::Returned } else { Outcome::Cut };
+                this.announced(ruby, era, first.user, id, timeout, outcome)?;
+            }
+            Transition::Online => this.unclaim(ruby, era, first.user, transition),
+        }
+        called.map(|_| true)
+    }
+
+    fn ids_of(&self, ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+        let ids = ruby.ary_new_capa(work.len());
+        for work in work {
+            ids.push(key::to_value(ruby, &work.id, &self.objects))?;
+        }
+        Ok(ids)
+    }
+
+    /// Reports the end of an `offline`; takes the claim back if it was never entered.
+    pub(super) fn departed(
+        &self,
+        ruby: &Ruby,
+        era: &TrackerEra,
+        users: impl IntoIterator<Item = User, IntoIter: DoubleEndedIterator>,
+        is_entered: bool,
+    ) {
+        let users = users.into_iter();
+        if !era.is_current() {
+            // `offline` has forked, and this is the child, which knows nobody.
+        } else if is_entered {
+            for user in era.tracker().departed_all(users) {
+                self.objects.release(ruby, user.word());
+            }
+        } else {
+            // Each becomes the next to be claimed: the last of them first, to keep their order.
+            users.rev().for_each(|user| self.unclaim(ruby, era, user, Transition::Offline));
+        }
+    }
+
+    pub(super) fn unclaim(&self, ruby: &Ruby, era: &TrackerEra, user: User, transition: Transition) {
+        if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
+            self.objects.release(ruby, user.word());
+        }
+    }
+}
+
+/// Why each of them is called for, and how many seconds late.
+fn details(ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+    let details = ruby.ary_new_capa(work.len());
+    for work in work {
+        details.push(detail(ruby, work.reason, work.lateness)?)?;
+    }
+    Ok(details)
+}
+
+/// `[reason, lateness in seconds]`
+pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RArray, Error> {
+    let name = match reason {
+        Reason::Heartbeat => "heartbeat",
+        Reason::Timeout => "timeout",
+        Reason::Leave => "leave",
+        Reason::Stop => "stop",
+    };
+    let detail = ruby.ary_new_capa(2);
+    detail.push(ruby.to_symbol(name))?;
+    detail.push(lateness as f64 / 1e9)?;
+    Ok(detail)
+}
+
+/// Whether the config's method was entered: a call that returned was, even if the host had nothing to call.
+pub(crate) fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
+    result.is_ok() || !entered.is_empty()
+}
