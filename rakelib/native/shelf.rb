@@ -10,7 +10,7 @@ module Native
   # Where the extensions are kept until a gem is made of them, one for each version of Ruby, with the digest of what it
   # was built from.
   class Shelf
-    SOURCES = ["Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.rs"].freeze
+    SOURCES = ["Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}"].freeze
 
     # @param folder [String]
     # @param root [String] the checkout
