@@ -14,7 +14,6 @@ module Bench
 
     # @param questions [Array<String>] in the report's order
     def initialize(questions)
-      @questions = questions
       @results = questions.to_h { |name| [name, read(name)] }.compact
     end
 

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 require "pg"
-require_relative "../contender"
 require_relative "../server"
+require_relative "connected"
 
 module Bench
   # A PostgreSQL of our own, with its defaults.
@@ -44,17 +44,15 @@ module Bench
   end
 
   # `UPDATE users SET last_online = now() WHERE id = ID` for each heartbeat.
-  class PostgresContender < Contender
+  class PostgresContender < Connected
     UPDATE = "UPDATE users SET last_online = now() WHERE id = $1"
     private_constant :UPDATE
 
     # @param server [PostgresServer]
     # @param kind [String] of the ids
     def initialize(server, kind)
-      super()
+      super() { server.connect }
       @type = { "integers" => "bigint", "UUIDs" => "uuid" }.fetch(kind, "text")
-      @connections = Thread::Queue.new
-      4.times { @connections << server.connect }
     end
 
     def prepare(ids)
@@ -67,7 +65,7 @@ module Bench
         database.exec("ALTER TABLE users ADD PRIMARY KEY (id)")
         database.exec("VACUUM ANALYZE users")
       end
-      4.times { with_connection { |database| database.prepare("beat", UPDATE) } }
+      THREADS.times { with_connection { |database| database.prepare("beat", UPDATE) } }
     end
 
     def beat(ids, passes = 1)
@@ -84,12 +82,5 @@ module Bench
     private
 
     def key(id) = id.is_a?(Array) ? id.join(":") : id
-
-    def with_connection
-      connection = @connections.pop
-      yield connection
-    ensure
-      @connections << connection
-    end
   end
 end

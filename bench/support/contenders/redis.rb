@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 require "redis"
-require_relative "../contender"
 require_relative "../server"
+require_relative "connected"
 
 module Bench
   # A Redis of our own, with its defaults but for snapshots on disk.
@@ -28,13 +28,10 @@ module Bench
   end
 
   # `ZADD users NOW ID` for each heartbeat.
-  class RedisContender < Contender
+  class RedisContender < Connected
     # @param server [RedisServer]
     def initialize(server)
-      super()
-      @server = server
-      @connections = Thread::Queue.new
-      4.times { @connections << server.connect }
+      super() { server.connect }
     end
 
     def prepare(ids)
@@ -48,17 +45,6 @@ module Bench
       with_connection do |redis|
         Heartbeats.through(ids, passes) { |id| redis.zadd("users", now, id.to_s) }
       end
-    end
-
-    private
-
-    def now = Process.clock_gettime(Process::CLOCK_REALTIME)
-
-    def with_connection
-      connection = @connections.pop
-      yield connection
-    ensure
-      @connections << connection
     end
   end
 end

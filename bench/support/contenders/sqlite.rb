@@ -3,21 +3,19 @@
 require "fileutils"
 require "sqlite3"
 require "tmpdir"
-require_relative "../contender"
+require_relative "connected"
 
 module Bench
   # `UPDATE users SET last_online = NOW WHERE id = ID` for each heartbeat, in a file with a write-ahead log
   # that is not forced to disk each time, as Rails sets it up.
-  class SqliteContender < Contender
+  class SqliteContender < Connected
     UPDATE = "UPDATE users SET last_online = ? WHERE id = ?"
     private_constant :UPDATE
 
     def initialize
-      super
       @folder = Dir.mktmpdir("online_manager_bench")
       @path = File.join(@folder, "users.sqlite3")
-      @connections = Thread::Queue.new
-      4.times { @connections << connect }
+      super { connect }
     end
 
     def prepare(ids)
@@ -56,14 +54,5 @@ module Bench
     end
 
     def key(id) = id.is_a?(Integer) ? id : Array(id).join(":")
-
-    def now = Process.clock_gettime(Process::CLOCK_REALTIME)
-
-    def with_connection
-      connection = @connections.pop
-      yield connection
-    ensure
-      @connections << connection
-    end
   end
 end

@@ -1,4 +1,4 @@
-//! Forks: every process has a tracker of its own.
+//! Forks: every process has a tracker of its own, or with a store a member of it.
 //!
 //! A child of `fork` gets a copy of its parent's memory, but of its threads only the one that forked.
 //! The copied tracker may be locked for ever or half changed, and its pipe is the parent's. So it is

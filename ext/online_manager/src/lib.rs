@@ -1,5 +1,5 @@
-//! The binding between Ruby and the tracker: it turns Ruby values into keys and back, and defines
-//! the native class `OnlineManager::Native`. No rule of presence lives here.
+//! The binding between Ruby and the tracker, or a store: it turns Ruby values into keys and back, and defines
+//! the native classes `OnlineManager::Native` and `OnlineManager::Shared`. No rule of presence lives here.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | [`objects`] | ids that are neither immediate nor plain strings |
 //! | [`shared`] | the class `OnlineManager::Shared`: the same with a store |
 //! | [`shared_key`] | how a Ruby object becomes an id of a store's, and back |
-//! | [`era`] | forks: every process has a tracker of its own |
+//! | [`era`] | forks: every process has a tracker of its own, or a member of a store |
 //! | [`pipe`] | the wakeup pipe |
 //! | [`ractor`] | that everything belongs to the main Ractor |
 //! | [`clock`] | the coarse monotonic clock |
