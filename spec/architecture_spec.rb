@@ -21,18 +21,18 @@ RSpec.describe "docs/architecture.md" do
       .to match_array(folders - %w[. .. .git] - ignored)
   end
 
-  it "describes each file of lib/ and of the crates, and no other" do
-    files = Dir["lib/**/*.{rb,js}", "ext/*/src/**/*.{rs,lua}", base: root]
+  it "describes each file of lib/, of the crates, of rakelib/ and of bench/, and no other" do
+    files = Dir["lib/**/*.{rb,js}", "ext/*/src/**/*.{rs,lua}", "rakelib/*.{rake,rb}", "bench/*.rb", base: root]
     rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
 
     expect(rows.grep_v(%r{/\z})).to match_array(files)
   end
 
-  it "describes each folder within the crates, and no other" do
+  it "describes each folder within the crates, rakelib/ and bench/, and no other" do
     folders = Dir["ext/*/src/**/*/", base: root]
     rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
 
-    expect(rows.grep(%r{/\z})).to match_array(folders)
+    expect(rows.grep(%r{/\z})).to match_array(folders + Dir["{rakelib,bench}/*/", base: root])
     expect(described.keys.grep(%r{\Aext/})).to match_array(folders + Dir["ext/*/src/", base: root])
   end
 
@@ -44,7 +44,7 @@ RSpec.describe "docs/architecture.md" do
   it "names files and methods that there are" do
     names = text.scan(/`([^`\n]+)`/).flatten
     files = names.grep(%r{\A(?:lib|ext|spec)/[\w/.]+\w\z})
-    basenames = Dir["{lib,ext}/**/*.{rb,rs,lua}", base: root].map { |path| File.basename(path) }
+    basenames = Dir["{bench,ext,lib,rakelib}/**/*.{rb,rs,lua}", base: root].map { |path| File.basename(path) }
     rust = names.grep(/\A(?:Native|Shared)::/)
     ruby = names.grep(/\A[A-Z]\w+#\w+\z/)
 
@@ -57,7 +57,8 @@ RSpec.describe "docs/architecture.md" do
 
   define_method(:rust?) do |name|
     type, function = name.split("::")
-    File.read("#{root}/ext/online_manager/src/#{type.downcase}.rs").match?(/fn #{function}\(/)
+    sources = Dir["#{root}/ext/online_manager/src/#{type.downcase}{.rs,/*.rs}"]
+    sources.any? { |source| File.read(source).match?(/fn #{function}\(/) }
   end
 
   def ruby?(type, method)
