@@ -1,8 +1,6 @@
 # frozen_string_literal: true
 
 # How a manager ends.
-#
-# Over 400 lines: one group of examples, which share what they know of threads and descriptors.
 RSpec.shared_examples "stopping" do
   # @return [Array<String>] the system's threads that have our name: Rust's too. By the whole of it, since Ruby keeps a
   #   thread that has ended for 3 s, with its name.
@@ -86,8 +84,7 @@ RSpec.shared_examples "stopping" do
       manager = OnlineManager.new(config, reactor:)
 
       expect(host.call { manager.setup }).to be false
-      eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
-      eventually { expect(manager.stats[:state]).to be :stopped }
+      eventually { expect([config.calls, manager.stats[:state]]).to eq [[[:online, 7], [:offline, 7]], :stopped] }
     end
 
     it "is not overlooked at the very moment when the reactor finds that nobody is due" do
