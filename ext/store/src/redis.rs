@@ -60,7 +60,6 @@ pub struct Redis {
     members: String,
     /// Which data each partition had when it was last asked. Empty if it has not been.
     epochs: Vec<String>,
-    was_connected: bool,
     /// How many processes take part, when they were last counted.
     processes: u16,
 }
@@ -77,7 +76,6 @@ impl Redis {
             keys: (0..PARTITIONS).map(|partition| Keys::new(namespace, partition)).collect(),
             members: scripts::members(namespace),
             epochs: vec![String::new(); usize::from(PARTITIONS)],
-            was_connected: true,
             processes: 1,
         })
     }
@@ -347,14 +345,11 @@ impl Store for Redis {
 
     fn recover(&mut self) -> bool {
         self.connection.close();
-        self.was_connected = false;
         true
     }
 
     fn reconnect(&mut self) -> Result<bool, StoreError> {
-        let is_new = self.connection.reconnect()? || !self.was_connected;
-        self.was_connected = true;
-        Ok(is_new)
+        self.connection.reconnect()
     }
 
     fn attend(&mut self, terms: &Terms) -> Result<Partition, StoreError> {

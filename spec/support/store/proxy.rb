@@ -26,7 +26,6 @@ module Stores
       @rewriting = rewriting
       @delay = 0
       @mutex = Mutex.new
-      @done = ConditionVariable.new
       @connections = []
       @faults = []
       @spoilt = 0
