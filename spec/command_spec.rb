@@ -49,7 +49,10 @@ RSpec.describe OnlineManager::Command do
   end
 
   it "has dead letters delivered again" do
-    with_manager { |manager| manager.seen(1) && eventually { expect(manager.stats).to include(waiting: 0) } }
+    with_manager do |manager|
+      manager.seen(1)
+      eventually { expect(manager.stats).to include(online: 1, waiting: 0) }
+    end
     bury = "INSERT INTO dead_letters " \
            "(namespace, id, is_online, is_left, due, version, failures, error, is_overtaken) VALUES "
     database("#{bury} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \

@@ -54,10 +54,15 @@ class Application
       EM.stop if REACTOR == :eventmachine
     end
 
-    # Prints a line as soon as `setup` has brought everybody online and the main thread waits for something.
-    def tell_of_rest(line = "rests")
+    # Prints "rests" as soon as `setup` has brought everybody online and the main thread waits for something.
+    def tell_of_rest = say_at_rest("rests") { @is_ready }
+
+    # Prints a line as soon as the main thread waits for something.
+    #
+    # @yieldreturn [Boolean] whether it is time to; without a block it always is
+    def say_at_rest(line)
       Thread.new do
-        sleep 0.001 until @is_ready && Thread.main.stop?
+        sleep 0.001 until (!block_given? || yield) && Thread.main.stop?
         say line
       end
     end
