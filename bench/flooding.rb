@@ -41,17 +41,13 @@ module Flood
 end
 
 # Beats for all of the ids, each time in the same random order.
-class Beater
+class Beater < Bench::Beater
   # Heartbeats in a measurement, at the least.
   LENGTH = 500_000
 
   def initialize(kind, choice, users)
-    ids = Flood.ids(kind, choice, users)
-    @contender = Bench::Ours.new
-    @contender.prepare(ids)
-    @heartbeats = Bench::Ids.as_they_come(ids)
     @passes = (LENGTH / users.to_f).ceil
-    GC.start
+    super(Bench::Ours.new, Flood.ids(kind, choice, users))
   end
 
   # @return [Float] nanoseconds for each heartbeat

@@ -99,10 +99,7 @@ def samples_of(run, servers, kind, size)
   end
   samples
 ensure
-  beaters&.each_value do |beater|
-    beater.call(:close)
-    beater.close
-  end
+  beaters&.each_value(&:retire)
 end
 
 def keep(run, path, samples)

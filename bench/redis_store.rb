@@ -43,23 +43,11 @@ class Counter
 end
 
 # One contender in its own process.
-class Beater
-  def initialize(contender, ids)
-    @contender = contender
-    @contender.prepare(ids)
-    @heartbeats = Bench::Ids.as_they_come(ids)
-    GC.start
-  end
-
+class Beater < Bench::Beater
   # @return [Float] nanoseconds for each of so many heartbeats
   def time(number)
     passes = number.fdiv(@heartbeats.size).ceil
     @contender.time(@heartbeats.first(number), passes).fdiv([number, @heartbeats.size].min * passes)
-  end
-
-  def close
-    @contender.close
-    nil
   end
 end
 
@@ -97,10 +85,7 @@ def heartbeats_of(run, server, ids)
   end
   run.alternate(beaters, rounds: run.rounds(5)) { |(beater, number)| beater.call(:time, number) }
 ensure
-  beaters&.each_value do |beater, _|
-    beater.call(:close)
-    beater.close
-  end
+  beaters&.each_value { |beater, _| beater.retire }
 end
 
 # What reaches the server, from a process of its own.
@@ -265,10 +250,7 @@ def with_members(server)
   sleep 0.1 until members.map { |member| member.call(:leases) }.then { |all| all.sum == 16 && all.min >= 4 }
   yield members
 ensure
-  members&.each do |member|
-    member.call(:close)
-    member.close
-  end
+  members&.each(&:retire)
 end
 
 # @param count [Integer] how many users come to each

@@ -21,15 +21,8 @@ CONTENDERS = {
 }.freeze
 
 # One contender in its own process.
-class Beater
+class Beater < Bench::Beater
   FEWEST = 1_000
-
-  def initialize(contender, ids)
-    @contender = contender
-    @contender.prepare(ids)
-    @heartbeats = Bench::Ids.as_they_come(ids)
-    GC.start
-  end
 
   # @return [Float] nanoseconds for each heartbeat
   def time
@@ -39,11 +32,6 @@ class Beater
 
     passes = number / @heartbeats.size
     @contender.time(@heartbeats, passes).fdiv(@heartbeats.size * passes)
-  end
-
-  def close
-    @contender.close
-    nil
   end
 end
 
@@ -57,10 +45,7 @@ def heartbeats_of(run, ids)
   beaters = CONTENDERS.transform_values { |contender| Bench::Child.new { Beater.new(contender.call, ids) } }
   run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
 ensure
-  beaters&.each_value do |beater|
-    beater.call(:close)
-    beater.close
-  end
+  beaters&.each_value(&:retire)
 end
 
 def measure_heartbeats(run)

@@ -145,8 +145,8 @@ RSpec.describe "The way out of a process" do
     end
 
     context "with a slow shutdown (#{reactor})" do
-      # Told by another thread, when it sleeps: see `signalled`. Whether `setup` has ended is not asked: the first Ctrl-C
-      # may have come at its last instruction.
+      # Told by another thread, when it sleeps: see `signalled`. Whether `setup` has ended is not asked: the first
+      # Ctrl-C may have come at its last instruction.
       slow = 'offline: ->(user) { Application.say_at_rest("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
 
       def interrupt_slow(child)

@@ -48,6 +48,12 @@ module Bench
       raise "the process that measured #{method} has ended"
     end
 
+    # Has the object close what it holds, and ends the process.
+    def retire
+      call(:close)
+      close
+    end
+
     # Ends the process.
     def close
       OPEN.delete(@socket).close

@@ -8,7 +8,7 @@
 //! | [`host`] | the Ruby object behind it all: asked for the timeout, called for each transition |
 //! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
 //! | [`objects`] | ids that are neither immediate nor plain strings |
-//! | [`shared`] | the class `OnlineManager::Shared`: the same with a store |
+//! | [`shared`] | the class `OnlineManager::Shared`: the same with a store; in `shared::deliver` the reactor's part, in `shared::check` the look before `setup`, in `shared::look` an operator's |
 //! | [`shared_key`] | how a Ruby object becomes an id of a store's, and back |
 //! | [`era`] | forks: every process has a tracker of its own, or a member of a store |
 //! | [`pipe`] | the wakeup pipe |

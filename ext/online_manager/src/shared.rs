@@ -1,41 +1,36 @@
 //! The class `OnlineManager::Shared`: one manager's part in a store that several processes share, as Ruby sees it.
 //!
-//! Over 400 lines: one Ruby class, the counterpart of [`crate::native`], to be read beside it method by method.
-//!
 //! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but `look`
 //! and `retry_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
 
+mod check;
+mod deliver;
+mod look;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, OnceLock};
 
 use magnus::block::Proc;
 use magnus::typed_data::Obj;
 use magnus::value::{LazyId, Opaque, ReprValue};
 use magnus::{
-    DataTypeFunctions, Error, Object as _, RArray, RHash, RString, Ruby, TypedData, Value, function, gc, method,
-    prelude::*,
+    DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, function, gc, method, prelude::*,
 };
+use online_manager_store::Location;
 use online_manager_store::beats::Heartbeat;
-use online_manager_store::interrupt::Interrupt;
-use online_manager_store::log::Delivered;
 use online_manager_store::member::{Answer, Member};
-use online_manager_store::store::Event;
-use online_manager_store::{Location, Store, StoreError};
-use online_manager_tracker::{Nanos, Transition};
+use online_manager_tracker::Nanos;
 
+use self::check::Check;
 use crate::clock::CoarseClock;
 use crate::era::{Era, Eras, error_class, system_error};
 use crate::heartbeat::{self, Beating};
 use crate::host::Host;
 use crate::key;
-use crate::native::{detail, is_entered};
 use crate::pipe::SharedPipe;
 use crate::shared_key::{self, Named};
 
 static JOIN: LazyId = LazyId::new("join");
-static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
-static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
 type SharedMember = Member<CoarseClock, SharedPipe>;
 type MemberEra = Era<SharedMember>;
@@ -51,12 +46,6 @@ pub(crate) struct Shared {
     check: Mutex<Option<Check>>,
     eras: Eras<SharedMember>,
     is_stopped: AtomicBool,
-}
-
-/// The look at a store before `setup`. On a thread, since a server that does not answer must not keep Ruby from running.
-struct Check {
-    thread: JoinHandle<Result<Vec<String>, StoreError>>,
-    interrupt: Interrupt,
 }
 
 impl DataTypeFunctions for Shared {
@@ -128,52 +117,6 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Held for a moment only, and never while anything is waited for.
-    fn check(&self) -> MutexGuard<'_, Option<Check>> {
-        self.check.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `begin_check`: opens the store once, on a thread, and closes it again. `end_check` must follow.
-    fn begin_check(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
-        let (location, namespace) = (this.location.clone(), this.namespace.clone());
-        let interrupt = Interrupt::default();
-        let waits = interrupt.clone();
-        let thread = std::thread::Builder::new()
-            .name("online_manager".into())
-            .spawn(move || location.open(&namespace, &waits).map(|store| store.warnings()))
-            .map_err(|error| system_error(ruby, "starting a thread", &error))?;
-        *this.check() = Some(Check { thread, interrupt });
-        Ok(())
-    }
-
-    /// `poll_check -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
-    /// Raises if it is misconfigured.
-    fn poll_check(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
-        let Some(check) = this.check().take_if(|check| check.thread.is_finished()) else {
-            return Ok(ruby.to_symbol("wait").as_value());
-        };
-        let warnings = match check.thread.join() {
-            Ok(Ok(warnings)) => warnings,
-            Ok(Err(StoreError::Misconfigured(message))) => {
-                return Err(Error::new(error_class(ruby, "StoreError"), message));
-            }
-            Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
-            // A bug, and told of on standard error.
-            Err(_) => return Err(Error::new(error_class(ruby, "StoreError"), "the store could not be opened")),
-        };
-        Ok(ruby.into_value(warnings))
-    }
-
-    /// `end_check`: does not wait any longer, and lets nothing of it run on.
-    fn end_check(this: &Shared) {
-        let check = this.check().take();
-        if let Some(check) = check {
-            check.interrupt.raise();
-            // Its answer is nobody's any more.
-            drop(check.thread.join());
-        }
-    }
-
     /// `Shared.describe(store) -> String`, without a password. Raises if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
         Ok(locate(ruby, store)?.to_string())
@@ -233,7 +176,10 @@ impl Shared {
     #[cold]
     fn beat_otherwise(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
         let named = Named::new(ruby, id)?;
-        let Some(era) = self.eras.current() else { return Ok(false) };
+        let Some(era) = self.eras.current() else {
+            // Ruby code that ran above has forked, and this is the child.
+            return self.beat(ruby, id, Some(timeout));
+        };
         let member = era.inner();
         member.set_timeout(self.host.timeout());
         if member.heartbeat(named.as_id(), now, timeout) == Heartbeat::Unknown {
@@ -394,51 +340,6 @@ impl Shared {
         Ok(hash)
     }
 
-    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the host, reports.
-    /// One thread at a time.
-    fn deliver(ruby: &Ruby, this: &Shared, online_together: bool, offline_together: bool) -> Result<bool, Error> {
-        let Some(era) = this.eras.current() else { return Ok(false) };
-        let member = era.inner();
-        if let Some(message) = member.news() {
-            this.host.call(ruby, &STORE_FAILED, (message,))?;
-            return Ok(true);
-        }
-        // See `Native::deliver`.
-        let entered = ruby.ary_new();
-        let (transition, events) = member.take(|transition| match transition {
-            Transition::Online => online_together,
-            Transition::Offline => offline_together,
-        });
-        let Some(transition) = transition else { return Ok(false) };
-        let called = this.call(ruby, transition, &events, entered);
-        if !era.is_current() {
-            // The callback has forked, and this is the child, which delivers nothing of its parent's.
-            return called.map(|_| true);
-        }
-        let how = match &called {
-            Ok(answer) => match RString::from_value(*answer) {
-                Some(message) => Delivered::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
-                None => Delivered::Returned,
-            },
-            Err(_) if is_entered(entered, &called) => Delivered::Cut,
-            Err(_) => Delivered::NotCalled,
-        };
-        member.delivered(&how);
-        called.map(|_| true)
-    }
-
-    fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
-        let ids = ruby.ary_new_capa(events.len());
-        let versions = ruby.ary_new_capa(events.len());
-        let details = ruby.ary_new_capa(events.len());
-        for event in events {
-            details.push(detail(ruby, event.reason, event.lateness)?)?;
-            ids.push(shared_key::to_value(ruby, &event.id)?)?;
-            versions.push(event.version)?;
-        }
-        self.host.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
-    }
-
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
     fn pipe(ruby: &Ruby, this: &Shared) -> Result<i32, Error> {
         this.era(ruby)?.duplicate_reader(ruby)
@@ -482,58 +383,6 @@ impl Shared {
         let Some(era) = this.eras.current() else { return Ok(()) };
         era.inner().resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
-
-    /// `Shared.look(store, namespace) -> Hash`: everything in the store, for an operator
-    fn look(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
-        let mut store = open(ruby, store, &namespace)?;
-        let failed = |error| failed(ruby, &error);
-        let snapshot = store.snapshot().map_err(failed)?;
-        let online = ruby.hash_new();
-        for (user_id, ago) in &snapshot.users {
-            online.aset(shared_key::to_value(ruby, user_id)?, *ago as f64 / 1e9)?;
-        }
-        let events = ruby.ary_new();
-        for event in store.waiting().map_err(failed)? {
-            events.push(describe(ruby, &event)?)?;
-        }
-        let dead_letters = ruby.ary_new();
-        for letter in store.dead_letters().map_err(failed)? {
-            let hash = describe(ruby, &letter.event)?;
-            hash.aset(ruby.to_symbol("error"), letter.error)?;
-            hash.aset(ruby.to_symbol("overtaken"), letter.is_overtaken)?;
-            dead_letters.push(hash)?;
-        }
-        let hash = ruby.hash_new();
-        hash.aset(ruby.to_symbol("online"), online)?;
-        hash.aset(ruby.to_symbol("waiting"), events)?;
-        hash.aset(ruby.to_symbol("dead_letters"), dead_letters)?;
-        Ok(hash)
-    }
-
-    /// `Shared.retry_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
-    fn retry_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
-        open(ruby, store, &namespace)?.retry_dead_letters().map_err(|error| failed(ruby, &error))
-    }
-}
-
-fn name(ruby: &Ruby, transition: Transition) -> Value {
-    let name = match transition {
-        Transition::Online => "online",
-        Transition::Offline => "offline",
-    };
-    ruby.to_symbol(name).as_value()
-}
-
-fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
-    let hash = ruby.hash_new();
-    hash.aset(ruby.to_symbol("user_id"), shared_key::to_value(ruby, &event.id)?)?;
-    hash.aset(ruby.to_symbol("transition"), name(ruby, event.transition))?;
-    let detail = detail(ruby, event.reason, event.lateness)?;
-    hash.aset(ruby.to_symbol("reason"), detail.entry::<Value>(0)?)?;
-    hash.aset(ruby.to_symbol("lateness"), detail.entry::<Value>(1)?)?;
-    hash.aset(ruby.to_symbol("version"), event.version)?;
-    hash.aset(ruby.to_symbol("failures"), event.failures)?;
-    Ok(hash)
 }
 
 fn locate(ruby: &Ruby, store: Value) -> Result<Location, Error> {
@@ -542,20 +391,4 @@ fn locate(ruby: &Ruby, store: Value) -> Result<Location, Error> {
         None => Location::parse(&String::try_convert(store)?),
     };
     location.map_err(|message| Error::new(ruby.exception_arg_error(), message))
-}
-
-/// Opens a store that must be there already: whoever mistypes a path shall not be told that nobody is online.
-fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
-    let location = locate(ruby, store)?;
-    if let Location::Sqlite(path) = &location
-        && !path.exists()
-    {
-        let message = format!("{}: there is no such file", path.display());
-        return Err(Error::new(error_class(ruby, "StoreError"), message));
-    }
-    location.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
-}
-
-fn failed(ruby: &Ruby, error: &StoreError) -> Error {
-    Error::new(error_class(ruby, "StoreError"), error.to_string())
 }

@@ -43,8 +43,8 @@ module Fuzz
       ->(n) { [:tame, n].tap { |array| array << array } }
     ].freeze
 
-    # Hashes that no tame id has start here. Zero is one that some have: in Ruby 3.3 a Hash gives it to whatever contains
-    # itself, so an object that finds itself `eql?` to anything is such a key, and not by our doing.
+    # Hashes that no tame id has start here. Zero is one that some have: in Ruby 3.3 a Hash gives it to whatever
+    # contains itself, so an object that finds itself `eql?` to anything is such a key, and not by our doing.
     ODD = 1
 
     # What is none, or not quite.

@@ -1,0 +1,76 @@
+//! What the reactor calls again and again: it takes events out of the log, calls the host, and reports what became of the
+//! call.
+
+use magnus::value::LazyId;
+use magnus::{Error, RArray, RString, Ruby, Value, prelude::*};
+use online_manager_store::log::Delivered;
+use online_manager_store::store::Event;
+use online_manager_tracker::Transition;
+
+use super::Shared;
+use crate::native::{detail, is_entered};
+use crate::shared_key;
+
+static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
+static STORE_FAILED: LazyId = LazyId::new("store_failed");
+
+impl Shared {
+    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the host, reports.
+    /// One thread at a time.
+    pub(super) fn deliver(
+        ruby: &Ruby,
+        this: &Shared,
+        online_together: bool,
+        offline_together: bool,
+    ) -> Result<bool, Error> {
+        let Some(era) = this.eras.current() else { return Ok(false) };
+        let member = era.inner();
+        if let Some(message) = member.news() {
+            this.host.call(ruby, &STORE_FAILED, (message,))?;
+            return Ok(true);
+        }
+        // See `Native::deliver`.
+        let entered = ruby.ary_new();
+        let (transition, events) = member.take(|transition| match transition {
+            Transition::Online => online_together,
+            Transition::Offline => offline_together,
+        });
+        let Some(transition) = transition else { return Ok(false) };
+        let called = this.call(ruby, transition, &events, entered);
+        if !era.is_current() {
+            // The callback has forked, and this is the child, which delivers nothing of its parent's.
+            return called.map(|_| true);
+        }
+        let how = match &called {
+            Ok(answer) => match RString::from_value(*answer) {
+                Some(message) => Delivered::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
+                None => Delivered::Returned,
+            },
+            Err(_) if is_entered(entered, &called) => Delivered::Cut,
+            Err(_) => Delivered::NotCalled,
+        };
+        member.delivered(&how);
+        called.map(|_| true)
+    }
+
+    fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
+        let ids = ruby.ary_new_capa(events.len());
+        let versions = ruby.ary_new_capa(events.len());
+        let details = ruby.ary_new_capa(events.len());
+        for event in events {
+            details.push(detail(ruby, event.reason, event.lateness)?)?;
+            ids.push(shared_key::to_value(ruby, &event.id)?)?;
+            versions.push(event.version)?;
+        }
+        self.host.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
+    }
+}
+
+/// What Ruby calls a transition.
+pub(super) fn name(ruby: &Ruby, transition: Transition) -> Value {
+    let name = match transition {
+        Transition::Online => "online",
+        Transition::Offline => "offline",
+    };
+    ruby.to_symbol(name).as_value()
+}
