@@ -223,6 +223,13 @@ class OnlineManager
   #   how many are `:departing` (inside `offline`) and `:due` (up for `offline` unless they beat first);
   #   `:errors`, how many callbacks on the reactor raised; `:delivering`, the method that the reactor is
   #   in, and `:delivering_for`, for how many seconds
+  #
+  #   With a shared store `:online` is of all processes, and so are `:waiting` (how many events wait for their
+  #   callback) and `:dead_letters`. Of this process are `:leases` (of how many partitions it delivers the events) and
+  #   `:owner` (whether of any), `:retries` (how many callbacks failed), `:store_errors`, `:unwritten` (how many
+  #   users' beats are yet to be written), and `:flush_lag` and `:sweep_lag`, how many seconds late writing and expiry
+  #   are. There is no `:announcing`, `:departing` or `:due`.
+  # @raise [StoreError] if a shared store does not answer
   def stats
     { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store.name, namespace: @namespace }
       .merge(@native.counts, @delivery.stats)
