@@ -63,10 +63,11 @@ module Matrix
     private
 
     def install(log)
+      run("bin/setup", "--matrix", log:)
       FileUtils.rm_rf(@folder)
       FileUtils.mkdir_p(@folder)
       mirrors.find { |mirror| run("debootstrap", "--variant=minbase", @name, @folder, mirror, log:, fail: false) } or
-        raise Trouble, "Debian's #{@name} cannot be installed (apt install debootstrap?), see #{log}"
+        raise Trouble, "Debian's #{@name} cannot be installed, see #{log}"
       # Without it chromedriver does not find the Chromium that it has started.
       File.write("#{@folder}/etc/hosts", "127.0.0.1 localhost\n")
       FileUtils.touch("#{@folder}/installed")
