@@ -161,13 +161,13 @@ RSpec.describe "The way out of a process" do
 
       { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.rest }" }.each do |way, script|
         it "ends at once at a second Ctrl-C (#{way})" do
-          process = signalled(:INT, format(script, slow), reactor, limit: 2) { |child| interrupt_slow(child) }
+          process = signalled(:INT, format(script, slow), reactor, limit: 5) { |child| interrupt_slow(child) }
           expect_end_at_once(process)
         end
 
         it "ends at once at a second Ctrl-C, where the first one came within setup (#{way})" do
           hooks = "ready: -> { raise Interrupt }, #{slow}"
-          process = application(format(script, hooks), reactor, limit: 2) { |child| interrupt_slow(child) }
+          process = application(format(script, hooks), reactor, limit: 5) { |child| interrupt_slow(child) }
           expect_end_at_once(process)
         end
       end
@@ -178,7 +178,7 @@ RSpec.describe "The way out of a process" do
         "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.rest }"
       }.each do |where, script|
         it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
-          process = application(<<~RUBY, reactor, limit: 2) { |child| child.wait_for("ready") }
+          process = application(<<~RUBY, reactor, limit: 5) { |child| child.wait_for("ready") }
             def stop(manager)
               start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
               puts "left \#{manager.stop(timeout: 0.2)}", "size \#{manager.size}"
@@ -200,7 +200,7 @@ RSpec.describe "The way out of a process" do
 
     it "ends at once when it is left by exit!, and leaves everybody online (#{reactor})" do
       ["exit!(3)", 'exec("exit 3")'].each do |exit|
-        process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 2) do |child|
+        process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 5) do |child|
           child.wait_for("ready")
         end
 

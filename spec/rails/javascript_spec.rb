@@ -222,7 +222,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     again = boot(port)
     port_of(again)
 
-    eventually(limit: 2) { expect(beats(of: again)).to be > 0 }
+    eventually(limit: 4) { expect(beats(of: again)).to be > 0 }
   ensure
     [other, again].compact.each(&:kill)
   end

@@ -12,7 +12,7 @@ module Wait
   #
   # @param limit [Numeric] seconds
   # @raise [RSpec::Expectations::ExpectationNotMetError] when it does not come about within the limit
-  def wait_until(limit: 5, &condition)
+  def wait_until(limit: 10, &condition)
     deadline = Wait.monotonic + limit
     until (result = condition.call)
       if Wait.monotonic > deadline
@@ -29,7 +29,7 @@ module Wait
   #
   # @param limit [Numeric] seconds
   # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, when they do not hold within the limit
-  def eventually(limit: 5)
+  def eventually(limit: 10)
     deadline = Wait.monotonic + limit
     begin
       yield

@@ -38,9 +38,9 @@ RSpec.shared_context "with ways out" do
   def self.it_ends_well(name, script, reactor, signal: nil, offline: [1, 2, 3], **ending)
     it "sets everybody offline once: #{name}" do
       process = if signal
-                  signalled(signal, script, reactor, limit: 2)
+                  signalled(signal, script, reactor, limit: 5)
                 else
-                  application(script, reactor, limit: 2) { |child| child.wait_for("online 3") }
+                  application(script, reactor, limit: 5) { |child| child.wait_for("online 3") }
                 end
 
       expect(transitions(process, "online")).to eq [1, 2, 3]

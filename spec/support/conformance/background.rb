@@ -17,7 +17,7 @@ module Conformance
     #
     # @return what the block returned; nil if the thread was killed
     # @raise what the block raised
-    def value(limit: 5)
+    def value(limit: 10)
       @thread.join(limit) or
         RSpec::Expectations.fail_with("still runs after #{limit} s:\n#{@thread.backtrace.join("\n")}")
       @outcome&.value
