@@ -33,7 +33,7 @@ module Bench
       [<<~MARKDOWN.chomp, trial].compact.join("\n\n")
         # Benchmarks
 
-        Written by `rake bench`, which measures all of it anew in less than twenty minutes (`rake bench:heartbeat` and so on
+        Written by `rake bench`, which measures all of it anew in less than half an hour (`rake bench:heartbeat` and so on
         measure one part, `bin/setup --bench` installs what is compared). Seconds depend on the machine, ratios hardly do.
         All that is compared takes turns in one run, each in a process of its own. What is told is the median of
         at least five rounds; a ratio is the median of the rounds' ratios. The gem is built as `gem install` builds it.
