@@ -9,11 +9,13 @@ RSpec.describe "A store on a Redis Cluster" do
   failovers = Integer(ENV.fetch("REDIS_FAILOVERS", 1))
 
   # @return [Stores::RedisCluster] with the option that most have who would rather miss a part than all of it
-  def start_cluster = keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no")).start
+  def start_cluster(**settings)
+    keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
+  end
 
   it "goes on with what is on the other masters when one dies, and with the rest when its replica has taken over: " \
      "#{failovers} times", limit: 90 + (failovers * 60) do
-    cluster = start_cluster
+    cluster = start_cluster(node_timeout: 1_000)
     application = deploy(Stores::Redis.new(cluster), timeout: 2)
     application.start_all(3)
     application.crowd.come(users(60))
@@ -59,9 +61,9 @@ RSpec.describe "A store on a Redis Cluster" do
 
   it "follows slots that are moved to another master", limit: 150 do
     cluster = start_cluster
-    application = deploy(Stores::Redis.new(cluster), timeout: 2)
+    application = deploy(Stores::Redis.new(cluster), timeout: 3)
     application.start_all(2)
-    application.crowd.churn(users(40), most: 4, restless: 0.3)
+    application.crowd.churn(users(40), most: 3, restless: 0.3)
     application.expect_all(users(40), :online)
     application.owners
     (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }

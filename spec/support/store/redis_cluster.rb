@@ -8,14 +8,14 @@ module Stores
     include Wait
 
     SLOTS = 16_384
-    # Milliseconds without an answer until a node counts as gone.
-    NODE_TIMEOUT = 1_000
 
+    # @param node_timeout [Integer] milliseconds without an answer until a node counts as gone. On a busy machine one
+    #   may be silent for a second that is well
     # @param settings [Hash{Symbol => Object}] of each server, see {RedisServer}
-    def initialize(**settings)
+    def initialize(node_timeout: 10_000, **settings)
       @servers = Array.new(6) do
         # A replica takes over however long it has heard nothing.
-        RedisServer.new(cluster_enabled: "yes", cluster_node_timeout: NODE_TIMEOUT, cluster_replica_validity_factor: 0,
+        RedisServer.new(cluster_enabled: "yes", cluster_node_timeout: node_timeout, cluster_replica_validity_factor: 0,
                         repl_diskless_sync_delay: 0, **settings)
       end
     end
