@@ -19,13 +19,16 @@ class SpecLanes
   # RSpec would go on to the end of an example.
   PATIENCE = 10
 
+  # Seconds between two looks which have ended.
+  PAUSE = 0.2
+
   # What `rake compile` has set for itself: examples that build the gem would build the checkout instead.
   OF_COMPILE = %w[
     MAKE ONLINE_MANAGER_SHARED_TARGET RB_SYS_CARGO_MANIFEST_DIR RB_SYS_CARGO_PROFILE RB_SYS_CARGO_TARGET_DIR
     RB_SYS_GLOBAL_RUSTFLAGS
   ].to_h { |name| [name, nil] }.freeze
 
-  Lane = Struct.new(:name, :files, :pid, :started_at) do
+  Lane = Struct.new(:name, :files, :waiter, :started_at) do
     def log = "#{FOLDER}/#{name}.log"
   end
 
@@ -43,13 +46,12 @@ class SpecLanes
     puts "#{@lanes.map(&:name).join(", ")}: side by side, each shown when it ends (till then #{FOLDER}/*.log)"
     failed = []
     until @lanes.empty?
-      pid, status = Process.wait2
-      lane = @lanes.find { |one| one.pid == pid } or next
-      @lanes -= [lane]
-      show(lane, status)
-      failed << lane.name unless status.success?
+      sleep PAUSE
+      ended, @lanes = @lanes.partition { |lane| !lane.waiter.alive? }
+      ended.each { |lane| show(lane) }
+      failed += ended.reject { |lane| lane.waiter.value.success? }
     end
-    failed
+    failed.map(&:name)
   ensure
     stop
   end
@@ -59,17 +61,19 @@ class SpecLanes
   # Not in our group of processes: on Ctrl-C it is for us to end it.
   def start(lane)
     lane.started_at = now
-    lane.pid = Process.spawn(OF_COMPILE, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
-                                                                                 %i[out err] => [lane.log, "w"])
+    pid = Process.spawn(OF_COMPILE, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
+                                                                            %i[out err] => [lane.log, "w"])
+    # Each has a thread that waits for it: `Process.wait2` without a pid also waits for what others have set going.
+    lane.waiter = Process.detach(pid)
   end
 
-  def show(lane, status)
-    ended = status.success? ? "passed" : "failed"
+  def show(lane)
+    ended = lane.waiter.value.success? ? "passed" : "failed"
     puts "", "== The specs of #{lane.name} #{ended} in #{(now - lane.started_at).round} s", "", File.read(lane.log)
   end
 
   def stop
-    waiters = @lanes.map { |lane| Process.detach(lane.pid) }
+    waiters = @lanes.filter_map(&:waiter)
     waiters.each { |waiter| signal(:TERM, waiter) }
     stop_at = now + PATIENCE
     waiters.each { |waiter| waiter.join([stop_at - now, 0].max) || signal(:KILL, waiter) }
