@@ -1,6 +1,8 @@
 //! A process' part in a store, with the store in trouble.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,28 @@ struct MachineClock;
 impl Clock for MachineClock {
     fn now(&self) -> Nanos {
         machine::now()
+    }
+
+    fn jitter(&self) -> Nanos {
+        5_000_000
+    }
+}
+
+/// A clock that leaps when it is told to, as one does for a process that stands still.
+#[derive(Clone, Default)]
+struct LeapingClock {
+    /// How often it is read until then.
+    readings: Arc<AtomicU64>,
+    ahead: Arc<AtomicU64>,
+}
+
+impl Clock for LeapingClock {
+    fn now(&self) -> Nanos {
+        let before = self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |readings| readings.checked_sub(1));
+        if before == Ok(1) {
+            self.ahead.fetch_add(MINUTE / 6, Ordering::SeqCst);
+        }
+        machine::now() + self.ahead.load(Ordering::SeqCst)
     }
 
     fn jitter(&self) -> Nanos {
@@ -105,6 +129,29 @@ fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
     wait_until("the other one delivers", || deliver(&second) == 1);
     // The lease would have lasted for five seconds.
     assert!(ended.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_process_that_stood_still_has_no_longer_lease_than_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = LeapingClock::default();
+    let location = Location::parse(&format!("sqlite:{}", path(&folder))).unwrap();
+    let member = Member::new(location, String::new(), clock.clone(), Silent).unwrap();
+    member.set_timeout(MINUTE);
+    member.start().unwrap();
+    wait_until("it has the lease", || member.status().leases > 0);
+    let file = rusqlite::Connection::open(path(&folder)).unwrap();
+    // At any place in a turn.
+    for readings in 1..=10 {
+        clock.readings.store(readings, Ordering::SeqCst);
+        wait_until("it stands still", || clock.readings.load(Ordering::SeqCst) == 0);
+        for _ in 0..30 {
+            thread::sleep(Duration::from_millis(10));
+            let until: i64 = file.query_row("SELECT max(leased_until) FROM namespaces", [], |row| row.get(0)).unwrap();
+            let left = until - machine::now() as i64;
+            assert!(left <= 5_000_000_000, "a lease of {left} ns, where it stood still after {readings} readings");
+        }
+    }
 }
 
 #[test]

@@ -85,12 +85,16 @@ module Stores
       worker.kill
     end
 
-    # Has a process stand still, and writes that down. Not in the middle of something that keeps the others out.
+    # Has a process stand still, and writes that down. Not in the middle of something that keeps the others out. For
+    # half a timeout before that it gets no heartbeats: one that it has not told the store of would still be good when
+    # it goes on, and bring a user back who was set offline meanwhile.
     def pause(worker)
+      worker.stand_aside
+      throughout(@timeout / 2.0) { worker.ask("nil") }
       @log.append(:stopped, pid: worker.pid)
       wait_until do
         worker.pause
-        @store.free? || (worker.go_on && false)
+        @store.free? || worker.go_on(serving: false)
       end
     end
 

@@ -68,16 +68,22 @@ module Stores
 
     def kill = @process.kill
 
+    # It gets no heartbeats from now on.
+    def stand_aside = @is_serving = false
+
     # Has it stand still.
     def pause
-      @is_serving = false
+      stand_aside
       @process.signal(:STOP)
     end
 
     # Has it go on.
-    def go_on
+    #
+    # @param serving [Boolean] whether it gets heartbeats then
+    # @return [Boolean] the same
+    def go_on(serving: true)
       @process.signal(:CONT)
-      @is_serving = true
+      @is_serving = serving
     end
 
     private

@@ -90,8 +90,10 @@ pub(super) struct Turns<'a, C: Clock, S: Signal> {
     look_through_at: Nanos,
     /// Until when it is likely that something happens.
     lively_until: Nanos,
-    /// How long a turn takes of late.
+    /// How long a turn takes of late in which the store is asked, and how long the latest of them took.
     took: Nanos,
+    latest_took: Nanos,
+    has_asked: bool,
     turns: u64,
     /// The first error of a partition in this turn.
     trouble: Option<StoreError>,
@@ -113,6 +115,8 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
             look_through_at: 0,
             lively_until: 0,
             took: 0,
+            latest_took: 0,
+            has_asked: false,
             turns: 0,
             trouble: None,
             failures: 0,
@@ -151,12 +155,21 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         }
         self.turns += 1;
         let rest = self.with_store(Self::turn_with)?;
-        self.took = self.shared.clock.now().saturating_sub(begin).max(self.took - self.took / 8);
+        self.note_length(self.shared.clock.now().saturating_sub(begin));
         match self.trouble.take() {
             Some(error) => self.note(&error),
             None => self.failures = 0,
         }
         Ok(rest)
+    }
+
+    /// Notes how long a turn took. A slow store makes all of them long in which it is asked. If only one is, the process
+    /// stood still meanwhile: to have longer leases would be no help then, and whoever waits for a successor would wait longer.
+    fn note_length(&mut self, length: Nanos) {
+        if std::mem::take(&mut self.has_asked) {
+            self.took = length.min(self.latest_took).max(self.took - self.took / 8);
+            self.latest_took = length;
+        }
     }
 
     fn with_store<T>(
@@ -250,6 +263,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if looks.is_empty() {
             return Ok(());
         }
+        self.has_asked = true;
         let answers = store.look(&self.terms(), &looks)?;
         for (look, answer) in looks.into_iter().zip(answers) {
             match answer {
@@ -355,6 +369,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if now < self.attend_at {
             return Ok(());
         }
+        self.has_asked = true;
         match store.attend(&self.terms()) {
             Ok(share) => self.share = usize::from(share),
             // Where the processes are counted may be away by itself. All partitions have to be somebody's then too.
@@ -387,6 +402,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if commits.is_empty() {
             return Ok(());
         }
+        self.has_asked = true;
         let answers = match store.commit(&self.terms(), &commits) {
             Ok(answers) => answers,
             Err(error) => {
@@ -435,6 +451,7 @@ impl<'a, C: Clock, S: Signal> Turns<'a, C, S> {
         if messages.is_empty() {
             return Ok(false);
         }
+        self.has_asked = true;
         let told = match store.flush(&self.terms(), &messages) {
             Ok(told) => told,
             Err(error) => {
