@@ -158,12 +158,17 @@ RSpec.shared_examples "together" do
     end
 
     it "is Departing for all of them: heartbeats are remembered, and answered by online" do
-      hold = gate
-      config = recording(offline_all: ->(_) { hold.pass }, online_all: ->(_) {})
+      # They leave behind somebody else, so that all are in one call.
+      holds = [ahead = gate, hold = gate]
+      config = recording(offline_all: ->(_) { holds.shift&.pass }, online_all: ->(_) {})
       manager = start(config)
-      manager.seen_all([1, 2, 3])
+      manager.seen_all([0, 1, 2, 3])
+      manager.leave(0)
+      wait_until { ahead.reached? }
       [1, 2, 3].each { |id| manager.leave(id) }
+      ahead.open
       wait_until { hold.reached? }
+      expect(departed(config).last).to contain_exactly(1, 2, 3)
       manager.seen_all([1, 2, 3])
       manager.leave(2)
       hold.open
