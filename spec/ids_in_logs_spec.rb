@@ -55,8 +55,9 @@ RSpec.describe "Ids of users" do
       puts "done"
     RUBY
 
-    expect(stderr).to include("Config#offline raised:", "Together#offline_all (4 users) raised:",
-                              "Handler#on_error raised:", "what it was told of:")
+    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
+    # Of one, should the reactor be quick.
+    expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
     expect(stderr).not_to match telltale
   end
 
@@ -135,7 +136,7 @@ RSpec.describe "Ids of users" do
       process = logged(:info)
 
       expect(process.stderr).to match(/ERROR.*Config#offline raised/)
-      expect(process.stderr).to include("Together#offline_all (4 users) raised")
+      expect(process.stderr).to match(/Together#offline_all \(\d users?\) raised/)
       expect(process.stderr).not_to match telltale
       expect(process.lines).to include('told "tell-tale"', "told :telltale", "told 4242424242", 'told ["tell-tale"]')
     end
