@@ -61,9 +61,9 @@ RSpec.describe "A store on a Redis Cluster" do
 
   it "follows slots that are moved to another master", limit: 150 do
     cluster = start_cluster
-    application = deploy(Stores::Redis.new(cluster), timeout: 3)
+    application = deploy(Stores::Redis.new(cluster), timeout: 5)
     application.start_all(2)
-    application.crowd.churn(users(40), most: 3, restless: 0.3)
+    application.crowd.churn(users(40), most: 2, restless: 0.3)
     application.expect_all(users(40), :online)
     application.owners
     (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }
