@@ -223,7 +223,8 @@ fn who_last_beat_when_is_known(place: &dyn Place) {
     tell(&mut *store, &[leave("bob", 0, MINUTE), beat("ada", 6_000 * MILLISECOND, MINUTE)]);
     for (name, seconds) in [("ada", 5), ("bob", 7)] {
         let ago = ago(&mut *store, name).unwrap();
-        assert!((seconds * 1_000..seconds * 1_000 + 900).contains(&(ago / MILLISECOND)), "{name}: {ago}");
+        // A store may keep deadlines in milliseconds, rounded up.
+        assert!((seconds * 1_000 - 1..seconds * 1_000 + 900).contains(&(ago / MILLISECOND)), "{name}: {ago}");
     }
     assert_eq!(ago(&mut *store, "cy"), None);
 }
