@@ -1,11 +1,22 @@
 //! Rules 5 and 13: when a user is due, and what the wheel keeps for it.
 
 use online_manager_tracker::presence::{Next, Presence};
-use online_manager_tracker::{Beat, Departed, Id, Outcome, TICK, Transition};
+use online_manager_tracker::{Beat, Departed, Id, Nanos, Outcome, TICK, Transition, User};
 
 use crate::stage::{ADA, BOB, CY, SECOND, Stage, TIMEOUT};
 
 // Rule 5: never early, and not late.
+
+/// `user` can be claimed when that time has passed, and not a moment before.
+#[track_caller]
+fn is_due_after(stage: &mut Stage, time: Nanos, user: User) {
+    let due = stage.now + time;
+    stage.wait(time - 1);
+    assert_eq!(stage.claim(), []);
+    // With the tick that the deadline is rounded up to.
+    stage.wait(1 + due.next_multiple_of(TICK) - due);
+    assert_eq!(stage.claim(), [(Transition::Offline, user)]);
+}
 
 #[test]
 fn rule_5_the_first_deadline_counts_from_the_return_of_online() {
@@ -14,12 +25,7 @@ fn rule_5_the_first_deadline_counts_from_the_return_of_online() {
         let ada = stage.announce(ADA);
         stage.wait(2 * TIMEOUT);
         stage.announced(ada, Outcome::Returned);
-        let due = stage.now + TIMEOUT + jitter;
-        stage.wait(due - stage.now - 1);
-        assert_eq!(stage.claim(), []);
-        // With the tick that the deadline is rounded up to.
-        stage.wait(1 + due.next_multiple_of(TICK) - due);
-        assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
+        is_due_after(&mut stage, TIMEOUT + jitter, ada);
     }
 }
 
@@ -32,11 +38,7 @@ fn rule_5_each_later_deadline_counts_from_its_heartbeat() {
             stage.wait(SECOND / 3);
             stage.beat(ADA);
         }
-        let due = stage.now + TIMEOUT + jitter;
-        stage.wait(due - stage.now - 1);
-        assert_eq!(stage.claim(), []);
-        stage.wait(1 + due.next_multiple_of(TICK) - due);
-        assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
+        is_due_after(&mut stage, TIMEOUT + jitter, ada);
     }
 }
 

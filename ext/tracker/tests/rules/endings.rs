@@ -169,9 +169,7 @@ fn rule_9_a_heartbeat_clears_a_leave_during_online() {
 #[test]
 fn rule_9_a_leave_during_offline_clears_the_heartbeat_before_it() {
     let mut stage = Stage::new();
-    let ada = stage.come_online(ADA);
-    stage.wait(TIMEOUT + TICK);
-    stage.claim();
+    let ada = stage.begin_offline(ADA);
     stage.beat(ADA);
     assert_eq!(stage.presence.leave(ADA, stage.now, 0).forgotten, None);
     assert_eq!(stage.presence.departed(ada), Departed::Offline);
@@ -182,9 +180,7 @@ fn rule_9_a_leave_during_offline_clears_the_heartbeat_before_it() {
 #[test]
 fn rule_9_a_leave_before_a_heartbeat_during_offline_clears_nothing() {
     let mut stage = Stage::new();
-    let ada = stage.come_online(ADA);
-    stage.wait(TIMEOUT + TICK);
-    stage.claim();
+    let ada = stage.begin_offline(ADA);
     stage.leave(ADA, 0);
     stage.beat(ADA);
     assert_eq!(stage.presence.departed(ada), Departed::Revived);
@@ -193,9 +189,7 @@ fn rule_9_a_leave_before_a_heartbeat_during_offline_clears_nothing() {
 #[test]
 fn rule_9_who_waits_to_be_announced_is_forgotten_by_a_leave() {
     let mut stage = Stage::new();
-    let ada = stage.come_online(ADA);
-    stage.wait(TIMEOUT + TICK);
-    stage.claim();
+    let ada = stage.begin_offline(ADA);
     stage.beat(ADA);
     stage.presence.departed(ada);
     let left = stage.presence.leave(ADA, stage.now, 0);

@@ -55,6 +55,14 @@ impl Stage {
         user
     }
 
+    /// A user who was online for a timeout, and for whom `offline` is being called now.
+    pub(crate) fn begin_offline(&mut self, id: Id<'_>) -> User {
+        let user = self.come_online(id);
+        self.wait(TIMEOUT + TICK);
+        self.claim();
+        user
+    }
+
     /// Takes back the claim of a user who was last seen at `seen`, and still was.
     pub(crate) fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
         assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Revived);
