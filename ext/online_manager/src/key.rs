@@ -6,7 +6,7 @@
 
 use magnus::rb_sys::{AsRawValue, FromRawValue};
 use magnus::{Error, Ruby, Value};
-use online_manager_tracker::{Id, OwnedId, Text};
+use online_manager_tracker::{Id, OwnedId, StringId};
 use rb_sys::{StableApiDefinition, VALUE, ruby_value_type};
 
 use crate::objects::Objects;
@@ -27,12 +27,12 @@ const US_ASCII_INDEX: u16 = 2;
 pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
     let raw = value.as_raw();
     if is_immediate(raw) {
-        return Some(Id::Word(raw));
+        return Some(Id::Key(raw));
     }
     // SAFETY: `raw` is a live object, kept so by the caller's argument.
     unsafe {
         if !rb_sys::SPECIAL_CONST_P(raw) && rb_sys::RB_BUILTIN_TYPE(raw) == ruby_value_type::RUBY_T_STRING {
-            return text(raw).map(Id::Text);
+            return text(raw).map(Id::String);
         }
     }
     None
@@ -42,19 +42,19 @@ pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
 pub(crate) fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Option<Id<'a>>, Error> {
     match plain(value) {
         Some(id) => Ok(Some(id)),
-        None => Ok(objects.find(ruby, *value)?.map(|found| Id::Word(found.word()))),
+        None => Ok(objects.find(ruby, *value)?.map(|found| Id::Key(found.key()))),
     }
 }
 
 /// The Ruby object that an id came from, or one that is equal to it.
 pub(crate) fn to_value(ruby: &Ruby, id: &OwnedId, objects: &Objects) -> Value {
     match id {
-        OwnedId::Word(word) => {
-            let object = crate::objects::Slot::of_word(*word).map(|slot| objects.get(ruby, slot));
-            // SAFETY: a word that is no slot came out of `plain`, and immediates never move or die.
-            object.unwrap_or_else(|| unsafe { Value::from_raw(*word) })
+        OwnedId::Key(key) => {
+            let object = crate::objects::Slot::of_key(*key).map(|slot| objects.get(ruby, slot));
+            // SAFETY: a key that is no slot came out of `plain`, and immediates never move or die.
+            object.unwrap_or_else(|| unsafe { Value::from_raw(*key) })
         }
-        OwnedId::Text { bytes, label, .. } => {
+        OwnedId::String { bytes, label, .. } => {
             // SAFETY: the bytes are copied; the encoding was taken from a string of this process.
             unsafe {
                 let encoding = rb_sys::rb_enc_from_index(i32::from(*label));
@@ -82,7 +82,7 @@ fn is_immediate(raw: VALUE) -> bool {
 ///
 /// `string` must be a live String, and Ruby must not run while the answer is in use.
 #[inline(always)]
-unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
+unsafe fn text<'a>(string: VALUE) -> Option<StringId<'a>> {
     // SAFETY: as the caller promises; nothing in here runs Ruby code.
     unsafe {
         let class = rb_sys::stable_api::get_default().rbasic_class(string)?.as_ptr() as VALUE;
@@ -93,7 +93,7 @@ unsafe fn text<'a>(string: VALUE) -> Option<Text<'a>> {
         let bytes: &[u8] =
             if length == 0 { &[] } else { std::slice::from_raw_parts(rb_sys::RSTRING_PTR(string).cast(), length) };
         let (class, label) = class_and_label(string, bytes)?;
-        Some(Text { bytes, class, label })
+        Some(StringId { bytes, class, label })
     }
 }
 

@@ -134,7 +134,7 @@ impl Native {
         let id_key = match key::plain(&id) {
             Some(id_key) => id_key,
             None => {
-                let id_key = Id::Word(self.objects.intern(ruby, id)?.word());
+                let id_key = Id::Key(self.objects.intern(ruby, id)?.key());
                 // The id's `hash` may have taken longer than the timeout.
                 now = CoarseClock.now();
                 id_key
@@ -147,8 +147,8 @@ impl Native {
         match era.tracker().heartbeat(id_key, now, timeout) {
             Beat::Known => Ok(true),
             Beat::Ignored => {
-                if let Id::Word(word) = id_key {
-                    self.release_unless_known(ruby, era, word);
+                if let Id::Key(key) = id_key {
+                    self.release_unless_known(ruby, era, key);
                 }
                 Ok(false)
             }
@@ -205,7 +205,7 @@ impl Native {
         match era.tracker().announced(user, timeout, outcome) {
             Announced::Online => Ok(()),
             Announced::Offline => {
-                self.objects.release(ruby, user.word());
+                self.objects.release(ruby, user.key());
                 Ok(())
             }
             Announced::Depart => {
@@ -224,7 +224,7 @@ impl Native {
         let Some(era) = this.eras.current() else { return Ok(false) };
         let left = era.tracker().leave(id_key, after);
         if let Some(user) = left.forgotten {
-            this.objects.release(ruby, user.word());
+            this.objects.release(ruby, user.key());
         }
         Ok(left.was_online)
     }
@@ -271,9 +271,9 @@ impl Native {
 
     /// An id that the tracker did not take in needs no slot.
     #[cold]
-    fn release_unless_known(&self, ruby: &Ruby, era: &TrackerEra, word: u64) {
-        if !era.tracker().is_known(Id::Word(word)) {
-            self.objects.release(ruby, word);
+    fn release_unless_known(&self, ruby: &Ruby, era: &TrackerEra, key: u64) {
+        if !era.tracker().is_known(Id::Key(key)) {
+            self.objects.release(ruby, key);
         }
     }
 
@@ -295,7 +295,7 @@ impl Native {
         this.host.is_not_ready();
         if let Some(era) = this.eras.current() {
             for user in era.tracker().stop() {
-                this.objects.release(ruby, user.word());
+                this.objects.release(ruby, user.key());
             }
         }
     }

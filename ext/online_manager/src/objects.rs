@@ -13,7 +13,7 @@ use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
 
-/// A slot's word is a multiple of eight at `FIRST` or above, which no immediate value is in any Ruby version.
+/// A slot's key is a multiple of eight at `FIRST` or above, which no immediate value is in any Ruby version.
 const FIRST: u64 = 1 << 16;
 
 /// The number of an object that is an id.
@@ -22,14 +22,14 @@ pub(crate) struct Slot(u32);
 
 impl Slot {
     /// What the tracker knows the slot by.
-    pub(crate) fn word(self) -> u64 {
+    pub(crate) fn key(self) -> u64 {
         FIRST + (u64::from(self.0) << 3)
     }
 
-    /// The slot that `word` stands for, if it is not the bits of an immediate value.
-    pub(crate) fn of_word(word: u64) -> Option<Slot> {
-        let is_slot = word & 0b111 == 0 && word >= FIRST;
-        if is_slot { u32::try_from((word - FIRST) >> 3).ok().map(Slot) } else { None }
+    /// The slot that `key` stands for, if it is not the bits of an immediate value.
+    pub(crate) fn of_key(key: u64) -> Option<Slot> {
+        let is_slot = key & 0b111 == 0 && key >= FIRST;
+        if is_slot { u32::try_from((key - FIRST) >> 3).ok().map(Slot) } else { None }
     }
 }
 
@@ -42,8 +42,8 @@ pub(crate) struct Found {
 
 impl Found {
     /// What the tracker knows the slot by.
-    pub(crate) fn word(self) -> u64 {
-        self.slot.word()
+    pub(crate) fn key(self) -> u64 {
+        self.slot.key()
     }
 }
 
@@ -158,10 +158,10 @@ impl Objects {
         Ok(slot)
     }
 
-    /// Gives back the slot that `word` stands for, if it stands for one: its user is forgotten. Must be
+    /// Gives back the slot that `key` stands for, if it stands for one: its user is forgotten. Must be
     /// called before Ruby runs again.
-    pub(crate) fn release(&self, ruby: &Ruby, word: u64) {
-        let Some(slot) = Slot::of_word(word) else { return };
+    pub(crate) fn release(&self, ruby: &Ruby, key: u64) {
+        let Some(slot) = Slot::of_key(key) else { return };
         let mut index = self.index();
         if !index.unlink(slot) {
             return;

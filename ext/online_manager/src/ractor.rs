@@ -12,7 +12,7 @@ use rb_sys::rb_ractor_local_key_struct as Key;
 /// A key under which only the main Ractor has something.
 static MAIN: AtomicPtr<Key> = AtomicPtr::new(ptr::null_mut());
 
-/// Notes that the present Ractor is the main one: no other may load an extension.
+/// Overflow that the present Ractor is the main one: no other may load an extension.
 pub(crate) fn note_main() {
     // SAFETY: a key without a type holds a pointer that nobody follows, marks or frees.
     unsafe {

@@ -169,12 +169,12 @@ impl Shared {
                 Heartbeat::Unknown => {}
             }
         }
-        self.beat_otherwise(ruby, id, now, timeout)
+        self.heartbeat_slow(ruby, id, now, timeout)
     }
 
     /// A heartbeat of somebody new, or whose id has to be made into bytes.
     #[cold]
-    fn beat_otherwise(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
+    fn heartbeat_slow(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
         let named = Named::new(ruby, id)?;
         let Some(era) = self.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.

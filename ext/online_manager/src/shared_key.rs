@@ -4,46 +4,46 @@ use magnus::encoding::{EncodingCapable, RbEncoding};
 use magnus::{Error, Integer, RString, Ruby, Symbol, Value, prelude::*};
 use online_manager_store::UserId;
 use online_manager_store::id::{Charset, Kind};
-use online_manager_tracker::{Id, Text};
+use online_manager_tracker::{Id, StringId};
 
 use crate::key::{self, ASCII, BINARY, UTF_8};
 
 /// A user, as the store and as the process' own table call it.
 pub(crate) struct Named {
     pub(crate) user_id: UserId,
-    /// If the id is a word.
-    word: Option<u64>,
+    /// If the id is a key.
+    key: Option<u64>,
 }
 
 impl Named {
     /// May call Ruby, see [`user_id`].
     pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<Named, Error> {
-        // Raises for the words that are no ids: true, false and nil.
+        // Raises for the keys that are no ids: true, false and nil.
         let user_id = user_id(ruby, value)?;
-        let word = if let Some(Id::Word(word)) = key::plain(&value) { Some(word) } else { None };
-        Ok(Named { user_id, word })
+        let key = if let Some(Id::Key(key)) = key::plain(&value) { Some(key) } else { None };
+        Ok(Named { user_id, key })
     }
 
     /// As the process' own table looks it up. The class of a text is the tag, see [`online_manager_store::beats`].
     pub(crate) fn as_id(&self) -> Id<'_> {
-        match (self.word, self.user_id.as_bytes().split_first()) {
-            (Some(word), _) => Id::Word(word),
-            (None, Some((tag, bytes))) => Id::Text(Text { bytes, class: *tag, label: 0 }),
-            (None, None) => Id::Text(Text { bytes: &[], class: 0, label: 0 }),
+        match (self.key, self.user_id.as_bytes().split_first()) {
+            (Some(key), _) => Id::Key(key),
+            (None, Some((tag, bytes))) => Id::String(StringId { bytes, class: *tag, label: 0 }),
+            (None, None) => Id::String(StringId { bytes: &[], class: 0, label: 0 }),
         }
     }
 }
 
 /// What a store calls `value`. May call Ruby, but no method that could be anybody's.
 pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
-    if let Some(Id::Text(text)) = key::plain(&value) {
+    if let Some(Id::String(text)) = key::plain(&value) {
         let charset = match text.class {
             ASCII => Charset::Ascii,
             UTF_8 => Charset::Utf8,
             BINARY => Charset::Binary,
             _ => Charset::Other,
         };
-        return Ok(UserId::new(Kind::Text(charset), text.bytes));
+        return Ok(UserId::new(Kind::String(charset), text.bytes));
     }
     if let Some(integer) = Integer::from_value(value) {
         let digits = match integer.to_i64() {
@@ -55,7 +55,7 @@ pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
     }
     if let Some(string) = RString::from_value(value) {
         let (charset, bytes) = text(string);
-        return Ok(UserId::new(Kind::Text(charset), &bytes));
+        return Ok(UserId::new(Kind::String(charset), &bytes));
     }
     if let Some(symbol) = Symbol::from_value(value) {
         let (charset, bytes) = text(RString::try_convert(symbol.funcall("name", ())?)?);
@@ -96,7 +96,7 @@ pub(crate) fn to_value(ruby: &Ruby, user_id: &UserId) -> Result<Value, Error> {
                 Err(_) => ruby.str_new(&digits).funcall("to_i", ()),
             }
         }
-        Kind::Text(charset) => Ok(string(ruby, charset, bytes)?.as_value()),
+        Kind::String(charset) => Ok(string(ruby, charset, bytes)?.as_value()),
         Kind::Symbol(charset) => string(ruby, charset, bytes)?.funcall("to_sym", ()),
     }
 }

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use online_manager_tracker::{Id, Nanos, TICK, Text};
+use online_manager_tracker::{Id, Nanos, StringId, TICK};
 use parking_lot::Mutex;
 
 use crate::id::UserId;
@@ -18,8 +18,8 @@ use crate::outbox::Outbox;
 
 const PARTS: usize = 64;
 
-/// No [`Id::Word`] ends in these bits.
-const NO_WORD: u64 = 0b10;
+/// No [`Id::Key`] ends in these bits.
+const NO_KEY: u64 = 0b10;
 
 /// How often within a timeout the store may be told of one user.
 const TELLS_PER_TIMEOUT: u64 = 3;
@@ -52,8 +52,8 @@ struct Hot<K> {
 /// What is needed when the store is told.
 #[derive(Debug)]
 struct Cold {
-    /// The caller's word for the id, or [`NO_WORD`] if it has none.
-    word: u64,
+    /// The caller's key for the id, or [`NO_KEY`] if it has none.
+    key: u64,
     id: UserId,
     timeout: Nanos,
 }
@@ -61,8 +61,8 @@ struct Cold {
 /// Those whose hashes have some bits in common.
 #[derive(Debug, Default)]
 struct Part {
-    words: HashTable<Hot<u64>>,
-    texts: HashTable<Hot<UserId>>,
+    keys: HashTable<Hot<u64>>,
+    strings: HashTable<Hot<UserId>>,
     cold: HashTable<Cold>,
     /// The timeout that nearly everybody has.
     usual: Nanos,
@@ -173,14 +173,14 @@ impl Beats {
     pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) -> Heartbeat {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Part { words, texts, cold, usual } = &mut *part;
+        let Part { keys, strings, cold, usual } = &mut *part;
         let beat = (now, timeout);
         match id {
-            Id::Word(word) => match words.find_mut(hash, |hot| hot.key == word) {
+            Id::Key(key) => match keys.find_mut(hash, |hot| hot.key == key) {
                 Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
                 None => Heartbeat::Unknown,
             },
-            Id::Text(text) => match texts.find_mut(hash, |hot| is_text(&hot.key, text)) {
+            Id::String(text) => match strings.find_mut(hash, |hot| is_text(&hot.key, text)) {
                 Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
                 None => Heartbeat::Unknown,
             },
@@ -192,7 +192,7 @@ impl Beats {
     pub(crate) fn arrive(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Part { words, texts, cold, usual } = &mut *part;
+        let Part { keys, strings, cold, usual } = &mut *part;
         if cold.find(hash, |cold| is_same(cold, id)).is_some() {
             // Another thread was faster, and told the store.
             return;
@@ -200,21 +200,21 @@ impl Beats {
         if cold.is_empty() {
             *usual = timeout;
         }
-        let word = if let Id::Word(word) = id { word } else { NO_WORD };
-        let details = Cold { word, id: user_id.clone(), timeout };
+        let key = if let Id::Key(key) = id { key } else { NO_KEY };
+        let details = Cold { key, id: user_id.clone(), timeout };
         let is_usual = timeout == *usual;
         let mut outbox = outbox.lock();
         match id {
-            Id::Word(word) => {
-                let hot = Hot::told(word, &details, now, is_usual, &mut outbox);
-                words.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
+            Id::Key(key) => {
+                let hot = Hot::told(key, &details, now, is_usual, &mut outbox);
+                keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
-            Id::Text(_) => {
+            Id::String(_) => {
                 let hot = Hot::told(user_id, &details, now, is_usual, &mut outbox);
-                texts.insert_unique(hash, hot, |hot| self.hash_of(NO_WORD, &hot.key));
+                strings.insert_unique(hash, hot, |hot| self.hash_of(NO_KEY, &hot.key));
             }
         }
-        cold.insert_unique(hash, details, |cold| self.hash_of(cold.word, &cold.id));
+        cold.insert_unique(hash, details, |cold| self.hash_of(cold.key, &cold.id));
     }
 
     /// Forgets the user, so that the next heartbeat is told at once. Answers when the last one was, and for how long it
@@ -222,11 +222,11 @@ impl Beats {
     pub(crate) fn forget(&self, id: Id<'_>, now: Nanos) -> Option<(Nanos, Nanos)> {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Part { words, texts, cold, .. } = &mut *part;
+        let Part { keys, strings, cold, .. } = &mut *part;
         let timeout = remove(cold, hash, |cold| is_same(cold, id))?.timeout;
         let seen = match id {
-            Id::Word(word) => remove(words, hash, |hot| hot.key == word)?.seen_at(now),
-            Id::Text(text) => remove(texts, hash, |hot| is_text(&hot.key, text))?.seen_at(now),
+            Id::Key(key) => remove(keys, hash, |hot| hot.key == key)?.seen_at(now),
+            Id::String(text) => remove(strings, hash, |hot| is_text(&hot.key, text))?.seen_at(now),
         };
         Some((seen, timeout))
     }
@@ -237,8 +237,8 @@ impl Beats {
         let part = self.part(hash).lock();
         let timeout = part.cold.find(hash, |cold| is_same(cold, id))?.timeout;
         match id {
-            Id::Word(word) => part.words.find(hash, |hot| hot.key == word)?.seen_within(timeout, now),
-            Id::Text(text) => part.texts.find(hash, |hot| is_text(&hot.key, text))?.seen_within(timeout, now),
+            Id::Key(key) => part.keys.find(hash, |hot| hot.key == key)?.seen_within(timeout, now),
+            Id::String(text) => part.strings.find(hash, |hot| is_text(&hot.key, text))?.seen_within(timeout, now),
         }
     }
 
@@ -252,18 +252,17 @@ impl Beats {
 
     fn look_through_part(&self, part: &mut Part, (now, well): (Nanos, Nanos), usual: Nanos, outbox: &Mutex<Outbox>) {
         let mut outbox = outbox.lock();
-        let Part { words, texts, cold, usual: known } = part;
+        let Part { keys, strings, cold, usual: known } = part;
         let look = Look { now, well, usual, is_changed: *known != usual };
         *known = usual;
-        let of_word = |word: &u64| (self.hasher.hash_one(word), *word);
-        for (hash, word) in
-            look.at(words, of_word, |(hash, word)| cold.find(*hash, |cold| cold.word == *word), &mut outbox)
-        {
-            remove(cold, hash, |cold| cold.word == word);
+        let of_key = |key: &u64| (self.hasher.hash_one(key), *key);
+        for (hash, key) in look.at(keys, of_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox) {
+            remove(cold, hash, |cold| cold.key == key);
         }
-        let of_text = |id: &UserId| (self.hash_of(NO_WORD, id), id.clone());
-        let is_text = |cold: &Cold, id: &UserId| cold.word == NO_WORD && cold.id == *id;
-        for (hash, id) in look.at(texts, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
+        let of_text = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
+        let is_text = |cold: &Cold, id: &UserId| cold.key == NO_KEY && cold.id == *id;
+        for (hash, id) in
+            look.at(strings, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
         {
             remove(cold, hash, |cold| is_text(cold, &id));
         }
@@ -277,13 +276,13 @@ impl Beats {
     pub(crate) fn tell_again(&self, now: Nanos, well_with: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<Outbox>) {
         let tick = tick_of(now);
         self.tell_if(now, outbox, |part| {
-            let Part { words, texts, cold, .. } = part;
-            for Cold { word, id, timeout } in cold.iter() {
+            let Part { keys, strings, cold, .. } = part;
+            for Cold { key, id, timeout } in cold.iter() {
                 let Some(well) = well_with(id).map(tick_of) else { continue };
-                let hash = self.hash_of(*word, id);
-                if let Some(hot) = words.find_mut(hash, |hot| hot.key == *word) {
+                let hash = self.hash_of(*key, id);
+                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == *key) {
                     hot.is_to_be_told_unless_over(tick, well, *timeout);
-                } else if let Some(hot) = texts.find_mut(hash, |hot| hot.key == *id) {
+                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id) {
                     hot.is_to_be_told_unless_over(tick, well, *timeout);
                 }
             }
@@ -293,9 +292,9 @@ impl Beats {
     /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
     pub(crate) fn tell_rest(&self, now: Nanos, outbox: &Mutex<Outbox>) {
         let tick = tick_of(now);
-        self.tell_if(now, outbox, |Part { words, texts, .. }| {
-            words.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
-            texts.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
+        self.tell_if(now, outbox, |Part { keys, strings, .. }| {
+            keys.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
+            strings.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
         });
     }
 
@@ -317,23 +316,23 @@ impl Beats {
     #[inline]
     fn hash(&self, id: Id<'_>) -> u64 {
         match id {
-            Id::Word(word) => self.hasher.hash_one(word),
-            Id::Text(text) => self.hash_text(tag_of(text), text.bytes),
+            Id::Key(key) => self.hasher.hash_one(key),
+            Id::String(text) => self.hash_string(tag_of(text), text.bytes),
         }
     }
 
     #[inline]
-    fn hash_text(&self, tag: u8, bytes: &[u8]) -> u64 {
+    fn hash_string(&self, tag: u8, bytes: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         tag.hash(&mut hasher);
         hasher.write(bytes);
         hasher.finish()
     }
 
-    fn hash_of(&self, word: u64, id: &UserId) -> u64 {
+    fn hash_of(&self, key: u64, id: &UserId) -> u64 {
         match id.as_bytes().split_first() {
-            _ if word != NO_WORD => self.hasher.hash_one(word),
-            Some((tag, bytes)) => self.hash_text(*tag, bytes),
+            _ if key != NO_KEY => self.hasher.hash_one(key),
+            Some((tag, bytes)) => self.hash_string(*tag, bytes),
             None => 0,
         }
     }
@@ -410,7 +409,7 @@ fn remove<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool)
 /// The tag of an id that came as text. The three classes of strings have small numbers (as the tracker's have); any other
 /// class is the tag itself.
 #[inline]
-fn tag_of(text: Text<'_>) -> u8 {
+fn tag_of(text: StringId<'_>) -> u8 {
     match text.class {
         0 => b's',
         1 => b'u',
@@ -420,15 +419,15 @@ fn tag_of(text: Text<'_>) -> u8 {
 }
 
 #[inline]
-fn is_text(id: &UserId, text: Text<'_>) -> bool {
+fn is_text(id: &UserId, text: StringId<'_>) -> bool {
     let bytes = id.as_bytes();
     bytes.first() == Some(&tag_of(text)) && bytes.get(1..) == Some(text.bytes)
 }
 
 fn is_same(cold: &Cold, id: Id<'_>) -> bool {
     match id {
-        Id::Word(word) => cold.word == word,
-        Id::Text(text) => cold.word == NO_WORD && is_text(&cold.id, text),
+        Id::Key(key) => cold.key == key,
+        Id::String(text) => cold.key == NO_KEY && is_text(&cold.id, text),
     }
 }
 
@@ -441,11 +440,11 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     fn text(bytes: &'static str) -> Id<'static> {
-        Id::Text(Text { bytes: bytes.as_bytes(), class: 0, label: 1 })
+        Id::String(StringId { bytes: bytes.as_bytes(), class: 0, label: 1 })
     }
 
     fn user_id(name: &str) -> UserId {
-        UserId::new(Kind::Text(Charset::Ascii), name.as_bytes())
+        UserId::new(Kind::String(Charset::Ascii), name.as_bytes())
     }
 
     struct Process {
@@ -610,9 +609,12 @@ mod tests {
     fn ids_of_different_kinds_are_different_users() {
         let process = Process::new();
         let ids = [
-            (Id::Word(3), UserId::new(Kind::Integer, b"1")),
+            (Id::Key(3), UserId::new(Kind::Integer, b"1")),
             (text("1"), user_id("1")),
-            (Id::Text(Text { bytes: b"1", class: b'S', label: 0 }), UserId::new(Kind::Symbol(Charset::Ascii), b"1")),
+            (
+                Id::String(StringId { bytes: b"1", class: b'S', label: 0 }),
+                UserId::new(Kind::Symbol(Charset::Ascii), b"1"),
+            ),
         ];
         for (id, user_id) in &ids {
             assert_eq!(process.beats.heartbeat(*id, 0, SECOND, &process.outbox), Heartbeat::Unknown);

@@ -12,7 +12,7 @@ pub enum Kind {
     /// An integer, in decimal digits.
     Integer,
     /// Text.
-    Text(Charset),
+    String(Charset),
     /// A symbol: its name.
     Symbol(Charset),
 }
@@ -33,10 +33,10 @@ pub enum Charset {
 impl Kind {
     const ALL: [(u8, Kind); 9] = [
         (b'i', Kind::Integer),
-        (b's', Kind::Text(Charset::Ascii)),
-        (b'u', Kind::Text(Charset::Utf8)),
-        (b'b', Kind::Text(Charset::Binary)),
-        (b'o', Kind::Text(Charset::Other)),
+        (b's', Kind::String(Charset::Ascii)),
+        (b'u', Kind::String(Charset::Utf8)),
+        (b'b', Kind::String(Charset::Binary)),
+        (b'o', Kind::String(Charset::Other)),
         (b'S', Kind::Symbol(Charset::Ascii)),
         (b'U', Kind::Symbol(Charset::Utf8)),
         (b'B', Kind::Symbol(Charset::Binary)),

@@ -10,7 +10,7 @@ use online_manager_store::id::{Charset, Kind};
 use online_manager_store::log::Delivered;
 use online_manager_store::member::{Answer, Member};
 use online_manager_store::{Location, UserId, machine};
-use online_manager_tracker::{Clock, Id, Nanos, Signal, Text, Transition};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, StringId, Transition};
 use tempfile::TempDir;
 
 mod support;
@@ -77,8 +77,8 @@ fn path(folder: &TempDir) -> String {
 }
 
 fn beat(member: &Member<MachineClock, Silent>, name: &'static str) {
-    let id = Id::Text(Text { bytes: name.as_bytes(), class: 0, label: 1 });
-    member.arrive(id, UserId::new(Kind::Text(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
+    let id = Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 });
+    member.arrive(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

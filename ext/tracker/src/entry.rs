@@ -1,13 +1,13 @@
 //! The sixteen bytes of a user.
 //!
 //! ```text
-//! | word: 64 bits | deadline: 32 bits | wheel tick: 27 bits | state: 5 bits |
+//! | key: 64 bits | deadline: 32 bits | wheel tick: 27 bits | state: 5 bits |
 //! ```
 //!
 //! Deadline and wheel tick are the low bits of ticks that go on for ever; they are read relative to
 //! a tick nearby. While a callback runs there is no deadline, and its bits tell when the user was last
 //! seen. What does not fit (an unusual timeout, a deadline weeks away, a heartbeat to remember) stands
-//! in a note beside the table, and the state says so.
+//! in a extra beside the table, and the state says so.
 
 use std::ops::RangeInclusive;
 
@@ -40,11 +40,11 @@ const IN_LINE: u64 = 0;
 pub(crate) struct State(u8);
 
 impl State {
-    /// Online, and a note holds the deadline and the last heartbeat.
-    pub(crate) const NOTED: State = State(CLASSES);
-    /// Somebody is inside `online`; a note holds what is to be remembered, if anything.
+    /// Online, and a extra holds the deadline and the last heartbeat.
+    pub(crate) const OVERFLOW: State = State(CLASSES);
+    /// Somebody is inside `online`; a extra holds what is to be remembered, if anything.
     pub(crate) const ANNOUNCING: State = State(CLASSES + 1);
-    /// Somebody is inside `offline`; a note holds what is to be remembered, if anything.
+    /// Somebody is inside `offline`; a extra holds what is to be remembered, if anything.
     pub(crate) const DEPARTING: State = State(CLASSES + 2);
 
     /// No user's.
@@ -57,7 +57,7 @@ impl State {
         State(class)
     }
 
-    /// The number of the timeout, for those who are online without a note.
+    /// The number of the timeout, for those who are online without a extra.
     #[inline]
     pub(crate) fn class(self) -> Option<u8> {
         (self.0 < CLASSES).then_some(self.0)
@@ -73,16 +73,16 @@ impl State {
 /// A place in the table: a user, or vacant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    /// The user's word, or [`VACANT`].
-    pub(crate) word: u64,
+    /// The user's key, or [`VACANT`].
+    pub(crate) key: u64,
     meta: u64,
 }
 
 impl Entry {
-    pub(crate) const NONE: Entry = Entry { word: VACANT, meta: 0 };
+    pub(crate) const NONE: Entry = Entry { key: VACANT, meta: 0 };
 
-    pub(crate) fn new(word: u64, state: State, deadline: u64) -> Entry {
-        let mut entry = Entry { word, meta: 0 };
+    pub(crate) fn new(key: u64, state: State, deadline: u64) -> Entry {
+        let mut entry = Entry { key, meta: 0 };
         entry.set_state(state);
         entry.set_deadline(deadline);
         entry
@@ -218,7 +218,7 @@ mod tests {
         #[test]
         fn a_deadline_is_compared_with_the_wheel(near in HORIZON..1 << 50, wheel in 0..=REACH, deadline in 0..REACH) {
             let wheel_tick = Entry::wheel_tick_from(near + wheel);
-            let mut entry = Entry::new(7, State::NOTED, 0);
+            let mut entry = Entry::new(7, State::OVERFLOW, 0);
             entry.set_wheel_tick(wheel_tick);
             prop_assert_eq!(entry.is_looked_at_by(near + deadline, near), wheel_tick <= near + deadline);
         }
@@ -226,7 +226,7 @@ mod tests {
         #[test]
         fn a_wheel_entry_is_known_by_a_slot_of_any_length(tick in 1u64..1 << 50, bits in 0u32..=30) {
             let tick = Entry::wheel_tick_from(tick);
-            let mut entry = Entry::new(7, State::NOTED, 0);
+            let mut entry = Entry::new(7, State::OVERFLOW, 0);
             entry.set_wheel_tick(tick);
             let first = tick >> bits << bits;
             prop_assert!(entry.is_on_wheel_in(&(first..=first + (1 << bits) - 1)));

@@ -1,18 +1,18 @@
-//! Ids as they come in and go out: a word of the caller's own making, or a string.
+//! Ids as they come in and go out: a key of the caller's own making, or a string.
 
 /// A user's id at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id<'a> {
-    /// Two words are the same user if they are the same number. A word must not end in the bits
-    /// `10`: those are the tracker's own (see [`is_valid_word`]).
-    Word(u64),
+    /// Two keys are the same user if they are the same number. A key must not end in the bits
+    /// `10`: those are the tracker's own (see [`is_valid_key`]).
+    Key(u64),
     /// A string, copied when its user is first seen.
-    Text(Text<'a>),
+    String(StringId<'a>),
 }
 
 /// A string with what tells it from others of the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text<'a> {
+pub struct StringId<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
     /// Part of the identity: equal bytes of another class are another user.
@@ -24,10 +24,10 @@ pub struct Text<'a> {
 /// A user's id on the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OwnedId {
-    /// The word that came in.
-    Word(u64),
+    /// The key that came in.
+    Key(u64),
     /// The string that came in with the first heartbeat.
-    Text {
+    String {
         /// The bytes.
         bytes: Box<[u8]>,
         /// Its class, as it came in.
@@ -37,42 +37,42 @@ pub enum OwnedId {
     },
 }
 
-/// Whether `word` may be an [`Id::Word`].
+/// Whether `key` may be an [`Id::Key`].
 ///
 /// ```
-/// use online_manager_tracker::id::is_valid_word;
+/// use online_manager_tracker::id::is_valid_key;
 ///
-/// assert!(is_valid_word(7));
-/// assert!(!is_valid_word(0b110));
+/// assert!(is_valid_key(7));
+/// assert!(!is_valid_key(0b110));
 /// ```
 #[inline]
-pub fn is_valid_word(word: u64) -> bool {
-    word & RESERVED_MASK != RESERVED
+pub fn is_valid_key(key: u64) -> bool {
+    key & RESERVED_MASK != RESERVED
 }
 
-/// The last two bits of a word that the tracker made itself.
+/// The last two bits of a key that the tracker made itself.
 const RESERVED: u64 = 0b10;
 const RESERVED_MASK: u64 = 0b11;
 
-/// How many bits of a string's hash its word carries.
+/// How many bits of a string's hash its key carries.
 pub(crate) const HASH_BITS: u32 = 30;
 const HASH_SHIFT: u32 = u64::BITS - HASH_BITS;
 
-/// The word of a vacant place in the table. It looks like a string's, of an index that is never given out.
+/// The key of a vacant place in the table. It looks like a string's, of an index that is never given out.
 pub(crate) const VACANT: u64 = u64::MAX ^ 0b01;
 
-/// The word under which a string is kept: `| hash: 30 bits | index: 32 bits | 10 |`. The hash comes
+/// The key under which a string is kept: `| hash: 30 bits | index: 32 bits | 10 |`. The hash comes
 /// along so that the table can tell most strings apart, and find a string's home, without reading it.
 #[inline]
-pub(crate) fn text_word(hash: u64, index: u32) -> u64 {
+pub(crate) fn string_key(hash: u64, index: u32) -> u64 {
     (hash & !0 << HASH_SHIFT) | u64::from(index) << 2 | RESERVED
 }
 
-/// The index of the string kept under `word`, or `None` if `word` is the caller's own.
+/// The index of the string kept under `key`, or `None` if `key` is the caller's own.
 #[inline]
-pub(crate) fn text_index(word: u64) -> Option<u32> {
+pub(crate) fn string_index(key: u64) -> Option<u32> {
     // The cast cuts off the hash, which stands above the 32 bits of the index.
-    (word & RESERVED_MASK == RESERVED).then_some((word >> 2) as u32)
+    (key & RESERVED_MASK == RESERVED).then_some((key >> 2) as u32)
 }
 
 /// The part of a hash that decides where an entry lives.

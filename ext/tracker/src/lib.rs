@@ -10,8 +10,8 @@
 //! | [`presence`] | the state machine of one user, rules 1 to 13, with time as an argument |
 //! | [`table`] | where a user is kept: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |
-//! | [`notes`] | what those sixteen bytes have no room for |
-//! | [`texts`] | the ids that are strings |
+//! | [`overflow`] | what those sixteen bytes have no room for |
+//! | [`strings`] | the ids that are strings |
 //! | [`timeouts`] | the few timeouts that users have, numbered so that an entry can name one |
 //! | [`wheel`] | which users to look at, and when |
 //! | [`tracker`] | the lock around it all, and the timer thread |
@@ -21,17 +21,17 @@
 
 pub mod entry;
 pub mod id;
-pub mod notes;
+pub mod overflow;
 pub mod presence;
+pub mod string_arena;
 mod sync;
 pub mod table;
-pub mod texts;
 pub mod time;
 pub mod timeouts;
 pub mod tracker;
 pub mod wheel;
 
-pub use id::{Id, OwnedId, Text};
+pub use id::{Id, OwnedId, StringId};
 pub use presence::{Announced, Beat, Counts, Departed, Left, Outcome, Reason, Transition, User, Work};
 pub use time::{Clock, Nanos, TICK};
 pub use tracker::{Heartbeats, Signal, Tracker};

@@ -14,14 +14,14 @@
 //! told it. The numbered rules are those of `docs/state_machine.md`.
 
 mod claims;
-mod terms;
+mod transition;
 
 use std::collections::VecDeque;
 
-pub use self::terms::{Announced, Beat, Counts, Departed, Left, Next, Outcome, Reason, Transition, User, Work};
+pub use self::transition::{Announced, Beat, Counts, Departed, Left, Next, Outcome, Reason, Transition, User, Work};
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
-use crate::notes::{Note, Notes};
+use crate::overflow::{Overflow, OverflowEntry};
 use crate::table::{AHEAD, PARTS, Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
@@ -35,7 +35,7 @@ const LONG_ANNOUNCEMENT: Nanos = 10_000_000;
 pub struct Presence {
     table: Table,
     timeouts: Timeouts,
-    notes: Notes,
+    overflow: Overflow,
     wheel: Wheel,
     /// The slot that is being looked through.
     taken: Option<Taken>,
@@ -60,7 +60,7 @@ impl Presence {
         Presence {
             table: Table::new(),
             timeouts: Timeouts::new(),
-            notes: Notes::new(),
+            overflow: Overflow::new(),
             wheel: Wheel::new(tick_of(now)),
             taken: None,
             due: VecDeque::new(),
@@ -77,16 +77,16 @@ impl Presence {
     /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
     #[inline(always)]
     pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
-        let Id::Word(word) = id else { return self.heartbeat_otherwise(id, now, timeout) };
+        let Id::Key(key) = id else { return self.heartbeat_slow(id, now, timeout) };
         let deadline = self.deadline_after(now, timeout);
         if !self.is_stopping
-            && let Some(entry) = self.table.entry_mut(word)
+            && let Some(entry) = self.table.entry_mut(key)
             && self.timeouts.is_latest(timeout, entry.state())
         {
             entry.put_off(deadline);
             return Beat::Known;
         }
-        self.heartbeat_of_word(word, now, timeout)
+        self.heartbeat_slow_key(key, now, timeout)
     }
 
     /// Announces that a heartbeat of `id` follows; changes nothing. Before the heartbeats of several strings it makes them
@@ -94,21 +94,21 @@ impl Presence {
     /// other that it does so anyway.
     #[inline]
     pub fn expect(&self, id: Id<'_>) {
-        if let Id::Text(text) = id {
-            self.table.fetch_text(text);
+        if let Id::String(text) = id {
+            self.table.prefetch_string(text);
         }
     }
 
-    /// Takes the word and not the id, which otherwise would have to lie in memory for every heartbeat.
+    /// Takes the key and not the id, which otherwise would have to lie in memory for every heartbeat.
     #[inline(never)]
-    fn heartbeat_of_word(&mut self, word: u64, now: Nanos, timeout: Nanos) -> Beat {
-        self.heartbeat_otherwise(Id::Word(word), now, timeout)
+    fn heartbeat_slow_key(&mut self, key: u64, now: Nanos, timeout: Nanos) -> Beat {
+        self.heartbeat_slow(Id::Key(key), now, timeout)
     }
 
     /// A heartbeat of a string, or one that may be more than moving a deadline on. Not inlined, so that nearly every
     /// heartbeat keeps to the few registers that it needs.
     #[inline(never)]
-    fn heartbeat_otherwise(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+    fn heartbeat_slow(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
         if self.is_stopping {
             return Beat::Ignored;
         }
@@ -128,29 +128,30 @@ impl Presence {
     /// A heartbeat of nobody known.
     #[cold]
     fn arrive(&mut self, id: Id<'_>, now: Nanos) -> Beat {
-        let Some(word) = self.table.word_for(id) else { return Beat::Ignored };
+        let Some(key) = self.table.key_for(id) else { return Beat::Ignored };
         // The deadline is not needed before `online` has returned (rule 5): till then, when the user was seen.
-        self.table.insert(Entry::new(word, State::ANNOUNCING, tick_of(now)));
+        self.table.insert(Entry::new(key, State::ANNOUNCING, tick_of(now)));
         self.counts.present += 1;
         self.counts.announcing += 1;
-        Beat::Announce(User(word))
+        Beat::Announce(User(key))
     }
 
     /// A heartbeat of somebody known that is more than moving a deadline on.
     #[cold]
     fn renew(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
-        let word = entry.word;
+        let key = entry.key;
         match entry.state() {
             State::ANNOUNCING => {
                 entry.set_deadline(tick_of(now));
                 // A leave before this heartbeat is forgotten (rule 9).
-                self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
+                self.overflow.insert(key, OverflowEntry::Announcing { timeout: Some(timeout), leave: None });
             }
             State::DEPARTING => {
                 entry.set_deadline(tick_of(now));
-                let is_waiting = matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }));
-                self.notes.insert(word, Note::Departing { timeout, is_waiting });
+                let is_waiting =
+                    matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }));
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting });
             }
             _ => self.set_online(place, state, self.deadline_after(now, timeout), now, false, now),
         }
@@ -159,16 +160,16 @@ impl Presence {
     /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`, which a leave may have set.
     fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_left: bool, now: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
-        let (word, old) = (entry.word, entry.state());
+        let (key, old) = (entry.key, entry.state());
         let is_looked_at = old.is_online() && entry.is_looked_at_by(deadline, tick_of(now));
         entry.set_state(state);
         entry.set_deadline(deadline.min(tick_of(now) + HORIZON));
         self.timeouts.enter(state);
         self.timeouts.exit(old);
-        if state == State::NOTED {
-            self.notes.insert(word, Note::Online { last_seen: seen, deadline, is_left });
-        } else if old == State::NOTED {
-            self.notes.remove(word);
+        if state == State::OVERFLOW {
+            self.overflow.insert(key, OverflowEntry::Online { last_seen: seen, deadline, is_left });
+        } else if old == State::OVERFLOW {
+            self.overflow.remove(key);
         }
         if !is_looked_at {
             self.look_at(place, deadline, now);
@@ -182,14 +183,14 @@ impl Presence {
         if self.is_stopping {
             // Everybody is due.
         } else if deadline <= present {
-            self.due.push_back(entry.word);
+            self.due.push_back(entry.key);
             entry.stand_in_line();
         } else {
             if self.taken.is_none() {
                 self.wheel.catch_up(present);
             }
             let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + REACH)));
-            self.wheel.insert(entry.word, tick);
+            self.wheel.insert(entry.key, tick);
             entry.set_wheel_tick(tick);
             self.is_roused |= tick < self.timer;
         }
@@ -197,13 +198,13 @@ impl Presence {
 
     /// `online` of `user` has ended. A `timeout` that came with a heartbeat meanwhile goes before this one.
     pub fn announced(&mut self, user: User, now: Nanos, timeout: Nanos, outcome: Outcome) -> Announced {
-        let User(word) = user;
-        let Some(place) = self.table.find_word(word) else { return Announced::Offline };
+        let User(key) = user;
+        let Some(place) = self.table.find_key(key) else { return Announced::Offline };
         let Some(entry) = self.table.get(place).filter(|entry| entry.state() == State::ANNOUNCING) else {
             return Announced::Offline;
         };
         let seen = start_of(entry.deadline(tick_of(now)));
-        let note = self.notes.remove(word);
+        let extra = self.overflow.remove(key);
         self.counts.announcing -= 1;
         if outcome == Outcome::Cut {
             self.counts.present -= 1;
@@ -214,16 +215,16 @@ impl Presence {
             self.depart(place, now);
             return Announced::Depart;
         }
-        let (timeout, leave) = match note {
-            Some(Note::Announcing { timeout: newer, leave }) => (newer.unwrap_or(timeout), leave),
+        let (timeout, leave) = match extra {
+            Some(OverflowEntry::Announcing { timeout: newer, leave }) => (newer.unwrap_or(timeout), leave),
             _ => (timeout, None),
         };
         let deadline = self.deadline_after(now, timeout);
         match leave {
-            Some(leave) if leave < deadline => self.set_online(place, State::NOTED, leave, seen, true, now),
+            Some(leave) if leave < deadline => self.set_online(place, State::OVERFLOW, leave, seen, true, now),
             // The deadline would not tell when this user was last seen.
             _ if now.saturating_sub(seen) >= LONG_ANNOUNCEMENT => {
-                self.set_online(place, State::NOTED, deadline, seen, false, now);
+                self.set_online(place, State::OVERFLOW, deadline, seen, false, now);
             }
             _ => {
                 let state = self.timeouts.state_for(timeout);
@@ -238,24 +239,24 @@ impl Presence {
         let stayed = |was_online| Left { was_online, forgotten: None };
         let Some(place) = self.table.find(id) else { return stayed(false) };
         let Some(entry) = self.table.get(place) else { return stayed(false) };
-        let word = entry.word;
+        let key = entry.key;
         let leave = if after == 0 { tick_of(now) } else { self.deadline_after(now, after) };
         match entry.state() {
             State::ANNOUNCING => {
-                let (timeout, sooner) = match self.notes.get(word) {
-                    Some(Note::Announcing { timeout, leave }) => (timeout, leave),
+                let (timeout, sooner) = match self.overflow.get(key) {
+                    Some(OverflowEntry::Announcing { timeout, leave }) => (timeout, leave),
                     _ => (None, None),
                 };
                 let leave = Some(sooner.map_or(leave, |sooner| sooner.min(leave)));
-                self.notes.insert(word, Note::Announcing { timeout, leave });
+                self.overflow.insert(key, OverflowEntry::Announcing { timeout, leave });
                 stayed(true)
             }
             State::DEPARTING => {
-                if let Some(Note::Departing { is_waiting, .. }) = self.notes.get(word) {
-                    self.notes.remove(word);
+                if let Some(OverflowEntry::Departing { is_waiting, .. }) = self.overflow.get(key) {
+                    self.overflow.remove(key);
                     if is_waiting {
                         self.forget_departed(place);
-                        return Left { was_online: false, forgotten: Some(User(word)) };
+                        return Left { was_online: false, forgotten: Some(User(key)) };
                     }
                 }
                 stayed(false)
@@ -264,7 +265,7 @@ impl Presence {
                 if leave < self.deadline_of(place, now)
                     && let Some(seen) = self.last_seen_of(place, now)
                 {
-                    self.set_online(place, State::NOTED, leave, seen, true, now);
+                    self.set_online(place, State::OVERFLOW, leave, seen, true, now);
                 }
                 stayed(true)
             }
@@ -323,8 +324,8 @@ impl Presence {
         let seen = match entry.state() {
             State::DEPARTING => return None,
             State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
-            State::NOTED => match self.notes.get(entry.word) {
-                Some(Note::Online { last_seen, .. }) => last_seen,
+            State::OVERFLOW => match self.overflow.get(entry.key) {
+                Some(OverflowEntry::Online { last_seen, .. }) => last_seen,
                 _ => return None,
             },
             state => {
@@ -343,7 +344,7 @@ impl Presence {
     /// Those of the users online who are in one part of the table, of which there are [`Presence::PARTS`].
     pub fn online_users(&self, part: usize) -> Vec<OwnedId> {
         let online = self.table.part(part).filter(|entry| entry.state() != State::DEPARTING);
-        online.filter_map(|entry| self.owned_id(entry.word)).collect()
+        online.filter_map(|entry| self.owned_id(entry.key)).collect()
     }
 
     /// How many parts [`Presence::online_users`] takes.
@@ -352,15 +353,15 @@ impl Presence {
     /// Of how many users a caller may [`expect`](Presence::expect) the heartbeats before it comes to the first of them.
     pub const AHEAD: usize = AHEAD;
 
-    fn owned_id(&self, word: u64) -> Option<OwnedId> {
-        if crate::id::is_valid_word(word) { Some(OwnedId::Word(word)) } else { self.table.text(word) }
+    fn owned_id(&self, key: u64) -> Option<OwnedId> {
+        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.text(key) }
     }
 
     /// How many things are kept, of whatever kind: 0 when everybody has left and the wheel has come round.
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
-        let taken = self.taken.as_ref().map_or(0, |taken| taken.words.len());
-        self.table.len() + self.notes.len() + self.wheel.len() + taken + self.due.len() + self.revived.len()
+        let taken = self.taken.as_ref().map_or(0, |taken| taken.keys.len());
+        self.table.len() + self.overflow.len() + self.wheel.len() + taken + self.due.len() + self.revived.len()
     }
 
     /// The tick from which on a user is due who beat at `now`: rounded up, so that it is never early, and
@@ -373,8 +374,8 @@ impl Presence {
     fn deadline_of(&self, place: Place, now: Nanos) -> u64 {
         let Some(entry) = self.table.get(place) else { return u64::MAX };
         match entry.state() {
-            State::NOTED => match self.notes.get(entry.word) {
-                Some(Note::Online { deadline, .. }) => deadline,
+            State::OVERFLOW => match self.overflow.get(entry.key) {
+                Some(OverflowEntry::Online { deadline, .. }) => deadline,
                 _ => u64::MAX,
             },
             _ => entry.deadline(tick_of(now)),

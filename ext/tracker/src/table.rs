@@ -8,8 +8,8 @@ use std::hint::black_box;
 use foldhash::quality::RandomState;
 
 use crate::entry::Entry;
-use crate::id::{Id, Text, VACANT, is_valid_word, short_hash, text_index, text_word};
-use crate::texts::Texts;
+use crate::id::{Id, StringId, VACANT, is_valid_key, short_hash, string_index, string_key};
+use crate::string_arena::StringArena;
 
 /// How many parts there are.
 pub(crate) const PARTS: usize = 64;
@@ -29,11 +29,11 @@ pub(crate) struct Place {
     index: usize,
 }
 
-/// Every user's entry, found by id or by word.
+/// Every user's entry, found by id or by key.
 #[derive(Clone)]
 pub(crate) struct Table {
     parts: Box<[Part]>,
-    texts: Texts,
+    strings: StringArena,
     /// Keyed at random: ids may be chosen by an attacker. Not the fast one, which is one multiplication less: under one in a
     /// hundred of its keys the ids of neighbours lie in heaps.
     hasher: RandomState,
@@ -50,7 +50,7 @@ impl Table {
     pub(crate) fn new() -> Table {
         Table {
             parts: (0..PARTS).map(|_| Part::default()).collect(),
-            texts: Texts::default(),
+            strings: StringArena::default(),
             hasher: RandomState::default(),
         }
     }
@@ -59,17 +59,17 @@ impl Table {
     #[inline]
     pub(crate) fn find(&self, id: Id<'_>) -> Option<Place> {
         match id {
-            Id::Word(word) => {
-                debug_assert!(is_valid_word(word), "{word:#x} is not the caller's to choose");
-                self.find_word(word)
+            Id::Key(key) => {
+                debug_assert!(is_valid_key(key), "{key:#x} is not the caller's to choose");
+                self.find_key(key)
             }
-            Id::Text(text) => {
-                let hash = self.hash_text(text);
-                let suspect = text_word(hash, 0);
+            Id::String(text) => {
+                let hash = self.hash_string(text);
+                let suspect = string_key(hash, 0);
                 let same_hash = !0 << (u64::BITS - crate::id::HASH_BITS);
-                self.probe(hash, |word| {
-                    (word ^ suspect) & same_hash == 0
-                        && text_index(word).is_some_and(|index| self.texts.is(index, text))
+                self.probe(hash, |key| {
+                    (key ^ suspect) & same_hash == 0
+                        && string_index(key).is_some_and(|index| self.strings.is(index, text))
                 })
             }
         }
@@ -78,29 +78,29 @@ impl Table {
     /// Changes nothing, but makes it faster to find `text` soon: the processor fetches from memory what lies where the search
     /// will begin. It waits for several of them once, and not for one after the other.
     #[inline]
-    pub(crate) fn fetch_text(&self, text: Text<'_>) {
-        self.fetch(self.hash_text(text));
+    pub(crate) fn prefetch_string(&self, text: StringId<'_>) {
+        self.prefetch_one(self.hash_string(text));
     }
 
-    /// The same before a long row of words is sought: `words` are those that are left after `number` of them.
+    /// The same before a long row of keys is sought: `keys` are those that are left after `number` of them.
     #[inline]
-    pub(crate) fn fetch_ahead<'a>(&self, number: usize, words: impl IntoIterator<Item = &'a u64>) {
+    pub(crate) fn prefetch<'a>(&self, number: usize, keys: impl IntoIterator<Item = &'a u64>) {
         if number.is_multiple_of(AHEAD) {
-            words.into_iter().take(AHEAD).for_each(|word| self.fetch(self.hash_of(*word)));
+            keys.into_iter().take(AHEAD).for_each(|key| self.prefetch_one(self.hash_of(*key)));
         }
     }
 
     #[inline]
-    fn fetch(&self, hash: u64) {
+    fn prefetch_one(&self, hash: u64) {
         if let Some(part) = self.parts.get(part_of(hash)) {
-            black_box(part.entries.get(home(hash) & part.entries.len().wrapping_sub(1)).map(|entry| entry.word));
+            black_box(part.entries.get(home(hash) & part.entries.len().wrapping_sub(1)).map(|entry| entry.key));
         }
     }
 
-    /// Where the user kept under `word` is.
+    /// Where the user kept under `key` is.
     #[inline]
-    pub(crate) fn find_word(&self, word: u64) -> Option<Place> {
-        self.probe(self.hash_of(word), |other| other == word)
+    pub(crate) fn find_key(&self, key: u64) -> Option<Place> {
+        self.probe(self.hash_of(key), |other| other == key)
     }
 
     #[inline]
@@ -120,29 +120,29 @@ impl Table {
         self.parts.get_mut(place.part)?.entries.get_mut(place.index)
     }
 
-    /// Finds the entry kept under `word` and lends it.
+    /// Finds the entry kept under `key` and lends it.
     #[inline]
-    pub(crate) fn entry_mut(&mut self, word: u64) -> Option<&mut Entry> {
-        let hash = self.hash_of(word);
+    pub(crate) fn entry_mut(&mut self, key: u64) -> Option<&mut Entry> {
+        let hash = self.hash_of(key);
         let part = self.parts.get_mut(part_of(hash))?;
-        let index = part.probe(hash, |other| other == word)?;
+        let index = part.probe(hash, |other| other == key)?;
         part.entries.get_mut(index)
     }
 
-    /// The word under which a user who is not in the table will be kept. A string is copied.
-    pub(crate) fn word_for(&mut self, id: Id<'_>) -> Option<u64> {
+    /// The key under which a user who is not in the table will be kept. A string is copied.
+    pub(crate) fn key_for(&mut self, id: Id<'_>) -> Option<u64> {
         match id {
-            Id::Word(word) => Some(word),
-            Id::Text(text) => {
-                let hash = self.hash_text(text);
-                Some(text_word(hash, self.texts.keep(text)?))
+            Id::Key(key) => Some(key),
+            Id::String(text) => {
+                let hash = self.hash_string(text);
+                Some(string_key(hash, self.strings.keep(text)?))
             }
         }
     }
 
-    /// Adds an entry whose word is not in the table.
+    /// Adds an entry whose key is not in the table.
     pub(crate) fn insert(&mut self, entry: Entry) {
-        let hash = self.hash_of(entry.word);
+        let hash = self.hash_of(entry.key);
         let Table { parts, hasher, .. } = self;
         if let Some(part) = parts.get_mut(part_of(hash)) {
             // Three quarters: beyond that the runs of linear probing become long.
@@ -154,16 +154,16 @@ impl Table {
         }
     }
 
-    /// Removes the entry at `place`, and the string that it was the word of.
+    /// Removes the entry at `place`, and the string that it was the key of.
     pub(crate) fn remove(&mut self, place: Place) {
-        let Table { parts, texts, hasher } = self;
+        let Table { parts, strings, hasher } = self;
         let Some(part) = parts.get_mut(place.part) else { return };
-        let Some(word) = part.entries.get(place.index).map(|entry| entry.word) else { return };
-        if word == VACANT {
+        let Some(key) = part.entries.get(place.index).map(|entry| entry.key) else { return };
+        if key == VACANT {
             return;
         }
-        if let Some(index) = text_index(word) {
-            texts.forget(index);
+        if let Some(index) = string_index(key) {
+            strings.forget(index);
         }
         part.vacate(place.index, hasher);
         part.used -= 1;
@@ -176,13 +176,13 @@ impl Table {
 
     /// The entries of one part, of which there are [`PARTS`].
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Entry> {
-        self.parts.get(part).into_iter().flat_map(|part| &part.entries).filter(|entry| entry.word != VACANT)
+        self.parts.get(part).into_iter().flat_map(|part| &part.entries).filter(|entry| entry.key != VACANT)
     }
 
     /// The first entry at `from` or behind it that is wanted, and its place.
     pub(crate) fn search(&self, from: Place, is_wanted: impl Fn(&Entry) -> bool) -> Option<Place> {
         let part = self.parts.get(from.part)?;
-        let found = part.entries.iter().skip(from.index).position(|entry| entry.word != VACANT && is_wanted(entry));
+        let found = part.entries.iter().skip(from.index).position(|entry| entry.key != VACANT && is_wanted(entry));
         match found {
             Some(ahead) => Some(Place { part: from.part, index: from.index + ahead }),
             None => self.search(Place { part: from.part + 1, index: 0 }, is_wanted),
@@ -192,23 +192,23 @@ impl Table {
     /// Where a search through the whole table begins.
     pub(crate) const START: Place = Place { part: 0, index: 0 };
 
-    /// A string's own copy, by its word.
-    pub(crate) fn text(&self, word: u64) -> Option<crate::id::OwnedId> {
-        self.texts.get(text_index(word)?)
+    /// A string's own copy, by its key.
+    pub(crate) fn text(&self, key: u64) -> Option<crate::id::OwnedId> {
+        self.strings.get(string_index(key)?)
     }
 
     /// How many entries and strings there are.
     pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.used).sum::<usize>() + self.texts.len()
+        self.parts.iter().map(|part| part.used).sum::<usize>() + self.strings.len()
     }
 
     #[inline]
-    fn hash_of(&self, word: u64) -> u64 {
-        hash_of(word, &self.hasher)
+    fn hash_of(&self, key: u64) -> u64 {
+        hash_of(key, &self.hasher)
     }
 
     #[inline]
-    fn hash_text(&self, text: Text<'_>) -> u64 {
+    fn hash_string(&self, text: StringId<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text.bytes);
         hasher.write_u8(text.class);
@@ -223,10 +223,10 @@ impl std::fmt::Debug for Table {
     }
 }
 
-/// The hash that tells where the entry of `word` lives: a string's word carries its own.
+/// The hash that tells where the entry of `key` lives: a string's key carries its own.
 #[inline]
-fn hash_of(word: u64, hasher: &RandomState) -> u64 {
-    if text_index(word).is_some() { word } else { hasher.hash_one(word) }
+fn hash_of(key: u64, hasher: &RandomState) -> u64 {
+    if string_index(key).is_some() { key } else { hasher.hash_one(key) }
 }
 
 /// The part that an entry of that hash is in.
@@ -237,13 +237,13 @@ fn part_of(hash: u64) -> usize {
 
 #[inline]
 fn home(hash: u64) -> usize {
-    // Only of the bits that a string's word carries too, without those that chose the part: 24 of
+    // Only of the bits that a string's key carries too, without those that chose the part: 24 of
     // them, enough for a billion users in all.
     (short_hash(hash) & ((1 << (crate::id::HASH_BITS - PART_BITS)) - 1)) as usize
 }
 
 impl Part {
-    /// The index of the first entry from its home on whose word is wanted.
+    /// The index of the first entry from its home on whose key is wanted.
     #[inline]
     fn probe(&self, hash: u64, is_wanted: impl Fn(u64) -> bool) -> Option<usize> {
         let entries = self.entries.as_slice();
@@ -252,10 +252,10 @@ impl Part {
         loop {
             // None only in a part without entries; the mask keeps the index inside any other.
             let entry = entries.get(index)?;
-            if is_wanted(entry.word) {
+            if is_wanted(entry.key) {
                 return Some(index);
             }
-            if entry.word == VACANT {
+            if entry.key == VACANT {
                 return None;
             }
             index = (index + 1) & mask;
@@ -267,7 +267,7 @@ impl Part {
         let mask = self.entries.len().wrapping_sub(1);
         let mut index = home(hash) & mask;
         while let Some(place) = self.entries.get_mut(index) {
-            if place.word == VACANT {
+            if place.key == VACANT {
                 *place = entry;
                 return;
             }
@@ -277,8 +277,8 @@ impl Part {
 
     fn resize(&mut self, length: usize, hasher: &RandomState) {
         let old = std::mem::replace(&mut self.entries, vec![Entry::NONE; length]);
-        for entry in old.into_iter().filter(|entry| entry.word != VACANT) {
-            self.place(entry, hash_of(entry.word, hasher));
+        for entry in old.into_iter().filter(|entry| entry.key != VACANT) {
+            self.place(entry, hash_of(entry.key, hasher));
         }
     }
 
@@ -289,10 +289,10 @@ impl Part {
         loop {
             index = (index + 1) & mask;
             let Some(entry) = self.entries.get(index).copied() else { return };
-            if entry.word == VACANT {
+            if entry.key == VACANT {
                 break;
             }
-            let from_home = index.wrapping_sub(home(hash_of(entry.word, hasher))) & mask;
+            let from_home = index.wrapping_sub(home(hash_of(entry.key, hasher))) & mask;
             let from_gap = index.wrapping_sub(gap) & mask;
             if from_home >= from_gap {
                 if let Some(place) = self.entries.get_mut(gap) {

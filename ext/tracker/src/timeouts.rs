@@ -27,7 +27,7 @@ impl Timeouts {
         Timeouts { classes: [Class::default(); CLASSES as usize], latest: NONE }
     }
 
-    /// The state of a user who beats with `timeout`: a number, or [`State::NOTED`] when the deadline
+    /// The state of a user who beats with `timeout`: a number, or [`State::OVERFLOW`] when the deadline
     /// would be beyond the horizon or all numbers are taken.
     #[inline]
     pub(crate) fn state_for(&mut self, timeout: Nanos) -> State {
@@ -35,7 +35,7 @@ impl Timeouts {
             return self.latest.1;
         }
         let state = self.find(timeout);
-        if state != State::NOTED {
+        if state != State::OVERFLOW {
             self.latest = (timeout, state);
         }
         state
@@ -53,18 +53,18 @@ impl Timeouts {
     fn find(&mut self, timeout: Nanos) -> State {
         // Far enough inside the horizon for what is added to a deadline: rounding and the clock's jitter.
         if tick_from(timeout) > HORIZON / 2 {
-            return State::NOTED;
+            return State::OVERFLOW;
         }
         let same = self.classes.iter().position(|class| class.users > 0 && class.timeout == timeout);
         let Some(number) = same.or_else(|| self.classes.iter().position(|class| class.users == 0)) else {
-            return State::NOTED;
+            return State::OVERFLOW;
         };
         match (self.classes.get_mut(number), u8::try_from(number)) {
             (Some(class), Ok(number)) => {
                 class.timeout = timeout;
                 State::online(number)
             }
-            _ => State::NOTED,
+            _ => State::OVERFLOW,
         }
     }
 
@@ -135,13 +135,13 @@ mod tests {
             assert!(state.class().is_some());
             timeouts.enter(state);
         }
-        assert_eq!(timeouts.state_for(SECOND / 2), State::NOTED);
+        assert_eq!(timeouts.state_for(SECOND / 2), State::OVERFLOW);
         let second = timeouts.state_for(SECOND);
         assert!(second.class().is_some());
-        assert_eq!(timeouts.state_for(SECOND / 2), State::NOTED);
+        assert_eq!(timeouts.state_for(SECOND / 2), State::OVERFLOW);
         timeouts.exit(second);
         assert_eq!(timeouts.state_for(SECOND / 2), second);
-        assert_eq!(Timeouts::new().state_for(365 * 86_400 * SECOND), State::NOTED);
-        assert_eq!(Timeouts::new().state_for(Nanos::MAX), State::NOTED);
+        assert_eq!(Timeouts::new().state_for(365 * 86_400 * SECOND), State::OVERFLOW);
+        assert_eq!(Timeouts::new().state_for(Nanos::MAX), State::OVERFLOW);
     }
 }

@@ -1,13 +1,13 @@
 //! The timing wheel: which users to look at, and when.
 //!
 //! Hashed and hierarchical (Varghese and Lauck, 1987), with few slots for the next moments and many for
-//! what is farther away. It holds words and nothing else; whether a word that comes up is
+//! what is farther away. It holds keys and nothing else; whether a key that comes up is
 //! still wanted is for the user's entry to say, so nothing is ever taken out of the wheel early.
 
 /// What a slot of each level is long, as a power of two of ticks, and how many slots it has: 64 ticks in a slot each,
 /// then 4,096 slots of 67 ms (4.6 minutes), then 512 of 4.6 minutes (39 hours).
 ///
-/// While a slot's words are distributed over shorter slots, nobody else is looked at. So the middle level is as long as
+/// While a slot's keys are distributed over shorter slots, nobody else is looked at. So the middle level is as long as
 /// any usual timeout: of a million users with a timeout of 5 s, 13,000 come up together, which takes a
 /// millisecond. With slots of 4.3 s there were nearly all of them, and whoever was due meanwhile was 60 ms late.
 const LEVELS: [(u32, usize); 3] = [(0, 64), (6, 4_096), (18, 512)];
@@ -29,14 +29,14 @@ struct Level {
     size: usize,
     /// One bit for each that is not empty.
     occupied: Vec<u64>,
-    /// None before the first word.
+    /// None before the first key.
     slots: Vec<Vec<u64>>,
 }
 
-/// What was in one slot: words, and the ticks that they can have been put in for.
+/// What was in one slot: keys, and the ticks that they can have been put in for.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
-    pub(crate) words: std::vec::IntoIter<u64>,
+    pub(crate) keys: std::vec::IntoIter<u64>,
     pub(crate) ticks: std::ops::RangeInclusive<u64>,
 }
 
@@ -46,17 +46,17 @@ impl Wheel {
         Wheel { hand, len: 0, levels: LEVELS.map(|(bits, size)| Level::new(bits, size)) }
     }
 
-    /// Puts `word` in for `tick`, which must be one of those [`Wheel::within_reach`].
-    pub(crate) fn insert(&mut self, word: u64, tick: u64) {
+    /// Puts `key` in for `tick`, which must be one of those [`Wheel::within_reach`].
+    pub(crate) fn insert(&mut self, key: u64, tick: u64) {
         debug_assert!(tick > self.hand);
         let hand = self.hand;
         if let Some(level) = self.levels.iter_mut().find(|level| level.reaches(tick, hand)) {
-            level.insert(word, tick);
+            level.insert(key, tick);
             self.len += 1;
         }
     }
 
-    /// `tick`, or the one nearest to it that a word can be put in for now: after the hand, and not too far away.
+    /// `tick`, or the one nearest to it that a key can be put in for now: after the hand, and not too far away.
     pub(crate) fn within_reach(&self, tick: u64) -> u64 {
         tick.min(self.levels.last().map_or(0, |level| level.start_of_last(self.hand))).max(self.hand + 1)
     }
@@ -78,7 +78,7 @@ impl Wheel {
         };
         self.hand = hand.max(tick);
         let taken = level.take(tick);
-        self.len -= taken.words.len();
+        self.len -= taken.keys.len();
         Some(taken)
     }
 
@@ -89,12 +89,12 @@ impl Wheel {
         }
     }
 
-    /// Drops all words.
+    /// Drops all keys.
     pub(crate) fn clear(&mut self) {
         *self = Wheel::new(self.hand);
     }
 
-    /// How many words there are.
+    /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -102,9 +102,9 @@ impl Wheel {
     /// The slots that are not empty, by level and number.
     fn slots(&self) -> impl Iterator<Item = ((usize, usize), &Vec<u64>)> {
         let slots = self.levels.iter().enumerate().flat_map(|(level, Level { slots, .. })| {
-            slots.iter().enumerate().map(move |(slot, words)| ((level, slot), words))
+            slots.iter().enumerate().map(move |(slot, keys)| ((level, slot), keys))
         });
-        slots.filter(|(_, words)| !words.is_empty())
+        slots.filter(|(_, keys)| !keys.is_empty())
     }
 }
 
@@ -127,16 +127,16 @@ impl Level {
         (tick >> self.bits) as usize % self.size
     }
 
-    fn insert(&mut self, word: u64, tick: u64) {
+    fn insert(&mut self, key: u64, tick: u64) {
         if self.slots.is_empty() {
             self.slots.resize_with(self.size, Vec::new);
             self.occupied.resize(self.size / 64, 0);
         }
         let slot = self.slot_of(tick);
-        if let Some(words) = self.slots.get_mut(slot)
+        if let Some(keys) = self.slots.get_mut(slot)
             && let Some(occupied) = self.occupied.get_mut(slot / 64)
         {
-            words.push(word);
+            keys.push(key);
             *occupied |= 1 << (slot % 64);
         }
     }
@@ -165,9 +165,9 @@ impl Level {
         if let Some(occupied) = self.occupied.get_mut(slot / 64) {
             *occupied &= !(1 << (slot % 64));
         }
-        // The memory goes with the words: else each slot would keep what its fullest hour needed.
-        let words = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default().into_iter();
-        Taken { words, ticks: tick..=tick + (1 << self.bits) - 1 }
+        // The memory goes with the keys: else each slot would keep what its fullest hour needed.
+        let keys = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default().into_iter();
+        Taken { keys, ticks: tick..=tick + (1 << self.bits) - 1 }
     }
 }
 
@@ -188,14 +188,14 @@ mod tests {
     fn advance(wheel: &mut Wheel, now: u64, ticks: &[u64]) -> Vec<u64> {
         let mut up = Vec::new();
         while let Some(taken) = wheel.take(now) {
-            for word in taken.words {
-                let tick = ticks[word as usize];
+            for key in taken.keys {
+                let tick = ticks[key as usize];
                 assert!(taken.ticks.contains(&tick), "{tick} was in the slot of {:?}", taken.ticks);
                 if tick <= now {
-                    up.push(word);
+                    up.push(key);
                 } else {
                     assert_eq!(wheel.within_reach(tick), tick);
-                    wheel.insert(word, tick);
+                    wheel.insert(key, tick);
                 }
             }
         }
@@ -211,8 +211,8 @@ mod tests {
         ) {
             let mut wheel = Wheel::new(start);
             let ticks: Vec<u64> = aheads.iter().map(|ahead| start + ahead).collect();
-            for (word, tick) in ticks.iter().enumerate() {
-                wheel.insert(word as u64, *tick);
+            for (key, tick) in ticks.iter().enumerate() {
+                wheel.insert(key as u64, *tick);
             }
             let mut now = start;
             let mut seen = 0;
@@ -220,8 +220,8 @@ mod tests {
                 let before = now;
                 now += step;
                 let up = advance(&mut wheel, now, &ticks);
-                for word in &up {
-                    prop_assert!((before + 1..=now).contains(&ticks[*word as usize]));
+                for key in &up {
+                    prop_assert!((before + 1..=now).contains(&ticks[*key as usize]));
                 }
                 seen += up.len();
                 prop_assert_eq!(seen, ticks.iter().filter(|tick| **tick <= now).count());
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(wheel.within_reach(3), 1_001);
         wheel.insert(7, 1_001);
         assert_eq!(wheel.next(), Some(1_001));
-        assert_eq!(wheel.take(1_001).unwrap().words.as_slice(), [7]);
+        assert_eq!(wheel.take(1_001).unwrap().keys.as_slice(), [7]);
         assert_eq!(wheel.next(), None);
     }
 
@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn farther_away_a_slot_is_for_more_ticks() {
         let mut wheel = Wheel::new(0);
-        for (word, tick) in [5, 64, 262_143, 262_144].into_iter().enumerate() {
-            wheel.insert(word as u64, tick);
+        for (key, tick) in [5, 64, 262_143, 262_144].into_iter().enumerate() {
+            wheel.insert(key as u64, tick);
         }
         for ticks in [5..=5, 64..=127, 262_080..=262_143, 262_144..=524_287] {
             assert_eq!(wheel.take(1_000_000).unwrap().ticks, ticks);
@@ -274,7 +274,7 @@ mod tests {
         assert!(wheel.take(100).is_none());
         wheel.insert(2, 129);
         let taken: Vec<_> =
-            std::iter::from_fn(|| wheel.take(200)).map(|taken| (taken.ticks, taken.words.collect())).collect();
+            std::iter::from_fn(|| wheel.take(200)).map(|taken| (taken.ticks, taken.keys.collect())).collect();
         assert_eq!(taken, [(128..=191, vec![1]), (129..=129, vec![2])]);
     }
 
@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn a_slot_that_was_emptied_keeps_no_memory() {
         let mut wheel = Wheel::new(0);
-        for word in 0..1_000 {
-            wheel.insert(word, 5);
+        for key in 0..1_000 {
+            wheel.insert(key, 5);
         }
         drop(wheel.take(5));
         assert!(wheel.levels.iter().flat_map(|level| &level.slots).all(|slot| slot.capacity() == 0));

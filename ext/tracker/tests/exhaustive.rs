@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use naive::Naive;
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, Beat, Counts, Id, Nanos, Outcome, OwnedId, TICK, Text, Transition, User, Work,
+    Announced, Beat, Counts, Id, Nanos, Outcome, OwnedId, StringId, TICK, Transition, User, Work,
 };
 
 /// Who all this is about, in the naive model.
@@ -28,8 +28,8 @@ const START: Nanos = ((1 << 27) - 2) * TICK;
 
 const TICKS: u64 = 3;
 
-/// Who leaves and comes back leaves words behind in the wheel, and may do so for ever. More than these differ in
-/// nothing but number: the entry, its string and its note, and four places in the wheel and in line.
+/// Who leaves and comes back leaves keys behind in the wheel, and may do so for ever. More than these differ in
+/// nothing but number: the entry, its string and its extra, and four places in the wheel and in line.
 const MOST_KEPT: usize = 5;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
@@ -86,7 +86,7 @@ fn steps() -> Vec<Step> {
 }
 
 fn id() -> Id<'static> {
-    Id::Text(Text { bytes: b"ada", class: 1, label: 2 })
+    Id::String(StringId { bytes: b"ada", class: 1, label: 2 })
 }
 
 impl State {
@@ -204,7 +204,7 @@ impl State {
             }
             (Some(_), []) => {}
             (Some(transition), [Work { user, id, .. }]) => {
-                assert_eq!(*id, OwnedId::Text { bytes: (*b"ada").into(), class: 1, label: 2 });
+                assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
                 self.naive.claimed(KEY, transition, self.now);
                 self.call(*user, transition, Caller::Reactor);
             }

@@ -92,20 +92,20 @@ impl Stage {
         Arc::new(Stage { tracker, clock, signal, lives: Unscheduled::default(), only_expiry, is_faulty })
     }
 
-    fn life<T>(&self, word: u64, change: impl FnOnce(&mut Life) -> T) -> T {
-        change(self.lives.lock().unwrap().entry(word).or_default())
+    fn life<T>(&self, key: u64, change: impl FnOnce(&mut Life) -> T) -> T {
+        change(self.lives.lock().unwrap().entry(key).or_default())
     }
 
     /// Calls `online` or `offline`: rule 1 is checked as it begins.
-    fn call(&self, word: u64, transition: Transition) -> Outcome {
-        self.life(word, |life| {
-            assert!(!life.is_inside, "two callbacks of {word} overlap");
-            assert_eq!(life.is_online, transition == Transition::Offline, "{transition:?} of {word} twice");
+    fn call(&self, key: u64, transition: Transition) -> Outcome {
+        self.life(key, |life| {
+            assert!(!life.is_inside, "two callbacks of {key} overlap");
+            assert_eq!(life.is_online, transition == Transition::Offline, "{transition:?} of {key} twice");
             life.is_inside = true;
         });
         thread::yield_now();
         let is_cut = transition == Transition::Online && self.is_faulty && thread_rng().gen_bool(0.2);
-        self.life(word, |life| {
+        self.life(key, |life| {
             life.is_inside = false;
             life.is_online = transition == Transition::Online && !is_cut;
             life.onlines += u32::from(life.is_online);
@@ -113,11 +113,11 @@ impl Stage {
         if is_cut { Outcome::Cut } else { Outcome::Returned }
     }
 
-    fn beat(&self, word: u64, timeout: Nanos) {
+    fn beat(&self, key: u64, timeout: Nanos) {
         let mut now = self.tracker.now();
-        match self.tracker.heartbeat(Id::Word(word), now, timeout) {
+        match self.tracker.heartbeat(Id::Key(key), now, timeout) {
             Beat::Announce(user) => {
-                let outcome = self.call(word, Transition::Online);
+                let outcome = self.call(key, Transition::Online);
                 now = self.tracker.now();
                 self.announced(user, timeout, outcome);
                 if outcome == Outcome::Cut {
@@ -127,12 +127,12 @@ impl Stage {
             Beat::Known => {}
             Beat::Ignored => return,
         }
-        self.life(word, |life| life.seen = life.seen.max(now));
+        self.life(key, |life| life.seen = life.seen.max(now));
     }
 
     fn announced(&self, user: User, timeout: Nanos, outcome: Outcome) {
         if self.tracker.announced(user, timeout, outcome) == Announced::Depart {
-            self.call(user.word(), Transition::Offline);
+            self.call(user.key(), Transition::Offline);
             assert_eq!(self.tracker.departed(user), Departed::Offline);
         }
     }
@@ -151,9 +151,9 @@ impl Stage {
                 let mut work = Vec::new();
                 let Some(transition) = self.tracker.claim(1, &mut work) else { break };
                 for Work { user, id, .. } in work {
-                    assert_eq!(id, OwnedId::Word(user.word()));
+                    assert_eq!(id, OwnedId::Key(user.key()));
                     if self.only_expiry && transition == Transition::Offline {
-                        let seen = lives.get(&user.word()).map_or(0, |life| life.seen);
+                        let seen = lives.get(&user.key()).map_or(0, |life| life.seen);
                         assert!(self.tracker.now() >= seen + TIMEOUT, "rule 5: too early");
                     }
                     self.deliver(user, transition);
@@ -170,7 +170,7 @@ impl Stage {
             self.tracker.unclaim(user, transition);
             return;
         }
-        let outcome = self.call(user.word(), transition);
+        let outcome = self.call(user.key(), transition);
         match transition {
             Transition::Online => self.announced(user, TIMEOUT, outcome),
             Transition::Offline => {
@@ -257,7 +257,7 @@ fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
             if thread_rng().gen_bool(0.5) {
                 stage.beat(3, TIMEOUT);
             } else {
-                stage.tracker.heartbeats(stage.tracker.now(), TIMEOUT).heartbeat(Id::Word(3));
+                stage.tracker.heartbeats(stage.tracker.now(), TIMEOUT).heartbeat(Id::Key(3));
             }
         });
         join([long, short]);
@@ -284,12 +284,12 @@ fn whoever_leaves_is_set_offline_without_the_timer() {
             stage.beat(1, 100 * TIMEOUT);
         });
         let leaver = spawn(&stage, |stage| {
-            stage.tracker.leave(Id::Word(1), 0);
-            stage.tracker.leave(Id::Word(1), 0);
+            stage.tracker.leave(Id::Key(1), 0);
+            stage.tracker.leave(Id::Key(1), 0);
         });
         join([beater, leaver]);
         *ended.lock().unwrap() = true;
-        stage.tracker.leave(Id::Word(1), 0);
+        stage.tracker.leave(Id::Key(1), 0);
         if stage.tracker.counts() == Counts::default() {
             stage.tracker.rouse();
         }
@@ -303,15 +303,15 @@ fn pandemonium(is_faulty: bool) {
     let stage = Stage::new(false, is_faulty);
     let beaters = [TIMEOUT, 3 * TICK].map(|timeout| {
         spawn(&stage, move |stage| {
-            for word in [1, 3, 1] {
-                stage.beat(word, timeout);
+            for key in [1, 3, 1] {
+                stage.beat(key, timeout);
             }
         })
     });
     let leaver = spawn(&stage, |stage| {
-        stage.tracker.leave(Id::Word(1), 0);
-        stage.tracker.leave(Id::Word(3), TICK);
-        stage.tracker.leave(Id::Word(1), 0);
+        stage.tracker.leave(Id::Key(1), 0);
+        stage.tracker.leave(Id::Key(3), TICK);
+        stage.tracker.leave(Id::Key(1), 0);
     });
     let time = spawn(&stage, |stage| {
         for _ in 0..3 {
@@ -351,16 +351,16 @@ fn so_they_do_when_callbacks_fail_and_claims_are_taken_back() {
 fn a_crowd_that_expires_lets_heartbeats_through() {
     explore(|| {
         let stage = Stage::new(false, false);
-        let words = [1, 3, 5, 7];
-        for word in words {
-            stage.beat(word, TIMEOUT);
+        let keys = [1, 3, 5, 7];
+        for key in keys {
+            stage.beat(key, TIMEOUT);
         }
         let reactor = spawn(&stage, |stage| stage.react(|counts| counts == Counts::default()));
         let beaters = [1, 2].map(|_| {
             spawn(&stage, move |stage| {
                 // The timer thread looks at one user at a time, and gives way in between.
-                for word in words {
-                    stage.tracker.is_online(Id::Word(word));
+                for key in keys {
+                    stage.tracker.is_online(Id::Key(key));
                 }
             })
         });
@@ -377,13 +377,13 @@ fn a_crowd_that_expires_is_looked_at_a_few_at_a_time() {
     static HALF_WAY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     explore(|| {
         let stage = Stage::new(false, false);
-        let words = [1, 3, 5, 7];
-        for word in words {
-            stage.beat(word, TIMEOUT);
+        let keys = [1, 3, 5, 7];
+        for key in keys {
+            stage.beat(key, TIMEOUT);
         }
         let observer = spawn(&stage, move |stage| {
-            for _ in words {
-                let is_half_way = (1..words.len()).contains(&stage.tracker.counts().due);
+            for _ in keys {
+                let is_half_way = (1..keys.len()).contains(&stage.tracker.counts().due);
                 HALF_WAY.fetch_or(is_half_way, Ordering::Relaxed);
             }
         });

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use naive::{Key, Naive};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, Beat, Counts, Departed, Id, Nanos, Outcome, OwnedId, TICK, Text, Transition, User, Work,
+    Announced, Beat, Counts, Departed, Id, Nanos, Outcome, OwnedId, StringId, TICK, Transition, User, Work,
 };
 use proptest::prelude::*;
 
@@ -137,25 +137,25 @@ struct Run {
     last_calls: HashMap<Key, (Transition, bool)>,
 }
 
-/// Odd users have words, even ones strings; of those two each have the same bytes, in another class.
+/// Odd users have keys, even ones strings; of those two each have the same bytes, in another class.
 fn with_id<T>(key: Key, act: impl FnOnce(Id<'_>) -> T) -> T {
     let [_, _, class, label] = parts_of(key);
     let bytes = format!("user {}", key / 4);
     match key % 2 {
-        0 => act(Id::Text(Text { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
-        _ => act(Id::Word((key as u64) << 2 | 1)),
+        0 => act(Id::String(StringId { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
+        _ => act(Id::Key((key as u64) << 2 | 1)),
     }
 }
 
 fn owned_id(key: Key) -> OwnedId {
     let [_, _, class, label] = parts_of(key);
     match key % 2 {
-        0 => OwnedId::Text {
+        0 => OwnedId::String {
             bytes: format!("user {}", key / 4).into_bytes().into(),
             class: class as u8,
             label: label as u16,
         },
-        _ => OwnedId::Word((key as u64) << 2 | 1),
+        _ => OwnedId::Key((key as u64) << 2 | 1),
     }
 }
 

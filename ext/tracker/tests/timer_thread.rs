@@ -14,8 +14,8 @@ use online_manager_tracker::{
     Announced, Beat, Clock, Id, Nanos, Outcome, Signal, TICK, Tracker, Transition, User, Work,
 };
 
-const ADA: Id<'_> = Id::Word(1);
-const BOB: Id<'_> = Id::Word(5);
+const ADA: Id<'_> = Id::Key(1);
+const BOB: Id<'_> = Id::Key(5);
 
 /// How long a test waits for what must come: longer than any machine takes.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use online_manager_tracker::{
-    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, TICK, Text, Tracker, Transition,
+    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, StringId, TICK, Tracker, Transition,
     User,
 };
 
-const ADA: Id<'_> = Id::Word(1);
-const BOB: Id<'_> = Id::Text(Text { bytes: b"bob", class: 0, label: 0 });
-const CY: Id<'_> = Id::Word(5);
+const ADA: Id<'_> = Id::Key(1);
+const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
+const CY: Id<'_> = Id::Key(5);
 
 /// Long enough for ticks of 1.05 ms not to matter.
 const SECOND: Nanos = 1_000_000_000;
@@ -184,7 +184,7 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
 #[test]
 fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
     let (tracker, clock, signal) = tracker();
-    let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Word(number << 1 | 1))).collect();
+    let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Key(number << 1 | 1))).collect();
     clock.advance(TIMEOUT + TICK);
     while tracker.turn() == Some(0) {}
     let mut work = Vec::new();
@@ -194,7 +194,7 @@ fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
     // One in each of the turns that the lock is taken for, and the last.
     let revived = [3, 300, 999].map(|number: usize| crowd[number]);
     for user in revived {
-        assert_eq!(tracker.heartbeat(Id::Word(user.word()), tracker.now(), TIMEOUT), Beat::Known);
+        assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), Beat::Known);
     }
     tracker.claim(1, &mut Vec::new());
     assert!(!signal.is_raised());
@@ -240,8 +240,8 @@ fn the_tracker_answers_what_the_presence_knows() {
     assert!(tracker.last_seen(ADA).unwrap().abs_diff(SECOND) <= TICK);
     assert_eq!(tracker.counts().present, 2);
     let mut users = tracker.online_users();
-    users.sort_by_key(|id| matches!(id, OwnedId::Word(_)));
-    let bob = OwnedId::Text { bytes: (*b"bob").into(), class: 0, label: 0 };
-    assert_eq!(users, [bob, OwnedId::Word(1)]);
+    users.sort_by_key(|id| matches!(id, OwnedId::Key(_)));
+    let bob = OwnedId::String { bytes: (*b"bob").into(), class: 0, label: 0 };
+    assert_eq!(users, [bob, OwnedId::Key(1)]);
     assert_eq!(tracker.timer_panics(), 0);
 }

@@ -75,7 +75,7 @@ impl Native {
             // `offline` has forked, and this is the child, which knows nobody.
         } else if is_entered {
             for user in era.tracker().departed_all(users) {
-                self.objects.release(ruby, user.word());
+                self.objects.release(ruby, user.key());
             }
         } else {
             // Each becomes the next to be claimed: the last of them first, to keep their order.
@@ -85,7 +85,7 @@ impl Native {
 
     pub(super) fn unclaim(&self, ruby: &Ruby, era: &TrackerEra, user: User, transition: Transition) {
         if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
-            self.objects.release(ruby, user.word());
+            self.objects.release(ruby, user.key());
         }
     }
 }

@@ -52,7 +52,7 @@ fn beat_plain<C: Clock, S: Signal>(
     place: usize,
     arrivals: &mut Vec<Arrival>,
 ) -> (usize, bool) {
-    let mut keys = [Id::Word(0); Presence::AHEAD];
+    let mut keys = [Id::Key(0); Presence::AHEAD];
     let mut plain = 0;
     for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
         heartbeats.expect(id_key);
@@ -143,7 +143,7 @@ impl Native {
         // Whoever has not been announced is offline, as if the error had been theirs.
         for (user, _) in arrivals {
             if era.is_current() && era.tracker().announced(user, timeout, Outcome::Cut) == Announced::Offline {
-                this.objects.release(ruby, user.word());
+                this.objects.release(ruby, user.key());
             }
         }
         result.map(|()| taken)
@@ -167,10 +167,10 @@ impl Native {
         if !era.is_current() {
             return Ok(false);
         }
-        match era.tracker().heartbeat(Id::Word(slot.word()), CoarseClock.now(), timeout) {
+        match era.tracker().heartbeat(Id::Key(slot.key()), CoarseClock.now(), timeout) {
             Beat::Known => Ok(true),
             Beat::Ignored => {
-                self.release_unless_known(ruby, era, slot.word());
+                self.release_unless_known(ruby, era, slot.key());
                 Ok(false)
             }
             Beat::Announce(user) => {
@@ -213,7 +213,7 @@ impl Native {
                 // With an error on its way no Ruby may run: who has to be set offline is left to the reactor.
                 match era.tracker().announced(user, timeout, outcome) {
                     Announced::Online => {}
-                    Announced::Offline => self.objects.release(ruby, user.word()),
+                    Announced::Offline => self.objects.release(ruby, user.key()),
                     Announced::Depart => self.unclaim(ruby, era, user, Transition::Offline),
                 }
             }

@@ -104,10 +104,10 @@ impl Server {
     }
 
     /// Has the server run a command.
-    pub fn command(&self, words: &[&str]) -> redis::Value {
-        let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|word| {
-            command.arg(*word);
+    pub fn command(&self, keys: &[&str]) -> redis::Value {
+        let mut command = redis::cmd(keys[0]);
+        keys[1..].iter().for_each(|key| {
+            command.arg(*key);
         });
         command.query(&mut self.connection()).unwrap()
     }
@@ -143,7 +143,7 @@ pub fn terms(token: Token, timeout: Nanos) -> Terms {
 }
 
 pub fn user(name: &str) -> UserId {
-    UserId::new(Kind::Text(Charset::Ascii), name.as_bytes())
+    UserId::new(Kind::String(Charset::Ascii), name.as_bytes())
 }
 
 pub fn name(id: &UserId) -> String {

@@ -2,7 +2,7 @@
 //!
 //! | contender | a heartbeat is |
 //! |---|---|
-//! | [`Core`] | [`Tracker::heartbeat`], of a word, with a time that is given |
+//! | [`Core`] | [`Tracker::heartbeat`], of a key, with a time that is given |
 //! | [`CoreByTheClock`] | the same, with the time read from the gem's clock, beside a running timer thread |
 //! | [`CoreOfTexts`] | the same as the first, of a string |
 //! | [`Map`] | a deadline stored in a bare hash map: no lock, no clock, and nobody is ever offline |
@@ -13,17 +13,17 @@
 
 use std::time::Duration;
 
-use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Signal, Text, Tracker};
+use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Signal, StringId, Tracker};
 
 /// What every contender gets: an hour, so that nobody is offline before the end.
 const TIMEOUT: Nanos = 3_600_000_000_000;
 
-/// How the users of words are told apart: as Ruby's small integers are, by their odd words.
-fn word(user: u32) -> u64 {
+/// How the users of keys are told apart: as Ruby's small integers are, by their odd keys.
+fn key(user: u32) -> u64 {
     u64::from(user) << 1 | 1
 }
 
-/// The name of a user of texts: 36 characters, as a UUID has.
+/// The name of a user of strings: 36 characters, as a UUID has.
 pub fn text(user: u32) -> String {
     let scattered = u64::from(user).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{scattered:016x}-7000-{user:014x}")
@@ -86,7 +86,7 @@ fn introduce<C: Clock>(tracker: &Tracker<C, Silence>, id: Id<'_>) {
     assert_eq!(tracker.announced(user, TIMEOUT, Outcome::Returned), Announced::Online);
 }
 
-/// The tracker, of words.
+/// The tracker, of keys.
 pub struct Core(Tracker<Standstill, Silence>);
 
 impl Contender for Core {
@@ -94,21 +94,21 @@ impl Contender for Core {
 
     fn knowing(users: u32) -> (Core, Vec<u64>) {
         let tracker = Tracker::new(Standstill, Silence);
-        let words: Vec<_> = (0..users).map(word).collect();
-        for word in &words {
-            introduce(&tracker, Id::Word(*word));
+        let keys: Vec<_> = (0..users).map(key).collect();
+        for key in &keys {
+            introduce(&tracker, Id::Key(*key));
         }
-        (Core(tracker), words)
+        (Core(tracker), keys)
     }
 
     #[inline]
-    fn beat(&mut self, word: &u64, moment: u64) {
-        let beat = self.0.heartbeat(Id::Word(*word), moment, TIMEOUT);
+    fn beat(&mut self, key: &u64, moment: u64) {
+        let beat = self.0.heartbeat(Id::Key(*key), moment, TIMEOUT);
         debug_assert_eq!(beat, Beat::Known);
     }
 }
 
-/// The tracker, of words, as the gem runs it.
+/// The tracker, of keys, as the gem runs it.
 pub struct CoreByTheClock(Tracker<CoarseClock, Silence>);
 
 impl Contender for CoreByTheClock {
@@ -116,16 +116,16 @@ impl Contender for CoreByTheClock {
 
     fn knowing(users: u32) -> (CoreByTheClock, Vec<u64>) {
         let tracker = Tracker::start(CoarseClock, Silence).expect("there is a thread to be had");
-        let words: Vec<_> = (0..users).map(word).collect();
-        for word in &words {
-            introduce(&tracker, Id::Word(*word));
+        let keys: Vec<_> = (0..users).map(key).collect();
+        for key in &keys {
+            introduce(&tracker, Id::Key(*key));
         }
-        (CoreByTheClock(tracker), words)
+        (CoreByTheClock(tracker), keys)
     }
 
     #[inline]
-    fn beat(&mut self, word: &u64, _moment: u64) {
-        let beat = self.0.heartbeat(Id::Word(*word), self.0.now(), TIMEOUT);
+    fn beat(&mut self, key: &u64, _moment: u64) {
+        let beat = self.0.heartbeat(Id::Key(*key), self.0.now(), TIMEOUT);
         debug_assert_eq!(beat, Beat::Known);
     }
 }
@@ -138,16 +138,16 @@ impl Contender for CoreOfTexts {
 
     fn knowing(users: u32) -> (CoreOfTexts, Vec<String>) {
         let tracker = Tracker::new(Standstill, Silence);
-        let texts: Vec<_> = (0..users).map(text).collect();
-        for text in &texts {
-            introduce(&tracker, Id::Text(Text { bytes: text.as_bytes(), class: 0, label: 1 }));
+        let strings: Vec<_> = (0..users).map(text).collect();
+        for text in &strings {
+            introduce(&tracker, Id::String(StringId { bytes: text.as_bytes(), class: 0, label: 1 }));
         }
-        (CoreOfTexts(tracker), texts)
+        (CoreOfTexts(tracker), strings)
     }
 
     #[inline]
     fn beat(&mut self, text: &String, moment: u64) {
-        let id = Id::Text(Text { bytes: text.as_bytes(), class: 0, label: 1 });
+        let id = Id::String(StringId { bytes: text.as_bytes(), class: 0, label: 1 });
         let beat = self.0.heartbeat(id, moment, TIMEOUT);
         debug_assert_eq!(beat, Beat::Known);
     }
@@ -166,25 +166,25 @@ fn deadline(moment: u64) -> u32 {
     ((moment + TIMEOUT) >> 20) as u32
 }
 
-/// A bare hash map, of words.
+/// A bare hash map, of keys.
 pub struct Map(Hashed<u64>);
 
 impl Contender for Map {
     type User = u64;
 
     fn knowing(users: u32) -> (Map, Vec<u64>) {
-        let words: Vec<_> = (0..users).map(word).collect();
+        let keys: Vec<_> = (0..users).map(key).collect();
         // It grows as the tracker does.
         let mut map = Hashed::default();
-        for word in &words {
-            map.insert(*word, Deadline { tick: 0, _rest: 0 });
+        for key in &keys {
+            map.insert(*key, Deadline { tick: 0, _rest: 0 });
         }
-        (Map(map), words)
+        (Map(map), keys)
     }
 
     #[inline]
-    fn beat(&mut self, word: &u64, moment: u64) {
-        if let Some(kept) = self.0.get_mut(word) {
+    fn beat(&mut self, key: &u64, moment: u64) {
+        if let Some(kept) = self.0.get_mut(key) {
             kept.tick = deadline(moment);
         }
     }
@@ -197,15 +197,15 @@ impl Contender for LockedMap {
     type User = u64;
 
     fn knowing(users: u32) -> (LockedMap, Vec<u64>) {
-        let (map, words) = Map::knowing(users);
-        (LockedMap(std::sync::Mutex::new(map)), words)
+        let (map, keys) = Map::knowing(users);
+        (LockedMap(std::sync::Mutex::new(map)), keys)
     }
 
     #[inline]
-    fn beat(&mut self, word: &u64, moment: u64) {
+    fn beat(&mut self, key: &u64, moment: u64) {
         // Not `get_mut`, which takes no lock.
         if let Ok(mut map) = self.0.lock() {
-            map.beat(word, moment);
+            map.beat(key, moment);
         }
     }
 }
@@ -217,12 +217,12 @@ impl Contender for MapOfTexts {
     type User = String;
 
     fn knowing(users: u32) -> (MapOfTexts, Vec<String>) {
-        let texts: Vec<_> = (0..users).map(text).collect();
+        let strings: Vec<_> = (0..users).map(text).collect();
         let mut map = Hashed::default();
-        for text in &texts {
+        for text in &strings {
             map.insert(text.as_str().into(), Deadline { tick: 0, _rest: 0 });
         }
-        (MapOfTexts(map), texts)
+        (MapOfTexts(map), strings)
     }
 
     #[inline]
@@ -269,17 +269,17 @@ impl Contender for Cache {
         let cache = moka::sync::Cache::builder()
             .time_to_idle(Duration::from_nanos(TIMEOUT))
             .build_with_hasher(foldhash::quality::RandomState::default());
-        let words: Vec<_> = (0..users).map(word).collect();
-        for word in &words {
-            cache.insert(*word, ());
+        let keys: Vec<_> = (0..users).map(key).collect();
+        for key in &keys {
+            cache.insert(*key, ());
         }
         cache.run_pending_tasks();
-        (Cache(cache), words)
+        (Cache(cache), keys)
     }
 
     #[inline]
-    fn beat(&mut self, word: &u64, _moment: u64) {
-        let kept = self.0.get(word);
+    fn beat(&mut self, key: &u64, _moment: u64) {
+        let kept = self.0.get(key);
         debug_assert!(kept.is_some());
     }
 }

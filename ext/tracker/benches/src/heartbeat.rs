@@ -49,7 +49,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
             named::<Cache>("moka", users),
         ],
     );
-    take_turns(group, &mut [named::<CoreOfTexts>("core of texts", users), named::<MapOfTexts>("map of texts", users)]);
+    take_turns(group, &mut [named::<CoreOfTexts>("core of strings", users), named::<MapOfTexts>("map of strings", users)]);
 }
 
 /// A contender's name, and what beats so many times.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::{Departed, Next, Presence, Reason, Transition, User, Work};
 use crate::entry::{Entry, HORIZON, State};
-use crate::notes::Note;
+use crate::overflow::OverflowEntry;
 use crate::table::{Place, Table};
 use crate::time::{Nanos, TICK, start_of, tick_of};
 
@@ -29,12 +29,12 @@ impl Presence {
                 continue;
             };
             let ticks = taken.ticks.clone();
-            self.table.fetch_ahead(looks, taken.words.as_slice());
-            let Some(word) = taken.words.next() else {
+            self.table.prefetch(looks, taken.keys.as_slice());
+            let Some(key) = taken.keys.next() else {
                 self.taken = None;
                 continue;
             };
-            self.look(word, &ticks, now);
+            self.look(key, &ticks, now);
             looks += 1;
             if looks >= budget {
                 return Next::Now;
@@ -46,8 +46,8 @@ impl Presence {
     }
 
     /// Looks at a user whom the wheel brought up out of a slot for `ticks`.
-    fn look(&mut self, word: u64, ticks: &RangeInclusive<u64>, now: Nanos) {
-        let Some(place) = self.table.find_word(word) else { return };
+    fn look(&mut self, key: u64, ticks: &RangeInclusive<u64>, now: Nanos) {
+        let Some(place) = self.table.find_key(key) else { return };
         let Some(entry) = self.table.get(place) else { return };
         // Rule 13: of the wheel's entries for a user, the one that the user knows of counts. In a slot of
         // many ticks another one may pass for it; both are then put in for the same tick, and when that
@@ -64,8 +64,8 @@ impl Presence {
     /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
     pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
         debug_assert!(most > 0 && work.is_empty());
-        while let Some(word) = self.revived.pop_front() {
-            self.claim_revived(word, now, work);
+        while let Some(key) = self.revived.pop_front() {
+            self.claim_revived(key, now, work);
             if !work.is_empty() {
                 return Some(Transition::Online);
             }
@@ -74,14 +74,14 @@ impl Presence {
             return self.claim_remaining(now, most, work);
         }
         for looks in 0..LOOKS_PER_CLAIM {
-            self.table.fetch_ahead(looks, self.due.iter().take(most));
-            let Some(word) = self.due.pop_front() else {
+            self.table.prefetch(looks, self.due.iter().take(most));
+            let Some(key) = self.due.pop_front() else {
                 // The memory goes with the last user: a crowd that left at once is not paid for for ever.
                 self.due = VecDeque::new();
                 self.revived = VecDeque::new();
                 return (!work.is_empty()).then_some(Transition::Offline);
             };
-            self.claim_due(word, now, work);
+            self.claim_due(key, now, work);
             if work.len() >= most {
                 break;
             }
@@ -89,37 +89,39 @@ impl Presence {
         Some(Transition::Offline)
     }
 
-    fn claim_revived(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
-        let Some(id) = self.owned_id(word) else { return };
+    fn claim_revived(&mut self, key: u64, now: Nanos, work: &mut Vec<Work>) {
+        let Some(id) = self.owned_id(key) else { return };
         // A leave may have come before the claim, and since then anything else.
-        let Some(Note::Departing { timeout, is_waiting: true }) = self.notes.get(word) else { return };
-        let Some(entry) = self.table.entry_mut(word) else { return };
+        let Some(OverflowEntry::Departing { timeout, is_waiting: true }) = self.overflow.get(key) else { return };
+        let Some(entry) = self.table.entry_mut(key) else { return };
         let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
         entry.set_state(State::ANNOUNCING);
-        self.notes.insert(word, Note::Announcing { timeout: Some(timeout), leave: None });
+        self.overflow.insert(key, OverflowEntry::Announcing { timeout: Some(timeout), leave: None });
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        work.push(Work { user: User(word), id, reason: Reason::Heartbeat, lateness });
+        work.push(Work { user: User(key), id, reason: Reason::Heartbeat, lateness });
     }
 
-    fn claim_due(&mut self, word: u64, now: Nanos, work: &mut Vec<Work>) {
-        let Some(place) = self.table.find_word(word) else { return };
+    fn claim_due(&mut self, key: u64, now: Nanos, work: &mut Vec<Work>) {
+        let Some(place) = self.table.find_key(key) else { return };
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
             // Rule 2: a heartbeat came before the claim.
             self.look_at(place, deadline, now);
-        } else if let Some(id) = self.owned_id(word) {
+        } else if let Some(id) = self.owned_id(key) {
             let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
             self.depart(place, now);
-            work.push(Work { user: User(word), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            work.push(Work { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
         }
     }
 
     /// Whether the deadline of somebody online is the work of a leave.
     fn is_left(&self, place: Place) -> bool {
-        let noted = self.table.get(place).filter(|entry| entry.state() == State::NOTED);
-        noted.is_some_and(|entry| matches!(self.notes.get(entry.word), Some(Note::Online { is_left: true, .. })))
+        let noted = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
+        noted.is_some_and(|entry| {
+            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_left: true, .. }))
+        })
     }
 
     /// After a stop everybody is due; who is inside `online` is left to whoever called it.
@@ -130,10 +132,10 @@ impl Presence {
             // Removals move entries up, perhaps to where the search has been.
             let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
             self.remaining = place;
-            let Some(word) = self.table.get(place).map(|entry| entry.word) else { break };
-            let Some(id) = self.owned_id(word) else { break };
+            let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
+            let Some(id) = self.owned_id(key) else { break };
             self.depart(place, now);
-            work.push(Work { user: User(word), id, reason: Reason::Stop, lateness: 0 });
+            work.push(Work { user: User(key), id, reason: Reason::Stop, lateness: 0 });
         }
         (!work.is_empty()).then_some(Transition::Offline)
     }
@@ -142,14 +144,15 @@ impl Presence {
     pub(super) fn depart(&mut self, place: Place, now: Nanos) {
         let seen = self.last_seen_of(place, now).unwrap_or(now);
         let Some(entry) = self.table.get_mut(place) else { return };
-        let (word, old) = (entry.word, entry.state());
+        let (key, old) = (entry.key, entry.state());
         // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
         entry.set_deadline(tick_of(seen));
         self.timeouts.exit(old);
-        if old != State::NOTED && tick_of(now) - tick_of(seen) > HORIZON {
+        if old != State::OVERFLOW && tick_of(now) - tick_of(seen) > HORIZON {
             // Nobody came for so long that the entry may soon be too small to tell when that was.
-            self.notes.insert(word, Note::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
+            self.overflow
+                .insert(key, OverflowEntry::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
@@ -158,8 +161,8 @@ impl Presence {
     /// Takes a claim back: the callback was not called. The user is the next to be claimed again, or
     /// [`Departed::Offline`] if there is nothing left to be announced.
     pub fn unclaim(&mut self, user: User, transition: Transition, now: Nanos) -> Departed {
-        let User(word) = user;
-        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
+        let User(key) = user;
+        let Some(place) = self.table.find_key(key) else { return Departed::Offline };
         let Some(entry) = self.table.get_mut(place) else { return Departed::Offline };
         match transition {
             Transition::Online if entry.state() == State::ANNOUNCING => {
@@ -167,10 +170,10 @@ impl Presence {
                 self.counts.announcing -= 1;
                 self.counts.present -= 1;
                 self.counts.departing += 1;
-                match self.notes.remove(word) {
-                    Some(Note::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
-                        self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
-                        self.revived.push_front(word);
+                match self.overflow.remove(key) {
+                    Some(OverflowEntry::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
+                        self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                        self.revived.push_front(key);
                     }
                     // A leave (rule 9) or a stop (rule 12) came meanwhile.
                     _ => {
@@ -181,19 +184,21 @@ impl Presence {
             }
             Transition::Offline if entry.state() == State::DEPARTING => {
                 let seen = start_of(entry.deadline(tick_of(now)));
-                entry.set_state(State::NOTED);
+                entry.set_state(State::OVERFLOW);
                 entry.stand_in_line();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
-                let (last_seen, deadline, is_left) = match self.notes.get(word) {
+                let (last_seen, deadline, is_left) = match self.overflow.get(key) {
                     // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
-                    Some(Note::Departing { timeout, .. }) => (seen, self.deadline_after(seen + TICK, timeout), false),
-                    Some(Note::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
+                    Some(OverflowEntry::Departing { timeout, .. }) => {
+                        (seen, self.deadline_after(seen + TICK, timeout), false)
+                    }
+                    Some(OverflowEntry::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
                     _ => (seen, tick_of(now), false),
                 };
-                self.notes.insert(word, Note::Online { last_seen, deadline, is_left });
+                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_left });
                 if !self.is_stopping {
-                    self.due.push_front(word);
+                    self.due.push_front(key);
                 }
             }
             _ => {}
@@ -203,15 +208,15 @@ impl Presence {
 
     /// `offline` of `user` has ended, in whatever way (rule 7).
     pub fn departed(&mut self, user: User) -> Departed {
-        let User(word) = user;
-        let Some(place) = self.table.find_word(word) else { return Departed::Offline };
+        let User(key) = user;
+        let Some(place) = self.table.find_key(key) else { return Departed::Offline };
         if self.table.get(place).is_none_or(|entry| entry.state() != State::DEPARTING) {
             return Departed::Offline;
         }
-        match self.notes.remove(word) {
-            Some(Note::Departing { timeout, .. }) if !self.is_stopping => {
-                self.notes.insert(word, Note::Departing { timeout, is_waiting: true });
-                self.revived.push_back(word);
+        match self.overflow.remove(key) {
+            Some(OverflowEntry::Departing { timeout, .. }) if !self.is_stopping => {
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                self.revived.push_back(key);
                 Departed::Revived
             }
             _ => {
@@ -231,13 +236,13 @@ impl Presence {
     pub fn stop(&mut self) -> Vec<User> {
         self.is_stopping = true;
         let mut dropped = Vec::new();
-        for word in std::mem::take(&mut self.revived) {
-            if matches!(self.notes.get(word), Some(Note::Departing { is_waiting: true, .. }))
-                && let Some(place) = self.table.find_word(word)
+        for key in std::mem::take(&mut self.revived) {
+            if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }))
+                && let Some(place) = self.table.find_key(key)
             {
-                self.notes.remove(word);
+                self.overflow.remove(key);
                 self.forget_departed(place);
-                dropped.push(User(word));
+                dropped.push(User(key));
             }
         }
         self.due = VecDeque::new();

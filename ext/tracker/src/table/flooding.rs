@@ -36,12 +36,12 @@ impl Chosen {
         let mut table = Table::new();
         let mut add = |id: Id<'_>| {
             assert!(table.find(id).is_none(), "{id:?} is there twice");
-            let word = table.word_for(id).unwrap();
-            table.insert(Entry::new(word, State::ANNOUNCING, 0));
+            let key = table.key_for(id).unwrap();
+            table.insert(Entry::new(key, State::ANNOUNCING, 0));
         };
         match self {
-            Integers(numbers) => numbers.iter().for_each(|number| add(Id::Word(fixnum(*number)))),
-            Strings(strings) => strings.iter().for_each(|bytes| add(Id::Text(text(bytes)))),
+            Integers(numbers) => numbers.iter().for_each(|number| add(Id::Key(fixnum(*number)))),
+            Strings(strings) => strings.iter().for_each(|bytes| add(Id::String(text(bytes)))),
         }
         table
     }
@@ -55,13 +55,13 @@ impl Chosen {
     }
 }
 
-/// The word of a Ruby Integer.
+/// The key of a Ruby Integer.
 fn fixnum(number: u64) -> u64 {
     number << 1 | 1
 }
 
-fn text(bytes: &[u8]) -> Text<'_> {
-    Text { bytes, class: 0, label: 0 }
+fn text(bytes: &[u8]) -> StringId<'_> {
+    StringId { bytes, class: 0, label: 0 }
 }
 
 fn looks(table: &Table) -> Looks {
@@ -69,10 +69,8 @@ fn looks(table: &Table) -> Looks {
         .parts
         .iter()
         .flat_map(|part| part.entries.iter().enumerate().map(move |(index, entry)| (part, index, entry)))
-        .filter(|(_, _, entry)| entry.word != VACANT)
-        .map(|(part, index, entry)| {
-            (index.wrapping_sub(home(table.hash_of(entry.word))) & (part.entries.len() - 1)) + 1
-        })
+        .filter(|(_, _, entry)| entry.key != VACANT)
+        .map(|(part, index, entry)| (index.wrapping_sub(home(table.hash_of(entry.key))) & (part.entries.len() - 1)) + 1)
         .collect();
     assert_eq!(looks.len() as u64, USERS);
     Looks { mean: looks.iter().sum::<usize>() as f64 / USERS as f64, longest: *looks.iter().max().unwrap() }
@@ -159,7 +157,7 @@ fn no_strings_take_more_looks_than_random_ones() {
         (
             "neighbours under another key".into(),
             Strings(collide_elsewhere((0..).map(|number: u64| number.to_string().into_bytes()), |elsewhere, bytes| {
-                elsewhere.hash_text(text(bytes))
+                elsewhere.hash_string(text(bytes))
             })),
         ),
     ];

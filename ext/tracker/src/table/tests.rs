@@ -6,8 +6,8 @@ use crate::entry::State;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn entry(word: u64, deadline: u64) -> Entry {
-    Entry::new(word, State::ANNOUNCING, deadline)
+fn entry(key: u64, deadline: u64) -> Entry {
+    Entry::new(key, State::ANNOUNCING, deadline)
 }
 
 proptest! {
@@ -18,9 +18,9 @@ proptest! {
         for (number, (insert, key, textual)) in steps.into_iter().enumerate() {
             let bytes = key.to_le_bytes();
             let id = if textual {
-                Id::Text(Text { bytes: &bytes, class: 0, label: 0 })
+                Id::String(StringId { bytes: &bytes, class: 0, label: 0 })
             } else {
-                Id::Word(key << 3)
+                Id::Key(key << 3)
             };
             let deadline = number as u64;
             let found = table.find(id);
@@ -38,8 +38,8 @@ proptest! {
                     model.insert((key, textual), deadline);
                 }
                 None if insert => {
-                    let word = table.word_for(id).unwrap();
-                    table.insert(entry(word, deadline));
+                    let key = table.key_for(id).unwrap();
+                    table.insert(entry(key, deadline));
                     model.insert((key, textual), deadline);
                 }
                 None => {}
@@ -66,11 +66,11 @@ fn consecutive_and_strided_words_spread_over_all_parts() {
 #[test]
 fn a_part_gives_back_what_it_no_longer_needs() {
     let mut table = Table::new();
-    for word in 0..100_000 {
-        table.insert(entry(word << 2, 0));
+    for key in 0..100_000 {
+        table.insert(entry(key << 2, 0));
     }
-    for word in 0..100_000 {
-        table.remove(table.find_word(word << 2).unwrap());
+    for key in 0..100_000 {
+        table.remove(table.find_key(key << 2).unwrap());
     }
     assert!(table.parts.iter().all(|part| part.entries.capacity() == 0));
 }
@@ -78,8 +78,8 @@ fn a_part_gives_back_what_it_no_longer_needs() {
 #[test]
 fn a_search_sees_everybody() {
     let mut table = Table::new();
-    for word in 0..1_000 {
-        table.insert(entry(word << 2, 0));
+    for key in 0..1_000 {
+        table.insert(entry(key << 2, 0));
     }
     let mut seen = 0;
     let mut from = Some(Table::START);
@@ -88,6 +88,6 @@ fn a_search_sees_everybody() {
         from = Some(Place { index: place.index + 1, ..place });
     }
     assert_eq!(seen, 1_000);
-    assert!(table.search(Table::START, |entry| entry.word == 3 << 2).is_some());
-    assert!(table.search(Table::START, |entry| entry.word == 3).is_none());
+    assert!(table.search(Table::START, |entry| entry.key == 3 << 2).is_some());
+    assert!(table.search(Table::START, |entry| entry.key == 3).is_none());
 }

@@ -141,7 +141,7 @@ fn rule_5_a_user_is_put_in_for_a_tick_that_the_wheel_has_not_passed() {
 fn rule_5_a_turn_in_small_steps_comes_to_the_same() {
     let mut stage = Stage::new();
     for number in 0..500 {
-        stage.come_online(Id::Word(number << 2 | 1));
+        stage.come_online(Id::Key(number << 2 | 1));
     }
     stage.now += TIMEOUT + TICK;
     let mut turns = 0;
@@ -155,7 +155,7 @@ fn rule_5_a_turn_in_small_steps_comes_to_the_same() {
 
 // Rule 13: a user never owns two entries of the wheel.
 
-/// The user's entry, and one word in the wheel or in line.
+/// The user's entry, and one key in the wheel or in line.
 const ONE_OF_EACH: usize = 2;
 
 #[test]
@@ -230,9 +230,9 @@ fn rule_13_nobody_is_lost_when_the_timer_comes_a_month_late() {
         assert_eq!(stage.claim(), [], "after {days} days");
         stage.wait(beaten + TIMEOUT + TICK - stage.now);
         let mut claimed = stage.claim();
-        claimed.sort_by_key(|(_, user)| user.word());
+        claimed.sort_by_key(|(_, user)| user.key());
         let mut both = [ada, bob];
-        both.sort_by_key(|user| user.word());
+        both.sort_by_key(|user| user.key());
         assert_eq!(claimed, both.map(|user| (Transition::Offline, user)), "after {days} days");
     }
 }
@@ -242,7 +242,7 @@ fn rule_13_nobody_is_lost_when_the_timer_comes_a_month_late() {
 #[test]
 fn whatever_is_kept_is_counted() {
     let mut stage = Stage::new();
-    let users = [ADA, CY, Id::Word(9)].map(|id| stage.come_online(id));
+    let users = [ADA, CY, Id::Key(9)].map(|id| stage.come_online(id));
     assert_eq!(stage.presence.kept(), 3 + 3, "in the table and on the wheel");
     stage.now += TIMEOUT + TICK;
     assert_eq!(stage.presence.advance(stage.now, 1), Next::Now);
@@ -253,5 +253,5 @@ fn whatever_is_kept_is_counted() {
     assert_eq!(work.len(), 1);
     stage.presence.heartbeat(ADA, stage.now, TIMEOUT);
     assert_eq!(stage.presence.departed(users[0]), Departed::Revived);
-    assert_eq!(stage.presence.kept(), 3 + 2 + 1 + 1, "in line, with a note, and revived");
+    assert_eq!(stage.presence.kept(), 3 + 2 + 1 + 1, "in line, with a extra, and revived");
 }

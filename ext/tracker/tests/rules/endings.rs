@@ -11,10 +11,10 @@ use crate::stage::{ADA, BOB, CY, SECOND, Stage, TIMEOUT};
 fn rule_8_each_remaining_user_is_set_offline_once() {
     for most in [1, 3, 1_000] {
         let mut stage = Stage::new();
-        let users: Vec<User> = (0..300u64).map(|number| stage.come_online(Id::Word(number << 2 | 1))).collect();
+        let users: Vec<User> = (0..300u64).map(|number| stage.come_online(Id::Key(number << 2 | 1))).collect();
         // Some are due anyway, some have left, one is in the middle of it.
         for number in 0..20 {
-            stage.leave(Id::Word(number << 2 | 1), if number < 10 { 0 } else { SECOND });
+            stage.leave(Id::Key(number << 2 | 1), if number < 10 { 0 } else { SECOND });
         }
         let mut departing = Vec::new();
         stage.presence.claim(stage.now, 1, &mut departing);
@@ -33,8 +33,8 @@ fn rule_8_each_remaining_user_is_set_offline_once() {
             }
         }
         assert_eq!(stage.presence.departed(departing[0].user), Departed::Offline);
-        let word = |user: &User| user.word();
-        offline.sort_by_key(word);
+        let key = |user: &User| user.key();
+        offline.sort_by_key(key);
         assert_eq!(offline, { users.clone() });
         assert_eq!(stage.presence.kept(), 0);
         assert!(!stage.presence.is_claimable());

@@ -103,7 +103,7 @@ fn rule_2_a_claim_that_nobody_is_called_for_is_taken_back() {
     stage.wait(TIMEOUT + TICK);
     let mut work = Vec::new();
     assert_eq!(stage.presence.claim(stage.now, 1, &mut work), Some(Transition::Offline));
-    let [Work { user, id: OwnedId::Word(1), reason: Reason::Timeout, lateness }] = work[..] else { panic!("{work:?}") };
+    let [Work { user, id: OwnedId::Key(1), reason: Reason::Timeout, lateness }] = work[..] else { panic!("{work:?}") };
     assert_eq!(user, ada);
     assert!(lateness <= TICK, "{lateness} ns late");
     assert!(!stage.is_online(ADA));
@@ -117,7 +117,7 @@ fn rule_2_a_claim_that_nobody_is_called_for_is_taken_back() {
 
 #[test]
 fn rule_2_after_a_claim_that_is_taken_back_a_user_of_long_ago_was_seen_long_ago() {
-    // Longer than the ticks of an entry reach, so that nothing but its note knows.
+    // Longer than the ticks of an entry reach, so that nothing but its extra knows.
     let timeout = 60 * 86_400 * SECOND;
     let mut stage = Stage::new();
     let ada = stage.come_online_for(ADA, timeout);
@@ -131,7 +131,7 @@ fn rule_2_after_a_claim_that_is_taken_back_a_user_of_long_ago_was_seen_long_ago(
 
 #[test]
 fn rule_2_after_a_claim_that_comes_weeks_late_and_is_taken_back_a_user_was_seen_long_ago() {
-    // A timeout that has a number, and so no note; but the process was stopped.
+    // A timeout that has a number, and so no extra; but the process was stopped.
     let timeout = 6 * 86_400 * SECOND;
     for days in [10, 20, 30, 38] {
         let mut stage = Stage::new();

@@ -1,11 +1,11 @@
 //! What the tests of the rules have in common: three users, and a presence whose clock is moved by hand.
 
 use online_manager_tracker::presence::{Next, Presence};
-use online_manager_tracker::{Announced, Beat, Departed, Id, Nanos, Outcome, TICK, Text, Transition, User};
+use online_manager_tracker::{Announced, Beat, Departed, Id, Nanos, Outcome, StringId, TICK, Transition, User};
 
-pub(crate) const ADA: Id<'_> = Id::Word(1);
-pub(crate) const BOB: Id<'_> = Id::Text(Text { bytes: b"bob", class: 0, label: 0 });
-pub(crate) const CY: Id<'_> = Id::Word(5);
+pub(crate) const ADA: Id<'_> = Id::Key(1);
+pub(crate) const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
+pub(crate) const CY: Id<'_> = Id::Key(5);
 
 /// Long enough for ticks of 1.05 ms not to matter.
 pub(crate) const SECOND: Nanos = 1_000_000_000;

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
-use crate::id::{OwnedId, Text};
+use crate::id::{OwnedId, StringId};
 
 /// Strings and what stands before each: its class, its label and its length.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Texts {
+pub(crate) struct StringArena {
     /// Each of [`CHUNK`] units, but for those that hold a single longer string.
     chunks: Vec<Box<[u8]>>,
     /// The chunk that is being filled, and its first vacant unit.
@@ -28,9 +28,9 @@ const CHUNK: u32 = 1 << 13;
 
 const HEADER: usize = 8;
 
-impl Texts {
+impl StringArena {
     /// Copies `text` and answers its index, or `None` when there is no address left for it.
-    pub(crate) fn keep(&mut self, text: Text<'_>) -> Option<u32> {
+    pub(crate) fn keep(&mut self, text: StringId<'_>) -> Option<u32> {
         let length = u32::try_from(text.bytes.len()).ok()?;
         let units = u32::try_from((HEADER + text.bytes.len()).div_ceil(UNIT)).ok()?;
         let index = self.reserve(units)?;
@@ -50,14 +50,14 @@ impl Texts {
 
     /// Whether the string at `index` is `text`. The label is not compared.
     #[inline]
-    pub(crate) fn is(&self, index: u32, text: Text<'_>) -> bool {
+    pub(crate) fn is(&self, index: u32, text: StringId<'_>) -> bool {
         self.at(index).is_some_and(|kept| kept.class == text.class && kept.bytes == text.bytes)
     }
 
     /// A copy of the string at `index`.
     pub(crate) fn get(&self, index: u32) -> Option<OwnedId> {
-        let Text { bytes, class, label } = self.at(index)?;
-        Some(OwnedId::Text { bytes: bytes.into(), class, label })
+        let StringId { bytes, class, label } = self.at(index)?;
+        Some(OwnedId::String { bytes: bytes.into(), class, label })
     }
 
     /// Forgets the string at `index`, which must be there.
@@ -66,7 +66,7 @@ impl Texts {
         self.count -= 1;
         if self.count == 0 {
             // Everybody has left: give the memory back.
-            *self = Texts::default();
+            *self = StringArena::default();
             return;
         }
         let units = (HEADER + length).div_ceil(UNIT) as u32;
@@ -100,19 +100,19 @@ impl Texts {
             *self.chunks.get_mut(number as usize)? = chunk;
             return Some(number);
         }
-        // The last address is left out: its word would look like a vacant place in the table.
+        // The last address is left out: its key would look like a vacant place in the table.
         let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < u32::MAX / CHUNK)?;
         self.chunks.push(chunk);
         Some(number)
     }
 
     #[inline]
-    fn at(&self, index: u32) -> Option<Text<'_>> {
+    fn at(&self, index: u32) -> Option<StringId<'_>> {
         let chunk = self.chunks.get((index / CHUNK) as usize)?;
         let (header, rest) = chunk.get((index % CHUNK) as usize * UNIT..)?.split_first_chunk::<HEADER>()?;
         let [class, low, high, _, a, b, c, d] = *header;
         let bytes = rest.get(..u32::from_le_bytes([a, b, c, d]) as usize)?;
-        Some(Text { bytes, class, label: u16::from_le_bytes([low, high]) })
+        Some(StringId { bytes, class, label: u16::from_le_bytes([low, high]) })
     }
 
     fn at_mut(&mut self, index: u32) -> Option<&mut [u8]> {
@@ -125,38 +125,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text(bytes: &[u8]) -> Text<'_> {
-        Text { bytes, class: 1, label: 515 }
+    fn text(bytes: &[u8]) -> StringId<'_> {
+        StringId { bytes, class: 1, label: 515 }
     }
 
     #[test]
     fn a_string_comes_back_as_it_was() {
-        let mut texts = Texts::default();
-        let index = texts.keep(text(b"ada")).unwrap();
-        assert!(texts.is(index, text(b"ada")));
-        assert!(texts.is(index, Text { label: 9, ..text(b"ada") }));
-        assert!(!texts.is(index, Text { class: 2, ..text(b"ada") }));
-        assert!(!texts.is(index, text(b"adb")));
-        assert_eq!(texts.get(index), Some(OwnedId::Text { bytes: (*b"ada").into(), class: 1, label: 515 }));
+        let mut strings = StringArena::default();
+        let index = strings.keep(text(b"ada")).unwrap();
+        assert!(strings.is(index, text(b"ada")));
+        assert!(strings.is(index, StringId { label: 9, ..text(b"ada") }));
+        assert!(!strings.is(index, StringId { class: 2, ..text(b"ada") }));
+        assert!(!strings.is(index, text(b"adb")));
+        assert_eq!(strings.get(index), Some(OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 515 }));
     }
 
     #[test]
     fn an_address_is_given_out_again() {
-        let mut texts = Texts::default();
-        let first = texts.keep(text(b"bob")).unwrap();
-        let second = texts.keep(text(b"a longer one")).unwrap();
-        texts.forget(first);
-        assert_ne!(texts.keep(text(b"another that is longer")), Some(first));
-        assert_eq!(texts.keep(text(b"cyd")), Some(first));
-        assert!(texts.is(second, text(b"a longer one")));
+        let mut strings = StringArena::default();
+        let first = strings.keep(text(b"bob")).unwrap();
+        let second = strings.keep(text(b"a longer one")).unwrap();
+        strings.forget(first);
+        assert_ne!(strings.keep(text(b"another that is longer")), Some(first));
+        assert_eq!(strings.keep(text(b"cyd")), Some(first));
+        assert!(strings.is(second, text(b"a longer one")));
     }
 
     #[test]
     fn nobody_takes_no_memory() {
-        let mut texts = Texts::default();
-        let kept: Vec<u32> = (0..10_000u32).map(|number| texts.keep(text(&number.to_le_bytes())).unwrap()).collect();
-        kept.into_iter().for_each(|index| texts.forget(index));
-        assert_eq!(texts.chunks.capacity() + texts.free.capacity(), 0);
+        let mut strings = StringArena::default();
+        let kept: Vec<u32> = (0..10_000u32).map(|number| strings.keep(text(&number.to_le_bytes())).unwrap()).collect();
+        kept.into_iter().for_each(|index| strings.forget(index));
+        assert_eq!(strings.chunks.capacity() + strings.free.capacity(), 0);
     }
 
     proptest! {
@@ -164,19 +164,19 @@ mod tests {
         fn strings_of_all_lengths_keep_apart(
             steps in prop::collection::vec((prop_oneof![0usize..100, 65_000usize..66_000, 100_000usize..300_000], any::<u8>(), any::<bool>()), 1..60),
         ) {
-            let mut texts = Texts::default();
+            let mut strings = StringArena::default();
             let mut kept: Vec<(u32, Vec<u8>)> = Vec::new();
             for (length, byte, forget) in steps {
                 if forget && !kept.is_empty() {
                     let (index, _) = kept.swap_remove(usize::from(byte) % kept.len());
-                    texts.forget(index);
+                    strings.forget(index);
                 } else {
                     let bytes = vec![byte; length];
-                    let index = texts.keep(text(&bytes)).unwrap();
+                    let index = strings.keep(text(&bytes)).unwrap();
                     kept.push((index, bytes));
                 }
                 for (index, bytes) in &kept {
-                    prop_assert!(texts.is(*index, text(bytes)));
+                    prop_assert!(strings.is(*index, text(bytes)));
                 }
             }
         }

@@ -8,8 +8,8 @@ use crate::time::Nanos;
 pub struct User(pub(super) u64);
 
 impl User {
-    /// The word under which the user is kept; the caller's own, for ids that are words.
-    pub fn word(self) -> u64 {
+    /// The key under which the user is kept; the caller's own, for ids that are keys.
+    pub fn key(self) -> u64 {
         self.0
     }
 }
