@@ -18,7 +18,7 @@ use magnus::block::Proc;
 use magnus::typed_data::Obj;
 use magnus::value::{LazyId, Opaque};
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
-use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Reason, Tracker, User};
+use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
 pub(crate) use self::deliver::{detail, is_entered};
 use crate::clock::CoarseClock;
@@ -145,14 +145,14 @@ impl Native {
             return self.beat(ruby, id, Some(timeout));
         };
         match era.tracker().heartbeat(id_key, now, timeout) {
-            Beat::Known => Ok(true),
-            Beat::Ignored => {
+            HeartbeatOutcome::Known => Ok(true),
+            HeartbeatOutcome::Ignored => {
                 if let Id::Key(key) = id_key {
                     self.release_unless_known(ruby, era, key);
                 }
                 Ok(false)
             }
-            Beat::Announce(user) => self.announce(ruby, era, user, id, timeout).map(|()| true),
+            HeartbeatOutcome::Announce(user) => self.announce(ruby, era, user, id, timeout).map(|()| true),
         }
     }
 
@@ -196,7 +196,7 @@ impl Native {
         user: User,
         id: Value,
         timeout: Nanos,
-        outcome: Outcome,
+        outcome: CallbackOutcome,
     ) -> Result<(), Error> {
         if !era.is_current() {
             // `online` has forked, and this is the child, which knows nobody.
@@ -285,7 +285,7 @@ impl Native {
     /// Makes the pipe readable until the next `deliver`.
     fn rouse(this: &Native) {
         if let Some(era) = this.eras.current() {
-            era.tracker().rouse();
+            era.tracker().wake_reactor();
         }
     }
 
@@ -301,6 +301,6 @@ impl Native {
     }
 }
 
-fn outcome(result: &Result<Value, Error>) -> Outcome {
-    if result.is_ok() { Outcome::Returned } else { Outcome::Cut }
+fn outcome(result: &Result<Value, Error>) -> CallbackOutcome {
+    if result.is_ok() { CallbackOutcome::Returned } else { CallbackOutcome::Aborted }
 }

@@ -348,7 +348,7 @@ impl Shared {
     /// Makes the pipe readable until the next `deliver`.
     fn rouse(this: &Shared) {
         if let Some(era) = this.eras.current() {
-            era.inner().rouse();
+            era.inner().wake_reactor();
         }
     }
 

@@ -259,7 +259,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
     }
 
     /// Raises the signal although perhaps there is nothing to do.
-    pub fn rouse(&self) {
+    pub fn wake_reactor(&self) {
         let log = self.shared.log.lock();
         self.shared.signal.raise();
         drop(log);
@@ -340,7 +340,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         }
         drop(phase);
         self.shared.ring();
-        self.rouse();
+        self.wake_reactor();
     }
 
     /// Whether the stop is done.

@@ -33,7 +33,7 @@ const LOW_MASK: u64 = (1 << DEADLINE_SHIFT) - 1;
 
 /// The wheel tick of who stands in line for a claim. It cannot age into a tick of the wheel, as a tick
 /// of the past would after 19 hours in line; the wheel has no entries for ticks that look like it.
-const IN_LINE: u64 = 0;
+const QUEUED: u64 = 0;
 
 /// What a user is doing, as far as five bits can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +112,8 @@ impl Entry {
 
     /// Moves the deadline on, of the same timeout.
     #[inline]
-    pub(crate) fn put_off(&mut self, deadline: u64) {
-        if !self.has_overtaken(deadline) {
+    pub(crate) fn extend_deadline(&mut self, deadline: u64) {
+        if !self.is_later_than(deadline) {
             self.set_deadline(deadline);
         }
     }
@@ -122,42 +122,42 @@ impl Entry {
     /// is so when another thread read the clock later, and took the lock sooner. What seems to be later by
     /// more than the longest timeout is long past.
     #[inline]
-    pub(crate) fn has_overtaken(&self, deadline: u64) -> bool {
+    pub(crate) fn is_later_than(&self, deadline: u64) -> bool {
         (self.meta >> DEADLINE_SHIFT).wrapping_sub(deadline) & DEADLINE_MASK <= HORIZON / 2
     }
 
     /// The first tick from `tick` on that a wheel entry may be for.
     pub(crate) fn wheel_tick_from(tick: u64) -> u64 {
-        if tick & WHEEL_MASK == IN_LINE { tick + 1 } else { tick }
+        if tick & WHEEL_MASK == QUEUED { tick + 1 } else { tick }
     }
 
     /// Records the tick of this user's wheel entry (rule 13).
     #[inline]
     pub(crate) fn set_wheel_tick(&mut self, tick: u64) {
-        debug_assert!(tick & WHEEL_MASK != IN_LINE);
+        debug_assert!(tick & WHEEL_MASK != QUEUED);
         self.set_wheel_bits(tick & WHEEL_MASK);
     }
 
     /// Records that this user has no wheel entry, but stands in line for a claim.
-    pub(crate) fn stand_in_line(&mut self) {
-        self.set_wheel_bits(IN_LINE);
+    pub(crate) fn queue_due(&mut self) {
+        self.set_wheel_bits(QUEUED);
     }
 
     /// Whether this user stands in line for a claim.
-    pub(crate) fn is_in_line(&self) -> bool {
-        self.wheel_bits() == IN_LINE
+    pub(crate) fn is_queued(&self) -> bool {
+        self.wheel_bits() == QUEUED
     }
 
     /// Whether the recorded wheel entry is one for `ticks`.
     pub(crate) fn is_on_wheel_in(&self, ticks: &RangeInclusive<u64>) -> bool {
         // Nothing but the distance from the first of them is right for slots of any length.
         let from_first = self.wheel_bits().wrapping_sub(*ticks.start()) & WHEEL_MASK;
-        !self.is_in_line() && from_first <= ticks.end() - ticks.start()
+        !self.is_queued() && from_first <= ticks.end() - ticks.start()
     }
 
     /// Whether somebody will look at this user at `deadline` or before, at a present tick of about `near`.
-    pub(crate) fn is_looked_at_by(&self, deadline: u64, near: u64) -> bool {
-        self.is_in_line() || nearest(self.wheel_bits(), WHEEL_BITS, near) <= deadline
+    pub(crate) fn is_scheduled_by(&self, deadline: u64, near: u64) -> bool {
+        self.is_queued() || nearest(self.wheel_bits(), WHEEL_BITS, near) <= deadline
     }
 
     #[inline]
@@ -209,8 +209,8 @@ mod tests {
             entry.set_deadline(near.wrapping_sub(behind));
             prop_assert_eq!(entry.deadline(near), near.wrapping_sub(behind));
             prop_assert!(entry.is_on_wheel_in(&(wheel_tick..=wheel_tick)));
-            entry.stand_in_line();
-            prop_assert!(entry.is_in_line());
+            entry.queue_due();
+            prop_assert!(entry.is_queued());
             prop_assert_eq!(entry.deadline(near), near.wrapping_sub(behind));
             prop_assert_eq!(entry.state(), State::DEPARTING);
         }
@@ -220,7 +220,7 @@ mod tests {
             let wheel_tick = Entry::wheel_tick_from(near + wheel);
             let mut entry = Entry::new(7, State::OVERFLOW, 0);
             entry.set_wheel_tick(wheel_tick);
-            prop_assert_eq!(entry.is_looked_at_by(near + deadline, near), wheel_tick <= near + deadline);
+            prop_assert_eq!(entry.is_scheduled_by(near + deadline, near), wheel_tick <= near + deadline);
         }
 
         #[test]
@@ -233,22 +233,22 @@ mod tests {
             if bits < WHEEL_BITS {
                 prop_assert!(!entry.is_on_wheel_in(&(first + (1 << bits)..=first + (2 << bits) - 1)));
             }
-            entry.stand_in_line();
+            entry.queue_due();
             prop_assert!(!entry.is_on_wheel_in(&(first..=first + (1 << bits) - 1)));
-            prop_assert!(entry.is_looked_at_by(0, tick));
+            prop_assert!(entry.is_scheduled_by(0, tick));
         }
     }
 
     #[test]
     fn a_deadline_is_overtaken_by_one_that_is_later_by_no_more_than_a_timeout() {
         let entry = Entry::new(7, State::online(0), HORIZON);
-        assert!(entry.has_overtaken(HORIZON - 1));
-        assert!(entry.has_overtaken(HORIZON));
-        assert!(entry.has_overtaken(HORIZON / 2));
-        assert!(!entry.has_overtaken(HORIZON / 2 - 1));
-        assert!(!entry.has_overtaken(HORIZON + 1));
+        assert!(entry.is_later_than(HORIZON - 1));
+        assert!(entry.is_later_than(HORIZON));
+        assert!(entry.is_later_than(HORIZON / 2));
+        assert!(!entry.is_later_than(HORIZON / 2 - 1));
+        assert!(!entry.is_later_than(HORIZON + 1));
         // In line for 39 days, with the longest timeout that there is a number for.
-        assert!(!entry.has_overtaken(HORIZON + 3 * HORIZON + HORIZON / 2 - 1));
+        assert!(!entry.is_later_than(HORIZON + 3 * HORIZON + HORIZON / 2 - 1));
     }
 
     #[test]

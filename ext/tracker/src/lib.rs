@@ -32,6 +32,8 @@ pub mod tracker;
 pub mod wheel;
 
 pub use id::{Id, OwnedId, StringId};
-pub use presence::{Announced, Beat, Counts, Departed, Left, Outcome, Reason, Transition, User, Work};
+pub use presence::{
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Reason, Transition, User,
+};
 pub use time::{Clock, Nanos, TICK};
-pub use tracker::{Heartbeats, Signal, Tracker};
+pub use tracker::{HeartbeatBatch, Signal, Tracker};

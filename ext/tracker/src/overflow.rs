@@ -11,7 +11,7 @@ pub(crate) enum OverflowEntry {
     /// Online, with a deadline that does not follow from the last heartbeat, or is far away; whether a leave has set
     /// it. It stays through `offline`, unless a heartbeat has to be remembered.
     Online { last_seen: Nanos, deadline: u64, is_left: bool },
-    /// Heartbeats and leaves while somebody is inside `online`: the last timeout, the soonest leave.
+    /// HeartbeatBatch and leaves while somebody is inside `online`: the last timeout, the soonest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
     /// A heartbeat while somebody is inside `offline`, and whether that `offline` has returned.
     Departing { timeout: Nanos, is_waiting: bool },

@@ -9,7 +9,7 @@
 //!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
 //! ```
 //!
-//! Heartbeats, leaves and questions are in this file, the way from a deadline to the end of `offline` in [`claims`].
+//! HeartbeatBatch, leaves and questions are in this file, the way from a deadline to the end of `offline` in [`claims`].
 //! Nothing in here waits, calls back or knows what time it is: every method that needs the time is
 //! told it. The numbered rules are those of `docs/state_machine.md`.
 
@@ -18,7 +18,10 @@ mod transition;
 
 use std::collections::VecDeque;
 
-pub use self::transition::{Announced, Beat, Counts, Departed, Left, Next, Outcome, Reason, Transition, User, Work};
+pub use self::transition::{
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason, Transition,
+    User,
+};
 use crate::entry::{Entry, HORIZON, REACH, State};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
@@ -28,7 +31,7 @@ use crate::timeouts::Timeouts;
 use crate::wheel::{Taken, Wheel};
 
 /// From this on (10 ms) an `online` took so long that the heartbeat before it is remembered by itself.
-const LONG_ANNOUNCEMENT: Nanos = 10_000_000;
+const SLOW_ONLINE: Nanos = 10_000_000;
 
 /// Every user, and what is to happen to them.
 #[derive(Clone, Debug)]
@@ -42,13 +45,13 @@ pub struct Presence {
     /// The line of those whose deadline had passed when they were looked at, each once; their entries say so.
     due: VecDeque<u64>,
     /// Users who beat during their `offline`.
-    revived: VecDeque<u64>,
+    rejoining: VecDeque<u64>,
     counts: Counts,
     /// Added to every deadline, see [`crate::Clock::jitter`].
     jitter: Nanos,
     /// The tick at which the timer will call, and whether it has to be told of an earlier one.
     timer: u64,
-    is_roused: bool,
+    is_wake_requested: bool,
     is_stopping: bool,
     /// How far the search for the remaining users has come.
     remaining: Place,
@@ -64,11 +67,11 @@ impl Presence {
             wheel: Wheel::new(tick_of(now)),
             taken: None,
             due: VecDeque::new(),
-            revived: VecDeque::new(),
+            rejoining: VecDeque::new(),
             counts: Counts::default(),
             jitter,
             timer: u64::MAX,
-            is_roused: false,
+            is_wake_requested: false,
             is_stopping: false,
             remaining: Table::START,
         }
@@ -76,15 +79,15 @@ impl Presence {
 
     /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
     #[inline(always)]
-    pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+    pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let Id::Key(key) = id else { return self.heartbeat_slow(id, now, timeout) };
         let deadline = self.deadline_after(now, timeout);
         if !self.is_stopping
             && let Some(entry) = self.table.entry_mut(key)
             && self.timeouts.is_latest(timeout, entry.state())
         {
-            entry.put_off(deadline);
-            return Beat::Known;
+            entry.extend_deadline(deadline);
+            return HeartbeatOutcome::Known;
         }
         self.heartbeat_slow_key(key, now, timeout)
     }
@@ -93,7 +96,7 @@ impl Presence {
     /// faster: the processor waits for memory once, and not for one user after the other. Words come so fast one after the
     /// other that it does so anyway.
     #[inline]
-    pub fn expect(&self, id: Id<'_>) {
+    pub fn prefetch(&self, id: Id<'_>) {
         if let Id::String(text) = id {
             self.table.prefetch_string(text);
         }
@@ -101,44 +104,44 @@ impl Presence {
 
     /// Takes the key and not the id, which otherwise would have to lie in memory for every heartbeat.
     #[inline(never)]
-    fn heartbeat_slow_key(&mut self, key: u64, now: Nanos, timeout: Nanos) -> Beat {
+    fn heartbeat_slow_key(&mut self, key: u64, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         self.heartbeat_slow(Id::Key(key), now, timeout)
     }
 
     /// A heartbeat of a string, or one that may be more than moving a deadline on. Not inlined, so that nearly every
     /// heartbeat keeps to the few registers that it needs.
     #[inline(never)]
-    fn heartbeat_slow(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+    fn heartbeat_slow(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         if self.is_stopping {
-            return Beat::Ignored;
+            return HeartbeatOutcome::Ignored;
         }
-        let Some(place) = self.table.find(id) else { return self.arrive(id, now) };
+        let Some(place) = self.table.find(id) else { return self.add_user(id, now) };
         let state = self.timeouts.state_for(timeout);
         let deadline = self.deadline_after(now, timeout);
         if let Some(entry) = self.table.get_mut(place)
             && self.timeouts.is_latest(timeout, entry.state())
         {
-            entry.put_off(deadline);
+            entry.extend_deadline(deadline);
         } else {
-            self.renew(place, state, now, timeout);
+            self.update(place, state, now, timeout);
         }
-        Beat::Known
+        HeartbeatOutcome::Known
     }
 
     /// A heartbeat of nobody known.
     #[cold]
-    fn arrive(&mut self, id: Id<'_>, now: Nanos) -> Beat {
-        let Some(key) = self.table.key_for(id) else { return Beat::Ignored };
+    fn add_user(&mut self, id: Id<'_>, now: Nanos) -> HeartbeatOutcome {
+        let Some(key) = self.table.key_for(id) else { return HeartbeatOutcome::Ignored };
         // The deadline is not needed before `online` has returned (rule 5): till then, when the user was seen.
         self.table.insert(Entry::new(key, State::ANNOUNCING, tick_of(now)));
         self.counts.present += 1;
         self.counts.announcing += 1;
-        Beat::Announce(User(key))
+        HeartbeatOutcome::Announce(User(key))
     }
 
     /// A heartbeat of somebody known that is more than moving a deadline on.
     #[cold]
-    fn renew(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
+    fn update(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let key = entry.key;
         match entry.state() {
@@ -161,7 +164,7 @@ impl Presence {
     fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_left: bool, now: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
-        let is_looked_at = old.is_online() && entry.is_looked_at_by(deadline, tick_of(now));
+        let is_scheduled = old.is_online() && entry.is_scheduled_by(deadline, tick_of(now));
         entry.set_state(state);
         entry.set_deadline(deadline.min(tick_of(now) + HORIZON));
         self.timeouts.enter(state);
@@ -171,20 +174,20 @@ impl Presence {
         } else if old == State::OVERFLOW {
             self.overflow.remove(key);
         }
-        if !is_looked_at {
-            self.look_at(place, deadline, now);
+        if !is_scheduled {
+            self.schedule(place, deadline, now);
         }
     }
 
     /// Has the user looked at by `deadline`: by the wheel, or at once by whoever claims.
-    fn look_at(&mut self, place: Place, deadline: u64, now: Nanos) {
+    fn schedule(&mut self, place: Place, deadline: u64, now: Nanos) {
         let present = tick_of(now);
         let Some(entry) = self.table.get_mut(place) else { return };
         if self.is_stopping {
             // Everybody is due.
         } else if deadline <= present {
             self.due.push_back(entry.key);
-            entry.stand_in_line();
+            entry.queue_due();
         } else {
             if self.taken.is_none() {
                 self.wheel.catch_up(present);
@@ -192,12 +195,12 @@ impl Presence {
             let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + REACH)));
             self.wheel.insert(entry.key, tick);
             entry.set_wheel_tick(tick);
-            self.is_roused |= tick < self.timer;
+            self.is_wake_requested |= tick < self.timer;
         }
     }
 
     /// `online` of `user` has ended. A `timeout` that came with a heartbeat meanwhile goes before this one.
-    pub fn announced(&mut self, user: User, now: Nanos, timeout: Nanos, outcome: Outcome) -> Announced {
+    pub fn announced(&mut self, user: User, now: Nanos, timeout: Nanos, outcome: CallbackOutcome) -> Announced {
         let User(key) = user;
         let Some(place) = self.table.find_key(key) else { return Announced::Offline };
         let Some(entry) = self.table.get(place).filter(|entry| entry.state() == State::ANNOUNCING) else {
@@ -206,7 +209,7 @@ impl Presence {
         let seen = start_of(entry.deadline(tick_of(now)));
         let extra = self.overflow.remove(key);
         self.counts.announcing -= 1;
-        if outcome == Outcome::Cut {
+        if outcome == CallbackOutcome::Aborted {
             self.counts.present -= 1;
             self.table.remove(place);
             return Announced::Offline;
@@ -223,7 +226,7 @@ impl Presence {
         match leave {
             Some(leave) if leave < deadline => self.set_online(place, State::OVERFLOW, leave, seen, true, now),
             // The deadline would not tell when this user was last seen.
-            _ if now.saturating_sub(seen) >= LONG_ANNOUNCEMENT => {
+            _ if now.saturating_sub(seen) >= SLOW_ONLINE => {
                 self.set_online(place, State::OVERFLOW, deadline, seen, false, now);
             }
             _ => {
@@ -235,8 +238,8 @@ impl Presence {
     }
 
     /// Sets the deadline of `id` to `after` nanoseconds from `now` if that is sooner (rule 9).
-    pub fn leave(&mut self, id: Id<'_>, now: Nanos, after: Nanos) -> Left {
-        let stayed = |was_online| Left { was_online, forgotten: None };
+    pub fn leave(&mut self, id: Id<'_>, now: Nanos, after: Nanos) -> LeaveOutcome {
+        let stayed = |was_online| LeaveOutcome { was_online, forgotten: None };
         let Some(place) = self.table.find(id) else { return stayed(false) };
         let Some(entry) = self.table.get(place) else { return stayed(false) };
         let key = entry.key;
@@ -255,8 +258,8 @@ impl Presence {
                 if let Some(OverflowEntry::Departing { is_waiting, .. }) = self.overflow.get(key) {
                     self.overflow.remove(key);
                     if is_waiting {
-                        self.forget_departed(place);
-                        return Left { was_online: false, forgotten: Some(User(key)) };
+                        self.remove_departed(place);
+                        return LeaveOutcome { was_online: false, forgotten: Some(User(key)) };
                     }
                 }
                 stayed(false)
@@ -278,17 +281,17 @@ impl Presence {
     }
 
     /// Whether the timer has to be told that its next call comes too late. It is to be told once.
-    pub fn is_roused(&mut self) -> bool {
-        if self.is_roused {
+    pub fn take_wake_request(&mut self) -> bool {
+        if self.is_wake_requested {
             // It will ask again.
             self.timer = 0;
         }
-        std::mem::take(&mut self.is_roused)
+        std::mem::take(&mut self.is_wake_requested)
     }
 
     /// Whether the time has come for the timer's next call.
     #[cfg(feature = "shuttle")]
-    pub(crate) fn is_time_for_timer(&self, now: Nanos) -> bool {
+    pub(crate) fn is_timer_due(&self, now: Nanos) -> bool {
         // 0 while it is up already, or has been told.
         (1..=tick_of(now)).contains(&self.timer)
     }
@@ -298,7 +301,7 @@ impl Presence {
         if self.is_stopping {
             self.counts.present > self.counts.announcing
         } else {
-            !self.due.is_empty() || !self.revived.is_empty()
+            !self.due.is_empty() || !self.rejoining.is_empty()
         }
     }
 
@@ -350,7 +353,7 @@ impl Presence {
     /// How many parts [`Presence::online_users`] takes.
     pub const PARTS: usize = PARTS;
 
-    /// Of how many users a caller may [`expect`](Presence::expect) the heartbeats before it comes to the first of them.
+    /// Of how many users a caller may [`prefetch`](Presence::prefetch) the heartbeats before it comes to the first of them.
     pub const AHEAD: usize = AHEAD;
 
     fn owned_id(&self, key: u64) -> Option<OwnedId> {
@@ -361,7 +364,7 @@ impl Presence {
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
         let taken = self.taken.as_ref().map_or(0, |taken| taken.keys.len());
-        self.table.len() + self.overflow.len() + self.wheel.len() + taken + self.due.len() + self.revived.len()
+        self.table.len() + self.overflow.len() + self.wheel.len() + taken + self.due.len() + self.rejoining.len()
     }
 
     /// The tick from which on a user is due who beat at `now`: rounded up, so that it is never early, and

@@ -30,7 +30,7 @@ const HEADER: usize = 8;
 
 impl StringArena {
     /// Copies `text` and answers its index, or `None` when there is no address left for it.
-    pub(crate) fn keep(&mut self, text: StringId<'_>) -> Option<u32> {
+    pub(crate) fn insert(&mut self, text: StringId<'_>) -> Option<u32> {
         let length = u32::try_from(text.bytes.len()).ok()?;
         let units = u32::try_from((HEADER + text.bytes.len()).div_ceil(UNIT)).ok()?;
         let index = self.reserve(units)?;
@@ -50,7 +50,7 @@ impl StringArena {
 
     /// Whether the string at `index` is `text`. The label is not compared.
     #[inline]
-    pub(crate) fn is(&self, index: u32, text: StringId<'_>) -> bool {
+    pub(crate) fn matches(&self, index: u32, text: StringId<'_>) -> bool {
         self.at(index).is_some_and(|kept| kept.class == text.class && kept.bytes == text.bytes)
     }
 
@@ -61,7 +61,7 @@ impl StringArena {
     }
 
     /// Forgets the string at `index`, which must be there.
-    pub(crate) fn forget(&mut self, index: u32) {
+    pub(crate) fn remove(&mut self, index: u32) {
         let Some(length) = self.at(index).map(|text| text.bytes.len()) else { return };
         self.count -= 1;
         if self.count == 0 {
@@ -132,30 +132,31 @@ mod tests {
     #[test]
     fn a_string_comes_back_as_it_was() {
         let mut strings = StringArena::default();
-        let index = strings.keep(text(b"ada")).unwrap();
-        assert!(strings.is(index, text(b"ada")));
-        assert!(strings.is(index, StringId { label: 9, ..text(b"ada") }));
-        assert!(!strings.is(index, StringId { class: 2, ..text(b"ada") }));
-        assert!(!strings.is(index, text(b"adb")));
+        let index = strings.insert(text(b"ada")).unwrap();
+        assert!(strings.matches(index, text(b"ada")));
+        assert!(strings.matches(index, StringId { label: 9, ..text(b"ada") }));
+        assert!(!strings.matches(index, StringId { class: 2, ..text(b"ada") }));
+        assert!(!strings.matches(index, text(b"adb")));
         assert_eq!(strings.get(index), Some(OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 515 }));
     }
 
     #[test]
     fn an_address_is_given_out_again() {
         let mut strings = StringArena::default();
-        let first = strings.keep(text(b"bob")).unwrap();
-        let second = strings.keep(text(b"a longer one")).unwrap();
-        strings.forget(first);
-        assert_ne!(strings.keep(text(b"another that is longer")), Some(first));
-        assert_eq!(strings.keep(text(b"cyd")), Some(first));
-        assert!(strings.is(second, text(b"a longer one")));
+        let first = strings.insert(text(b"bob")).unwrap();
+        let second = strings.insert(text(b"a longer one")).unwrap();
+        strings.remove(first);
+        assert_ne!(strings.insert(text(b"another that is longer")), Some(first));
+        assert_eq!(strings.insert(text(b"cyd")), Some(first));
+        assert!(strings.matches(second, text(b"a longer one")));
     }
 
     #[test]
     fn nobody_takes_no_memory() {
         let mut strings = StringArena::default();
-        let kept: Vec<u32> = (0..10_000u32).map(|number| strings.keep(text(&number.to_le_bytes())).unwrap()).collect();
-        kept.into_iter().for_each(|index| strings.forget(index));
+        let kept: Vec<u32> =
+            (0..10_000u32).map(|number| strings.insert(text(&number.to_le_bytes())).unwrap()).collect();
+        kept.into_iter().for_each(|index| strings.remove(index));
         assert_eq!(strings.chunks.capacity() + strings.free.capacity(), 0);
     }
 
@@ -169,14 +170,14 @@ mod tests {
             for (length, byte, forget) in steps {
                 if forget && !kept.is_empty() {
                     let (index, _) = kept.swap_remove(usize::from(byte) % kept.len());
-                    strings.forget(index);
+                    strings.remove(index);
                 } else {
                     let bytes = vec![byte; length];
-                    let index = strings.keep(text(&bytes)).unwrap();
+                    let index = strings.insert(text(&bytes)).unwrap();
                     kept.push((index, bytes));
                 }
                 for (index, bytes) in &kept {
-                    prop_assert!(strings.is(*index, text(bytes)));
+                    prop_assert!(strings.matches(*index, text(bytes)));
                 }
             }
         }

@@ -69,7 +69,7 @@ impl Table {
                 let same_hash = !0 << (u64::BITS - crate::id::HASH_BITS);
                 self.probe(hash, |key| {
                     (key ^ suspect) & same_hash == 0
-                        && string_index(key).is_some_and(|index| self.strings.is(index, text))
+                        && string_index(key).is_some_and(|index| self.strings.matches(index, text))
                 })
             }
         }
@@ -135,7 +135,7 @@ impl Table {
             Id::Key(key) => Some(key),
             Id::String(text) => {
                 let hash = self.hash_string(text);
-                Some(string_key(hash, self.strings.keep(text)?))
+                Some(string_key(hash, self.strings.insert(text)?))
             }
         }
     }
@@ -163,7 +163,7 @@ impl Table {
             return;
         }
         if let Some(index) = string_index(key) {
-            strings.forget(index);
+            strings.remove(index);
         }
         part.vacate(place.index, hasher);
         part.used -= 1;

@@ -28,7 +28,7 @@ pub(crate) fn start_of(tick: u64) -> Nanos {
     tick.saturating_mul(TICK)
 }
 
-/// A monotonic clock. Heartbeats and expiry must be told the time by the same one: a clock that
+/// A monotonic clock. HeartbeatBatch and expiry must be told the time by the same one: a clock that
 /// lags behind true time by a constant is as good as an exact one, two clocks that lag differently are not.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment, never less than at an earlier call.

@@ -7,21 +7,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::id::{Id, OwnedId};
-use crate::presence::{Announced, Beat, Counts, Departed, Left, Next, Outcome, Presence, Transition, User, Work};
+use crate::presence::{
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Presence, Transition,
+    User,
+};
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, TryLockError, thread,
 };
 use crate::time::{Clock, Nanos, TICK};
 
 /// How many users the timer thread looks at before it lets go of the lock.
-const LOOKS_PER_TURN: usize = if cfg!(feature = "shuttle") { 1 } else { 256 };
+const CHECKS_PER_STEP: usize = if cfg!(feature = "shuttle") { 1 } else { 256 };
 
 /// How often the timer thread gives way before it queues for the lock like everybody else. There may
 /// always be somebody who waits, and then nobody would ever leave.
-const GIVING_WAY: usize = if cfg!(feature = "shuttle") { 2 } else { 1_000 };
+const MAX_YIELDS: usize = if cfg!(feature = "shuttle") { 2 } else { 1_000 };
 
 /// How long the timer thread rests after a panic, so that it does not spin if it panics again.
-const REST_AFTER_PANIC: Duration = Duration::from_millis(100);
+const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Wakes whoever runs the callbacks. Level-triggered: once raised it stays so until it is cleared.
 ///
@@ -42,7 +45,7 @@ pub struct Tracker<C: Clock, S: Signal> {
 struct Shared<C, S> {
     presence: Mutex<Presence>,
     /// Rings when the timer thread has to look at its wheel earlier than it meant to.
-    bell: Condvar,
+    wakeup: Condvar,
     /// How many threads wait for the lock. While there are any, the timer thread stands back.
     waiting: AtomicUsize,
     ended: AtomicBool,
@@ -65,12 +68,12 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         Ok(tracker)
     }
 
-    /// Makes a tracker without a timer thread, for callers that [`Tracker::turn`] it themselves.
+    /// Makes a tracker without a timer thread, for callers that [`Tracker::step`] it themselves.
     pub fn new(clock: C, signal: S) -> Tracker<C, S> {
         let presence = Presence::new(clock.now(), clock.jitter());
         let shared = Shared {
             presence: Mutex::new(presence),
-            bell: Condvar::new(),
+            wakeup: Condvar::new(),
             waiting: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
@@ -88,7 +91,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
 
     /// See [`Presence::heartbeat`]; `now` is what [`Tracker::now`] has just answered.
     #[inline]
-    pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Beat {
+    pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let mut presence = self.shared.lock();
         let beat = presence.heartbeat(id, now, timeout);
         self.shared.release(presence);
@@ -97,22 +100,22 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
 
     /// Takes the lock for several heartbeats of one moment, of a few hundred users at the most: the
     /// others wait meanwhile. Nothing else of the tracker may be called before the answer is dropped.
-    pub fn heartbeats(&self, now: Nanos, timeout: Nanos) -> Heartbeats<'_, C, S> {
-        Heartbeats { shared: &self.shared, presence: Some(self.shared.lock()), now, timeout }
+    pub fn heartbeat_batch(&self, now: Nanos, timeout: Nanos) -> HeartbeatBatch<'_, C, S> {
+        HeartbeatBatch { shared: &self.shared, presence: Some(self.shared.lock()), now, timeout }
     }
 
     /// See [`Presence::announced`].
-    pub fn announced(&self, user: User, timeout: Nanos, outcome: Outcome) -> Announced {
+    pub fn announced(&self, user: User, timeout: Nanos, outcome: CallbackOutcome) -> Announced {
         self.with(|presence, now| presence.announced(user, now, timeout, outcome))
     }
 
     /// See [`Presence::leave`].
-    pub fn leave(&self, id: Id<'_>, after: Nanos) -> Left {
+    pub fn leave(&self, id: Id<'_>, after: Nanos) -> LeaveOutcome {
         self.with(|presence, now| presence.leave(id, now, after))
     }
 
     /// See [`Presence::claim`]. Clears the signal when there is nobody.
-    pub fn claim(&self, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
+    pub fn claim(&self, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
         let transition = presence.claim(self.now(), most, work);
         if transition.is_none() {
@@ -140,7 +143,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         let mut forgotten = Vec::new();
         while users.peek().is_some() {
             self.with(|presence, _| {
-                let some = users.by_ref().take(LOOKS_PER_TURN);
+                let some = users.by_ref().take(CHECKS_PER_STEP);
                 forgotten.extend(some.filter(|user| presence.departed(*user) == Departed::Offline));
             });
         }
@@ -158,7 +161,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 
     /// Raises the signal although perhaps nobody can be claimed: a claim will find out.
-    pub fn rouse(&self) {
+    pub fn wake_reactor(&self) {
         let presence = self.shared.lock();
         self.shared.signal.raise();
         drop(presence);
@@ -199,19 +202,19 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
 
     /// One turn of the timer thread; answers for how long it may rest: `Some(0)` not at all, `None`
     /// until somebody beats.
-    pub fn turn(&self) -> Option<Nanos> {
-        self.shared.turn(&mut self.shared.lock())
+    pub fn step(&self) -> Option<Nanos> {
+        self.shared.step(&mut self.shared.lock())
     }
 
     /// Ends the timer thread's rest if its time is over. Shuttle's condition variables do not know of time,
     /// so whoever moves the clock must call this.
     #[cfg(feature = "shuttle")]
-    pub fn time_has_passed(&self) {
+    pub fn wake_timer_if_due(&self) {
         let presence = self.shared.lock();
-        let is_time = presence.is_time_for_timer(self.now());
+        let is_time = presence.is_timer_due(self.now());
         drop(presence);
         if is_time {
-            self.shared.bell.notify_one();
+            self.shared.wakeup.notify_one();
         }
     }
 
@@ -229,7 +232,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
 }
 
 /// The lock, held for several heartbeats.
-pub struct Heartbeats<'a, C: Clock, S: Signal> {
+pub struct HeartbeatBatch<'a, C: Clock, S: Signal> {
     shared: &'a Shared<C, S>,
     /// None only while it is dropped.
     presence: Option<MutexGuard<'a, Presence>>,
@@ -237,26 +240,26 @@ pub struct Heartbeats<'a, C: Clock, S: Signal> {
     timeout: Nanos,
 }
 
-impl<C: Clock, S: Signal> Heartbeats<'_, C, S> {
-    /// See [`Presence::expect`].
+impl<C: Clock, S: Signal> HeartbeatBatch<'_, C, S> {
+    /// See [`Presence::prefetch`].
     #[inline]
-    pub fn expect(&self, id: Id<'_>) {
+    pub fn prefetch(&self, id: Id<'_>) {
         if let Some(presence) = &self.presence {
-            presence.expect(id);
+            presence.prefetch(id);
         }
     }
 
     /// See [`Presence::heartbeat`].
     #[inline]
-    pub fn heartbeat(&mut self, id: Id<'_>) -> Beat {
+    pub fn heartbeat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
         match &mut self.presence {
             Some(presence) => presence.heartbeat(id, self.now, self.timeout),
-            None => Beat::Ignored,
+            None => HeartbeatOutcome::Ignored,
         }
     }
 }
 
-impl<C: Clock, S: Signal> Drop for Heartbeats<'_, C, S> {
+impl<C: Clock, S: Signal> Drop for HeartbeatBatch<'_, C, S> {
     fn drop(&mut self) {
         if let Some(presence) = self.presence.take() {
             self.shared.release(presence);
@@ -265,7 +268,7 @@ impl<C: Clock, S: Signal> Drop for Heartbeats<'_, C, S> {
 }
 
 impl<C: Clock, S: Signal> Drop for Tracker<C, S> {
-    /// Ends the timer thread, which never waits for anything but the lock and the bell.
+    /// Ends the timer thread, which never waits for anything but the lock and the wakeup.
     fn drop(&mut self) {
         if let Some(timer) = self.timer.take() {
             self.shared.end_timer(self.shared.lock());
@@ -283,12 +286,12 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         match self.presence.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => self.wait_for_lock(),
+            Err(TryLockError::WouldBlock) => self.lock_contended(),
         }
     }
 
     #[cold]
-    fn wait_for_lock(&self) -> MutexGuard<'_, Presence> {
+    fn lock_contended(&self) -> MutexGuard<'_, Presence> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let guard = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -298,10 +301,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     /// Lets go of the lock, and tells the timer thread when it has to look earlier.
     #[inline]
     fn release(&self, mut presence: MutexGuard<'_, Presence>) {
-        let roused = presence.is_roused();
+        let is_wake_requested = presence.take_wake_request();
         drop(presence);
-        if roused {
-            self.bell.notify_one();
+        if is_wake_requested {
+            self.wakeup.notify_one();
         }
     }
 
@@ -309,12 +312,12 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         // Under the lock, so that the thread does not look at this just before, and rest after it.
         self.ended.store(true, Ordering::Relaxed);
         drop(presence);
-        self.bell.notify_one();
+        self.wakeup.notify_one();
     }
 
-    fn turn(&self, presence: &mut Presence) -> Option<Nanos> {
+    fn step(&self, presence: &mut Presence) -> Option<Nanos> {
         let now = self.clock.now();
-        let next = presence.advance(now, LOOKS_PER_TURN);
+        let next = presence.advance(now, CHECKS_PER_STEP);
         if presence.is_claimable() {
             self.signal.raise();
         }
@@ -330,34 +333,34 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     /// Runs the timer thread until the tracker is stopped or dropped. A panic is a bug, but without expiry everybody
     /// would stay online for ever: so it goes on.
     fn run_timer(&self) {
-        while catch_unwind(AssertUnwindSafe(|| self.keep_time())).is_err() {
+        while catch_unwind(AssertUnwindSafe(|| self.timer_loop())).is_err() {
             self.timer_panics.fetch_add(1, Ordering::Relaxed);
             let is_running = |_: &mut Presence| !self.ended.load(Ordering::Relaxed);
-            drop(self.bell.wait_timeout_while(self.lock(), REST_AFTER_PANIC, is_running));
+            drop(self.wakeup.wait_timeout_while(self.lock(), PANIC_BACKOFF, is_running));
         }
     }
 
-    fn keep_time(&self) {
+    fn timer_loop(&self) {
         let mut presence = self.lock();
         while !self.ended.load(Ordering::Relaxed) {
-            presence = match self.turn(&mut presence) {
+            presence = match self.step(&mut presence) {
                 Some(0) => {
                     drop(presence);
-                    self.give_way();
+                    self.yield_to_waiters();
                     self.lock()
                 }
                 Some(rest) => {
-                    let waited = self.bell.wait_timeout(presence, Duration::from_nanos(rest));
+                    let waited = self.wakeup.wait_timeout(presence, Duration::from_nanos(rest));
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.bell.wait(presence).unwrap_or_else(PoisonError::into_inner),
+                None => self.wakeup.wait(presence).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
     /// Whoever waits may hold a lock of its own that everybody needs (Ruby's): lets it go first.
-    fn give_way(&self) {
-        for _ in 0..GIVING_WAY {
+    fn yield_to_waiters(&self) {
+        for _ in 0..MAX_YIELDS {
             if self.waiting.load(Ordering::Relaxed) == 0 {
                 break;
             }

@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use naive::Naive;
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, Beat, Counts, Id, Nanos, Outcome, OwnedId, StringId, TICK, Transition, User, Work,
+    Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK, Transition, User,
 };
 
 /// Who all this is about, in the naive model.
@@ -36,7 +36,7 @@ const LEAVES: [Nanos; 2] = [0, 2 * TICK];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    Beat(Nanos),
+    HeartbeatOutcome(Nanos),
     Leave(Nanos),
     /// A tick of the clock.
     Wait,
@@ -44,7 +44,7 @@ enum Step {
     Turn(usize),
     Claim,
     /// The callback ends.
-    End(Outcome),
+    End(CallbackOutcome),
     /// The callback was never entered.
     Unclaim,
     Stop,
@@ -78,9 +78,9 @@ struct State {
 }
 
 fn steps() -> Vec<Step> {
-    let beats = TIMEOUTS.map(Step::Beat);
+    let beats = TIMEOUTS.map(Step::HeartbeatOutcome);
     let leaves = LEAVES.map(Step::Leave);
-    let ends = [Outcome::Returned, Outcome::Cut].map(Step::End);
+    let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::End);
     let others = [Step::Wait, Step::Turn(usize::MAX), Step::Turn(1), Step::Claim, Step::Unclaim, Step::Stop];
     [&beats[..], &leaves, &ends, &others].concat()
 }
@@ -125,7 +125,7 @@ impl State {
         match (step, self.call) {
             (Step::Wait, _) => self.now < START + TICKS * TICK,
             (Step::End(_), Some(Call { transition: Transition::Online, .. })) => true,
-            (Step::End(outcome), Some(_)) => outcome == Outcome::Returned,
+            (Step::End(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
             (Step::Unclaim, Some(call)) => call.caller == Caller::Reactor || call.transition == Transition::Offline,
             (Step::End(_) | Step::Unclaim, None) => false,
             // The reactor does one thing at a time.
@@ -141,11 +141,11 @@ impl State {
         let mut rules = 0;
         let inside = self.call.is_some();
         match step {
-            Step::Beat(timeout) => {
+            Step::HeartbeatOutcome(timeout) => {
                 let beat = self.presence.heartbeat(id(), self.now, timeout);
                 assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(KEY, self.now, timeout));
-                assert_eq!(beat == Beat::Ignored, self.presence.is_stopping());
-                if let Beat::Announce(user) = beat {
+                assert_eq!(beat == HeartbeatOutcome::Ignored, self.presence.is_stopping());
+                if let HeartbeatOutcome::Announce(user) = beat {
                     self.call(user, Transition::Online, Caller::Beater);
                 }
             }
@@ -175,12 +175,12 @@ impl State {
             }
             Step::Stop => assert_eq!(self.presence.stop().len(), self.naive.stop().len()),
         }
-        if self.presence.is_roused() {
+        if self.presence.take_wake_request() {
             self.timer = Next::Now;
         }
         rules |= self.naive.rules;
         self.naive.rules = 0;
-        if inside && matches!(step, Step::Beat(_) | Step::Leave(_) | Step::Stop) {
+        if inside && matches!(step, Step::HeartbeatOutcome(_) | Step::Leave(_) | Step::Stop) {
             rules |= 1 << 6;
         }
         rules
@@ -203,7 +203,7 @@ impl State {
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
-            (Some(transition), [Work { user, id, .. }]) => {
+            (Some(transition), [Claimed { user, id, .. }]) => {
                 assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
                 self.naive.claimed(KEY, transition, self.now);
                 self.call(*user, transition, Caller::Reactor);
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: CallbackOutcome) {
         let Call { user, transition, caller } = self.call.take().unwrap();
         match transition {
             Transition::Online => {
@@ -265,7 +265,7 @@ impl State {
             if self.can_take(Step::Claim) {
                 self.take(Step::Claim);
             }
-            self.take(if self.call.is_some() { Step::End(Outcome::Returned) } else { Step::Wait });
+            self.take(if self.call.is_some() { Step::End(CallbackOutcome::Returned) } else { Step::Wait });
             self.check();
             rounds += 1;
             assert!(rounds < 30, "for ever online, or never forgotten: {:?}", self.presence);

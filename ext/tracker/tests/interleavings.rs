@@ -4,7 +4,7 @@
 //!
 //! `cargo test -p online_manager_tracker --features shuttle --test interleavings`
 //!
-//! A lost wakeup shows as a deadlock: the reactor waits for its signal and the timer thread for its bell, for
+//! A lost wakeup shows as a deadlock: the reactor waits for its signal and the timer thread for its wakeup, for
 //! ever. A failure prints a schedule; `shuttle::replay(scenario, schedule)` runs just that one again.
 
 // Not `required-features` in Cargo.toml: the gem leaves the tests out, and cargo refuses a manifest that names them.
@@ -17,8 +17,8 @@ use std::sync::Mutex as Unscheduled;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use online_manager_tracker::{
-    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, TICK, Tracker, Transition, User,
-    Work,
+    Announced, CallbackOutcome, Claimed, Clock, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Signal, TICK,
+    Tracker, Transition, User,
 };
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -97,7 +97,7 @@ impl Stage {
     }
 
     /// Calls `online` or `offline`: rule 1 is checked as it begins.
-    fn call(&self, key: u64, transition: Transition) -> Outcome {
+    fn call(&self, key: u64, transition: Transition) -> CallbackOutcome {
         self.life(key, |life| {
             assert!(!life.is_inside, "two callbacks of {key} overlap");
             assert_eq!(life.is_online, transition == Transition::Offline, "{transition:?} of {key} twice");
@@ -110,27 +110,27 @@ impl Stage {
             life.is_online = transition == Transition::Online && !is_cut;
             life.onlines += u32::from(life.is_online);
         });
-        if is_cut { Outcome::Cut } else { Outcome::Returned }
+        if is_cut { CallbackOutcome::Aborted } else { CallbackOutcome::Returned }
     }
 
     fn beat(&self, key: u64, timeout: Nanos) {
         let mut now = self.tracker.now();
         match self.tracker.heartbeat(Id::Key(key), now, timeout) {
-            Beat::Announce(user) => {
+            HeartbeatOutcome::Announce(user) => {
                 let outcome = self.call(key, Transition::Online);
                 now = self.tracker.now();
                 self.announced(user, timeout, outcome);
-                if outcome == Outcome::Cut {
+                if outcome == CallbackOutcome::Aborted {
                     return;
                 }
             }
-            Beat::Known => {}
-            Beat::Ignored => return,
+            HeartbeatOutcome::Known => {}
+            HeartbeatOutcome::Ignored => return,
         }
         self.life(key, |life| life.seen = life.seen.max(now));
     }
 
-    fn announced(&self, user: User, timeout: Nanos, outcome: Outcome) {
+    fn announced(&self, user: User, timeout: Nanos, outcome: CallbackOutcome) {
         if self.tracker.announced(user, timeout, outcome) == Announced::Depart {
             self.call(user.key(), Transition::Offline);
             assert_eq!(self.tracker.departed(user), Departed::Offline);
@@ -139,7 +139,7 @@ impl Stage {
 
     fn wait(&self, time: Nanos) {
         self.clock.0.fetch_add(time, Ordering::Relaxed);
-        self.tracker.time_has_passed();
+        self.tracker.wake_timer_if_due();
     }
 
     /// Waits for its signal and calls whom it claims, until `is_done`.
@@ -150,7 +150,7 @@ impl Stage {
                 let lives = self.lives.lock().unwrap().clone();
                 let mut work = Vec::new();
                 let Some(transition) = self.tracker.claim(1, &mut work) else { break };
-                for Work { user, id, .. } in work {
+                for Claimed { user, id, .. } in work {
                     assert_eq!(id, OwnedId::Key(user.key()));
                     if self.only_expiry && transition == Transition::Offline {
                         let seen = lives.get(&user.key()).map_or(0, |life| life.seen);
@@ -232,7 +232,7 @@ fn whoever_falls_silent_is_set_offline_and_not_too_early() {
         join(beaters);
         join([time]);
         *ended.lock().unwrap() = true;
-        // Now the timer thread alone brings this to an end. Who has just been revived has another timeout.
+        // Now the timer thread alone brings this to an end. Who has just been rejoining has another timeout.
         for _ in 0..200 {
             if stage.tracker.counts() != Counts::default() {
                 stage.wait(TIMEOUT);
@@ -240,7 +240,7 @@ fn whoever_falls_silent_is_set_offline_and_not_too_early() {
             }
         }
         assert_eq!(stage.tracker.counts(), Counts::default(), "nobody sets the user offline");
-        stage.tracker.rouse();
+        stage.tracker.wake_reactor();
         join([reactor]);
         stage.check_the_end();
     });
@@ -257,7 +257,7 @@ fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
             if thread_rng().gen_bool(0.5) {
                 stage.beat(3, TIMEOUT);
             } else {
-                stage.tracker.heartbeats(stage.tracker.now(), TIMEOUT).heartbeat(Id::Key(3));
+                stage.tracker.heartbeat_batch(stage.tracker.now(), TIMEOUT).heartbeat(Id::Key(3));
             }
         });
         join([long, short]);
@@ -291,7 +291,7 @@ fn whoever_leaves_is_set_offline_without_the_timer() {
         *ended.lock().unwrap() = true;
         stage.tracker.leave(Id::Key(1), 0);
         if stage.tracker.counts() == Counts::default() {
-            stage.tracker.rouse();
+            stage.tracker.wake_reactor();
         }
         join([reactor]);
         stage.check_the_end();
@@ -322,7 +322,7 @@ fn pandemonium(is_faulty: bool) {
         thread::yield_now();
         assert!(stage.tracker.stop().len() <= 2);
         // Those who are inside `online` look after themselves.
-        stage.tracker.rouse();
+        stage.tracker.wake_reactor();
     });
     let stopped = Arc::new(Unscheduled::new(false));
     let reactor = spawn(&stage, {
@@ -331,7 +331,7 @@ fn pandemonium(is_faulty: bool) {
     });
     join([stopper]);
     *stopped.lock().unwrap() = true;
-    stage.tracker.rouse();
+    stage.tracker.wake_reactor();
     join([reactor, leaver, time]);
     join(beaters);
     stage.check_the_end();

@@ -11,7 +11,8 @@ use std::collections::{BTreeSet, HashMap};
 use naive::{Key, Naive};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, Beat, Counts, Departed, Id, Nanos, Outcome, OwnedId, StringId, TICK, Transition, User, Work,
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK,
+    Transition, User,
 };
 use proptest::prelude::*;
 
@@ -29,7 +30,7 @@ const LONGEST_WAIT: Nanos = 38 * DAY;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Beat {
+    HeartbeatOutcome {
         key: Key,
         timeout: Nanos,
     },
@@ -54,7 +55,7 @@ enum Step {
     /// One of the callbacks ends.
     End {
         which: usize,
-        outcome: Outcome,
+        outcome: CallbackOutcome,
     },
     /// The same, but the callback was not even entered.
     Unclaim {
@@ -85,9 +86,9 @@ fn waits() -> impl Strategy<Value = Step> {
 }
 
 fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
-    let outcomes = prop_oneof![4 => Just(Outcome::Returned), 1 => Just(Outcome::Cut)];
+    let outcomes = prop_oneof![4 => Just(CallbackOutcome::Returned), 1 => Just(CallbackOutcome::Aborted)];
     let step = prop_oneof![
-        200 => (0..users, timeouts()).prop_map(|(key, timeout)| Step::Beat { key, timeout }),
+        200 => (0..users, timeouts()).prop_map(|(key, timeout)| Step::HeartbeatOutcome { key, timeout }),
         50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(key, after)| Step::Leave { key, after }),
         120 => waits(),
         60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4).prop_map(|(budget, times)| Step::Turn { budget, times }),
@@ -180,7 +181,7 @@ impl Run {
 
     fn take(&mut self, step: &Step) {
         match *step {
-            Step::Beat { key, timeout } => self.beat(key, timeout),
+            Step::HeartbeatOutcome { key, timeout } => self.beat(key, timeout),
             Step::Leave { key, after } => self.leave(key, after),
             Step::Wait(time) => self.wait(time),
             Step::WaitFor { which, offset } => {
@@ -191,7 +192,7 @@ impl Run {
                     self.wait(moment.saturating_sub(self.now).min(20 * DAY));
                 }
             }
-            Step::Turn { budget, times } => (0..times).for_each(|_| self.turn(budget)),
+            Step::Turn { budget, times } => (0..times).for_each(|_| self.step(budget)),
             Step::Claim { most } => self.claim(most),
             Step::End { which, outcome } => {
                 if !self.calls.is_empty() {
@@ -213,8 +214,8 @@ impl Run {
     fn beat(&mut self, key: Key, timeout: Nanos) {
         let beat = with_id(key, |id| self.presence.heartbeat(id, self.now, timeout));
         assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(key, self.now, timeout));
-        assert_eq!(beat == Beat::Ignored, self.naive.is_stopping);
-        if let Beat::Announce(user) = beat {
+        assert_eq!(beat == HeartbeatOutcome::Ignored, self.naive.is_stopping);
+        if let HeartbeatOutcome::Announce(user) = beat {
             self.call(Call { key, user, transition: Transition::Online, timeout });
         }
     }
@@ -232,7 +233,7 @@ impl Run {
         self.waited += time;
     }
 
-    fn turn(&mut self, budget: usize) {
+    fn step(&mut self, budget: usize) {
         self.timer = self.presence.advance(self.now, budget);
         if self.timer != Next::Now {
             self.turned_at = self.now;
@@ -242,14 +243,14 @@ impl Run {
     /// Claims, ends every callback and claims again until nobody is left whom that brings further.
     fn settle(&mut self) {
         loop {
-            self.turn(usize::MAX);
+            self.step(usize::MAX);
             self.check();
             self.claim(2);
             if self.calls.is_empty() && !self.presence.is_claimable() {
                 break;
             }
             for call in std::mem::take(&mut self.calls) {
-                self.end(call, Outcome::Returned);
+                self.end(call, CallbackOutcome::Returned);
             }
             self.check();
         }
@@ -263,7 +264,7 @@ impl Run {
         let transition = self.presence.claim(self.now, most, &mut work);
         assert!(transition.is_some() || work.is_empty());
         assert!(work.len() <= if transition == Some(Transition::Online) { 1 } else { most });
-        for Work { user, id, .. } in work {
+        for Claimed { user, id, .. } in work {
             let key = (0..self.users).find(|key| owned_id(*key) == id).expect("the id comes back as it came in");
             let transition = transition.expect("somebody was claimed");
             self.naive.claimed(key, transition, self.now);
@@ -293,7 +294,7 @@ impl Run {
         *last = (if is_offline { Transition::Offline } else { Transition::Online }, true);
     }
 
-    fn end(&mut self, call: Call, outcome: Outcome) {
+    fn end(&mut self, call: Call, outcome: CallbackOutcome) {
         let Call { key, user, transition, timeout } = call;
         match transition {
             Transition::Online => {
@@ -317,7 +318,7 @@ impl Run {
         assert_eq!(unclaimed, self.naive.unclaim(key, transition, self.now));
         // As if it had not been called.
         self.is_over(&call, transition == Transition::Online);
-        if unclaimed == Departed::Revived {
+        if unclaimed == Departed::Rejoining {
             assert!(self.presence.is_claimable(), "{key} is the next to be claimed");
         }
     }
@@ -353,7 +354,7 @@ impl Run {
             online.map(|id| (0..self.users).find(|key| owned_id(*key) == id).unwrap()).collect();
         assert_eq!(online, (0..self.users).filter(|key| self.naive.is_online(*key)).collect());
 
-        if self.presence.is_roused() {
+        if self.presence.take_wake_request() {
             self.timer = Next::Now;
         }
         if !self.naive.is_stopping
@@ -380,7 +381,7 @@ impl Run {
         assert_eq!(self.presence.counts(), Counts::default());
         // What the wheel still holds comes up some time.
         self.now += 30 * HOUR;
-        self.turn(usize::MAX);
+        self.step(usize::MAX);
         assert_eq!(self.presence.kept(), 0, "{:?}", self.presence);
         assert!(self.last_calls.values().all(|last| *last == (Transition::Offline, true)));
     }
@@ -438,8 +439,8 @@ proptest! {
     ) {
         // Everybody comes online first, each with another timeout.
         let arrivals = arrivals.into_iter().enumerate().flat_map(|(key, (timeout, wait))| {
-            let end = Step::End { which: 0, outcome: Outcome::Returned };
-            [Step::Beat { key, timeout: timeout.saturating_add(key as u64) }, Step::Wait(wait), end]
+            let end = Step::End { which: 0, outcome: CallbackOutcome::Returned };
+            [Step::HeartbeatOutcome { key, timeout: timeout.saturating_add(key as u64) }, Step::Wait(wait), end]
         });
         run(60, start, 5_000_000, &arrivals.chain(steps).collect::<Vec<_>>());
     }

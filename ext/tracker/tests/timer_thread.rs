@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_tracker::{
-    Announced, Beat, Clock, Id, Nanos, Outcome, Signal, TICK, Tracker, Transition, User, Work,
+    Announced, CallbackOutcome, Claimed, Clock, HeartbeatOutcome, Id, Nanos, Signal, TICK, Tracker, Transition, User,
 };
 
 const ADA: Id<'_> = Id::Key(1);
@@ -21,7 +21,7 @@ const BOB: Id<'_> = Id::Key(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the timer thread rests after a panic.
-const REST_AFTER_PANIC: Duration = Duration::from_millis(100);
+const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Panics so many times more, on the timer thread only.
 #[derive(Clone, Default)]
@@ -82,8 +82,10 @@ fn messages(fault: Fault) -> (Messages, Receiver<Instant>) {
 }
 
 fn come_online(tracker: &Tracker<RealClock, Messages>, id: Id<'_>, timeout: Nanos) -> User {
-    let Beat::Announce(user) = tracker.heartbeat(id, tracker.now(), timeout) else { panic!("{id:?} is new") };
-    assert_eq!(tracker.announced(user, timeout, Outcome::Returned), Announced::Online);
+    let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), timeout) else {
+        panic!("{id:?} is new")
+    };
+    assert_eq!(tracker.announced(user, timeout, CallbackOutcome::Returned), Announced::Online);
     user
 }
 
@@ -93,7 +95,7 @@ fn wait_for_offline(tracker: &Tracker<RealClock, Messages>, raised: &Receiver<In
         let mut work = Vec::new();
         match tracker.claim(1, &mut work) {
             Some(transition) => {
-                if let [Work { user: claimed, .. }] = work[..] {
+                if let [Claimed { user: claimed, .. }] = work[..] {
                     assert_eq!((transition, claimed), (Transition::Offline, user));
                     tracker.departed(user);
                     break;
@@ -127,7 +129,7 @@ fn a_shorter_timeout_wakes_the_timer_thread_by_itself() {
         let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
         come_online(&tracker, ADA, 3_600_000_000_000);
         if under_one_lock {
-            tracker.heartbeats(tracker.now(), TICK).heartbeat(ADA);
+            tracker.heartbeat_batch(tracker.now(), TICK).heartbeat(ADA);
         } else {
             tracker.heartbeat(ADA, tracker.now(), TICK);
         }
@@ -156,7 +158,7 @@ fn the_timer_thread_survives_a_signal_that_panics_and_does_not_spin() {
     // It panics after each of three attempts to raise the signal. Ada is not forgotten over it.
     let attempts: Vec<Instant> = (0..4).map(|_| raised.recv_timeout(LIMIT).expect("another attempt")).collect();
     for pair in attempts.windows(2) {
-        assert!(pair[1] - pair[0] >= REST_AFTER_PANIC, "it spins: {:?}", pair[1] - pair[0]);
+        assert!(pair[1] - pair[0] >= PANIC_BACKOFF, "it spins: {:?}", pair[1] - pair[0]);
     }
     assert_eq!(tracker.timer_panics(), 3);
     wait_for_offline(&tracker, &raised, ada);
@@ -200,12 +202,12 @@ fn a_stop_ends_the_timer_thread() {
     let (sender, ended) = channel();
     let (signal, _raised) = messages(Fault::default());
     let tracker = Tracker::start(PartingClock(Mutex::new(Some(sender))), signal).unwrap();
-    let Beat::Announce(ada) = tracker.heartbeat(ADA, 0, TICK) else { panic!("Ada is new") };
+    let HeartbeatOutcome::Announce(ada) = tracker.heartbeat(ADA, 0, TICK) else { panic!("Ada is new") };
     ended.recv_timeout(LIMIT).expect("the timer thread looks at its wheel");
     tracker.stop();
 
     assert_eq!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
     // Nobody needs it any more.
-    assert_eq!(tracker.announced(ada, TICK, Outcome::Returned), Announced::Depart);
+    assert_eq!(tracker.announced(ada, TICK, CallbackOutcome::Returned), Announced::Depart);
     tracker.departed(ada);
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use online_manager_tracker::{
-    Announced, Beat, Clock, Counts, Departed, Id, Nanos, Outcome, OwnedId, Signal, StringId, TICK, Tracker, Transition,
-    User,
+    Announced, CallbackOutcome, Clock, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Signal, StringId, TICK,
+    Tracker, Transition, User,
 };
 
 const ADA: Id<'_> = Id::Key(1);
@@ -68,8 +68,10 @@ fn tracker() -> (Tracker<SharedClock, MockSignal>, Arc<MockClock>, MockSignal) {
 }
 
 fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
-    let Beat::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else { panic!("{id:?} is new") };
-    assert_eq!(tracker.announced(user, TIMEOUT, Outcome::Returned), Announced::Online);
+    let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else {
+        panic!("{id:?} is new")
+    };
+    assert_eq!(tracker.announced(user, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
     user
 }
 
@@ -79,28 +81,28 @@ fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
 fn rule_6_callbacks_may_call_back() {
     let (tracker, clock, signal) = tracker();
     let beat = || tracker.heartbeat(ADA, tracker.now(), TIMEOUT);
-    let Beat::Announce(ada) = beat() else { panic!("Ada is new") };
+    let HeartbeatOutcome::Announce(ada) = beat() else { panic!("Ada is new") };
     // Inside online.
-    assert_eq!(beat(), Beat::Known);
+    assert_eq!(beat(), HeartbeatOutcome::Known);
     assert!(tracker.is_online(ADA));
     assert!(tracker.leave(ADA, 0).was_online);
-    assert_eq!(tracker.announced(ada, TIMEOUT, Outcome::Returned), Announced::Online);
+    assert_eq!(tracker.announced(ada, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
 
     clock.advance(TICK);
-    tracker.turn();
+    tracker.step();
     assert!(signal.is_raised());
     let mut work = Vec::new();
     assert_eq!(tracker.claim(1, &mut work), Some(Transition::Offline));
     assert_eq!(work.len(), 1);
     // Inside offline.
-    assert_eq!(beat(), Beat::Known);
+    assert_eq!(beat(), HeartbeatOutcome::Known);
     assert!(!tracker.is_online(ADA));
     assert!(!tracker.leave(ADA, 0).was_online);
     assert_eq!(tracker.claim(1, &mut Vec::new()), None);
-    tracker.turn();
+    tracker.step();
     assert_eq!(tracker.counts(), Counts { departing: 1, ..Counts::default() });
     assert_eq!(tracker.stop(), []);
-    assert_eq!(beat(), Beat::Ignored);
+    assert_eq!(beat(), HeartbeatOutcome::Ignored);
     assert_eq!(tracker.departed(ada), Departed::Offline);
 }
 
@@ -109,11 +111,11 @@ fn rule_6_callbacks_may_call_back() {
 #[test]
 fn a_turn_says_how_long_the_timer_may_rest() {
     let (tracker, clock, _) = tracker();
-    assert_eq!(tracker.turn(), None);
+    assert_eq!(tracker.step(), None);
     come_online(&tracker, ADA);
     let mut turns = 0;
     // What was far away is looked at on the way, but not often.
-    while let Some(rest) = tracker.turn() {
+    while let Some(rest) = tracker.step() {
         assert!(rest >= TICK, "a clock that moves in steps would be asked again and again");
         clock.advance(rest);
         turns += 1;
@@ -127,20 +129,20 @@ fn heartbeats_under_one_lock_are_heartbeats() {
     let (tracker, clock, signal) = tracker();
     come_online(&tracker, BOB);
     clock.advance(SECOND);
-    let mut heartbeats = tracker.heartbeats(tracker.now(), 2 * SECOND);
-    assert!(matches!(heartbeats.heartbeat(ADA), Beat::Announce(_)));
-    assert_eq!(heartbeats.heartbeat(ADA), Beat::Known);
-    assert_eq!(heartbeats.heartbeat(BOB), Beat::Known);
+    let mut heartbeats = tracker.heartbeat_batch(tracker.now(), 2 * SECOND);
+    assert!(matches!(heartbeats.heartbeat(ADA), HeartbeatOutcome::Announce(_)));
+    assert_eq!(heartbeats.heartbeat(ADA), HeartbeatOutcome::Known);
+    assert_eq!(heartbeats.heartbeat(BOB), HeartbeatOutcome::Known);
     drop(heartbeats);
     assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, ..Counts::default() });
     clock.advance(2 * SECOND);
-    tracker.turn();
+    tracker.step();
     assert!(!signal.is_raised());
     clock.advance(TICK);
-    tracker.turn();
+    tracker.step();
     assert!(signal.is_raised(), "Bob's deadline was brought forward");
     tracker.stop();
-    assert_eq!(tracker.heartbeats(tracker.now(), SECOND).heartbeat(CY), Beat::Ignored);
+    assert_eq!(tracker.heartbeat_batch(tracker.now(), SECOND).heartbeat(CY), HeartbeatOutcome::Ignored);
 }
 
 #[test]
@@ -148,17 +150,17 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
     let (tracker, clock, signal) = tracker();
     come_online(&tracker, ADA);
     let bob = come_online(&tracker, BOB);
-    tracker.turn();
+    tracker.step();
     assert!(!signal.is_raised());
     clock.advance(TIMEOUT + TICK);
-    tracker.turn();
+    tracker.step();
     assert!(signal.is_raised(), "two are due");
 
     let mut work = Vec::new();
     tracker.claim(1, &mut work);
     assert!(signal.is_raised(), "one is left");
     tracker.departed(work[0].user);
-    assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), Beat::Known);
+    assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
     // The heartbeat is not what takes the signal back: the claim finds out.
     let mut work = Vec::new();
     while tracker.claim(1, &mut work).is_some() {}
@@ -186,19 +188,19 @@ fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
     let (tracker, clock, signal) = tracker();
     let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Key(number << 1 | 1))).collect();
     clock.advance(TIMEOUT + TICK);
-    while tracker.turn() == Some(0) {}
+    while tracker.step() == Some(0) {}
     let mut work = Vec::new();
     tracker.claim(1_000, &mut work);
     assert_eq!(work.len(), 1_000);
 
     // One in each of the turns that the lock is taken for, and the last.
-    let revived = [3, 300, 999].map(|number: usize| crowd[number]);
-    for user in revived {
-        assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), Beat::Known);
+    let rejoining = [3, 300, 999].map(|number: usize| crowd[number]);
+    for user in rejoining {
+        assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
     }
     tracker.claim(1, &mut Vec::new());
     assert!(!signal.is_raised());
-    let gone: Vec<User> = crowd.iter().copied().filter(|user| !revived.contains(user)).collect();
+    let gone: Vec<User> = crowd.iter().copied().filter(|user| !rejoining.contains(user)).collect();
     assert_eq!(tracker.departed_all(crowd), gone);
     assert!(signal.is_raised(), "three are to be announced");
     assert_eq!(tracker.counts(), Counts { departing: 3, ..Counts::default() });
@@ -208,18 +210,18 @@ fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
 #[test]
 fn the_signal_is_raised_for_a_deadline_that_passed_during_online() {
     let (tracker, clock, signal) = tracker();
-    let Beat::Announce(ada) = tracker.heartbeat(ADA, tracker.now(), TIMEOUT) else { panic!("Ada is new") };
+    let HeartbeatOutcome::Announce(ada) = tracker.heartbeat(ADA, tracker.now(), TIMEOUT) else { panic!("Ada is new") };
     tracker.leave(ADA, SECOND);
     clock.advance(2 * SECOND);
     assert!(!signal.is_raised());
-    tracker.announced(ada, TIMEOUT, Outcome::Returned);
+    tracker.announced(ada, TIMEOUT, CallbackOutcome::Returned);
     assert!(signal.is_raised());
 }
 
 #[test]
 fn the_signal_is_raised_by_a_stop_and_when_asked_to() {
     let (tracker, _, signal) = tracker();
-    tracker.rouse();
+    tracker.wake_reactor();
     assert!(signal.is_raised());
     assert_eq!(tracker.claim(1, &mut Vec::new()), None);
     assert!(!signal.is_raised());

@@ -2,7 +2,7 @@
 
 use magnus::value::{LazyId, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
-use online_manager_tracker::{Departed, Nanos, Outcome, Reason, Transition, User, Work};
+use online_manager_tracker::{CallbackOutcome, Claimed, Departed, Nanos, Reason, Transition, User};
 
 use super::{Native, OFFLINE, TrackerEra};
 use crate::key;
@@ -46,7 +46,7 @@ impl Native {
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
                 let timeout = this.host.timeout();
-                let outcome = if returned { Outcome::Returned } else { Outcome::Cut };
+                let outcome = if returned { CallbackOutcome::Returned } else { CallbackOutcome::Aborted };
                 this.announced(ruby, era, first.user, id, timeout, outcome)?;
             }
             Transition::Online => this.unclaim(ruby, era, first.user, transition),
@@ -54,7 +54,7 @@ impl Native {
         called.map(|_| true)
     }
 
-    fn ids_of(&self, ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+    fn ids_of(&self, ruby: &Ruby, work: &[Claimed]) -> Result<RArray, Error> {
         let ids = ruby.ary_new_capa(work.len());
         for work in work {
             ids.push(key::to_value(ruby, &work.id, &self.objects))?;
@@ -91,7 +91,7 @@ impl Native {
 }
 
 /// Why each of them is called for, and how many seconds late.
-fn details(ruby: &Ruby, work: &[Work]) -> Result<RArray, Error> {
+fn details(ruby: &Ruby, work: &[Claimed]) -> Result<RArray, Error> {
     let details = ruby.ary_new_capa(work.len());
     for work in work {
         details.push(detail(ruby, work.reason, work.lateness)?)?;

@@ -3,7 +3,9 @@
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
 use online_manager_tracker::presence::Presence;
-use online_manager_tracker::{Announced, Beat, Clock, Heartbeats, Id, Nanos, Outcome, Signal, Transition, User};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
+};
 
 use super::{Native, ONLINE_ALL, TrackerEra, outcome};
 use crate::clock::CoarseClock;
@@ -47,7 +49,7 @@ impl Ids {
 /// The heartbeats of a group of `Presence::AHEAD` at the most, up to the first who is not plain. Answers how many those are,
 /// and whether all were taken. `place` is that of the first.
 fn beat_plain<C: Clock, S: Signal>(
-    heartbeats: &mut Heartbeats<'_, C, S>,
+    heartbeats: &mut HeartbeatBatch<'_, C, S>,
     group: &[Value],
     place: usize,
     arrivals: &mut Vec<Arrival>,
@@ -55,16 +57,16 @@ fn beat_plain<C: Clock, S: Signal>(
     let mut keys = [Id::Key(0); Presence::AHEAD];
     let mut plain = 0;
     for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
-        heartbeats.expect(id_key);
+        heartbeats.prefetch(id_key);
         *key = id_key;
         plain += 1;
     }
     let mut taken = true;
     for (id_key, place) in keys.iter().take(plain).zip(place..) {
         match heartbeats.heartbeat(*id_key) {
-            Beat::Known => {}
-            Beat::Ignored => taken = false,
-            Beat::Announce(user) => arrivals.push((user, place)),
+            HeartbeatOutcome::Known => {}
+            HeartbeatOutcome::Ignored => taken = false,
+            HeartbeatOutcome::Announce(user) => arrivals.push((user, place)),
         }
     }
     (plain, taken)
@@ -119,7 +121,7 @@ impl Native {
                 place += 1;
             } else {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
-                let mut heartbeats = era.tracker().heartbeats(CoarseClock.now(), timeout);
+                let mut heartbeats = era.tracker().heartbeat_batch(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
                 for group in ids.from(place).chunks(Presence::AHEAD).take(AT_ONCE / Presence::AHEAD) {
                     let (beaten, all_taken) = beat_plain(&mut heartbeats, group, place, &mut arrivals);
@@ -142,7 +144,9 @@ impl Native {
         }
         // Whoever has not been announced is offline, as if the error had been theirs.
         for (user, _) in arrivals {
-            if era.is_current() && era.tracker().announced(user, timeout, Outcome::Cut) == Announced::Offline {
+            if era.is_current()
+                && era.tracker().announced(user, timeout, CallbackOutcome::Aborted) == Announced::Offline
+            {
                 this.objects.release(ruby, user.key());
             }
         }
@@ -168,12 +172,12 @@ impl Native {
             return Ok(false);
         }
         match era.tracker().heartbeat(Id::Key(slot.key()), CoarseClock.now(), timeout) {
-            Beat::Known => Ok(true),
-            Beat::Ignored => {
+            HeartbeatOutcome::Known => Ok(true),
+            HeartbeatOutcome::Ignored => {
                 self.release_unless_known(ruby, era, slot.key());
                 Ok(false)
             }
-            Beat::Announce(user) => {
+            HeartbeatOutcome::Announce(user) => {
                 arrivals.push((user, place));
                 Ok(true)
             }

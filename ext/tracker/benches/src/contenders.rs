@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use online_manager_tracker::{Announced, Beat, Clock, Id, Nanos, Outcome, Signal, StringId, Tracker};
+use online_manager_tracker::{Announced, HeartbeatOutcome, Clock, Id, Nanos, CallbackOutcome, Signal, StringId, Tracker};
 
 /// What every contender gets: an hour, so that nobody is offline before the end.
 const TIMEOUT: Nanos = 3_600_000_000_000;
@@ -82,8 +82,8 @@ impl Clock for CoarseClock {
 }
 
 fn introduce<C: Clock>(tracker: &Tracker<C, Silence>, id: Id<'_>) {
-    let Beat::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else { panic!("{id:?} is not new") };
-    assert_eq!(tracker.announced(user, TIMEOUT, Outcome::Returned), Announced::Online);
+    let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else { panic!("{id:?} is not new") };
+    assert_eq!(tracker.announced(user, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
 }
 
 /// The tracker, of keys.
@@ -104,7 +104,7 @@ impl Contender for Core {
     #[inline]
     fn beat(&mut self, key: &u64, moment: u64) {
         let beat = self.0.heartbeat(Id::Key(*key), moment, TIMEOUT);
-        debug_assert_eq!(beat, Beat::Known);
+        debug_assert_eq!(beat, HeartbeatOutcome::Known);
     }
 }
 
@@ -126,7 +126,7 @@ impl Contender for CoreByTheClock {
     #[inline]
     fn beat(&mut self, key: &u64, _moment: u64) {
         let beat = self.0.heartbeat(Id::Key(*key), self.0.now(), TIMEOUT);
-        debug_assert_eq!(beat, Beat::Known);
+        debug_assert_eq!(beat, HeartbeatOutcome::Known);
     }
 }
 
@@ -149,7 +149,7 @@ impl Contender for CoreOfTexts {
     fn beat(&mut self, text: &String, moment: u64) {
         let id = Id::String(StringId { bytes: text.as_bytes(), class: 0, label: 1 });
         let beat = self.0.heartbeat(id, moment, TIMEOUT);
-        debug_assert_eq!(beat, Beat::Known);
+        debug_assert_eq!(beat, HeartbeatOutcome::Known);
     }
 }
 

@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use super::{Departed, Next, Presence, Reason, Transition, User, Work};
+use super::{Claimed, Departed, Next, Presence, Reason, Transition, User};
 use crate::entry::{Entry, HORIZON, State};
 use crate::overflow::OverflowEntry;
 use crate::table::{Place, Table};
 use crate::time::{Nanos, TICK, start_of, tick_of};
 
 /// How many users who turned out not to be due one claim looks at before it lets go of the lock.
-const LOOKS_PER_CLAIM: usize = 1024;
+const MAX_CHECKS_PER_CLAIM: usize = 1024;
 
 impl Presence {
     /// Looks at no more than `budget` users whose turn it is. Those who are due become claimable.
@@ -34,7 +34,7 @@ impl Presence {
                 self.taken = None;
                 continue;
             };
-            self.look(key, &ticks, now);
+            self.check_deadline(key, &ticks, now);
             looks += 1;
             if looks >= budget {
                 return Next::Now;
@@ -46,14 +46,14 @@ impl Presence {
     }
 
     /// Looks at a user whom the wheel brought up out of a slot for `ticks`.
-    fn look(&mut self, key: u64, ticks: &RangeInclusive<u64>, now: Nanos) {
+    fn check_deadline(&mut self, key: u64, ticks: &RangeInclusive<u64>, now: Nanos) {
         let Some(place) = self.table.find_key(key) else { return };
         let Some(entry) = self.table.get(place) else { return };
         // Rule 13: of the wheel's entries for a user, the one that the user knows of counts. In a slot of
         // many ticks another one may pass for it; both are then put in for the same tick, and when that
         // tick comes by itself, the first of them leaves it, and the other one is dropped.
         if entry.state().is_online() && entry.is_on_wheel_in(ticks) {
-            self.look_at(place, self.deadline_of(place, now), now);
+            self.schedule(place, self.deadline_of(place, now), now);
         }
     }
 
@@ -62,10 +62,10 @@ impl Presence {
     /// left who could be claimed now.
     ///
     /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
-    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
+    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
         debug_assert!(most > 0 && work.is_empty());
-        while let Some(key) = self.revived.pop_front() {
-            self.claim_revived(key, now, work);
+        while let Some(key) = self.rejoining.pop_front() {
+            self.claim_rejoining(key, now, work);
             if !work.is_empty() {
                 return Some(Transition::Online);
             }
@@ -73,12 +73,12 @@ impl Presence {
         if self.is_stopping {
             return self.claim_remaining(now, most, work);
         }
-        for looks in 0..LOOKS_PER_CLAIM {
+        for looks in 0..MAX_CHECKS_PER_CLAIM {
             self.table.prefetch(looks, self.due.iter().take(most));
             let Some(key) = self.due.pop_front() else {
                 // The memory goes with the last user: a crowd that left at once is not paid for for ever.
                 self.due = VecDeque::new();
-                self.revived = VecDeque::new();
+                self.rejoining = VecDeque::new();
                 return (!work.is_empty()).then_some(Transition::Offline);
             };
             self.claim_due(key, now, work);
@@ -89,7 +89,7 @@ impl Presence {
         Some(Transition::Offline)
     }
 
-    fn claim_revived(&mut self, key: u64, now: Nanos, work: &mut Vec<Work>) {
+    fn claim_rejoining(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
         let Some(id) = self.owned_id(key) else { return };
         // A leave may have come before the claim, and since then anything else.
         let Some(OverflowEntry::Departing { timeout, is_waiting: true }) = self.overflow.get(key) else { return };
@@ -100,19 +100,19 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        work.push(Work { user: User(key), id, reason: Reason::Heartbeat, lateness });
+        work.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
     }
 
-    fn claim_due(&mut self, key: u64, now: Nanos, work: &mut Vec<Work>) {
+    fn claim_due(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
         let Some(place) = self.table.find_key(key) else { return };
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
             // Rule 2: a heartbeat came before the claim.
-            self.look_at(place, deadline, now);
+            self.schedule(place, deadline, now);
         } else if let Some(id) = self.owned_id(key) {
             let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
             self.depart(place, now);
-            work.push(Work { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            work.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
         }
     }
 
@@ -125,7 +125,7 @@ impl Presence {
     }
 
     /// After a stop everybody is due; who is inside `online` is left to whoever called it.
-    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Work>) -> Option<Transition> {
+    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
         while work.len() < most && self.counts.present > self.counts.announcing {
             let is_online = |entry: &Entry| entry.state().is_online();
             let found = self.table.search(self.remaining, is_online);
@@ -135,7 +135,7 @@ impl Presence {
             let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
             let Some(id) = self.owned_id(key) else { break };
             self.depart(place, now);
-            work.push(Work { user: User(key), id, reason: Reason::Stop, lateness: 0 });
+            work.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
         }
         (!work.is_empty()).then_some(Transition::Offline)
     }
@@ -173,11 +173,11 @@ impl Presence {
                 match self.overflow.remove(key) {
                     Some(OverflowEntry::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
                         self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
-                        self.revived.push_front(key);
+                        self.rejoining.push_front(key);
                     }
                     // A leave (rule 9) or a stop (rule 12) came meanwhile.
                     _ => {
-                        self.forget_departed(place);
+                        self.remove_departed(place);
                         return Departed::Offline;
                     }
                 }
@@ -185,7 +185,7 @@ impl Presence {
             Transition::Offline if entry.state() == State::DEPARTING => {
                 let seen = start_of(entry.deadline(tick_of(now)));
                 entry.set_state(State::OVERFLOW);
-                entry.stand_in_line();
+                entry.queue_due();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
                 let (last_seen, deadline, is_left) = match self.overflow.get(key) {
@@ -203,7 +203,7 @@ impl Presence {
             }
             _ => {}
         }
-        Departed::Revived
+        Departed::Rejoining
     }
 
     /// `offline` of `user` has ended, in whatever way (rule 7).
@@ -216,17 +216,17 @@ impl Presence {
         match self.overflow.remove(key) {
             Some(OverflowEntry::Departing { timeout, .. }) if !self.is_stopping => {
                 self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
-                self.revived.push_back(key);
-                Departed::Revived
+                self.rejoining.push_back(key);
+                Departed::Rejoining
             }
             _ => {
-                self.forget_departed(place);
+                self.remove_departed(place);
                 Departed::Offline
             }
         }
     }
 
-    pub(super) fn forget_departed(&mut self, place: Place) {
+    pub(super) fn remove_departed(&mut self, place: Place) {
         self.counts.departing -= 1;
         self.table.remove(place);
     }
@@ -236,12 +236,12 @@ impl Presence {
     pub fn stop(&mut self) -> Vec<User> {
         self.is_stopping = true;
         let mut dropped = Vec::new();
-        for key in std::mem::take(&mut self.revived) {
+        for key in std::mem::take(&mut self.rejoining) {
             if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }))
                 && let Some(place) = self.table.find_key(key)
             {
                 self.overflow.remove(key);
-                self.forget_departed(place);
+                self.remove_departed(place);
                 dropped.push(User(key));
             }
         }

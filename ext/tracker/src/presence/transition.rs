@@ -16,7 +16,7 @@ impl User {
 
 /// What a heartbeat came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub enum HeartbeatOutcome {
     /// The user is known; the deadline is moved, or the heartbeat remembered (rules 3 and 4).
     Known,
     /// The user is new: call `online`, then [`super::Presence::announced`].
@@ -49,7 +49,7 @@ pub enum Reason {
 
 /// A user claimed by the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Work {
+pub struct Claimed {
     /// Whom to report the callback's end for.
     pub user: User,
     /// The user's id.
@@ -62,11 +62,11 @@ pub struct Work {
 
 /// How a callback ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum CallbackOutcome {
     /// It returned.
     Returned,
     /// It was left in any other way: an exception, a `throw`, the end of its thread (rule 10).
-    Cut,
+    Aborted,
 }
 
 /// What the end of `online` came to.
@@ -86,12 +86,12 @@ pub enum Departed {
     /// The user is offline, and forgotten.
     Offline,
     /// A heartbeat came meanwhile: the user waits to be claimed for `online` (rule 4).
-    Revived,
+    Rejoining,
 }
 
 /// What `leave` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct LeaveOutcome {
     /// Whether the user was online.
     pub was_online: bool,
     /// Whether the user is forgotten by it: a remembered heartbeat was all that was left.
@@ -116,8 +116,8 @@ pub struct Counts {
 pub enum Next {
     /// Call again.
     Now,
-    /// Call again at that moment, or as soon as [`super::Presence::is_roused`].
+    /// Call again at that moment, or as soon as [`super::Presence::take_wake_request`].
     At(Nanos),
-    /// Nothing, until [`super::Presence::is_roused`].
+    /// Nothing, until [`super::Presence::take_wake_request`].
     Never,
 }

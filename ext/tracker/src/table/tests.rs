@@ -38,8 +38,8 @@ proptest! {
                     model.insert((key, textual), deadline);
                 }
                 None if insert => {
-                    let key = table.key_for(id).unwrap();
-                    table.insert(entry(key, deadline));
+                    let entry_key = table.key_for(id).unwrap();
+                    table.insert(entry(entry_key, deadline));
                     model.insert((key, textual), deadline);
                 }
                 None => {}

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use online_manager_tracker::{Announced, Beat, Counts, Departed, Nanos, Outcome, TICK, Transition};
+use online_manager_tracker::{Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Nanos, TICK, Transition};
 
 /// Which user: the tests number them.
 pub(crate) type Key = usize;
 
 /// An `online` that takes less than this may count as the user's first heartbeat.
-const LONG_ANNOUNCEMENT: Nanos = 10_000_000;
+const SLOW_ONLINE: Nanos = 10_000_000;
 
 /// A deadline: no claim before `from`, and a claim from `by` on, if the timer has had its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,11 +155,11 @@ impl Naive {
         answer
     }
 
-    pub(crate) fn announced(&mut self, key: Key, now: Nanos, timeout: Nanos, outcome: Outcome) -> Announced {
+    pub(crate) fn announced(&mut self, key: Key, now: Nanos, timeout: Nanos, outcome: CallbackOutcome) -> Announced {
         let Some(Is::Announcing { seen, newer_timeout, leave }) = self.users.get(&key).copied() else {
             panic!("{key} is not inside online: {:?}", self.users.get(&key));
         };
-        if outcome == Outcome::Cut {
+        if outcome == CallbackOutcome::Aborted {
             self.users.remove(&key);
             self.by_rule(10);
             return Announced::Offline;
@@ -174,7 +174,7 @@ impl Naive {
             self.by_rule(if leave.by <= now { 11 } else { 9 });
             due = due.or_sooner(leave);
         }
-        let is_short = now - seen.earliest < LONG_ANNOUNCEMENT + TICK;
+        let is_short = now - seen.earliest < SLOW_ONLINE + TICK;
         let latest = if is_short { now } else { seen.latest };
         self.users.insert(key, Is::Online { seen: Seen { latest, ..seen }, due });
         self.by_rule(5);
@@ -215,7 +215,7 @@ impl Naive {
             {
                 let beat = Some((seen.latest, timeout));
                 self.users.insert(key, Is::Departing { seen, beat, has_returned: true });
-                Departed::Revived
+                Departed::Rejoining
             }
             (Transition::Online, Some(Is::Announcing { .. })) => {
                 self.users.remove(&key);
@@ -231,7 +231,7 @@ impl Naive {
                     None => Due::now(now),
                 };
                 self.users.insert(key, Is::Online { seen, due });
-                Departed::Revived
+                Departed::Rejoining
             }
             (transition, is) => panic!("{key} was not claimed for {transition:?}: {is:?}"),
         }
@@ -242,7 +242,7 @@ impl Naive {
             Some(Is::Departing { beat: Some(_), has_returned, .. }) if !self.is_stopping => {
                 *has_returned = true;
                 self.by_rule(4);
-                Departed::Revived
+                Departed::Rejoining
             }
             Some(Is::Departing { .. }) => {
                 self.users.remove(&key);
@@ -301,6 +301,6 @@ impl Naive {
 }
 
 /// Whether a heartbeat's answer is what the naive model says.
-pub(crate) fn is_announcement(beat: Beat) -> bool {
-    matches!(beat, Beat::Announce(_))
+pub(crate) fn is_announcement(beat: HeartbeatOutcome) -> bool {
+    matches!(beat, HeartbeatOutcome::Announce(_))
 }

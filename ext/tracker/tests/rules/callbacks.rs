@@ -1,6 +1,8 @@
 //! Rules 7, 10 and 11: how callbacks end, and what they are called for.
 
-use online_manager_tracker::{Announced, Beat, Counts, Departed, Outcome, Reason, TICK, Transition};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Reason, TICK, Transition,
+};
 
 use crate::stage::{ADA, BOB, CY, SECOND, Stage, TIMEOUT};
 
@@ -19,7 +21,7 @@ fn rule_7_after_an_offline_that_raised_everything_goes_on() {
     assert_eq!(stage.claim(), [(Transition::Offline, bob)]);
     assert!(!stage.is_online(ADA));
     let again = stage.announce(ADA);
-    assert_eq!(stage.announced(again, Outcome::Returned), Announced::Online);
+    assert_eq!(stage.announced(again, CallbackOutcome::Returned), Announced::Online);
 }
 
 // Rule 10: any way out of `online` but a normal return means Offline.
@@ -30,7 +32,7 @@ fn rule_10_an_online_that_raised_leaves_its_user_offline() {
     let ada = stage.announce(ADA);
     stage.wait(SECOND);
     stage.beat(ADA);
-    assert_eq!(stage.announced(ada, Outcome::Cut), Announced::Offline);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Aborted), Announced::Offline);
     assert!(!stage.is_online(ADA));
     // The heartbeats of others are lost with it, and nothing of them is left behind.
     assert_eq!(stage.presence.kept(), 0);
@@ -45,7 +47,7 @@ fn rule_10_a_leave_before_an_online_that_raised_is_not_held_against_the_next() {
     let mut stage = Stage::new();
     let ada = stage.announce(ADA);
     stage.leave(ADA, 0);
-    stage.announced(ada, Outcome::Cut);
+    stage.announced(ada, CallbackOutcome::Aborted);
     stage.come_online(ADA);
     assert_eq!(stage.claim(), []);
 }
@@ -59,7 +61,7 @@ fn rule_11_a_deadline_that_passes_during_online_is_due_as_it_returns() {
     stage.leave(ADA, SECOND);
     stage.wait(3 * SECOND);
     assert_eq!(stage.claim(), []);
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Online);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Online);
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
 }
 
@@ -72,12 +74,12 @@ fn rule_11_the_online_after_an_offline_is_the_reactors() {
     stage.beat(ADA);
     stage.presence.departed(ada);
     // No heartbeat calls it, and the reactor does before it sets anybody else offline.
-    assert_eq!(stage.beat(ADA), Beat::Known);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
     let bob = stage.come_online(BOB);
     stage.leave(BOB, 0);
     assert_eq!(stage.claim(), [(Transition::Online, ada), (Transition::Offline, bob)]);
     // Its end is as any other's.
-    assert_eq!(stage.announced(ada, Outcome::Cut), Announced::Offline);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Aborted), Announced::Offline);
     assert!(!stage.presence.is_known(ADA));
 }
 
@@ -88,7 +90,7 @@ fn a_claim_says_why_and_how_late_it_comes() {
     let mut stage = Stage::new();
     let reasons = |stage: &mut Stage| {
         let mut work = Vec::new();
-        stage.turn();
+        stage.step();
         stage.presence.claim(stage.now, 1, &mut work);
         work.first().map(|work| (work.reason, work.lateness / SECOND))
     };
@@ -97,9 +99,9 @@ fn a_claim_says_why_and_how_late_it_comes() {
     assert_eq!(reasons(&mut stage), Some((Reason::Timeout, 3)));
     stage.beat(ADA);
     stage.now += 2 * SECOND + TICK;
-    assert_eq!(stage.presence.departed(ada), Departed::Revived);
+    assert_eq!(stage.presence.departed(ada), Departed::Rejoining);
     assert_eq!(reasons(&mut stage), Some((Reason::Heartbeat, 2)), "an online that has waited for its offline");
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     stage.leave(ADA, SECOND);
     stage.now += 2 * SECOND + TICK;
     assert_eq!(reasons(&mut stage), Some((Reason::Leave, 1)));
@@ -116,7 +118,7 @@ fn a_claim_says_why_and_how_late_it_comes() {
 
     let cy = stage.announce(CY);
     stage.leave(CY, 0);
-    stage.announced(cy, Outcome::Returned);
+    stage.announced(cy, CallbackOutcome::Returned);
     assert_eq!(reasons(&mut stage).map(|(reason, _)| reason), Some(Reason::Leave), "during online");
     stage.presence.departed(cy);
 

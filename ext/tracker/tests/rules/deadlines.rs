@@ -1,7 +1,7 @@
 //! Rules 5 and 13: when a user is due, and what the wheel keeps for it.
 
 use online_manager_tracker::presence::{Next, Presence};
-use online_manager_tracker::{Beat, Departed, Id, Nanos, Outcome, TICK, Transition, User};
+use online_manager_tracker::{CallbackOutcome, Departed, HeartbeatOutcome, Id, Nanos, TICK, Transition, User};
 
 use crate::stage::{ADA, BOB, CY, SECOND, Stage, TIMEOUT};
 
@@ -24,7 +24,7 @@ fn rule_5_the_first_deadline_counts_from_the_return_of_online() {
         let mut stage = Stage::with_jitter(jitter);
         let ada = stage.announce(ADA);
         stage.wait(2 * TIMEOUT);
-        stage.announced(ada, Outcome::Returned);
+        stage.announced(ada, CallbackOutcome::Returned);
         is_due_after(&mut stage, TIMEOUT + jitter, ada);
     }
 }
@@ -47,10 +47,10 @@ fn rule_5_a_deadline_at_the_very_start_of_a_tick_is_not_put_off() {
     let mut stage = Stage::new();
     stage.now = stage.now.next_multiple_of(TICK);
     let user = match stage.presence.heartbeat(ADA, stage.now, 3 * TICK) {
-        Beat::Announce(user) => user,
+        HeartbeatOutcome::Announce(user) => user,
         beat => panic!("{beat:?}"),
     };
-    stage.presence.announced(user, stage.now, 3 * TICK, Outcome::Returned);
+    stage.presence.announced(user, stage.now, 3 * TICK, CallbackOutcome::Returned);
     stage.wait(3 * TICK - 1);
     assert_eq!(stage.claim(), []);
     stage.wait(1);
@@ -61,8 +61,8 @@ fn rule_5_a_deadline_at_the_very_start_of_a_tick_is_not_put_off() {
 fn rule_5_a_shorter_timeout_brings_the_deadline_forward() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
-    assert_eq!(stage.presence.heartbeat(ADA, stage.now, SECOND), Beat::Known);
-    assert!(stage.presence.is_roused(), "the timer would come too late");
+    assert_eq!(stage.presence.heartbeat(ADA, stage.now, SECOND), HeartbeatOutcome::Known);
+    assert!(stage.presence.take_wake_request(), "the timer would come too late");
     let beaten = stage.now;
     stage.ends_at(beaten + SECOND, ada);
 }
@@ -76,13 +76,13 @@ fn rule_5_a_heartbeat_that_another_one_has_overtaken_brings_nothing_forward() {
         stage.wait(3 * SECOND);
         stage.beat(ADA);
         let beaten = stage.now;
-        assert_eq!(stage.presence.heartbeat(ADA, stage.now - overtaken_by, TIMEOUT), Beat::Known);
+        assert_eq!(stage.presence.heartbeat(ADA, stage.now - overtaken_by, TIMEOUT), HeartbeatOutcome::Known);
         stage.ends_at(beaten + TIMEOUT, ada);
     }
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
     let returned = stage.now;
-    assert_eq!(stage.presence.heartbeat(ADA, stage.now - 2 * TICK, TIMEOUT), Beat::Known);
+    assert_eq!(stage.presence.heartbeat(ADA, stage.now - 2 * TICK, TIMEOUT), HeartbeatOutcome::Known);
     stage.ends_at(returned + TIMEOUT, ada);
 }
 
@@ -94,7 +94,7 @@ fn rule_5_no_heartbeat_makes_its_user_due() {
     stage.presence.heartbeat(ADA, stage.now, 0);
     // Nobody would raise the signal.
     assert!(!stage.presence.is_claimable());
-    assert!(stage.presence.is_roused());
+    assert!(stage.presence.take_wake_request());
     stage.wait(TICK);
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
 }
@@ -102,17 +102,17 @@ fn rule_5_no_heartbeat_makes_its_user_due() {
 #[test]
 fn rule_5_the_timer_is_told_when_it_would_come_too_late() {
     let mut stage = Stage::new();
-    assert_eq!(stage.turn(), Next::Never);
+    assert_eq!(stage.step(), Next::Never);
     stage.come_online(ADA);
-    assert!(stage.presence.is_roused());
-    assert!(!stage.presence.is_roused(), "once is enough");
-    let Next::At(moment) = stage.turn() else { panic!("Ada is waited for") };
+    assert!(stage.presence.take_wake_request());
+    assert!(!stage.presence.take_wake_request(), "once is enough");
+    let Next::At(moment) = stage.step() else { panic!("Ada is waited for") };
     assert!(moment <= (stage.now + TIMEOUT).next_multiple_of(TICK));
     // The timer comes in time for Bob as it is.
     stage.come_online(BOB);
-    assert!(!stage.presence.is_roused());
+    assert!(!stage.presence.take_wake_request());
     stage.presence.heartbeat(CY, stage.now, TICK);
-    assert!(!stage.presence.is_roused(), "Cy has no deadline before online has returned");
+    assert!(!stage.presence.take_wake_request(), "Cy has no deadline before online has returned");
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn rule_5_the_timer_is_not_told_of_the_tick_that_it_will_come_at() {
     // So soon that the wheel knows the very tick.
     for (id, is_earlier) in [(ADA, true), (BOB, false)] {
         stage.come_online_for(id, TICK);
-        assert_eq!(stage.presence.is_roused(), is_earlier);
-        stage.turn();
+        assert_eq!(stage.presence.take_wake_request(), is_earlier);
+        stage.step();
     }
 }
 
@@ -204,7 +204,7 @@ fn rule_13_a_user_stands_in_line_once_however_long() {
         for _ in 0..3 {
             stage.leave(ADA, 0);
             stage.beat(ADA);
-            assert_eq!(stage.presence.heartbeat(ADA, stage.now, SECOND), Beat::Known);
+            assert_eq!(stage.presence.heartbeat(ADA, stage.now, SECOND), HeartbeatOutcome::Known);
         }
         assert_eq!(stage.presence.counts().due, 1, "after {hours} hours");
         assert_eq!(stage.presence.kept(), ONE_OF_EACH, "after {hours} hours");
@@ -226,7 +226,7 @@ fn rule_13_nobody_is_lost_when_the_timer_comes_a_month_late() {
         stage.beat(BOB);
         let ada = stage.come_online(ADA);
         let beaten = stage.now;
-        stage.turn();
+        stage.step();
         assert_eq!(stage.claim(), [], "after {days} days");
         stage.wait(beaten + TIMEOUT + TICK - stage.now);
         let mut claimed = stage.claim();
@@ -247,11 +247,11 @@ fn whatever_is_kept_is_counted() {
     stage.now += TIMEOUT + TICK;
     assert_eq!(stage.presence.advance(stage.now, 1), Next::Now);
     assert_eq!(stage.presence.kept(), 3 + 2 + 1, "taken from the wheel, and in line");
-    stage.turn();
+    stage.step();
     let mut work = Vec::new();
     stage.presence.claim(stage.now, 1, &mut work);
     assert_eq!(work.len(), 1);
     stage.presence.heartbeat(ADA, stage.now, TIMEOUT);
-    assert_eq!(stage.presence.departed(users[0]), Departed::Revived);
-    assert_eq!(stage.presence.kept(), 3 + 2 + 1 + 1, "in line, with a extra, and revived");
+    assert_eq!(stage.presence.departed(users[0]), Departed::Rejoining);
+    assert_eq!(stage.presence.kept(), 3 + 2 + 1 + 1, "in line, with a extra, and rejoining");
 }

@@ -1,7 +1,9 @@
 //! Rules 8, 9 and 12: leaves and stops.
 
 use online_manager_tracker::presence::Next;
-use online_manager_tracker::{Announced, Beat, Counts, Departed, Id, Outcome, TICK, Transition, User};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Id, TICK, Transition, User,
+};
 
 use crate::stage::{ADA, BOB, CY, SECOND, Stage, TIMEOUT};
 
@@ -38,7 +40,7 @@ fn rule_8_each_remaining_user_is_set_offline_once() {
         assert_eq!(offline, { users.clone() });
         assert_eq!(stage.presence.kept(), 0);
         assert!(!stage.presence.is_claimable());
-        assert_eq!(stage.turn(), Next::Never);
+        assert_eq!(stage.step(), Next::Never);
     }
 }
 
@@ -48,7 +50,7 @@ fn rule_8_a_claim_taken_back_after_a_stop_is_made_again() {
     let ada = stage.come_online(ADA);
     stage.presence.stop();
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
-    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
+    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Rejoining);
     assert!(stage.presence.is_claimable());
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
     assert_eq!(stage.presence.departed(ada), Departed::Offline);
@@ -89,7 +91,7 @@ fn rule_9_who_leaves_later_is_due_then() {
     let ada = stage.come_online(ADA);
     let left = stage.now;
     assert!(stage.leave(ADA, 2 * SECOND));
-    assert!(stage.presence.is_roused());
+    assert!(stage.presence.take_wake_request());
     // No leave is later than what there is.
     assert!(stage.leave(ADA, 3 * SECOND));
     stage.ends_at(left + 2 * SECOND, ada);
@@ -105,7 +107,7 @@ fn rule_9_a_leave_for_the_deadline_that_there_is_needs_no_note() {
     let mut stage = Stage::new();
     let ada = stage.announce(ADA);
     stage.leave(ADA, TIMEOUT);
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     let kept = stage.presence.kept();
     stage.leave(ADA, TIMEOUT);
     assert_eq!([kept, stage.presence.kept()], [2, 2], "the user and its entry in the wheel");
@@ -144,12 +146,12 @@ fn rule_9_a_leave_during_online_is_remembered() {
     assert!(stage.leave(ADA, 2 * SECOND));
     assert!(stage.leave(ADA, 3 * SECOND));
     stage.wait(SECOND);
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Online);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Online);
     stage.ends_at(seen + 2 * SECOND, ada);
 
     let bob = stage.announce(BOB);
     stage.leave(BOB, 2 * TIMEOUT);
-    stage.announced(bob, Outcome::Returned);
+    stage.announced(bob, CallbackOutcome::Returned);
     let returned = stage.now;
     stage.ends_at(returned + TIMEOUT, bob);
 }
@@ -160,7 +162,7 @@ fn rule_9_a_heartbeat_clears_a_leave_during_online() {
     let ada = stage.announce(ADA);
     stage.leave(ADA, 0);
     stage.beat(ADA);
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     assert_eq!(stage.claim(), []);
     let returned = stage.now;
     stage.ends_at(returned + TIMEOUT, ada);
@@ -183,7 +185,7 @@ fn rule_9_a_leave_before_a_heartbeat_during_offline_clears_nothing() {
     let ada = stage.begin_offline(ADA);
     stage.leave(ADA, 0);
     stage.beat(ADA);
-    assert_eq!(stage.presence.departed(ada), Departed::Revived);
+    assert_eq!(stage.presence.departed(ada), Departed::Rejoining);
 }
 
 #[test]
@@ -214,10 +216,10 @@ fn rule_9_a_leave_before_an_online_that_never_began_takes_it_away() {
             assert_eq!(stage.presence.unclaim(ada, Transition::Online, stage.now), Departed::Offline);
             assert_eq!(stage.claim(), []);
         } else {
-            assert_eq!(stage.presence.unclaim(ada, Transition::Online, stage.now), Departed::Revived);
+            assert_eq!(stage.presence.unclaim(ada, Transition::Online, stage.now), Departed::Rejoining);
             assert!(!stage.is_online(ADA));
             assert_eq!(stage.claim(), [(Transition::Online, ada)]);
-            assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Online);
+            assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Online);
         }
     }
     assert_eq!(stage.presence.counts(), Counts::default());
@@ -232,8 +234,8 @@ fn rule_12_a_stop_bars_new_users_and_ignores_heartbeats() {
     assert!(!stage.presence.is_stopping());
     stage.presence.stop();
     assert!(stage.presence.is_stopping());
-    assert_eq!(stage.beat(ADA), Beat::Ignored);
-    assert_eq!(stage.beat(BOB), Beat::Ignored);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Ignored);
+    assert_eq!(stage.beat(BOB), HeartbeatOutcome::Ignored);
     assert!(!stage.presence.is_known(BOB));
 }
 
@@ -263,12 +265,12 @@ fn rule_12_a_stop_waits_for_no_online_and_its_end_is_followed_by_offline() {
     stage.presence.stop();
     assert!(!stage.presence.is_claimable());
     assert_eq!(stage.claim(), []);
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Depart);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Depart);
     assert!(!stage.is_online(ADA));
     // That is the business of whoever was in it.
     assert_eq!(stage.claim(), []);
     assert_eq!(stage.presence.departed(ada), Departed::Offline);
-    assert_eq!(stage.announced(bob, Outcome::Cut), Announced::Offline);
+    assert_eq!(stage.announced(bob, CallbackOutcome::Aborted), Announced::Offline);
     assert_eq!(stage.presence.kept(), 0);
 }
 

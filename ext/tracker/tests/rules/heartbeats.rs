@@ -1,7 +1,9 @@
 //! Rules 1 to 4: `online` and `offline` take turns, whenever a heartbeat comes.
 
 use online_manager_tracker::presence::Presence;
-use online_manager_tracker::{Announced, Beat, Counts, Departed, Outcome, OwnedId, Reason, TICK, Transition, Work};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, OwnedId, Reason, TICK, Transition,
+};
 
 use crate::stage::{ADA, BOB, SECOND, Stage, TIMEOUT};
 
@@ -12,10 +14,10 @@ fn rule_1_one_heartbeat_calls_online_however_many_there_are() {
     let mut stage = Stage::new();
     let user = stage.announce(ADA);
     for _ in 0..3 {
-        assert_eq!(stage.beat(ADA), Beat::Known);
+        assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
     }
-    stage.announced(user, Outcome::Returned);
-    assert_eq!(stage.beat(ADA), Beat::Known);
+    stage.announced(user, CallbackOutcome::Returned);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
 }
 
 #[test]
@@ -23,7 +25,7 @@ fn rule_1_a_user_is_claimed_once() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
     stage.wait(TIMEOUT + TICK);
-    stage.turn();
+    stage.step();
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
     stage.wait(TIMEOUT);
     assert_eq!(stage.claim(), []);
@@ -40,7 +42,7 @@ fn rule_1_a_user_inside_online_holds_up_nobody_else() {
     stage.wait(TIMEOUT + TICK);
     assert_eq!(stage.claim(), [(Transition::Offline, bob)]);
     assert_eq!(stage.presence.departed(bob), Departed::Offline);
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Online);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Online);
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn rule_1_what_is_said_between_the_callbacks_is_true() {
     assert!(!stage.is_online(ADA));
     let ada = stage.announce(ADA);
     assert!(stage.is_online(ADA));
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     stage.wait(TIMEOUT + TICK);
     assert!(stage.is_online(ADA));
     stage.claim();
@@ -64,7 +66,7 @@ fn rule_1_what_is_said_between_the_callbacks_is_true() {
 fn rule_1_a_callback_that_has_ended_ends_once() {
     let mut stage = Stage::new();
     let ada = stage.come_online(ADA);
-    assert_eq!(stage.announced(ada, Outcome::Cut), Announced::Offline);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Aborted), Announced::Offline);
     assert_eq!(stage.presence.departed(ada), Departed::Offline);
     for transition in [Transition::Online, Transition::Offline] {
         stage.presence.unclaim(ada, transition, stage.now);
@@ -74,7 +76,7 @@ fn rule_1_a_callback_that_has_ended_ends_once() {
     assert!(stage.is_online(ADA));
     stage.presence.leave(ADA, stage.now, 0);
     assert_eq!(stage.claim(), [(Transition::Offline, ada)]);
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Offline);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Offline);
     assert!(!stage.is_online(ADA));
 }
 
@@ -87,7 +89,7 @@ fn rule_2_a_heartbeat_saves_who_stands_in_line() {
     let bob = stage.come_online(BOB);
     stage.wait(TIMEOUT + TICK);
     assert_eq!(stage.presence.counts().due, 2);
-    assert_eq!(stage.beat(ADA), Beat::Known);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
     assert_eq!(stage.claim(), [(Transition::Offline, bob)]);
     stage.presence.departed(bob);
     let beaten = stage.now;
@@ -103,11 +105,13 @@ fn rule_2_a_claim_that_nobody_is_called_for_is_taken_back() {
     stage.wait(TIMEOUT + TICK);
     let mut work = Vec::new();
     assert_eq!(stage.presence.claim(stage.now, 1, &mut work), Some(Transition::Offline));
-    let [Work { user, id: OwnedId::Key(1), reason: Reason::Timeout, lateness }] = work[..] else { panic!("{work:?}") };
+    let [Claimed { user, id: OwnedId::Key(1), reason: Reason::Timeout, lateness }] = work[..] else {
+        panic!("{work:?}")
+    };
     assert_eq!(user, ada);
     assert!(lateness <= TICK, "{lateness} ns late");
     assert!(!stage.is_online(ADA));
-    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Revived);
+    assert_eq!(stage.presence.unclaim(ada, Transition::Offline, stage.now), Departed::Rejoining);
     assert!(stage.is_online(ADA));
     let told = stage.presence.last_seen(ADA, stage.now).unwrap();
     assert!(told.abs_diff(seen) <= TICK, "nobody has seen Ada meanwhile");
@@ -175,11 +179,11 @@ fn rule_3_a_heartbeat_during_online_counts() {
     let mut stage = Stage::new();
     let ada = stage.announce(ADA);
     stage.wait(SECOND);
-    assert_eq!(stage.presence.heartbeat(ADA, stage.now, 9 * SECOND), Beat::Known);
+    assert_eq!(stage.presence.heartbeat(ADA, stage.now, 9 * SECOND), HeartbeatOutcome::Known);
     let beaten = stage.now;
     assert!(stage.presence.last_seen(ADA, stage.now).unwrap().abs_diff(beaten) <= TICK);
     stage.wait(SECOND);
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     let returned = stage.now;
     // Its timeout is the newer one.
     assert!(stage.presence.last_seen(ADA, stage.now).unwrap().abs_diff(beaten) <= TICK);
@@ -192,16 +196,16 @@ fn rule_3_a_heartbeat_during_online_counts() {
 fn rule_4_a_heartbeat_during_offline_is_followed_by_online() {
     let mut stage = Stage::new();
     let ada = stage.begin_offline(ADA);
-    assert_eq!(stage.beat(ADA), Beat::Known);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
     assert!(!stage.is_online(ADA));
     assert_eq!(stage.claim(), [], "offline has not returned");
-    assert_eq!(stage.presence.departed(ada), Departed::Revived);
+    assert_eq!(stage.presence.departed(ada), Departed::Rejoining);
     // The next one still finds the user known: `online` is called once.
-    assert_eq!(stage.beat(ADA), Beat::Known);
+    assert_eq!(stage.beat(ADA), HeartbeatOutcome::Known);
     assert!(stage.presence.is_claimable());
     assert_eq!(stage.claim(), [(Transition::Online, ada)]);
     assert!(stage.is_online(ADA));
-    assert_eq!(stage.announced(ada, Outcome::Returned), Announced::Online);
+    assert_eq!(stage.announced(ada, CallbackOutcome::Returned), Announced::Online);
 }
 
 #[test]
@@ -209,13 +213,13 @@ fn rule_4_who_is_revived_was_seen_at_that_heartbeat() {
     let mut stage = Stage::new();
     let ada = stage.begin_offline(ADA);
     stage.wait(SECOND);
-    assert_eq!(stage.presence.heartbeat(ADA, stage.now, 9 * SECOND), Beat::Known);
+    assert_eq!(stage.presence.heartbeat(ADA, stage.now, 9 * SECOND), HeartbeatOutcome::Known);
     let beaten = stage.now;
     stage.wait(SECOND);
     stage.presence.departed(ada);
     stage.claim();
     assert!(stage.presence.last_seen(ADA, stage.now).unwrap().abs_diff(beaten) <= TICK);
-    stage.announced(ada, Outcome::Returned);
+    stage.announced(ada, CallbackOutcome::Returned);
     assert!(stage.presence.last_seen(ADA, stage.now).unwrap().abs_diff(beaten) <= TICK);
     let returned = stage.now;
     stage.ends_at(returned + 9 * SECOND, ada);

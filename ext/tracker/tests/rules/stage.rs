@@ -1,7 +1,9 @@
 //! What the tests of the rules have in common: three users, and a presence whose clock is moved by hand.
 
 use online_manager_tracker::presence::{Next, Presence};
-use online_manager_tracker::{Announced, Beat, Departed, Id, Nanos, Outcome, StringId, TICK, Transition, User};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Departed, HeartbeatOutcome, Id, Nanos, StringId, TICK, Transition, User,
+};
 
 pub(crate) const ADA: Id<'_> = Id::Key(1);
 pub(crate) const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
@@ -28,19 +30,19 @@ impl Stage {
         Stage { presence: Presence::new(now, jitter), now }
     }
 
-    pub(crate) fn beat(&mut self, id: Id<'_>) -> Beat {
+    pub(crate) fn beat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
         self.presence.heartbeat(id, self.now, TIMEOUT)
     }
 
     /// A heartbeat that calls `online`.
     pub(crate) fn announce(&mut self, id: Id<'_>) -> User {
         match self.beat(id) {
-            Beat::Announce(user) => user,
+            HeartbeatOutcome::Announce(user) => user,
             beat => panic!("{id:?} is not new: {beat:?}"),
         }
     }
 
-    pub(crate) fn announced(&mut self, user: User, outcome: Outcome) -> Announced {
+    pub(crate) fn announced(&mut self, user: User, outcome: CallbackOutcome) -> Announced {
         self.presence.announced(user, self.now, TIMEOUT, outcome)
     }
 
@@ -50,8 +52,10 @@ impl Stage {
 
     /// The same with a timeout of its own.
     pub(crate) fn come_online_for(&mut self, id: Id<'_>, timeout: Nanos) -> User {
-        let Beat::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else { panic!("{id:?} is known") };
-        assert_eq!(self.presence.announced(user, self.now, timeout, Outcome::Returned), Announced::Online);
+        let HeartbeatOutcome::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else {
+            panic!("{id:?} is known")
+        };
+        assert_eq!(self.presence.announced(user, self.now, timeout, CallbackOutcome::Returned), Announced::Online);
         user
     }
 
@@ -65,19 +69,19 @@ impl Stage {
 
     /// Takes back the claim of a user who was last seen at `seen`, and still was.
     pub(crate) fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
-        assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Revived);
+        assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Rejoining);
         let told = self.presence.last_seen(id, self.now).unwrap();
         assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
     }
 
-    pub(crate) fn turn(&mut self) -> Next {
+    pub(crate) fn step(&mut self) -> Next {
         self.presence.advance(self.now, usize::MAX)
     }
 
     /// Lets time pass, with a turn of the timer at its end.
     pub(crate) fn wait(&mut self, time: Nanos) {
         self.now += time;
-        self.turn();
+        self.step();
     }
 
     pub(crate) fn claim(&mut self) -> Vec<(Transition, User)> {
