@@ -123,9 +123,9 @@ class OnlineManager
   # @raise (see #run)
   # @raise what `setup` raises; the manager is stopped then
   def setup
-    return launch(:setup) if Framework.current.booted? || !@config.found_later?
+    return launch(:setup) if Integration.current.booted? || !@config.lazy?
 
-    Framework.current.after_boot { launch(:setup) }
+    Integration.current.after_boot { launch(:setup) }
     nil
   end
 
@@ -323,14 +323,14 @@ class OnlineManager
       @delivery.reactor.public_send(way) { @config.setup(again: way == :setup, &@native.heartbeat) }
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
       # A child that was forked in a callback leaves it so. What it has set going itself goes on.
-      give_up(e) if home == Process.pid
+      abort_launch(e) if home == Process.pid
       raise
     end
   end
 
   # After a signal the end of the process waits for the stop, or that of the reactor. If this did too, the next
   # signal would end only this.
-  def give_up(error)
+  def abort_launch(error)
     error.is_a?(SignalException) ? begin_to_stop : stop
   end
 
@@ -348,12 +348,12 @@ class OnlineManager
 
   def warn_of_remaining(timeout)
     what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
-    Framework.current.warn("after #{timeout} s #{what} yet")
+    Integration.current.warn("after #{timeout} s #{what} yet")
   end
 end
 
 require_relative "online_manager/extension"
-require_relative "online_manager/framework"
+require_relative "online_manager/integration"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"
 require_relative "online_manager/shared_delivery"

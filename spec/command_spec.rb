@@ -25,7 +25,7 @@ RSpec.describe OnlineManager::Command do
   end
 
   # @return [Array<String>] what it says, without what differs each time
-  def look(*argv) = online_manager("store", *argv).lines.map { |line| line.sub(/seen .* ago|version \d+/, "…") }
+  def report(*argv) = online_manager("store", *argv).lines.map { |line| line.sub(/seen .* ago|version \d+/, "…") }
 
   def with_manager(store: "sqlite:presence.sqlite3", **options)
     manager = OnlineManager.new(config.new, reactor: :thread, store:, **options)
@@ -40,11 +40,11 @@ RSpec.describe OnlineManager::Command do
       manager.seen_all([7, "eve", :bob])
       eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
 
-      said = look("presence.sqlite3")
+      said = report("presence.sqlite3")
       expect(said).to contain_exactly("online: 3", "  7, …", '  "eve", …', "  :bob, …", "waiting to be delivered: 1",
                                       '  online "eve", …, failed 1 times', "dead letters: 0")
-      expect(look("sqlite:presence.sqlite3")).to match_array said
-      expect(look("presence.sqlite3", "--namespace", "other").first).to eq "online: 0"
+      expect(report("sqlite:presence.sqlite3")).to match_array said
+      expect(report("presence.sqlite3", "--namespace", "other").first).to eq "online: 0"
     end
   end
 
@@ -54,16 +54,16 @@ RSpec.describe OnlineManager::Command do
       eventually { expect(manager.stats).to include(online: 1, waiting: 0) }
     end
     bury = "INSERT INTO dead_letters " \
-           "(namespace, id, is_online, is_left, due, version, failures, error, is_overtaken) VALUES "
+           "(namespace, id, is_online, is_leave, due, version, failures, error, is_superseded) VALUES "
     database("#{bury} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
              "(1, x'7361', 0, 0, 0, 18, 5, 'RuntimeError: no', 1)")
 
-    expect(look("presence.sqlite3").last(3))
+    expect(report("presence.sqlite3").last(3))
       .to eq ["dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
-              '  offline "a", …, failed 5 times, overtaken: RuntimeError: no']
-    expect(online_manager("store", "presence.sqlite3", "--retry-dead").lines)
-      .to eq ["1 will be delivered again, 1 dropped because a later transition has overtaken them"]
-    expect(look("presence.sqlite3").last(3))
+              '  offline "a", …, failed 5 times, superseded: RuntimeError: no']
+    expect(online_manager("store", "presence.sqlite3", "--requeue").lines)
+      .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+    expect(report("presence.sqlite3").last(3))
       .to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
   end
 
@@ -75,16 +75,16 @@ RSpec.describe OnlineManager::Command do
     after { redis.remove }
 
     # @return [Array<String>] see above; of our namespace
-    def look_there(*argv) = look(redis.url, "--namespace", redis.namespace, *argv)
+    def report_there(*argv) = report(redis.url, "--namespace", redis.namespace, *argv)
 
     # Writes a dead letter as the store does.
     #
     # @param latest [Integer] the version of the user's latest transition
     def bury(user, kind, version, latest)
       partition = redis.partition_of(user)
-      redis.server.cli("XADD", redis.key(partition, :dlq), "#{version}-0", "u", "s#{user}", "k", kind, "d", 0,
+      redis.server.cli("XADD", redis.key(partition, :dead_letters), "#{version}-0", "u", "s#{user}", "k", kind, "d", 0,
                        "v", version, "f", 5, "e", "RuntimeError: no")
-      redis.server.cli("HSET", redis.key(partition, :late), "s#{user}", latest)
+      redis.server.cli("HSET", redis.key(partition, :superseded), "s#{user}", latest)
     end
 
     it "lists the same" do
@@ -92,10 +92,10 @@ RSpec.describe OnlineManager::Command do
         manager.seen_all([7, "eve", :bob])
         eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
 
-        expect(look_there)
+        expect(report_there)
           .to contain_exactly("online: 3", "  7, …", '  "eve", …', "  :bob, …", "waiting to be delivered: 1",
                               '  online "eve", …, failed 1 times', "dead letters: 0")
-        expect(look(redis.url, "--namespace", "other").first).to eq "online: 0"
+        expect(report(redis.url, "--namespace", "other").first).to eq "online: 0"
       end
     end
 
@@ -103,12 +103,12 @@ RSpec.describe OnlineManager::Command do
       bury("ev", "o", 17, 17)
       bury("a", "t", 18, 19)
 
-      expect(look_there.last(3))
+      expect(report_there.last(3))
         .to contain_exactly("dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
-                            '  offline "a", …, failed 5 times, overtaken: RuntimeError: no')
-      expect(look_there("--retry-dead"))
-        .to eq ["1 will be delivered again, 1 dropped because a later transition has overtaken them"]
-      expect(look_there.last(3)).to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
+                            '  offline "a", …, failed 5 times, superseded: RuntimeError: no')
+      expect(report_there("--requeue"))
+        .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+      expect(report_there.last(3)).to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
     end
 
     it "says what is wrong with one that cannot be reached, without its password" do
@@ -136,7 +136,7 @@ RSpec.describe OnlineManager::Command do
   end
 
   it "shows how it is used, and its version" do
-    expect(online_manager("--help").stdout).to start_with(described_class::USAGE).and include("--retry-dead")
+    expect(online_manager("--help").stdout).to start_with(described_class::USAGE).and include("--requeue")
     expect(online_manager("--version").lines).to eq [OnlineManager::VERSION]
   end
 end

@@ -16,12 +16,12 @@ RSpec.describe "A file of code" do
   def top(path) = File.foreach(File.join(RubyProcess::ROOT, path)).first(15).join
 
   it "is found" do
-    expect(files).to include("lib/online_manager.rb", "ext/tracker/src/presence.rs", "ext/store/src/redis/tell.lua")
+    expect(files).to include("lib/online_manager.rb", "ext/tracker/src/presence.rs", "ext/store/src/redis/write.lua")
   end
 
   it "is longer than #{limit} lines here and nowhere else" do
     expect(long).to contain_exactly(
-      "ext/store/src/beats.rs", "ext/store/src/log.rs", "ext/store/src/member.rs", "ext/store/src/member/turns.rs",
+      "ext/store/src/coalescer.rs", "ext/store/src/log.rs", "ext/store/src/member.rs", "ext/store/src/member/thread.rs",
       "ext/store/src/redis.rs", "ext/store/src/sqlite.rs", "ext/tracker/tests/interleavings.rs",
       "ext/tracker/tests/model.rs", "spec/fork_spec.rb", "spec/store/conformance_spec.rb"
     )

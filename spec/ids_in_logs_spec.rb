@@ -118,7 +118,7 @@ RSpec.describe "Ids of users" do
       played(<<~RUBY)
         require "logger"
         require "rails"
-        require "online_manager/rails/framework"
+        require "online_manager/rails/integration"
 
         module Reporter
           def self.report(_error, context:, handled:, severity:, source: nil) = puts("told \#{context[:user_id].inspect}")
@@ -126,7 +126,7 @@ RSpec.describe "Ids of users" do
 
         Rails.define_singleton_method(:error) { Reporter }
         Rails.logger = Logger.new($stderr, level: #{level.inspect})
-        OnlineManager::Framework.current = OnlineManager::Rails::Framework.new
+        OnlineManager::Integration.current = OnlineManager::Rails::Integration.new
         [Config, Together, Handler].each { |config| play(config.new) }
         puts "done"
       RUBY

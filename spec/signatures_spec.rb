@@ -143,8 +143,8 @@ RSpec.describe "The signatures in sig/" do
       Dir.mktmpdir do |folder|
         store = "sqlite:\#{folder}/presence.sqlite3"
         use(OnlineManager.new(-> { Config.new }, reactor: :thread, store:))
-        OnlineManager::Shared.look(store, "")
-        OnlineManager::Shared.retry_dead_letters(store, "")
+        OnlineManager::Shared.report(store, "")
+        OnlineManager::Shared.requeue_dead_letters(store, "")
       end
       Thread.new { sleep 0.1 until OnlineManager.current; OnlineManager.current.stop }
       OnlineManager.run(Config.new, reactor: :thread)

@@ -28,7 +28,7 @@ class OnlineManager
       options = parse(argv)
       return print(options[:print]) if options[:print]
 
-      options[:retry_dead] ? retry_dead(*options[:store]) : look(*options[:store])
+      options[:requeue] ? requeue(*options[:store]) : report(*options[:store])
       0
     rescue UsageError, OptionParser::ParseError, ArgumentError => e
       complain("#{e.message}\n#{USAGE}", 2)
@@ -55,7 +55,7 @@ class OnlineManager
         parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
         parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
         parser.on("--cluster", "the URL is a server's of a Redis Cluster; so are several") { options[:cluster] = true }
-        parser.on("--retry-dead", "deliver the dead letters again") { options[:retry_dead] = true }
+        parser.on("--requeue", "deliver the dead letters again") { options[:requeue] = true }
         parser.on("-h", "--help", "show this") { options[:print] = parser.help }
         parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
       end
@@ -70,18 +70,18 @@ class OnlineManager
       stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
     end
 
-    def look(url, namespace)
-      found = Shared.look(url, namespace)
+    def report(url, namespace)
+      found = Shared.report(url, namespace)
       section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
       section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
       section("dead letters", found[:dead_letters]) do |letter|
-        "#{describe(letter)}#{", overtaken" if letter[:overtaken]}: #{letter[:error]}"
+        "#{describe(letter)}#{", superseded" if letter[:superseded]}: #{letter[:error]}"
       end
     end
 
-    def retry_dead(url, namespace)
-      again, dropped = Shared.retry_dead_letters(url, namespace)
-      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has overtaken them"
+    def requeue(url, namespace)
+      again, dropped = Shared.requeue_dead_letters(url, namespace)
+      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has superseded them"
     end
 
     def section(title, items, &describe)

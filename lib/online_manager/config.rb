@@ -16,12 +16,12 @@ class OnlineManager
     end
 
     # @return [Boolean] whether the config is not given itself, but found when it is needed
-    def found_later? = @source.is_a?(String) || @source.is_a?(Proc)
+    def lazy? = @source.is_a?(String) || @source.is_a?(Proc)
 
     # The application's code has been loaded anew: the config is found again when it is next needed, and set up, if the
     # one before was.
     def code_reloaded
-      @stale = found_later? && !@object.nil?
+      @stale = lazy? && !@object.nil?
     end
 
     # Checks everything that can be checked without calling `setup`.

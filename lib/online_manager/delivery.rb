@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-require_relative "calling"
-require_relative "framework"
+require_relative "callback_invoker"
+require_relative "integration"
 require_relative "latch"
 require_relative "watchdog"
 
 class OnlineManager
   # Calls the config's methods, one user at a time and in order, until a stop is done.
   #
-  # It is the host of a Native: that calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
-  # `revive`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  # It is the callback target of a Native, which calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
+  # `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
   #
   # @private
   class Delivery
@@ -109,7 +109,7 @@ class OnlineManager
       @native.stop
       @stopping = true
       # Whoever has looked in between has found nobody, and waits.
-      @native.rouse
+      @native.wake
     end
 
     def stopping? = @stopping
@@ -141,19 +141,19 @@ class OnlineManager
       raise Error, "the manager does not run yet: call setup or run before its first heartbeat" unless @reactor
 
       @reactor = @reactor.successor unless @reactor.usable?
-      begin_alone
+      warn_if_not_alone
       @reactor.start
     end
 
     # @return [Integer] nanoseconds
-    def timeout = Framework.current.around_heartbeat { @config.timeout }
+    def timeout = Integration.current.around_heartbeat { @config.timeout }
 
     def online(user_id) = call_at_heartbeat(Call.new(:online, [user_id]))
 
     def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, together: true))
 
     # `online` on the reactor, for a user who beat during its `offline`.
-    def revive(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
+    def rejoin(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
 
     def offline(user_id, entered, details) = deliver_call(Call.new(:offline, [user_id], details:), entered)
 
@@ -166,13 +166,13 @@ class OnlineManager
     def new_native = Native.new(self)
 
     # Calls the next callback, if there is one to be called.
-    def deliver_next = @native.deliver(@config.offline_all?, Framework.current.notify?(:offline))
+    def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))
 
-    def begin_alone = Framework.current.begin_alone(@namespace)
+    def warn_if_not_alone = Integration.current.warn_if_not_alone(@namespace)
 
     # Whether a stop is done when there is no callback to be called.
     def nobody_left? = true
 
-    def warn(message) = Framework.current.warn(message)
+    def warn(message) = Integration.current.warn(message)
   end
 end

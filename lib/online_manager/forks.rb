@@ -7,7 +7,7 @@ class OnlineManager
   # @private
   module Forks
     # Seconds between two looks whether all threads have ended.
-    PAUSE = 0.001
+    POLL_INTERVAL = 0.001
 
     # Comes before Ruby's own method, through which `fork` and the like go.
     #
@@ -21,7 +21,7 @@ class OnlineManager
     # Who has something to lose. A new Array each time, so that nobody goes through one that changes.
     @deliveries = [].freeze
     # How many forks are going on, on different threads. (No other thread runs in the middle of counting.)
-    @going_on = 0
+    @in_progress = 0
 
     class << self
       # From now on a delivery is told of forks, in this process and its children.
@@ -37,26 +37,26 @@ class OnlineManager
       #
       # @param thread [Thread]
       # @return [Thread]
-      def unharmed_by(thread) = thread.tap { thread.thread_variable_set(:fork_safe, true) }
+      def fork_safe(thread) = thread.tap { thread.thread_variable_set(:fork_safe, true) }
 
       def remove(delivery)
         @deliveries = (@deliveries - [delivery]).freeze
       end
 
       # @return [Boolean] whether a thread that was started now might be lost in a child
-      def going_on? = @going_on.positive?
+      def in_progress? = @in_progress.positive?
 
       # @yieldreturn [Integer] what `_fork` answers
       def around
         deliveries = @deliveries
-        @going_on += 1
+        @in_progress += 1
         begin
           deliveries.each { |delivery| delivery.native.pause }
-          sleep PAUSE until deliveries.all? { |delivery| delivery.native.paused? }
+          sleep POLL_INTERVAL until deliveries.all? { |delivery| delivery.native.paused? }
           pid = yield
         ensure
-          pid&.zero? ? @going_on = 0 : @going_on -= 1
-          deliveries.each { |delivery| pid&.zero? ? delivery.forked_child : delivery.forked_parent } unless going_on?
+          pid&.zero? ? @in_progress = 0 : @in_progress -= 1
+          deliveries.each { |delivery| pid&.zero? ? delivery.forked_child : delivery.forked_parent } unless in_progress?
         end
         pid
       end

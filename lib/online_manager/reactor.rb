@@ -19,7 +19,7 @@ class OnlineManager
       end
 
       # @return [Boolean] whether it can still deliver, in this process
-      def usable? = at_home?
+      def usable? = same_process?
 
       # @return [Base] what takes over when it is not usable any more
       def successor = Reactor.after_fork(@delivery)
@@ -31,7 +31,7 @@ class OnlineManager
       # Waits until everybody has been set offline, for `timeout` seconds at the most (nil: for ever).
       def finish(timeout)
         # In a child that nobody has beaten in: otherwise it would have a reactor of its own.
-        at_home? ? wait(timeout) : @delivery.finish
+        same_process? ? wait(timeout) : @delivery.finish
       end
 
       # Whether what a callback raises goes to the reactor's own handler, if the config has none.
@@ -44,14 +44,14 @@ class OnlineManager
       private
 
       # Whether this is the process that made it, and not a child.
-      def at_home? = @owner == Process.pid
+      def same_process? = @owner == Process.pid
 
       # Sets the remaining users offline on the present thread, unless that has been done, or until the
       # timeout.
       def drain_here(timeout = nil)
         # A callback has forked, and the child leaves it by `exit`, say: it has a reactor of its own, or
         # no users.
-        return unless at_home?
+        return unless same_process?
 
         is_over = true # whatever it is ended by, except the timeout
         is_over = @delivery.drain(timeout) unless @delivery.finished?

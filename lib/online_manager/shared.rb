@@ -7,9 +7,9 @@ class OnlineManager
   # @private
   class Shared
     # Seconds that a question waits for the store.
-    PATIENCE = 5
+    ANSWER_TIMEOUT = 5
     # Seconds between two looks whether the answer has come.
-    PAUSE = 0.001
+    POLL_INTERVAL = 0.001
 
     # Opens the store once and closes it again.
     #
@@ -35,12 +35,12 @@ class OnlineManager
     private
 
     # In small sleeps: so it can be interrupted, lets other fibers run, and works in a trap handler.
-    def wait(patience = PATIENCE)
+    def wait(patience = ANSWER_TIMEOUT)
       stop_at = Latch.now + patience
       while (answer = yield) == :wait
         raise StoreError, "the store has not answered within #{patience} s" if Latch.now > stop_at
 
-        sleep PAUSE
+        sleep POLL_INTERVAL
       end
       answer
     end

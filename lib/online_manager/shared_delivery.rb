@@ -8,14 +8,14 @@ class OnlineManager
   # Delivers the events of a shared store's log, which may be of users who beat in other processes. Whatever a callback
   # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
   #
-  # It is the host of a Shared: that calls `ready`, `join`, `timeout`, `deliver_events` and `store_failed`.
+  # It is the callback target of a Shared, which calls `ready`, `start_member`, `timeout`, `deliver_events` and `store_failed`.
   #
   # @private
   class SharedDelivery < Delivery
     # Seconds between two looks whether everything has been written, while a stop waits for it.
-    PAUSE = 0.05
+    POLL_INTERVAL = 0.05
     # Seconds until the timeout is asked for again, if it could not be told at `setup`.
-    UNKNOWN_TIMEOUT = 1
+    TIMEOUT_RETRY_DELAY = 1
 
     # @param config [Config]
     # @param store [StoreOption]
@@ -60,7 +60,7 @@ class OnlineManager
       stop
       stop_at = timeout && (Latch.now + timeout)
       until (state = deliver) == :finished || (stop_at && Latch.now >= stop_at)
-        pipe.wait_readable(PAUSE) if state == :idle
+        pipe.wait_readable(POLL_INTERVAL) if state == :idle
       end
       state == :finished
     end
@@ -80,15 +80,15 @@ class OnlineManager
 
     def ready
       super
-      join
+      start_member
     end
 
     # It is not alone.
-    def begin_alone; end
+    def warn_if_not_alone; end
 
     # Starts what takes part, unless a fork is going on: then it starts after that.
-    def join
-      @native.take_part unless Forks.going_on?
+    def start_member
+      @native.start_member unless Forks.in_progress?
     end
 
     # @param transition [Symbol] :online or :offline
@@ -126,23 +126,23 @@ class OnlineManager
       @errors += 1
       return report_to_config(error, call.subject) if @config.on_error?
 
-      Framework.current.report(error, "#{name(call)} raised, and will be tried again", call.subject)
+      Integration.current.report(error, "#{name(call)} raised, and will be tried again", call.subject)
     end
 
     # A thread that does nothing but sleep: none that a preloading master could lose.
     def start_later
-      @starter = Forks.unharmed_by(::Thread.new { start_after_timeout })
+      @starter = Forks.fork_safe(::Thread.new { start_after_timeout })
       @starter.name = "online_manager starter"
     end
 
     def start_after_timeout
       sleep timeout / 1e9
-      @native.start if Framework.current.takes_part?
+      @native.start if Integration.current.participates?
     rescue Error => e
       warn("could not begin to take part in the store: #{e.message}")
     rescue StandardError
       # `setup` may still have to set the timeout, and until then nobody can expire.
-      sleep UNKNOWN_TIMEOUT
+      sleep TIMEOUT_RETRY_DELAY
       retry
     end
   end

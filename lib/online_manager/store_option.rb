@@ -41,7 +41,7 @@ class OnlineManager
     def expand_path(given)
       return given unless given.is_a?(String) && (path = given[/\A#{SQLITE}(.+)/mo, 1])
 
-      SQLITE + File.expand_path(path, Framework.current.root || Dir.pwd)
+      SQLITE + File.expand_path(path, Integration.current.root || Dir.pwd)
     end
   end
 end

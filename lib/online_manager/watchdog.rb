@@ -11,7 +11,7 @@ class OnlineManager
   # @private
   class Watchdog
     # Seconds after which a callback is named.
-    PATIENCE = 10
+    WARN_AFTER = 10
 
     # @yieldreturn [Array(Symbol, Float), nil] the method that the reactor is in, and since when on the monotonic clock
     # @param name [#call] what to call the config
@@ -39,22 +39,22 @@ class OnlineManager
 
     def start
       @calls = calls = Thread::Queue.new
-      @thread = Forks.unharmed_by(Thread.new { watch while calls.pop })
+      @thread = Forks.fork_safe(Thread.new { watch while calls.pop })
       @thread.name = "online_manager watchdog"
       # Last, since Ctrl-C or the end of the reactor's thread may come in between.
       @owner = Process.pid
     end
 
     def watch
-      sleep PATIENCE
+      sleep WARN_AFTER
       named = nil
       while (call = @delivering.call)
         method, since = call
-        left = since + PATIENCE - Latch.now
+        left = since + WARN_AFTER - Latch.now
         if left.positive? # it began after the others
           sleep left
         elsif call.equal?(named)
-          sleep PATIENCE
+          sleep WARN_AFTER
         else
           named = call
           name_it(method)
@@ -65,8 +65,8 @@ class OnlineManager
     end
 
     def name_it(method)
-      Framework.current.warn("#{@name.call}##{method} has been running for #{PATIENCE} s; " \
-                             "nobody else can be set offline before it returns")
+      Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s; " \
+                               "nobody else can be set offline before it returns")
     end
   end
 end

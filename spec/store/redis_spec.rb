@@ -82,7 +82,7 @@ RSpec.describe Stores::Redis do
 
     it "leaves nothing behind of who was there, and touches no key of others", limit: 60 do
       server = serve
-      server.cli("SET", "{om:other}:exp", "theirs")
+      server.cli("SET", "{om:other}:users", "theirs")
       application = deploy(described_class.new(server, namespace: "spec"))
       application.start_all(2)
       application.crowd.come(users(100))
@@ -98,8 +98,8 @@ RSpec.describe Stores::Redis do
         end
       end
       eventually { expect(users_left.call).to eq 0 }
-      expect(server.cli("GET", "{om:other}:exp")).to eq "theirs"
-      expect(server.ask("--scan") - application.store.keys).to eq ["{om:other}:exp"]
+      expect(server.cli("GET", "{om:other}:users")).to eq "theirs"
+      expect(server.ask("--scan") - application.store.keys).to eq ["{om:other}:users"]
     end
   end
 

@@ -92,9 +92,9 @@ RSpec.describe "spec/support/store" do
     end
 
     it "finds what does not belong there" do
-      redis.server.cli("ZADD", redis.key(redis.partition_of("ann"), :exp), 1, "sann")
+      redis.server.cli("ZADD", redis.key(redis.partition_of("ann"), :users), 1, "sann")
       redis.check
-      wrong = redis.key((redis.partition_of("ben") + 1) % 16, :exp)
+      wrong = redis.key((redis.partition_of("ben") + 1) % 16, :users)
       redis.server.cli("ZADD", wrong, 1, "sben")
       expect { redis.check }.to fail_with("are strange: #{wrong}")
       redis.server.cli("DEL", wrong)
@@ -105,9 +105,9 @@ RSpec.describe "spec/support/store" do
     def fail_with(text) = raise_error(RSpec::Expectations::ExpectationNotMetError, end_with(text))
 
     it "knows who shares the leases" do
-      16.times { |number| redis.server.cli("SET", redis.key(number, :own), number < 5 ? "one" : "another") }
+      16.times { |number| redis.server.cli("SET", redis.key(number, :lease), number < 5 ? "one" : "another") }
       expect([redis.shares, redis.shared_by?(2), redis.shared_by?(3)]).to eq [[5, 11], true, false]
-      redis.server.cli("DEL", redis.key(0, :own))
+      redis.server.cli("DEL", redis.key(0, :lease))
       expect([redis.shares, redis.shared_by?(2)]).to eq [[4, 11], false]
     end
   end

@@ -10,7 +10,7 @@ const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// What is added for timer ticks that come late (measured: well under 0.1 ms on a busy virtual machine).
+/// What is added for timer ticks that come late (measured: well under 0.1 ms on a busy virtual boot_clock).
 const LATE_TICK: Nanos = 1_000_000;
 
 /// The clock that heartbeats and expiry go by.

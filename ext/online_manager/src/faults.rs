@@ -1,7 +1,7 @@
 //! What can go wrong with the timer thread, at a spec's command (`spec/fork_spec.rb`): it keeps the tracker's lock for as
 //! long as the spec likes, or panics. Behind the feature `faults`, and in no gem.
 //!
-//! The thread reads the clock at each of its turns, with the lock held, so that is where a fault strikes.
+//! The thread reads the clock at each of its state, with the lock held, so that is where a fault strikes.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -14,16 +14,16 @@ const NONE: u8 = 0;
 const KEEP: u8 = 1;
 /// It has the lock, and gives it up soon: somebody may be waiting for it with the GVL held.
 const HAS: u8 = 2;
-/// It has the lock until it is told to let go: nobody waits.
+/// It has the lock until it is notified to let go: nobody waits.
 const KEEPS: u8 = 3;
 /// At its next turn the timer thread shall panic.
 const PANIC: u8 = 4;
 
-/// Only the thread that has got the lock looks at `HAS` and `KEEPS`, so a child inherits no fault.
+/// Only the thread that has got the lock requests at `HAS` and `KEEPS`, so a child inherits no fault.
 static FAULT: AtomicU8 = AtomicU8::new(NONE);
 
 /// How long the lock is held for nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_HOLD: Duration = Duration::from_secs(1);
 
 /// Defines `OnlineManager::Faults`. None of its methods takes the lock.
 pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
@@ -52,7 +52,7 @@ fn keep_lock() {
     let start = Instant::now();
     loop {
         match FAULT.load(Ordering::SeqCst) {
-            HAS if start.elapsed() > PATIENCE && change(HAS, NONE) => break,
+            HAS if start.elapsed() > LOCK_HOLD && change(HAS, NONE) => break,
             HAS | KEEPS => thread::sleep(Duration::from_millis(1)),
             _ => break,
         }

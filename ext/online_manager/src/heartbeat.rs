@@ -16,13 +16,13 @@ use rb_sys::VALUE;
 use crate::ractor;
 
 /// A native object that takes heartbeats.
-pub(crate) trait Beating: TypedData {
+pub(crate) trait TakesHeartbeats: TypedData {
     /// A heartbeat; answers false after a stop.
-    fn beat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error>;
+    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error>;
 }
 
 /// A proc that takes one id and answers what `native.seen(id)` does.
-pub(crate) fn new<T: Beating>(native: Obj<T>) -> Result<Proc, Error> {
+pub(crate) fn new<T: TakesHeartbeats>(native: Obj<T>) -> Result<Proc, Error> {
     // SAFETY: `call` is such a function, and relies on its second argument to be a T.
     let raw = unsafe { Value::from_raw(rb_sys::rb_proc_new(Some(call::<T>), native.as_raw())) };
     Proc::try_convert(raw)
@@ -33,7 +33,7 @@ pub(crate) fn new<T: Beating>(native: Obj<T>) -> Result<Proc, Error> {
 /// # Safety
 ///
 /// `native` must be a live object of the class of T, and `argv` point to `argc` live objects.
-unsafe extern "C" fn call<T: Beating>(
+unsafe extern "C" fn call<T: TakesHeartbeats>(
     _first: VALUE,
     native: VALUE,
     argc: c_int,
@@ -50,7 +50,7 @@ unsafe extern "C" fn call<T: Beating>(
         ractor::check_main(&ruby)?;
         let native: &T = &*rb_sys::RTYPEDDATA_GET_DATA(native).cast();
         // Made a VALUE in here: moving a `Result` of it about costs more than the rest of this function.
-        let is_taken = native.beat(&ruby, Value::from_raw(*argv))?;
+        let is_taken = native.heartbeat(&ruby, Value::from_raw(*argv))?;
         Ok(ruby.into_value(is_taken).as_raw())
     }));
     match answer {

@@ -21,7 +21,7 @@ const BINARY_INDEX: u16 = 0;
 const UTF_8_INDEX: u16 = 1;
 const US_ASCII_INDEX: u16 = 2;
 
-/// The id of `value` if that can be told without calling Ruby. The bytes of a string are borrowed:
+/// The id of `value` if that can be notified without calling Ruby. The bytes of a string are borrowed:
 /// Ruby must not run while the answer is in use.
 #[inline(always)]
 pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {

@@ -3,9 +3,9 @@
 //! It is private to the gem; `lib/online_manager.rb` documents what users call. Its methods may be
 //! called on any Ruby thread, in a trap handler too: they take no lock that Ruby code could hold.
 //!
-//! Callbacks go through the *host*, an `OnlineManager::Delivery`: it is told `ready`, asked for the
+//! Callbacks go through the *target*, an `OnlineManager::Delivery`: it is notified `ready`, asked for the
 //! `timeout`, and called for each transition. The order is always the same: the tracker hands out a
-//! user, the host is called with no lock held, and what became of the call is reported. An exception
+//! user, the target is called with no lock held, and what became of the call is reported. An exception
 //! comes back as an `Err` and is raised again when all of Rust is done with.
 
 mod deliver;
@@ -21,13 +21,13 @@ use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedDa
 use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
 pub(crate) use self::deliver::{detail, is_entered};
+use crate::callback_target::CallbackTarget;
 use crate::clock::CoarseClock;
-use crate::era::{Era, Eras};
-use crate::heartbeat::{self, Beating};
-use crate::host::Host;
+use crate::heartbeat::{self, TakesHeartbeats};
 use crate::key;
 use crate::objects::Objects;
 use crate::pipe::SharedPipe;
+use crate::process_local::{ProcessLocal, ProcessValue};
 
 static ONLINE: LazyId = LazyId::new("online");
 static ONLINE_ALL: LazyId = LazyId::new("online_all");
@@ -37,32 +37,32 @@ static OFFLINE: LazyId = LazyId::new("offline");
 #[derive(TypedData)]
 #[magnus(class = "OnlineManager::Native", mark, free_immediately)]
 pub(crate) struct Native {
-    host: Host,
+    target: CallbackTarget,
     heartbeat: OnceLock<Opaque<Proc>>,
     objects: Objects,
-    eras: Eras<Tracker<CoarseClock, SharedPipe>>,
+    eras: ProcessLocal<Tracker<CoarseClock, SharedPipe>>,
     is_stopped: AtomicBool,
 }
 
-type TrackerEra = Era<Tracker<CoarseClock, SharedPipe>>;
+type LocalTracker = ProcessValue<Tracker<CoarseClock, SharedPipe>>;
 
-impl TrackerEra {
+impl LocalTracker {
     #[inline]
     pub(crate) fn tracker(&self) -> &Tracker<CoarseClock, SharedPipe> {
         self.inner()
     }
 }
 
-impl Beating for Native {
+impl TakesHeartbeats for Native {
     #[inline]
-    fn beat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
-        self.beat(ruby, id, None)
+    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
+        self.record_heartbeat(ruby, id, None)
     }
 }
 
 impl DataTypeFunctions for Native {
     fn mark(&self, marker: &gc::Marker) {
-        self.host.mark(marker);
+        self.target.mark(marker);
         marker.mark(self.objects.array());
         if let Some(heartbeat) = self.heartbeat.get() {
             marker.mark(*heartbeat);
@@ -88,19 +88,19 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("counts", method!(Native::counts, 0))?;
     class.define_method("deliver", method!(Native::deliver, 2))?;
     class.define_method("pipe", method!(Native::pipe, 0))?;
-    class.define_method("rouse", method!(Native::rouse, 0))?;
+    class.define_method("wake", method!(Native::wake, 0))?;
     class.define_method("stop", method!(Native::stop, 0))?;
     Ok(())
 }
 
 impl Native {
-    /// `Native.new(host)`
-    fn new(ruby: &Ruby, host: Value) -> Result<Obj<Native>, Error> {
+    /// `Native.new(target)`
+    fn new(ruby: &Ruby, target: Value) -> Result<Obj<Native>, Error> {
         let native = ruby.obj_wrap(Native {
-            host: Host::new(host),
+            target: CallbackTarget::new(target),
             heartbeat: OnceLock::new(),
             objects: Objects::new(ruby),
-            eras: Eras::default(),
+            eras: ProcessLocal::default(),
             is_stopped: AtomicBool::new(false),
         });
         let heartbeat = heartbeat::new(native)?;
@@ -116,21 +116,21 @@ impl Native {
 
     /// `seen(id) -> true, or false after a stop`
     fn seen(ruby: &Ruby, this: &Native, id: Value) -> Result<bool, Error> {
-        this.beat(ruby, id, None)
+        this.record_heartbeat(ruby, id, None)
     }
 
     /// `seen_for(id, nanoseconds)`
     fn seen_for(ruby: &Ruby, this: &Native, id: Value, timeout: Nanos) -> Result<bool, Error> {
-        this.beat(ruby, id, Some(timeout))
+        this.record_heartbeat(ruby, id, Some(timeout))
     }
 
-    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is told, and nothing is in between.
+    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is notified, and nothing is in between.
     #[inline]
-    pub(crate) fn beat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
-        if !self.host.is_ready() && !self.become_ready(ruby)? {
+    pub(crate) fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if !self.target.is_ready() && !self.become_ready(ruby)? {
             return Ok(false);
         }
-        let (mut now, timeout) = self.host.now_and_timeout(ruby, timeout)?;
+        let (mut now, timeout) = self.target.now_and_timeout(ruby, timeout)?;
         let id_key = match key::plain(&id) {
             Some(id_key) => id_key,
             None => {
@@ -142,7 +142,7 @@ impl Native {
         };
         let Some(era) = self.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
-            return self.beat(ruby, id, Some(timeout));
+            return self.record_heartbeat(ruby, id, Some(timeout));
         };
         match era.tracker().heartbeat(id_key, now, timeout) {
             HeartbeatOutcome::Known => Ok(true),
@@ -156,18 +156,18 @@ impl Native {
         }
     }
 
-    /// Has the host start its reactor, in this process for the first time. Answers false after a stop.
+    /// Has the target start its reactor, in this process for the first time. Answers false after a stop.
     #[cold]
     fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
         if self.is_stopped.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        self.host.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
+        self.target.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
         Ok(true)
     }
 
     /// This process' era, begun if need be.
-    fn era(&self, ruby: &Ruby) -> Result<&TrackerEra, Error> {
+    fn era(&self, ruby: &Ruby) -> Result<&LocalTracker, Error> {
         if self.eras.current().is_none() {
             // Ids of the process that this one was forked from.
             self.objects.clear(ruby);
@@ -182,8 +182,8 @@ impl Native {
 
     /// Calls `online` for a user who is new.
     #[cold]
-    fn announce(&self, ruby: &Ruby, era: &TrackerEra, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
-        let online = self.host.call(ruby, &ONLINE, (id,));
+    fn announce(&self, ruby: &Ruby, era: &LocalTracker, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
+        let online = self.target.call(ruby, &ONLINE, (id,));
         self.announced(ruby, era, user, id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
@@ -192,7 +192,7 @@ impl Native {
     fn announced(
         &self,
         ruby: &Ruby,
-        era: &TrackerEra,
+        era: &LocalTracker,
         user: User,
         id: Value,
         timeout: Nanos,
@@ -211,7 +211,7 @@ impl Native {
             Announced::Depart => {
                 let entered = ruby.ary_new();
                 let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
-                let offline = self.host.call(ruby, &OFFLINE, (id, entered, details));
+                let offline = self.target.call(ruby, &OFFLINE, (id, entered, details));
                 self.departed(ruby, era, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
@@ -271,7 +271,7 @@ impl Native {
 
     /// An id that the tracker did not take in needs no slot.
     #[cold]
-    fn release_unless_known(&self, ruby: &Ruby, era: &TrackerEra, key: u64) {
+    fn release_unless_known(&self, ruby: &Ruby, era: &LocalTracker, key: u64) {
         if !era.tracker().is_known(Id::Key(key)) {
             self.objects.release(ruby, key);
         }
@@ -283,7 +283,7 @@ impl Native {
     }
 
     /// Makes the pipe readable until the next `deliver`.
-    fn rouse(this: &Native) {
+    fn wake(this: &Native) {
         if let Some(era) = this.eras.current() {
             era.tracker().wake_reactor();
         }
@@ -292,7 +292,7 @@ impl Native {
     /// Bars new users, in this process and those forked from it, and makes everybody due.
     fn stop(ruby: &Ruby, this: &Native) {
         this.is_stopped.store(true, Ordering::Relaxed);
-        this.host.is_not_ready();
+        this.target.reset_ready();
         if let Some(era) = this.eras.current() {
             for user in era.tracker().stop() {
                 this.objects.release(ruby, user.key());

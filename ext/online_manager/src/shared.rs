@@ -1,11 +1,11 @@
 //! The class `OnlineManager::Shared`: one manager's part in a store that several processes share, as Ruby sees it.
 //!
 //! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but `look`
-//! and `retry_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
+//! and `requeue_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
 
 mod check;
 mod deliver;
-mod look;
+mod report;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -16,51 +16,51 @@ use magnus::value::{LazyId, Opaque, ReprValue};
 use magnus::{
     DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, function, gc, method, prelude::*,
 };
-use online_manager_store::Location;
-use online_manager_store::beats::Heartbeat;
-use online_manager_store::member::{Answer, Member};
+use online_manager_store::StoreUrl;
+use online_manager_store::coalescer::Coalesced;
+use online_manager_store::member::{Member, SnapshotResult};
 use online_manager_tracker::Nanos;
 
 use self::check::Check;
+use crate::callback_target::CallbackTarget;
 use crate::clock::CoarseClock;
-use crate::era::{Era, Eras, error_class, system_error};
-use crate::heartbeat::{self, Beating};
-use crate::host::Host;
+use crate::heartbeat::{self, TakesHeartbeats};
 use crate::key;
 use crate::pipe::SharedPipe;
-use crate::shared_key::{self, Named};
+use crate::process_local::{ProcessLocal, ProcessValue, error_class, system_error};
+use crate::store_id::{self, StoreId};
 
-static JOIN: LazyId = LazyId::new("join");
+static START_MEMBER: LazyId = LazyId::new("start_member");
 
 type SharedMember = Member<CoarseClock, SharedPipe>;
-type MemberEra = Era<SharedMember>;
+type LocalMember = ProcessValue<SharedMember>;
 
 /// One manager's part in a store, in this process and in those forked from it.
 #[derive(TypedData)]
 #[magnus(class = "OnlineManager::Shared", mark, free_immediately)]
 pub(crate) struct Shared {
-    host: Host,
+    target: CallbackTarget,
     heartbeat: OnceLock<Opaque<Proc>>,
-    location: Location,
+    store_url: StoreUrl,
     namespace: String,
     check: Mutex<Option<Check>>,
-    eras: Eras<SharedMember>,
+    eras: ProcessLocal<SharedMember>,
     is_stopped: AtomicBool,
 }
 
 impl DataTypeFunctions for Shared {
     fn mark(&self, marker: &gc::Marker) {
-        self.host.mark(marker);
+        self.target.mark(marker);
         if let Some(heartbeat) = self.heartbeat.get() {
             marker.mark(*heartbeat);
         }
     }
 }
 
-impl Beating for Shared {
+impl TakesHeartbeats for Shared {
     #[inline]
-    fn beat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
-        self.beat(ruby, id, None)
+    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
+        self.record_heartbeat(ruby, id, None)
     }
 }
 
@@ -71,8 +71,8 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.undef_default_alloc_func();
     class.define_singleton_method("new", function!(Shared::new, 3))?;
     class.define_singleton_method("describe", function!(Shared::describe, 1))?;
-    class.define_singleton_method("look", function!(Shared::look, 2))?;
-    class.define_singleton_method("retry_dead_letters", function!(Shared::retry_dead_letters, 2))?;
+    class.define_singleton_method("report", function!(Shared::report, 2))?;
+    class.define_singleton_method("requeue_dead_letters", function!(Shared::requeue_dead_letters, 2))?;
     class.define_method("begin_check", method!(Shared::begin_check, 0))?;
     class.define_method("poll_check", method!(Shared::poll_check, 0))?;
     class.define_method("end_check", method!(Shared::end_check, 0))?;
@@ -81,7 +81,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("seen_for", method!(Shared::seen_for, 2))?;
     class.define_method("seen_all", method!(Shared::seen_all, 3))?;
     class.define_method("start", method!(Shared::start, 0))?;
-    class.define_method("take_part", method!(Shared::take_part, 0))?;
+    class.define_method("start_member", method!(Shared::start_member, 0))?;
     class.define_method("poll_leave", method!(Shared::leave, 2))?;
     class.define_method("poll_online?", method!(Shared::is_online, 1))?;
     class.define_method("poll_online_users", method!(Shared::online_users, 0))?;
@@ -90,7 +90,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("status", method!(Shared::status, 0))?;
     class.define_method("deliver", method!(Shared::deliver, 2))?;
     class.define_method("pipe", method!(Shared::pipe, 0))?;
-    class.define_method("rouse", method!(Shared::rouse, 0))?;
+    class.define_method("wake", method!(Shared::wake, 0))?;
     class.define_method("stop", method!(Shared::stop, 0))?;
     class.define_method("ended?", method!(Shared::has_ended, 0))?;
     class.define_method("pause", method!(Shared::pause, 0))?;
@@ -100,15 +100,15 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 }
 
 impl Shared {
-    /// `Shared.new(host, store, namespace)`: the store is a URL, or an Array of those of a cluster
-    fn new(ruby: &Ruby, host: Value, store: Value, namespace: String) -> Result<Obj<Shared>, Error> {
+    /// `Shared.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
+    fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<Shared>, Error> {
         let shared = ruby.obj_wrap(Shared {
-            host: Host::new(host),
+            target: CallbackTarget::new(target),
             heartbeat: OnceLock::new(),
-            location: locate(ruby, store)?,
+            store_url: locate(ruby, store)?,
             namespace,
             check: Mutex::default(),
-            eras: Eras::default(),
+            eras: ProcessLocal::default(),
             is_stopped: AtomicBool::new(false),
         });
         let heartbeat = heartbeat::new(shared)?;
@@ -129,44 +129,44 @@ impl Shared {
 
     /// `seen(id) -> true, or false after a stop`
     fn seen(ruby: &Ruby, this: &Shared, id: Value) -> Result<bool, Error> {
-        this.beat(ruby, id, None)
+        this.record_heartbeat(ruby, id, None)
     }
 
     /// `seen_for(id, nanoseconds)`
     fn seen_for(ruby: &Ruby, this: &Shared, id: Value, timeout: Nanos) -> Result<bool, Error> {
-        this.beat(ruby, id, Some(timeout))
+        this.record_heartbeat(ruby, id, Some(timeout))
     }
 
     /// `seen_all(ids, _, nanoseconds or nil)`
     fn seen_all(ruby: &Ruby, this: &Shared, ids: RArray, _: bool, timeout: Option<Nanos>) -> Result<bool, Error> {
         let ids = ids.dup();
-        // Whatever is wrong with an id is told before anybody has beaten.
+        // Whatever is wrong with an id is notified before anybody has beaten.
         for id in ids.into_iter() {
-            shared_key::user_id(ruby, id)?;
+            store_id::user_id(ruby, id)?;
         }
         let mut taken = true;
         for id in ids.into_iter() {
-            taken &= this.beat(ruby, id, timeout)?;
+            taken &= this.record_heartbeat(ruby, id, timeout)?;
         }
         Ok(taken)
     }
 
     #[inline]
-    fn beat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
-        if !self.host.is_ready() && !self.become_ready(ruby)? {
+    fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if !self.target.is_ready() && !self.become_ready(ruby)? {
             return Ok(false);
         }
-        let (now, timeout) = self.host.now_and_timeout(ruby, timeout)?;
+        let (now, timeout) = self.target.now_and_timeout(ruby, timeout)?;
         if let Some(plain) = key::plain(&id)
             && let Some(era) = self.eras.current()
         {
             match era.inner().heartbeat(plain, now, timeout) {
-                Heartbeat::Known => return Ok(true),
-                Heartbeat::ToTell => {
-                    era.inner().set_timeout(self.host.timeout());
+                Coalesced::Known => return Ok(true),
+                Coalesced::WriteDue => {
+                    era.inner().set_timeout(self.target.timeout());
                     return Ok(true);
                 }
-                Heartbeat::Unknown => {}
+                Coalesced::Unknown => {}
             }
         }
         self.heartbeat_slow(ruby, id, now, timeout)
@@ -175,40 +175,40 @@ impl Shared {
     /// A heartbeat of somebody new, or whose id has to be made into bytes.
     #[cold]
     fn heartbeat_slow(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
-        let named = Named::new(ruby, id)?;
+        let store_id = StoreId::new(ruby, id)?;
         let Some(era) = self.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
-            return self.beat(ruby, id, Some(timeout));
+            return self.record_heartbeat(ruby, id, Some(timeout));
         };
         let member = era.inner();
-        member.set_timeout(self.host.timeout());
-        if member.heartbeat(named.as_id(), now, timeout) == Heartbeat::Unknown {
-            member.arrive(named.as_id(), named.user_id.clone(), now, timeout);
+        member.set_timeout(self.target.timeout());
+        if member.heartbeat(store_id.as_id(), now, timeout) == Coalesced::Unknown {
+            member.add_user(store_id.as_id(), store_id.user_id.clone(), now, timeout);
         }
-        if member.is_out() {
+        if member.is_inactive() {
             // It stood down at a fork, or one is going on.
-            self.host.call(ruby, &JOIN, ())?;
+            self.target.call(ruby, &START_MEMBER, ())?;
         }
         Ok(true)
     }
 
     /// `start`: takes part without a heartbeat. Answers false after a stop.
     fn start(ruby: &Ruby, this: &Shared) -> Result<bool, Error> {
-        if this.host.is_ready() {
-            return Self::take_part(ruby, this).map(|()| true);
+        if this.target.is_ready() {
+            return Self::start_member(ruby, this).map(|()| true);
         }
         this.become_ready(ruby)
     }
 
-    /// Has the host start its reactor, in this process for the first time. Answers false after a stop.
+    /// Has the target start its reactor, in this process for the first time. Answers false after a stop.
     #[cold]
     fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
         if self.is_stopped.load(Ordering::Relaxed) {
             return Ok(false);
         }
         self.check_parent(ruby)?;
-        self.host.ask_timeout(ruby)?;
-        self.host.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
+        self.target.ask_timeout(ruby)?;
+        self.target.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
         Ok(true)
     }
 
@@ -225,18 +225,18 @@ impl Shared {
         }
     }
 
-    /// `take_part`: starts this process' member. The host calls it when it is ready, and when it is asked to `join`.
-    fn take_part(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
+    /// `start_member`: starts this process' member. The target calls it when it is ready, and when it is asked to `start_member`.
+    fn start_member(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
         let member = this.era(ruby)?.inner();
-        member.set_timeout(this.host.timeout());
+        member.set_timeout(this.target.timeout());
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
     /// This process' era, begun if need be.
-    fn era(&self, ruby: &Ruby) -> Result<&MemberEra, Error> {
+    fn era(&self, ruby: &Ruby) -> Result<&LocalMember, Error> {
         let era = self
             .eras
-            .begin(ruby, |pipe| Member::new(self.location.clone(), self.namespace.clone(), CoarseClock, pipe))?;
+            .begin(ruby, |pipe| Member::new(self.store_url.clone(), self.namespace.clone(), CoarseClock, pipe))?;
         if self.is_stopped.load(Ordering::Relaxed) {
             // The stop came before there was anything to be stopped.
             era.inner().stop();
@@ -246,43 +246,43 @@ impl Shared {
 
     /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
     fn leave(ruby: &Ruby, this: &Shared, id: Value, after: Nanos) -> Result<Value, Error> {
-        let named = Named::new(ruby, id)?;
+        let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        let is_here = member.last_seen_here(named.as_id()).is_some();
+        let is_here = member.last_seen_here(store_id.as_id()).is_some();
         let was_online = match member.snapshot() {
             _ if is_here => true,
-            Answer::Snapshot(taken) => taken.snapshot.users.contains_key(&named.user_id),
+            SnapshotResult::Ready(taken) => taken.snapshot.users.contains_key(&store_id.user_id),
             answer => return this.no_answer(ruby, answer),
         };
         if was_online && !this.is_stopped.load(Ordering::Relaxed) {
-            member.leave(named.as_id(), named.user_id.clone(), after);
+            member.leave(store_id.as_id(), store_id.user_id.clone(), after);
         }
         Ok(ruby.into_value(was_online))
     }
 
     /// `poll_online?(id) -> true, false or :wait`
     fn is_online(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
-        let named = Named::new(ruby, id)?;
+        let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        if member.last_seen_here(named.as_id()).is_some() {
+        if member.last_seen_here(store_id.as_id()).is_some() {
             return Ok(ruby.qtrue().as_value());
         }
         match member.snapshot() {
-            Answer::Snapshot(taken) => Ok(ruby.into_value(taken.snapshot.users.contains_key(&named.user_id))),
+            SnapshotResult::Ready(taken) => Ok(ruby.into_value(taken.snapshot.users.contains_key(&store_id.user_id))),
             answer => this.no_answer(ruby, answer),
         }
     }
 
     /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
     fn last_seen(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
-        let named = Named::new(ruby, id)?;
+        let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
-        let here = member.last_seen_here(named.as_id());
+        let here = member.last_seen_here(store_id.as_id());
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
         match member.snapshot() {
-            Answer::Snapshot(taken) => {
-                let there = taken.snapshot.users.get(&named.user_id);
+            SnapshotResult::Ready(taken) => {
+                let there = taken.snapshot.users.get(&store_id.user_id);
                 let there = there.map(|ago| ago.saturating_add(now.saturating_sub(taken.at)));
                 let ago = here.into_iter().chain(there).min();
                 Ok(ruby.into_value(ago.map(|ago| ago as f64 / 1e9)))
@@ -294,10 +294,10 @@ impl Shared {
     /// `poll_online_users -> Array`, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
         match this.era(ruby)?.inner().snapshot() {
-            Answer::Snapshot(taken) => {
+            SnapshotResult::Ready(taken) => {
                 let users = ruby.ary_new_capa(taken.snapshot.users.len());
                 for user_id in taken.snapshot.users.keys() {
-                    users.push(shared_key::to_value(ruby, user_id)?)?;
+                    users.push(store_id::to_value(ruby, user_id)?)?;
                 }
                 Ok(users.as_value())
             }
@@ -308,7 +308,7 @@ impl Shared {
     /// `poll_counts -> Hash`, or `:wait`
     fn counts(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
         match this.era(ruby)?.inner().snapshot() {
-            Answer::Snapshot(taken) => {
+            SnapshotResult::Ready(taken) => {
                 let hash = ruby.hash_new();
                 hash.aset(ruby.to_symbol("online"), taken.snapshot.users.len())?;
                 hash.aset(ruby.to_symbol("waiting"), taken.snapshot.waiting)?;
@@ -319,9 +319,9 @@ impl Shared {
         }
     }
 
-    fn no_answer(&self, ruby: &Ruby, answer: Answer) -> Result<Value, Error> {
+    fn no_answer(&self, ruby: &Ruby, answer: SnapshotResult) -> Result<Value, Error> {
         match answer {
-            Answer::Failed(message) => Err(Error::new(error_class(ruby, "StoreError"), message)),
+            SnapshotResult::Failed(message) => Err(Error::new(error_class(ruby, "StoreError"), message)),
             _ => Ok(ruby.to_symbol("wait").as_value()),
         }
     }
@@ -346,7 +346,7 @@ impl Shared {
     }
 
     /// Makes the pipe readable until the next `deliver`.
-    fn rouse(this: &Shared) {
+    fn wake(this: &Shared) {
         if let Some(era) = this.eras.current() {
             era.inner().wake_reactor();
         }
@@ -355,7 +355,7 @@ impl Shared {
     /// Bars heartbeats, in this process and those forked from it; writes what is left and gives the leases back.
     fn stop(this: &Shared) {
         this.is_stopped.store(true, Ordering::Relaxed);
-        this.host.is_not_ready();
+        this.target.reset_ready();
         if let Some(era) = this.eras.current() {
             era.inner().stop();
         }
@@ -385,10 +385,10 @@ impl Shared {
     }
 }
 
-fn locate(ruby: &Ruby, store: Value) -> Result<Location, Error> {
-    let location = match RArray::from_value(store) {
-        Some(urls) => Location::parse_cluster(&urls.to_vec::<String>()?),
-        None => Location::parse(&String::try_convert(store)?),
+fn locate(ruby: &Ruby, store: Value) -> Result<StoreUrl, Error> {
+    let store_url = match RArray::from_value(store) {
+        Some(urls) => StoreUrl::parse_cluster(&urls.to_vec::<String>()?),
+        None => StoreUrl::parse(&String::try_convert(store)?),
     };
-    location.map_err(|message| Error::new(ruby.exception_arg_error(), message))
+    store_url.map_err(|message| Error::new(ruby.exception_arg_error(), message))
 }

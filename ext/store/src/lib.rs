@@ -5,7 +5,7 @@
 //! and event change in one step. Whoever holds the *lease* delivers the events from the store's log.
 //!
 //! ```text
-//! heartbeat ─► Beats ─► Outbox ─► member thread ─► Store: users, events ─► member thread of the lease's owner
+//! heartbeat ─► Coalescer ─► Outbox ─► member thread ─► Store: users, events ─► member thread of the lease's owner
 //!              (who beat here)                                               └─► Log ─► whoever runs the callbacks
 //! ```
 //!
@@ -15,28 +15,28 @@
 //! | [`beats`] | who has beaten in this process, and whether the store has to hear of it |
 //! | [`outbox`] | what the store has not been told yet: the latest beat and leave of each user |
 //! | [`store`] | the trait, and what goes through it |
-//! | [`location`] | which store a `store:` option means |
+//! | [`store_url`] | which store a `store:` option means |
 //! | [`sqlite`] | the store that is a file |
 //! | [`redis`] | the store for several machines; `redis/*.lua` are its rules |
 //! | [`interrupt`] | how a store is told to stop waiting |
-//! | [`machine`] | the machine's monotonic clock, and which boot it counts from |
+//! | [`boot_clock`] | the boot_clock's monotonic clock, and which boot it counts from |
 //! | [`log`] | events on their way to the callbacks: order, retries, who has to wait |
 //! | [`member`] | how a process takes part: flush, lease, sweep, delivery, snapshot |
 
-pub mod beats;
+pub mod boot_clock;
+pub mod coalescer;
 pub mod error;
 pub mod id;
 pub mod interrupt;
-pub mod location;
 pub mod log;
-pub mod machine;
 pub mod member;
 pub mod outbox;
 pub mod redis;
 pub mod sqlite;
 pub mod store;
+pub mod store_url;
 
 pub use error::StoreError;
 pub use id::UserId;
-pub use location::Location;
 pub use store::Store;
+pub use store_url::StoreUrl;

@@ -9,40 +9,40 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
 use parking_lot::{Condvar, Mutex};
 
-use crate::beats::{Beats, Heartbeat};
+use crate::coalescer::{Coalesced, Coalescer};
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
-use crate::location::Location;
-use crate::log::{Delivered, Log};
+use crate::log::{DeliveryOutcome, Log};
 use crate::outbox::Outbox;
 use crate::store::{Event, Snapshot, Token};
+use crate::store_url::StoreUrl;
 
 mod reader;
-mod turns;
+mod thread;
 
-use reader::Reader;
-use turns::Turns;
+use self::thread::MemberState;
+use reader::SnapshotReader;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLISECOND;
 
 /// For how long a fork waits for the answer of a store. Then the store is not waited for any longer.
-const PATIENCE_OF_FORKS: Nanos = 500 * MILLISECOND;
+const FORK_TIMEOUT: Nanos = 500 * MILLISECOND;
 
 /// When the member's thread goes on after a bug in it.
-const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
+const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It does not take part, or not any more.
-    Out,
+    Inactive,
     Running,
     /// It is to end, for a fork.
     Pausing,
@@ -70,18 +70,18 @@ pub struct Status {
 
 /// What [`Member::snapshot`] answers.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum SnapshotResult {
     /// Everybody, and at what time of the member's clock.
-    Snapshot(Arc<Taken>),
+    Ready(Arc<TimedSnapshot>),
     /// It is being read. Ask again in a moment.
-    Wait,
+    NotYet,
     /// It cannot be read.
     Failed(String),
 }
 
 /// A snapshot and when it was taken.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct TimedSnapshot {
     /// On the member's clock.
     pub at: Nanos,
     /// What there was.
@@ -96,23 +96,23 @@ pub struct Member<C: Clock, S: Signal> {
 }
 
 struct Shared<C, S> {
-    location: Location,
+    store_url: StoreUrl,
     namespace: String,
     token: Mutex<Token>,
-    beats: Beats,
+    coalescer: Coalescer,
     outbox: Mutex<Outbox>,
     /// The signal is raised and cleared with this lock held.
     log: Mutex<Log>,
     phase: Mutex<Phase>,
-    bell: Condvar,
-    is_rung: AtomicBool,
-    has_beaten: AtomicBool,
+    wakeup: Condvar,
+    is_woken: AtomicBool,
+    has_seen_heartbeat: AtomicBool,
     timeout: AtomicU64,
     status: Mutex<Status>,
     /// What the callbacks' side has to be told of: an outage, once.
-    news: Mutex<Vec<String>>,
-    reader: Mutex<Reader>,
-    reader_bell: Condvar,
+    outages: Mutex<Vec<String>>,
+    reader: Mutex<SnapshotReader>,
+    reader_wakeup: Condvar,
     /// When this process last changed something in the store, or was about to.
     changed_at: AtomicU64,
     interrupt: Interrupt,
@@ -128,23 +128,23 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// # Errors
     ///
     /// When the operating system has no randomness to give.
-    pub fn new(location: Location, namespace: String, clock: C, signal: S) -> std::io::Result<Member<C, S>> {
+    pub fn new(store_url: StoreUrl, namespace: String, clock: C, signal: S) -> std::io::Result<Member<C, S>> {
         let shared = Shared {
-            location,
+            store_url,
             namespace,
             token: Mutex::new(draw_token()?),
-            beats: Beats::default(),
+            coalescer: Coalescer::default(),
             outbox: Mutex::default(),
             log: Mutex::default(),
-            phase: Mutex::new(Phase::Out),
-            bell: Condvar::new(),
-            is_rung: AtomicBool::new(false),
-            has_beaten: AtomicBool::new(false),
+            phase: Mutex::new(Phase::Inactive),
+            wakeup: Condvar::new(),
+            is_woken: AtomicBool::new(false),
+            has_seen_heartbeat: AtomicBool::new(false),
             timeout: AtomicU64::new(SECOND),
             status: Mutex::default(),
-            news: Mutex::default(),
+            outages: Mutex::default(),
             reader: Mutex::default(),
-            reader_bell: Condvar::new(),
+            reader_wakeup: Condvar::new(),
             changed_at: AtomicU64::new(0),
             interrupt: Interrupt::default(),
             pausing_since: AtomicU64::new(0),
@@ -172,9 +172,10 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// When the operating system has no thread to give.
     pub fn start(&self) -> std::io::Result<()> {
         let mut phase = self.shared.phase.lock();
-        if *phase == Phase::Out {
+        if *phase == Phase::Inactive {
             let shared = Arc::clone(&self.shared);
-            let thread = thread::Builder::new().name("online_manager".into()).spawn(move || shared.take_part())?;
+            let thread =
+                std::thread::Builder::new().name("online_manager".into()).spawn(move || shared.run_thread())?;
             self.keep(thread);
             *phase = Phase::Running;
         }
@@ -189,73 +190,73 @@ impl<C: Clock, S: Signal> Member<C, S> {
     }
 
     /// Whether [`Member::start`] would do something.
-    pub fn is_out(&self) -> bool {
-        *self.shared.phase.lock() == Phase::Out
+    pub fn is_inactive(&self) -> bool {
+        *self.shared.phase.lock() == Phase::Inactive
     }
 
-    /// A heartbeat at `now`, good for `timeout`. [`Heartbeat::Unknown`] asks for [`Member::arrive`].
+    /// A heartbeat at `now`, good for `timeout`. [`Coalesced::Unknown`] asks for [`Member::add_user`].
     #[inline]
-    pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Heartbeat {
-        let heartbeat = self.shared.beats.heartbeat(id, now, timeout, &self.shared.outbox);
-        if heartbeat == Heartbeat::ToTell {
-            self.shared.ring();
+    pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Coalesced {
+        let heartbeat = self.shared.coalescer.heartbeat(id, now, timeout, &self.shared.outbox);
+        if heartbeat == Coalesced::WriteDue {
+            self.shared.wake_thread();
         }
         heartbeat
     }
 
     /// The first heartbeat of somebody who is not known here: `user_id` is what the store calls `id`.
-    pub fn arrive(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos) {
-        self.shared.has_beaten.store(true, Ordering::Relaxed);
+    pub fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos) {
+        self.shared.has_seen_heartbeat.store(true, Ordering::Relaxed);
         self.shared.changed();
-        self.shared.beats.arrive(id, user_id, now, timeout, &self.shared.outbox);
-        self.shared.ring();
+        self.shared.coalescer.add_user(id, user_id, now, timeout, &self.shared.outbox);
+        self.shared.wake_thread();
     }
 
     /// A leave. Answers whether the user has beaten here within its timeout.
     pub fn leave(&self, id: Id<'_>, user_id: UserId, after: Nanos) -> bool {
         let now = self.now();
-        let is_here = self.shared.beats.last_seen(id, now).is_some();
-        let last_beat = self.shared.beats.forget(id, now);
+        let is_here = self.shared.coalescer.last_seen(id, now).is_some();
+        let last_beat = self.shared.coalescer.forget(id, now);
         self.shared.changed();
         let mut outbox = self.shared.outbox.lock();
         if let Some((seen, timeout)) = last_beat {
             // Should the store have lost its data, it would not know who leaves.
-            outbox.beat(user_id.clone(), seen, timeout);
+            outbox.heartbeat(user_id.clone(), seen, timeout);
         }
         outbox.leave(user_id, now, after);
         drop(outbox);
-        self.shared.ring();
+        self.shared.wake_thread();
         is_here
     }
 
     /// When the user last beat in this process, if that is less than its timeout ago.
     pub fn last_seen_here(&self, id: Id<'_>) -> Option<Nanos> {
-        self.shared.beats.last_seen(id, self.now())
+        self.shared.coalescer.last_seen(id, self.now())
     }
 
     /// Takes events that are to be delivered: several for one call if `together` says so for their transition. Clears the
     /// signal when there are none. [`Member::delivered`] must follow.
-    pub fn take(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
+    pub fn claim(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
         let mut log = self.shared.log.lock();
         let is_running = matches!(*self.shared.phase.lock(), Phase::Running | Phase::Pausing);
-        let taken = if is_running { log.take(self.now(), together) } else { (None, Vec::new()) };
-        if taken.1.is_empty() && self.shared.news.lock().is_empty() {
+        let taken = if is_running { log.claim(self.now(), together) } else { (None, Vec::new()) };
+        if taken.1.is_empty() && self.shared.outages.lock().is_empty() {
             self.shared.signal.clear();
         }
         taken
     }
 
     /// What became of the events that were taken.
-    pub fn delivered(&self, how: &Delivered) {
+    pub fn delivered(&self, how: &DeliveryOutcome) {
         let now = self.now();
         self.shared.log.lock().delivered(how, now);
-        self.shared.ring();
+        self.shared.wake_thread();
     }
 
     /// Takes out what the application has to be told of the store: one message for each outage.
-    pub fn news(&self) -> Option<String> {
-        let mut news = self.shared.news.lock();
-        (!news.is_empty()).then(|| news.remove(0))
+    pub fn next_outage(&self) -> Option<String> {
+        let mut outages = self.shared.outages.lock();
+        (!outages.is_empty()).then(|| outages.remove(0))
     }
 
     /// Raises the signal although perhaps there is nothing to do.
@@ -288,9 +289,9 @@ impl<C: Clock, S: Signal> Member<C, S> {
         }
         drop(phase);
         self.shared.pausing_since.store(self.now(), Ordering::Relaxed);
-        self.shared.ring();
+        self.shared.wake_thread();
         self.shared.reader.lock().is_ending = true;
-        self.shared.reader_bell.notify_one();
+        self.shared.reader_wakeup.notify_one();
     }
 
     /// Whether all threads have ended. (One that stops for good is waited for too.) A store that does not answer is not
@@ -298,7 +299,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
     pub fn is_paused(&self) -> bool {
         let mut threads = self.threads.lock();
         if threads.iter().any(|thread| !thread.is_finished()) {
-            if self.now().saturating_sub(self.shared.pausing_since.load(Ordering::Relaxed)) > PATIENCE_OF_FORKS {
+            if self.now().saturating_sub(self.shared.pausing_since.load(Ordering::Relaxed)) > FORK_TIMEOUT {
                 self.shared.interrupt.raise();
             }
             return false;
@@ -324,10 +325,10 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.reader.lock().is_ending = false;
         let mut phase = self.shared.phase.lock();
         if *phase == Phase::Pausing {
-            *phase = Phase::Out;
+            *phase = Phase::Inactive;
         }
         drop(phase);
-        if self.shared.has_beaten.load(Ordering::Relaxed) { self.start() } else { Ok(()) }
+        if self.shared.has_seen_heartbeat.load(Ordering::Relaxed) { self.start() } else { Ok(()) }
     }
 
     /// Bars new events, writes what is left and gives the leases back. Raises the signal when that is done.
@@ -335,11 +336,11 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let mut phase = self.shared.phase.lock();
         match *phase {
             Phase::Running | Phase::Pausing => *phase = Phase::Stopping,
-            Phase::Out => *phase = Phase::Ended,
+            Phase::Inactive => *phase = Phase::Ended,
             Phase::Stopping | Phase::Ended => {}
         }
         drop(phase);
-        self.shared.ring();
+        self.shared.wake_thread();
         self.wake_reactor();
     }
 
@@ -367,33 +368,33 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     }
 
     /// Has the member's thread look at once.
-    fn ring(&self) {
-        if !self.is_rung.swap(true, Ordering::AcqRel) {
+    fn wake_thread(&self) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
             // With the lock, so that the thread does not look just before, and rest after it.
             drop(self.phase.lock());
-            self.bell.notify_one();
+            self.wakeup.notify_one();
         }
     }
 
     fn rest(&self, rest: Nanos) {
         let mut phase = self.phase.lock();
-        let is_quiet = !self.is_rung.load(Ordering::Acquire) && matches!(*phase, Phase::Running | Phase::Stopping);
+        let is_quiet = !self.is_woken.load(Ordering::Acquire) && matches!(*phase, Phase::Running | Phase::Stopping);
         if rest > 0 && is_quiet {
-            self.bell.wait_for(&mut phase, Duration::from_nanos(rest));
+            self.wakeup.wait_for(&mut phase, Duration::from_nanos(rest));
         }
     }
 
-    fn take_part(&self) {
-        while catch_unwind(AssertUnwindSafe(|| Turns::new(self).run())).is_err() {
+    fn run_thread(&self) {
+        while catch_unwind(AssertUnwindSafe(|| MemberState::new(self).run())).is_err() {
             // A bug, and told of on standard error; but without this thread nothing would ever be written again.
-            thread::sleep(PAUSE_AFTER_PANIC);
+            std::thread::sleep(PANIC_BACKOFF);
         }
     }
 
     /// Tells the callbacks' side.
     fn report(&self, message: String) {
         let log = self.log.lock();
-        self.news.lock().push(message);
+        self.outages.lock().push(message);
         self.signal.raise();
         drop(log);
     }

@@ -6,41 +6,41 @@ use std::ops::Bound;
 use online_manager_tracker::Nanos;
 
 use crate::id::UserId;
-use crate::store::{Beat, Leave, Message};
+use crate::store::{Heartbeat, Leave, Write};
 
 /// The latest beat of a user, or leave, or both: when it came, and for how long it is good or how long after it the user
 /// is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Latest {
+struct PendingWrites {
     beat: Option<(Nanos, Nanos)>,
     leave: Option<(Nanos, Nanos)>,
 }
 
 /// What was taken out, to be told or to be put back.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(Vec<(UserId, Latest)>);
+pub(crate) struct Batch(Vec<(UserId, PendingWrites)>);
 
-impl Taken {
+impl Batch {
     /// What a store is told at `now`. Each beat comes before the leave of the same user.
-    pub(crate) fn messages(&self, now: Nanos, jitter: Nanos) -> Vec<Message> {
+    pub(crate) fn writes(&self, now: Nanos, jitter: Nanos) -> Vec<Write> {
         let age = |at: Nanos| now.saturating_sub(at);
         // A clock with a jitter may date a heartbeat back: nobody shall leave early for that.
         let good_for = |timeout: Nanos| timeout.saturating_add(jitter);
-        let mut messages = Vec::with_capacity(self.0.len());
-        for (id, Latest { beat, leave }) in &self.0 {
+        let mut writes = Vec::with_capacity(self.0.len());
+        for (id, PendingWrites { beat, leave }) in &self.0 {
             let id = || id.clone();
-            messages.extend(
-                beat.map(|(at, timeout)| Message::Beat(Beat { id: id(), age: age(at), timeout: good_for(timeout) })),
-            );
-            messages.extend(leave.map(|(at, after)| Message::Leave(Leave { id: id(), age: age(at), after })));
+            writes.extend(beat.map(|(at, timeout)| {
+                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: good_for(timeout) })
+            }));
+            writes.extend(leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after })));
         }
-        messages
+        writes
     }
 
-    /// Parts those whom `is_meant` says from the others.
-    pub(crate) fn part(self, is_meant: impl Fn(&UserId) -> bool) -> (Taken, Taken) {
-        let (meant, others) = self.0.into_iter().partition(|(id, _)| is_meant(id));
-        (Taken(meant), Taken(others))
+    /// Parts those whom `is_redis_url` says from the others.
+    pub(crate) fn split(self, is_redis_url: impl Fn(&UserId) -> bool) -> (Batch, Batch) {
+        let (meant, others) = self.0.into_iter().partition(|(id, _)| is_redis_url(id));
+        (Batch(meant), Batch(others))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,16 +52,16 @@ impl Taken {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// In the order in which a store has them too: neighbours are written together, which spares it most of the work.
-    users: BTreeMap<UserId, Latest>,
+    users: BTreeMap<UserId, PendingWrites>,
     /// Behind whom the next are taken, so that everybody's turn comes.
-    after: Option<UserId>,
+    cursor: Option<UserId>,
     /// When the first of them came.
     since: Option<Nanos>,
 }
 
 impl Outbox {
     /// A heartbeat at `at`, good for `timeout`.
-    pub(crate) fn beat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
+    pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
         if latest.beat.is_none_or(|(before, _)| before <= at) {
@@ -82,34 +82,34 @@ impl Outbox {
     }
 
     /// Takes out what there is of up to `most` users.
-    pub(crate) fn take(&mut self, most: usize) -> Taken {
-        let after = self.after.take().map_or(Bound::Unbounded, Bound::Excluded);
+    pub(crate) fn take_batch(&mut self, most: usize) -> Batch {
+        let after = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut ids: Vec<UserId> =
             self.users.range((after, Bound::Unbounded)).map(|(id, _)| id).take(most).cloned().collect();
         if ids.is_empty() {
             ids = self.users.keys().take(most).cloned().collect();
         }
-        self.after = ids.last().cloned();
+        self.cursor = ids.last().cloned();
         let taken = ids.into_iter().filter_map(|id| self.users.remove(&id).map(|latest| (id, latest))).collect();
         if self.users.is_empty() {
             *self = Outbox::default();
         }
-        Taken(taken)
+        Batch(taken)
     }
 
     /// Puts back what the store has not taken. What came meanwhile is newer.
-    pub(crate) fn put_back(&mut self, taken: Taken) {
-        for (id, Latest { beat, leave }) in taken.0 {
+    pub(crate) fn put_back(&mut self, taken: Batch) {
+        for (id, PendingWrites { beat, leave }) in taken.0 {
             let newer = self.users.remove(&id);
             if let Some((at, timeout)) = beat {
-                self.beat(id.clone(), at, timeout);
+                self.heartbeat(id.clone(), at, timeout);
             }
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
             }
             let Some(newer) = newer else { continue };
             if let Some((at, timeout)) = newer.beat {
-                self.beat(id.clone(), at, timeout);
+                self.heartbeat(id.clone(), at, timeout);
             }
             if let Some((at, after)) = newer.leave {
                 self.leave(id, at, after);
@@ -141,18 +141,18 @@ mod tests {
         UserId::new(Kind::Integer, &[b'0' + number])
     }
 
-    fn taken(outbox: &mut Outbox, now: Nanos) -> Vec<Message> {
-        outbox.take(10).messages(now, 0)
+    fn taken(outbox: &mut Outbox, now: Nanos) -> Vec<Write> {
+        outbox.take_batch(10).writes(now, 0)
     }
 
     #[test]
     fn the_latest_beat_counts() {
         let mut outbox = Outbox::default();
-        outbox.beat(id(1), 10, 5);
-        outbox.beat(id(1), 20, 6);
-        outbox.beat(id(1), 15, 7);
+        outbox.heartbeat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 20, 6);
+        outbox.heartbeat(id(1), 15, 7);
         assert_eq!(outbox.lag(30), 20);
-        assert_eq!(taken(&mut outbox, 30), [Message::Beat(Beat { id: id(1), age: 10, timeout: 6 })]);
+        assert_eq!(taken(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6 })]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
     }
@@ -161,22 +161,22 @@ mod tests {
     fn a_beat_undoes_a_leave_before_it() {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
-        outbox.beat(id(1), 20, 6);
-        assert_eq!(taken(&mut outbox, 20), [Message::Beat(Beat { id: id(1), age: 0, timeout: 6 })]);
+        outbox.heartbeat(id(1), 20, 6);
+        assert_eq!(taken(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 })]);
     }
 
     #[test]
     fn a_leave_comes_after_the_beat_and_the_sooner_one_counts() {
         let mut outbox = Outbox::default();
-        outbox.beat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 10, 5);
         outbox.leave(id(1), 20, 9);
         outbox.leave(id(1), 21, 3);
         outbox.leave(id(1), 22, 7);
         assert_eq!(
             taken(&mut outbox, 30),
             [
-                Message::Beat(Beat { id: id(1), age: 20, timeout: 5 }),
-                Message::Leave(Leave { id: id(1), age: 9, after: 3 })
+                Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5 }),
+                Write::Leave(Leave { id: id(1), age: 9, after: 3 })
             ]
         );
     }
@@ -184,37 +184,37 @@ mod tests {
     #[test]
     fn neighbours_are_taken_together_and_everybody_has_a_turn() {
         let mut outbox = Outbox::default();
-        let mut turns = Vec::new();
+        let mut state = Vec::new();
         for _ in 0..4 {
             // Whoever was first beats again at once.
             [1, 2, 3, 4]
                 .iter()
-                .filter(|user| turns.len() < 3 || **user < 3)
-                .for_each(|user| outbox.beat(id(*user), 10, 5));
-            turns.push(outbox.take(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+                .filter(|user| state.len() < 3 || **user < 3)
+                .for_each(|user| outbox.heartbeat(id(*user), 10, 5));
+            state.push(outbox.take_batch(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
         }
         let (first, last) = (vec![id(1), id(2)], vec![id(3), id(4)]);
-        assert_eq!(turns, [first.clone(), last.clone(), first, last]);
+        assert_eq!(state, [first.clone(), last.clone(), first, last]);
     }
 
     #[test]
     fn what_was_not_taken_is_put_back_behind_what_came_meanwhile() {
         let mut outbox = Outbox::default();
-        outbox.beat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 10, 5);
         outbox.leave(id(1), 11, 0);
-        outbox.beat(id(2), 12, 5);
-        let not_told = outbox.take(10);
-        outbox.beat(id(1), 30, 6);
+        outbox.heartbeat(id(2), 12, 5);
+        let not_told = outbox.take_batch(10);
+        outbox.heartbeat(id(1), 30, 6);
         outbox.put_back(not_told);
         assert_eq!(outbox.len(), 2);
         assert_eq!(outbox.lag(30), 20);
-        let mut messages = taken(&mut outbox, 30);
-        messages.sort_by_key(|message| message.id().clone());
+        let mut writes = taken(&mut outbox, 30);
+        writes.sort_by_key(|message| message.id().clone());
         assert_eq!(
-            messages,
+            writes,
             [
-                Message::Beat(Beat { id: id(1), age: 0, timeout: 6 }),
-                Message::Beat(Beat { id: id(2), age: 18, timeout: 5 })
+                Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 }),
+                Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5 })
             ]
         );
     }
@@ -222,7 +222,10 @@ mod tests {
     #[test]
     fn a_beat_is_good_for_as_much_longer_as_the_clock_is_unsure_of() {
         let mut outbox = Outbox::default();
-        outbox.beat(id(1), 10, 5);
-        assert_eq!(outbox.take(10).messages(30, 3), [Message::Beat(Beat { id: id(1), age: 20, timeout: 8 })]);
+        outbox.heartbeat(id(1), 10, 5);
+        assert_eq!(
+            outbox.take_batch(10).writes(30, 3),
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8 })]
+        );
     }
 }

@@ -16,39 +16,40 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
 use crate::store::{
-    Commit, DeadLetter, Event, Lease, Look, Message, Partition, Seen, Snapshot, Store, Sweep, Terms, Token, Told, Wish,
+    Commit, DeadLetter, Event, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Snapshot,
+    Store, Sweep, Token, Write, WriteResult,
 };
 
 mod connection;
 mod scripts;
-pub(crate) mod servers;
+pub(crate) mod url;
 
 use connection::{Call, Connection};
 use scripts::{Keys, Script};
-use servers::Servers;
+use url::ServerUrls;
 
 /// Enough for as many processes to deliver side by side; so many keys of each kind there are.
 const PARTITIONS: Partition = 16;
 
 const MILLISECOND: Nanos = 1_000_000;
 
-/// How often a member looks what the others have written, and how often it does when nothing happens.
-const POLL: Nanos = 20 * MILLISECOND;
-const IDLE_POLL: Nanos = 100 * MILLISECOND;
+/// How often a member requests what the others have written, and how often it does when nothing happens.
+const POLL_INTERVAL: Nanos = 20 * MILLISECOND;
+const IDLE_POLL_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// How often it asks whether a lease that another has is free, as long as there is a partition for each process. With more
 /// processes each asks less often: one of them is enough to find a lease that has become free.
-const LEASE_POLL: Nanos = 250 * MILLISECOND;
+const LEASE_POLL_INTERVAL: Nanos = 250 * MILLISECOND;
 
 /// No script is about more users, so that none holds up the server for long.
-const BEATS_PER_SCRIPT: usize = 200;
+const HEARTBEATS_PER_SCRIPT: usize = 200;
 const EVENTS_PER_SCRIPT: usize = 256;
 
 /// How many users are asked for at a time by who reads them all.
-const SCANNED_AT_ONCE: usize = 1_000;
+const SCAN_COUNT: usize = 1_000;
 
 /// The longest timeout that a script can reckon with, in microseconds: some 250 years.
-const LONGEST: u64 = 8_000_000_000_000_000;
+const MAX_MICROS: u64 = 8_000_000_000_000_000;
 
 /// How scores are made: see `partition.lua`.
 const CLASSES: u64 = 1024;
@@ -70,7 +71,7 @@ impl Redis {
     /// # Errors
     ///
     /// See [`StoreError`]. No message contains a password.
-    pub fn open(servers: &Servers, namespace: &str, interrupt: &Interrupt) -> Result<Redis, StoreError> {
+    pub fn open(servers: &ServerUrls, namespace: &str, interrupt: &Interrupt) -> Result<Redis, StoreError> {
         Ok(Redis {
             connection: Connection::open(servers, interrupt)?,
             keys: (0..PARTITIONS).map(|partition| Keys::new(namespace, partition)).collect(),
@@ -85,10 +86,10 @@ impl Redis {
     }
 
     /// The call of a script on a partition, with what all of them are given first.
-    fn call(&self, script: &'static Script, partition: Partition, terms: &Terms) -> Call {
+    fn call(&self, script: &'static Script, partition: Partition, membership: &Membership) -> Call {
         let keys = self.keys(partition).flat_map(Keys::all);
         let epoch = self.epochs.get(usize::from(partition)).map_or("", String::as_str);
-        Call::new(script, keys).arg(epoch).number(micros(terms.timeout))
+        Call::new(script, keys).arg(epoch).number(micros(membership.timeout))
     }
 
     /// Calls scripts on partitions, and answers what each has found, without the epoch.
@@ -96,14 +97,14 @@ impl Redis {
         let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         let answers = self.connection.call(&calls)?;
         let of_partition = |(partition, answer): (Partition, Result<Value, StoreError>)| {
-            (partition, answer.and_then(|value| self.judge(partition, value)))
+            (partition, answer.and_then(|value| self.check_epoch(partition, value)))
         };
         Ok(partitions.into_iter().zip(answers).map(of_partition).collect())
     }
 
     /// Takes the epoch off an answer. If it is another one than was known, the data are lost.
-    fn judge<T: FromRedisValue>(&mut self, partition: Partition, value: Value) -> Result<T, StoreError> {
-        let Value::Array(mut parts) = value else { return Err(strange()) };
+    fn check_epoch<T: FromRedisValue>(&mut self, partition: Partition, value: Value) -> Result<T, StoreError> {
+        let Value::Array(mut parts) = value else { return Err(unexpected_answer()) };
         let rest = parts.split_off(parts.len().min(2));
         let (word, epoch): (String, String) = parse(Value::Array(parts))?;
         if let Some(known) = self.epochs.get_mut(usize::from(partition)) {
@@ -113,7 +114,7 @@ impl Redis {
             "ok" => parse(Value::Array(rest)),
             _ => {
                 let servers = self.connection.servers();
-                let message = format!("{servers}: its data are gone; it is told again of whoever beats here");
+                let message = format!("{servers}: its data are gone; each process re-sends everyone who was online");
                 Err(StoreError::Replaced(message))
             }
         }
@@ -122,19 +123,19 @@ impl Redis {
     /// The same of one call whose answer is a number: whether one has the lease.
     fn run_one(&mut self, partition: Partition, call: Call) -> Result<bool, StoreError> {
         let answers = self.run::<(i64,)>(vec![(partition, call)])?;
-        let (_, answer) = answers.into_iter().next().ok_or_else(strange)?;
-        answer.map(|(is_ours,)| is_ours == 1)
+        let (_, answer) = answers.into_iter().next().ok_or_else(unexpected_answer)?;
+        answer.map(|(is_held,)| is_held == 1)
     }
 
     /// Sends one command and reads the answer.
     fn ask<T: FromRedisValue>(&mut self, command: Cmd) -> Result<T, StoreError> {
         let answers = self.connection.send(&[command])?;
-        parse(answers.into_iter().next().ok_or_else(strange)??)
+        parse(answers.into_iter().next().ok_or_else(unexpected_answer)??)
     }
 
-    fn commits(&self, terms: &Terms, partition: Partition, commit: &Commit) -> Vec<(Partition, Call)> {
+    fn commits(&self, membership: &Membership, partition: Partition, commit: &Commit) -> Vec<(Partition, Call)> {
         let mut calls = Vec::new();
-        let call = || self.call(scripts::commit(), partition, terms).arg(hex(terms.token));
+        let call = || self.call(scripts::commit(), partition, membership).arg(hex(membership.token));
         for done in commit.done.chunks(EVENTS_PER_SCRIPT) {
             let call = done.iter().fold(call().number(done.len()), |call, number| call.number(number));
             calls.push((partition, call));
@@ -149,28 +150,34 @@ impl Redis {
     }
 
     /// Moves events to the dead letters. Answers false if the lease is another's.
-    fn bury(&mut self, terms: &Terms, partition: Partition, dead: &[(u64, String)]) -> Result<bool, StoreError> {
-        let mut buried = HashMap::with_hasher(RandomState::default());
+    fn dead_letter(
+        &mut self,
+        membership: &Membership,
+        partition: Partition,
+        dead: &[(u64, String)],
+    ) -> Result<bool, StoreError> {
+        let mut given_up = HashMap::with_hasher(RandomState::default());
         for (number, error) in dead {
-            let call = self.call(scripts::bury(), partition, terms);
+            let call = self.call(scripts::dead_letter(), partition, membership);
             // In the log still, as are later events of that user, if there are any.
             let ids = self.events_after(partition, *number, true, 1)?;
-            if !self.run_one(partition, call.arg(hex(terms.token)).number(number).arg(error))? {
+            if !self.run_one(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
                 return Ok(false);
             }
-            buried.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
+            given_up.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
         }
         // From then on the scripts themselves note what overtakes them.
-        let Some(first) = buried.values().min().copied() else { return Ok(true) };
-        let overtaken = self.keys(partition).map(|keys| keys.overtaken.clone()).collect::<String>();
+        let Some(first) = given_up.values().min().copied() else { return Ok(true) };
+        let superseded = self.keys(partition).map(|keys| keys.superseded.clone()).collect::<String>();
         let mut after = first;
         loop {
             let entries = self.events_after(partition, after, false, EVENTS_PER_SCRIPT)?;
             let Some(last) = entries.last() else { return Ok(true) };
             after = last.number;
-            for later in entries.into_iter().filter(|entry| buried.get(&entry.id).is_some_and(|n| *n < entry.number)) {
+            for later in entries.into_iter().filter(|entry| given_up.get(&entry.id).is_some_and(|n| *n < entry.number))
+            {
                 let mut note = redis::cmd("HSET");
-                note.arg(&overtaken).arg(later.id.as_slice()).arg(later.version);
+                note.arg(&superseded).arg(later.id.as_slice()).arg(later.version);
                 self.ask::<i64>(note)?;
             }
         }
@@ -209,10 +216,10 @@ impl Redis {
     }
 
     /// What there is to be known of partitions before their users are read.
-    fn outlines(&mut self) -> Result<Vec<Outline>, StoreError> {
-        let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::outline(), keys.all())).collect();
+    fn summaries(&mut self) -> Result<Vec<Summary>, StoreError> {
+        let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::summary(), keys.all())).collect();
         let answers = self.connection.call(&calls)?;
-        answers.into_iter().map(|answer| answer.and_then(Outline::read)).collect()
+        answers.into_iter().map(|answer| answer.and_then(Summary::read)).collect()
     }
 
     /// Reads all of a hash or a sorted set, in steps: what is in it all the while is in the answer.
@@ -223,7 +230,7 @@ impl Redis {
         while !open.is_empty() {
             let command = |(_, key, cursor): &(usize, String, u64)| {
                 let mut command = redis::cmd(name);
-                command.arg(key).arg(cursor).arg("COUNT").arg(SCANNED_AT_ONCE);
+                command.arg(key).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
                 command
             };
             let answers = self.connection.send(&open.iter().map(command).collect::<Vec<_>>())?;
@@ -258,12 +265,12 @@ struct Entry {
 
 impl Entry {
     fn read(number: &str, fields: Fields) -> Result<Entry, StoreError> {
-        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(strange)?;
+        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_answer)?;
         let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
         let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         Ok(Entry {
             number,
-            id: fields.get("u").cloned().ok_or_else(strange)?,
+            id: fields.get("u").cloned().ok_or_else(unexpected_answer)?,
             kind: text("k").unwrap_or_default(),
             due: text("d").and_then(|due| due.parse().ok()).unwrap_or_default(),
             version: text("v").and_then(|version| version.parse().ok()).unwrap_or(number as i64),
@@ -289,8 +296,8 @@ fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: 
     Some(Event { number, id: UserId::from_store(id)?, transition, reason, lateness, version, failures })
 }
 
-/// See `outline.lua`.
-struct Outline {
+/// See `summary.lua`.
+struct Summary {
     now: i64,
     waiting: u64,
     dead_letters: u64,
@@ -298,14 +305,14 @@ struct Outline {
     timeouts: HashMap<u64, i64>,
 }
 
-impl Outline {
-    fn read(value: Value) -> Result<Outline, StoreError> {
+impl Summary {
+    fn read(value: Value) -> Result<Summary, StoreError> {
         let (now, waiting, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
         let timeouts = meta.iter().filter_map(|(name, value)| {
             let class = name.strip_prefix('t')?.parse().ok()?;
             Some((class, value.parse().ok()?))
         });
-        Ok(Outline { now, waiting, dead_letters, timeouts: timeouts.collect() })
+        Ok(Summary { now, waiting, dead_letters, timeouts: timeouts.collect() })
     }
 
     /// How long ago a user was seen that has this score.
@@ -315,8 +322,8 @@ impl Outline {
         nanos(self.now - ((score / CLASSES * 1000) as i64 - timeout))
     }
 
-    /// The same of an odd one: `SEEN LEFT`.
-    fn ago_of_odd(&self, times: &str) -> Nanos {
+    /// The same of a user with an overflow entry: `SEEN LEFT`.
+    fn ago_of_overflow(&self, times: &str) -> Nanos {
         let seen = times.split(' ').next().and_then(|seen| seen.parse().ok());
         nanos(seen.map_or(0, |seen: i64| self.now - seen))
     }
@@ -331,12 +338,12 @@ impl Store for Redis {
         crc16::State::<crc16::XMODEM>::calculate(id.as_bytes()) % PARTITIONS
     }
 
-    fn poll(&self, is_lively: bool) -> Nanos {
-        if is_lively { POLL } else { IDLE_POLL }
+    fn poll_interval(&self, is_lively: bool) -> Nanos {
+        if is_lively { POLL_INTERVAL } else { IDLE_POLL_INTERVAL }
     }
 
-    fn lease_poll(&self) -> Nanos {
-        LEASE_POLL * u64::from((self.processes / PARTITIONS).max(1))
+    fn lease_poll_interval(&self) -> Nanos {
+        LEASE_POLL_INTERVAL * u64::from((self.processes / PARTITIONS).max(1))
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -352,70 +359,82 @@ impl Store for Redis {
         self.connection.reconnect()
     }
 
-    fn attend(&mut self, terms: &Terms) -> Result<Partition, StoreError> {
-        let call = Call::new(scripts::attend(), [self.members.as_str()]).arg(hex(terms.token));
-        let answers = self.connection.call(&[call.number(millis(terms.lease))])?;
-        let processes: u16 = parse(answers.into_iter().next().ok_or_else(strange)??)?;
+    fn register(&mut self, membership: &Membership) -> Result<Partition, StoreError> {
+        let call = Call::new(scripts::register(), [self.members.as_str()]).arg(hex(membership.token));
+        let answers = self.connection.call(&[call.number(millis(membership.lease))])?;
+        let processes: u16 = parse(answers.into_iter().next().ok_or_else(unexpected_answer)??)?;
         self.processes = processes.max(1);
         Ok(PARTITIONS.div_ceil(self.processes))
     }
 
-    fn depart(&mut self, terms: &Terms) -> Result<(), StoreError> {
-        let call = Call::new(scripts::attend(), [self.members.as_str()]).arg(hex(terms.token)).number(0);
+    fn deregister(&mut self, membership: &Membership) -> Result<(), StoreError> {
+        let call = Call::new(scripts::register(), [self.members.as_str()]).arg(hex(membership.token)).number(0);
         self.connection.call(&[call])?.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
-    fn flush(&mut self, terms: &Terms, messages: &[Message]) -> Result<Vec<Told>, StoreError> {
-        let mut of_partitions: HashMap<Partition, Vec<&Message>> = HashMap::new();
+    fn write(&mut self, membership: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
+        let mut of_partitions: HashMap<Partition, Vec<&Write>> = HashMap::new();
         for message in messages {
             of_partitions.entry(self.partition_of(message.id())).or_default().push(message);
         }
         let mut calls = Vec::new();
         for (partition, messages) in &of_partitions {
-            for some in messages.chunks(BEATS_PER_SCRIPT) {
-                let call = self.call(scripts::tell(), *partition, terms);
-                calls.push((*partition, some.iter().fold(call, |call, message| tell(call, message))));
+            for some in messages.chunks(HEARTBEATS_PER_SCRIPT) {
+                let call = self.call(scripts::write(), *partition, membership);
+                calls.push((*partition, some.iter().fold(call, |call, message| add_write(call, message))));
             }
         }
         let answers = self.run::<(usize,)>(calls)?;
         Ok(answers.into_iter().map(|(partition, answer)| (partition, answer.map(|(appended,)| appended))).collect())
     }
 
-    fn look(&mut self, terms: &Terms, looks: &[Look]) -> Result<Vec<Result<Seen, StoreError>>, StoreError> {
-        let call = |look: &Look| {
-            let wish = match look.wish {
-                Wish::Nothing => "",
-                Wish::Keep => "keep",
-                Wish::Take => "take",
-                Wish::GiveBack => "give back",
+    fn poll(
+        &mut self,
+        membership: &Membership,
+        requests: &[PollRequest],
+    ) -> Result<Vec<Result<PollResult, StoreError>>, StoreError> {
+        let call = |request: &PollRequest| {
+            let lease = match request.lease {
+                LeaseRequest::None => "",
+                LeaseRequest::Renew => "renew",
+                LeaseRequest::Acquire => "acquire",
+                LeaseRequest::Release => "release",
             };
-            let (after, most) = match look.events {
+            let (after, most) = match request.events {
                 None => (String::new(), 0),
                 Some((0, most)) => ("-".to_owned(), most),
                 Some((last, most)) => (format!("({last}-0"), most),
             };
-            let call = self.call(scripts::look(), look.partition, terms).arg(hex(terms.token)).arg(wish);
-            let call = call.number(millis(terms.lease));
-            let call = call.number(look.sweep.map_or(-1, |most| most.min(EVENTS_PER_SCRIPT) as i64));
-            (look.partition, call.arg(after).number(most.min(EVENTS_PER_SCRIPT)))
+            let call = self.call(scripts::poll(), request.partition, membership).arg(hex(membership.token)).arg(lease);
+            let call = call.number(millis(membership.lease));
+            let call = call.number(request.sweep.map_or(-1, |most| most.min(EVENTS_PER_SCRIPT) as i64));
+            (request.partition, call.arg(after).number(most.min(EVENTS_PER_SCRIPT)))
         };
-        let calls = looks.iter().map(call).collect();
-        let answers = self.run::<Found>(calls)?;
-        Ok(looks.iter().zip(answers).map(|(look, (_, answer))| answer.map(|found| seen(look, found))).collect())
+        let calls = requests.iter().map(call).collect();
+        let answers = self.run::<PollReply>(calls)?;
+        Ok(requests
+            .iter()
+            .zip(answers)
+            .map(|(request, (_, answer))| answer.map(|found| poll_result(request, found)))
+            .collect())
     }
 
     fn commit(
         &mut self,
-        terms: &Terms,
+        membership: &Membership,
         commits: &[(Partition, Commit)],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
-        // Before what was done is taken out of the log: perhaps it has overtaken who is buried.
+        // Before what was done is taken out of the log: perhaps it has superseded who is given_up.
         let mut results: Vec<Result<bool, StoreError>> = Vec::with_capacity(commits.len());
         for (partition, commit) in commits {
-            results.push(if commit.dead.is_empty() { Ok(true) } else { self.bury(terms, *partition, &commit.dead) });
+            results.push(if commit.dead.is_empty() {
+                Ok(true)
+            } else {
+                self.dead_letter(membership, *partition, &commit.dead)
+            });
         }
         let calls = commits.iter().zip(&results).filter(|(_, result)| matches!(result, Ok(true)));
-        let calls = calls.flat_map(|((partition, commit), _)| self.commits(terms, *partition, commit)).collect();
+        let calls = calls.flat_map(|((partition, commit), _)| self.commits(membership, *partition, commit)).collect();
         for (partition, answer) in self.run::<(i64,)>(calls)? {
             let place = commits.iter().position(|(known, _)| *known == partition);
             let Some(result) = place.and_then(|place| results.get_mut(place)) else { continue };
@@ -429,16 +448,16 @@ impl Store for Redis {
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
-        let outlines = self.outlines()?;
+        let summaries = self.summaries()?;
         let users = self.scan("ZSCAN", self.keys.iter().map(|keys| keys.users.clone()).collect())?;
-        let odd = self.scan("HSCAN", self.keys.iter().map(|keys| keys.odd.clone()).collect())?;
+        let overflow = self.scan("HSCAN", self.keys.iter().map(|keys| keys.overflow.clone()).collect())?;
         let mut snapshot = Snapshot::default();
-        for ((outline, users), odd) in outlines.into_iter().zip(users).zip(odd) {
-            snapshot.waiting += outline.waiting;
-            snapshot.dead_letters += outline.dead_letters;
-            let odd: HashMap<Vec<u8>, String, RandomState> = odd.into_iter().collect();
+        for ((summary, users), overflow) in summaries.into_iter().zip(users).zip(overflow) {
+            snapshot.waiting += summary.waiting;
+            snapshot.dead_letters += summary.dead_letters;
+            let overflow: HashMap<Vec<u8>, String, RandomState> = overflow.into_iter().collect();
             snapshot.users.extend(users.into_iter().filter_map(|(id, score)| {
-                let ago = odd.get(&id).map_or_else(|| outline.ago(&score), |times| outline.ago_of_odd(times));
+                let ago = overflow.get(&id).map_or_else(|| summary.ago(&score), |times| summary.ago_of_overflow(times));
                 UserId::from_store(&id).map(|id| (id, ago))
             }));
         }
@@ -447,15 +466,15 @@ impl Store for Redis {
 
     fn waiting(&mut self) -> Result<Vec<Event>, StoreError> {
         let mut waiting = Vec::new();
-        let outlines = self.outlines()?;
-        for (keys, outline) in self.keys.clone().into_iter().zip(outlines) {
+        let summaries = self.summaries()?;
+        for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
             let mut command = redis::cmd("HGETALL");
             command.arg(&keys.failed);
             let failed: HashMap<u64, String> = self.ask(command)?;
             for entry in self.pages(&keys.events)? {
                 let failures = failed.get(&entry.number).and_then(|text| text.split(' ').next()?.parse().ok());
                 let entry = Entry { failures: failures.unwrap_or(0), ..entry };
-                waiting.extend(entry.event(outline.now));
+                waiting.extend(entry.event(summary.now));
             }
         }
         Ok(waiting)
@@ -463,34 +482,34 @@ impl Store for Redis {
 
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
-        let outlines = self.outlines()?;
-        for (keys, outline) in self.keys.clone().into_iter().zip(outlines) {
+        let summaries = self.summaries()?;
+        for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
             let mut command = redis::cmd("HGETALL");
-            command.arg(&keys.overtaken);
+            command.arg(&keys.superseded);
             let newest: HashMap<Vec<u8>, i64> = self.ask(command)?;
             for entry in self.pages(&keys.dead)? {
-                let is_overtaken = newest.get(&entry.id).is_some_and(|newest| *newest > entry.version);
-                letters.extend(entry.event(outline.now).map(|event| {
+                let is_superseded = newest.get(&entry.id).is_some_and(|newest| *newest > entry.version);
+                letters.extend(entry.event(summary.now).map(|event| {
                     let error = entry.error.clone();
-                    DeadLetter { event, error, is_overtaken }
+                    DeadLetter { event, error, is_superseded }
                 }));
             }
         }
         Ok(letters)
     }
 
-    fn retry_dead_letters(&mut self) -> Result<(usize, usize), StoreError> {
+    fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError> {
         // Nobody's lease and nobody's timeout: nothing in here is about either.
-        let terms = Terms { token: Token([0; 16]), lease: 0, timeout: 0 };
+        let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0 };
         let (mut revived, mut dropped) = (0, 0);
-        let outlines = self.outlines()?;
-        for (partition, mut left) in (0..).zip(outlines.into_iter().map(|outline| outline.dead_letters)) {
+        let summaries = self.summaries()?;
+        for (partition, mut left) in (0..).zip(summaries.into_iter().map(|summary| summary.dead_letters)) {
             while left > 0 {
-                let call = self.call(scripts::revive(), partition, &terms).number(EVENTS_PER_SCRIPT);
+                let call = self.call(scripts::requeue(), partition, &membership).number(EVENTS_PER_SCRIPT);
                 for (_, answer) in self.run::<(usize, usize, u64)>(vec![(partition, call)])? {
-                    let (again, overtaken, remaining) = answer?;
+                    let (again, superseded, remaining) = answer?;
                     revived += again;
-                    dropped += overtaken;
+                    dropped += superseded;
                     left = remaining;
                 }
             }
@@ -499,21 +518,21 @@ impl Store for Redis {
     }
 }
 
-/// An event as `look.lua` tells of it: number, id, kind, lateness, version, failures.
-type FoundEvent = (u64, Vec<u8>, String, i64, i64, u32);
+/// An event as `poll.lua` tells of it: number, id, kind, lateness, version, failures.
+type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
 
-/// What `look.lua` answers: whose the lease is, how many were set offline, how late, when the next is due, and the events.
-type Found = (i64, usize, i64, i64, Vec<FoundEvent>);
+/// What `poll.lua` answers: whose the lease is, how many were set offline, how late, when the next is due, and the events.
+type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
 
-fn seen(look: &Look, (lease, expired, lag, next, events): Found) -> Seen {
-    Seen {
+fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
+    PollResult {
         lease: match lease {
-            0 => Lease::Free,
-            1 => Lease::Theirs,
-            2 => Lease::Kept,
-            _ => Lease::Taken,
+            0 => LeaseState::Free,
+            1 => LeaseState::HeldByOther,
+            2 => LeaseState::Renewed,
+            _ => LeaseState::Acquired,
         },
-        sweep: look.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
+        sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
         // What a future version may have written is left to it.
         events: events
             .into_iter()
@@ -524,27 +543,27 @@ fn seen(look: &Look, (lease, expired, lag, next, events): Found) -> Seen {
     }
 }
 
-/// Adds a message to a call of `tell.lua`.
-fn tell(call: Call, message: &Message) -> Call {
+/// Adds a message to a call of `write.lua`.
+fn add_write(call: Call, message: &Write) -> Call {
     let id = message.id().as_bytes();
     match message {
-        Message::Beat(beat) => call.arg("beat").arg(id).number(beat.age / 1_000).number(micros(beat.timeout)),
-        Message::Leave(leave) => call.arg("leave").arg(id).number(leave.age / 1_000).number(micros(leave.after)),
+        Write::Heartbeat(beat) => call.arg("heartbeat").arg(id).number(beat.age / 1_000).number(micros(beat.timeout)),
+        Write::Leave(leave) => call.arg("leave").arg(id).number(leave.age / 1_000).number(micros(leave.after)),
     }
 }
 
 fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
     // The error itself quotes the answer, and ids of users may be in it: those belong in no log.
-    redis::from_redis_value(value).map_err(|_| strange())
+    redis::from_redis_value(value).map_err(|_| unexpected_answer())
 }
 
-fn strange() -> StoreError {
-    StoreError::Unavailable("the store has given a strange answer".into())
+fn unexpected_answer() -> StoreError {
+    StoreError::Unavailable("the store has given a unexpected_answer answer".into())
 }
 
 /// Never less, and no more than a script can reckon with.
 fn micros(nanos: Nanos) -> u64 {
-    nanos.div_ceil(1_000).min(LONGEST)
+    nanos.div_ceil(1_000).min(MAX_MICROS)
 }
 
 fn millis(nanos: Nanos) -> u64 {

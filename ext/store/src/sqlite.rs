@@ -1,11 +1,11 @@
-//! The store that is a file, for the processes of one machine.
+//! The store that is a file, for the processes of one boot_clock.
 //!
 //! Over 400 lines: every statement is next to the one whose rows it relies on, and all of them share one schema.
 //!
-//! One partition. The clock is the machine's monotonic one, kept beside the boot that it counts from: after a reboot
+//! One partition. The clock is the boot_clock's monotonic one, kept beside the boot that it counts from: after a reboot
 //! everybody gets one timeout to come back, and no step of the wall clock sets anybody offline.
 //!
-//! A heartbeat writes to the user's own row and to no index. The sweep finds users by `look_at`, the time to look at them:
+//! A heartbeat writes to the user's own row and to no index. The sweep finds users by `sweep_at`, the time to look at them:
 //! who has beaten since is put back, so that the index changes once for each timeout and not for each heartbeat.
 
 use std::path::{Path, PathBuf};
@@ -15,31 +15,31 @@ use std::time::{Duration, Instant};
 use online_manager_tracker::{Nanos, Reason, Transition};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::boot_clock;
 use crate::error::StoreError;
 use crate::id::UserId;
-use crate::machine;
 use crate::store::{
-    Beat, Commit, DeadLetter, Event, Lease, Leave, Look, Message, Partition, Seen, Snapshot, Store, Sweep, Terms,
-    Token, Told, Wish,
+    Commit, DeadLetter, Event, Heartbeat, LeaseRequest, LeaseState, Leave, Membership, Partition, PollRequest,
+    PollResult, Snapshot, Store, Sweep, Token, Write, WriteResult,
 };
 
 /// The only one.
 const PARTITION: Partition = 0;
 
-/// How often a member looks what the others have written.
-const POLL: Nanos = 50_000_000;
+/// How often a member requests what the others have written.
+const POLL_INTERVAL: Nanos = 50_000_000;
 
 /// What the file says that it is ("OnMa").
 const APPLICATION: i64 = 0x4f6e_4d61;
 
 /// The version of what is in the file.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// For how long another program's lock is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to wait before a file that is being made is opened again.
-const PAUSE: Duration = Duration::from_millis(10);
+const OPEN_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Pages that the log of SQLite's may have before it is written back.
 const CHECKPOINT_PAGES: i64 = 1_000;
@@ -63,16 +63,16 @@ const SCHEMA: &str = "
         left INTEGER NOT NULL DEFAULT 0,         -- the last leave: no heartbeat before it undoes it
         timeout INTEGER NOT NULL,
         deadline INTEGER NOT NULL,
-        look_at INTEGER NOT NULL,                -- never after the deadline
+        sweep_at INTEGER NOT NULL,                -- never after the deadline
         PRIMARY KEY (namespace, id)
     ) WITHOUT ROWID;
-    CREATE INDEX users_by_look_at ON users (namespace, look_at);
+    CREATE INDEX users_by_sweep_at ON users (namespace, sweep_at);
     CREATE TABLE events (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
-        is_left INTEGER NOT NULL,                -- whether a leave was the reason
+        is_leave INTEGER NOT NULL,                -- whether a leave was the reason
         due INTEGER NOT NULL,                    -- when it should have been, on this boot's clock
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
@@ -83,12 +83,12 @@ const SCHEMA: &str = "
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
-        is_left INTEGER NOT NULL,
+        is_leave INTEGER NOT NULL,
         due INTEGER NOT NULL,
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         error TEXT NOT NULL,
-        is_overtaken INTEGER NOT NULL DEFAULT 0
+        is_superseded INTEGER NOT NULL DEFAULT 0
     );
     CREATE INDEX dead_letters_by_id ON dead_letters (namespace, id);
 ";
@@ -112,10 +112,10 @@ impl Sqlite {
     pub fn open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
         check_path(path)?;
         // While another process makes the file, SQLite says at once that it is locked, however long it was told to wait.
-        let patient_until = Instant::now() + PATIENCE;
+        let patient_until = Instant::now() + BUSY_TIMEOUT;
         loop {
             match Sqlite::try_open(path, namespace) {
-                Err(StoreError::Unavailable(_)) if Instant::now() < patient_until => thread::sleep(PAUSE),
+                Err(StoreError::Unavailable(_)) if Instant::now() < patient_until => thread::sleep(OPEN_RETRY_DELAY),
                 result => return result,
             }
         }
@@ -125,8 +125,8 @@ impl Sqlite {
         let failed = |error| explain(path, "opened", &error);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(PATIENCE).map_err(failed)?;
-        check_kind(path, &connection)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        check_format(path, &connection)?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
         if mode != "wal" {
             let message = format!("{}: SQLite cannot use a write-ahead log there (it says {mode})", path.display());
@@ -134,7 +134,7 @@ impl Sqlite {
         }
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
-        let number = prepare(&mut connection, namespace).map_err(failed)?;
+        let number = migrate(&mut connection, namespace).map_err(failed)?;
         let file = identity(path);
         Ok(Sqlite { path: path.to_owned(), connection, name: namespace.to_owned(), namespace: number, file })
     }
@@ -198,7 +198,7 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Whether the file is ours, and of a version that we know.
-fn check_kind(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+fn check_format(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     let failed = |error| explain(path, "read", &error);
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
     if connection.is_readonly("main").map_err(failed)? {
@@ -223,9 +223,9 @@ fn check_kind(path: &Path, connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Makes what is not there yet, and lets nobody expire because of a boot. Answers the namespace's number.
-fn prepare(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64> {
-    let boot = machine::boot();
-    let is_prepared = |connection: &Connection| -> rusqlite::Result<Option<i64>> {
+fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64> {
+    let boot = boot_clock::boot_id();
+    let is_current = |connection: &Connection| -> rusqlite::Result<Option<i64>> {
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables == 0 || connection.query_row("SELECT id FROM boot", [], |row| row.get::<_, String>(0))? != boot {
             return Ok(None);
@@ -233,7 +233,7 @@ fn prepare(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64
         let number = "SELECT number FROM namespaces WHERE name = ?1";
         connection.query_row(number, [namespace], |row| row.get(0)).optional()
     };
-    if let Some(number) = is_prepared(connection)? {
+    if let Some(number) = is_current(connection)? {
         return Ok(number);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -247,10 +247,10 @@ fn prepare(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64
     let known: String = transaction.query_row("SELECT id FROM boot", [], |row| row.get(0))?;
     if known != boot {
         // Times of another boot mean nothing on this one's clock. Everybody gets one timeout to come back.
-        let now = as_sql(machine::now());
+        let now = to_sql(boot_clock::now());
         transaction.execute("UPDATE boot SET id = ?1", [&boot])?;
         transaction
-            .execute("UPDATE users SET seen = 0, left = 0, deadline = ?1 + timeout, look_at = ?1 + timeout", [now])?;
+            .execute("UPDATE users SET seen = 0, left = 0, deadline = ?1 + timeout, sweep_at = ?1 + timeout", [now])?;
         transaction
             .execute("UPDATE namespaces SET swept = NULL, held_until = 0, lease = NULL, leased_until = 0", [])?;
     }
@@ -277,7 +277,7 @@ fn explain(path: &Path, doing: &str, error: &rusqlite::Error) -> StoreError {
 }
 
 /// SQLite's integers are signed: what does not fit is cut.
-fn as_sql(nanos: Nanos) -> i64 {
+fn to_sql(nanos: Nanos) -> i64 {
     i64::try_from(nanos).unwrap_or(i64::MAX)
 }
 
@@ -295,14 +295,14 @@ fn append(
     // Above the last one and, should the file get lost, above what was given out before that: then the wall clock helps.
     let version: i64 = transaction
         .prepare_cached("UPDATE namespaces SET version = max(version + 1, ?2) WHERE number = ?1 RETURNING version")?
-        .query_row(params![namespace, machine::wall_micros()], |row| row.get(0))?;
+        .query_row(params![namespace, boot_clock::wall_micros()], |row| row.get(0))?;
     transaction
         .prepare_cached(
-            "INSERT INTO events (namespace, id, is_online, is_left, due, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO events (namespace, id, is_online, is_leave, due, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![namespace, id, reason == Reason::Heartbeat, reason == Reason::Leave, due, version])?;
     transaction
-        .prepare_cached("UPDATE dead_letters SET is_overtaken = 1 WHERE namespace = ?1 AND id = ?2")?
+        .prepare_cached("UPDATE dead_letters SET is_superseded = 1 WHERE namespace = ?1 AND id = ?2")?
         .execute(params![namespace, id])?;
     Ok(())
 }
@@ -313,27 +313,27 @@ struct Row {
     seen: i64,
     left: i64,
     deadline: i64,
-    look_at: i64,
+    sweep_at: i64,
 }
 
 fn find(transaction: &Transaction<'_>, namespace: i64, id: &[u8]) -> rusqlite::Result<Option<Row>> {
     transaction
-        .prepare_cached("SELECT is_online, seen, left, deadline, look_at FROM users WHERE namespace = ?1 AND id = ?2")?
+        .prepare_cached("SELECT is_online, seen, left, deadline, sweep_at FROM users WHERE namespace = ?1 AND id = ?2")?
         .query_row(params![namespace, id], |row| {
             let (is_online, seen, left) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(Row { is_online, seen, left, deadline: row.get(3)?, look_at: row.get(4)? })
+            Ok(Row { is_online, seen, left, deadline: row.get(3)?, sweep_at: row.get(4)? })
         })
         .optional()
 }
 
-fn beat(transaction: &Transaction<'_>, namespace: i64, now: i64, beat: &Beat) -> rusqlite::Result<()> {
+fn beat(transaction: &Transaction<'_>, namespace: i64, now: i64, beat: &Heartbeat) -> rusqlite::Result<()> {
     let id = beat.id.as_bytes();
-    let (seen, timeout) = (now.saturating_sub(as_sql(beat.age)), as_sql(beat.timeout));
+    let (seen, timeout) = (now.saturating_sub(to_sql(beat.age)), to_sql(beat.timeout));
     let deadline = seen.saturating_add(timeout);
     match find(transaction, namespace, id)? {
         // Late: from a process that did not know, or told twice.
         Some(row) if row.seen > seen || row.left >= seen || (row.seen == seen && !row.is_online) => Ok(()),
-        Some(row) if row.is_online && row.look_at <= deadline => {
+        Some(row) if row.is_online && row.sweep_at <= deadline => {
             let put_off = "UPDATE users SET seen = ?3, timeout = ?4, deadline = ?5 WHERE namespace = ?1 AND id = ?2";
             transaction.prepare_cached(put_off)?.execute(params![namespace, id, seen, timeout, deadline])?;
             Ok(())
@@ -341,7 +341,7 @@ fn beat(transaction: &Transaction<'_>, namespace: i64, now: i64, beat: &Beat) ->
         row => {
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO users (namespace, id, is_online, seen, timeout, deadline, look_at)
+                    "INSERT OR REPLACE INTO users (namespace, id, is_online, seen, timeout, deadline, sweep_at)
                      VALUES (?1, ?2, 1, ?3, ?4, ?5, ?5)",
                 )?
                 .execute(params![namespace, id, seen, timeout, deadline])?;
@@ -355,13 +355,13 @@ fn beat(transaction: &Transaction<'_>, namespace: i64, now: i64, beat: &Beat) ->
 
 fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, leave: &Leave) -> rusqlite::Result<()> {
     let id = leave.id.as_bytes();
-    let left = now.saturating_sub(as_sql(leave.age));
-    let deadline = left.saturating_add(as_sql(leave.after));
+    let left = now.saturating_sub(to_sql(leave.age));
+    let deadline = left.saturating_add(to_sql(leave.after));
     match find(transaction, namespace, id)? {
         Some(row) if row.is_online && row.seen <= left && deadline < row.deadline => {
             transaction
                 .prepare_cached(
-                    "UPDATE users SET left = ?3, deadline = ?4, look_at = min(look_at, ?4)
+                    "UPDATE users SET left = ?3, deadline = ?4, sweep_at = min(sweep_at, ?4)
                      WHERE namespace = ?1 AND id = ?2",
                 )?
                 .execute(params![namespace, id, left, deadline])?;
@@ -372,43 +372,43 @@ fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, leave: &Leave)
 }
 
 /// Takes an event out of the log.
-fn take_out(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
-    transaction.prepare_cached("DELETE FROM events WHERE number = ?1")?.execute([as_sql(number)]).map(|_| ())
+fn delete_event(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
+    transaction.prepare_cached("DELETE FROM events WHERE number = ?1")?.execute([to_sql(number)]).map(|_| ())
 }
 
 impl Sqlite {
     /// Takes or renews the lease, if it is free or one's own.
-    fn bid(&mut self, token: Token, length: Nanos) -> Result<Lease, StoreError> {
-        let now = as_sql(machine::now());
-        let before = self.lease(token)?;
-        if before == Lease::Theirs {
+    fn acquire(&mut self, token: Token, length: Nanos) -> Result<LeaseState, StoreError> {
+        let now = to_sql(boot_clock::now());
+        let before = self.lease_state(token)?;
+        if before == LeaseState::HeldByOther {
             // Without a write, which would hold up the others.
             return Ok(before);
         }
         self.step("written", |transaction, namespace| {
-            let now = as_sql(machine::now()).max(now);
-            let until = now.saturating_add(as_sql(length));
+            let now = to_sql(boot_clock::now()).max(now);
+            let until = now.saturating_add(to_sql(length));
             let update = "UPDATE namespaces SET lease = ?2, leased_until = ?4
                           WHERE number = ?1 AND (lease = ?2 OR lease IS NULL OR leased_until < ?3)";
             let count = transaction.prepare_cached(update)?.execute(params![namespace, token.0, now, until])?;
             Ok(match (count, before) {
-                (0, _) => Lease::Theirs,
-                (_, Lease::Kept) => Lease::Kept,
-                _ => Lease::Taken,
+                (0, _) => LeaseState::HeldByOther,
+                (_, LeaseState::Renewed) => LeaseState::Renewed,
+                _ => LeaseState::Acquired,
             })
         })
     }
 
     /// Whose the lease is. It stays one's own after its time until somebody else takes it.
-    fn lease(&mut self, token: Token) -> Result<Lease, StoreError> {
-        let now = as_sql(machine::now());
+    fn lease_state(&mut self, token: Token) -> Result<LeaseState, StoreError> {
+        let now = to_sql(boot_clock::now());
         self.read(|connection, namespace| {
             let query = "SELECT lease = ?2, lease IS NULL OR leased_until < ?3 FROM namespaces WHERE number = ?1";
             connection.prepare_cached(query)?.query_row(params![namespace, token.0, now], |row| {
                 Ok(match (row.get::<_, Option<bool>>(0)?, row.get(1)?) {
-                    (Some(true), _) => Lease::Kept,
-                    (_, true) => Lease::Free,
-                    (_, false) => Lease::Theirs,
+                    (Some(true), _) => LeaseState::Renewed,
+                    (_, true) => LeaseState::Free,
+                    (_, false) => LeaseState::HeldByOther,
                 })
             })
         })
@@ -422,14 +422,14 @@ impl Sqlite {
     }
 
     fn sweep(&mut self, timeout: Nanos, most: usize) -> Result<Sweep, StoreError> {
-        let timeout = as_sql(timeout);
+        let timeout = to_sql(timeout);
         let (swept, first) = self.read(|connection, namespace| {
             let swept = connection
                 .prepare_cached("SELECT swept FROM namespaces WHERE number = ?1")?
                 .query_row([namespace], |row| row.get::<_, Option<i64>>(0))?;
-            Ok((swept, first_look(connection, namespace)?))
+            Ok((swept, first_sweep_at(connection, namespace)?))
         })?;
-        let now = as_sql(machine::now());
+        let now = to_sql(boot_clock::now());
         let is_due = first.is_some_and(|first| first <= now);
         // Half a timeout is what the guard allows: with a few marks within it, none is missed.
         let is_marked = swept.is_some_and(|swept| now - swept < timeout / 8);
@@ -437,18 +437,19 @@ impl Sqlite {
             return Ok(Sweep { expired: 0, lag: 0, next: first.map(|first| (first - now) as Nanos) });
         }
         self.step("written", |transaction, namespace| {
-            let now = as_sql(machine::now());
+            let now = to_sql(boot_clock::now());
             let (swept, mut held_until) = transaction
                 .prepare_cached("SELECT swept, held_until FROM namespaces WHERE number = ?1")?
                 .query_row([namespace], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?)))?;
-            if swept.is_some_and(|swept| now - swept > timeout / 2) && first_look(transaction, namespace)?.is_some() {
+            if swept.is_some_and(|swept| now - swept > timeout / 2) && first_sweep_at(transaction, namespace)?.is_some()
+            {
                 held_until = now.saturating_add(timeout);
             }
             transaction
                 .prepare_cached("UPDATE namespaces SET swept = ?2, held_until = ?3 WHERE number = ?1")?
                 .execute(params![namespace, now, held_until])?;
             let (expired, lag) = expire(transaction, namespace, (now, held_until), most)?;
-            let next = first_look(transaction, namespace)?.map(|first| (first - now).max(0) as Nanos);
+            let next = first_sweep_at(transaction, namespace)?.map(|first| (first - now).max(0) as Nanos);
             Ok(Sweep { expired, lag, next })
         })
     }
@@ -456,11 +457,11 @@ impl Sqlite {
     fn events(&mut self, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare_cached(
-                "SELECT number, id, is_online, is_left, due, version, failures FROM events
+                "SELECT number, id, is_online, is_leave, due, version, failures FROM events
                  WHERE number > ?1 AND namespace = ?2 ORDER BY number LIMIT ?3",
             )?;
-            let now = as_sql(machine::now());
-            let events = query.query_map(params![as_sql(after), namespace, most as i64], |row| read_event(row, now))?;
+            let now = to_sql(boot_clock::now());
+            let events = query.query_map(params![to_sql(after), namespace, most as i64], |row| read_event(row, now))?;
             // What a future version may have written is left to it.
             events.filter_map(Result::transpose).collect()
         })
@@ -477,44 +478,44 @@ impl Sqlite {
             for (number, failures, error) in &commit.failed {
                 transaction
                     .prepare_cached("UPDATE events SET failures = ?2, error = ?3 WHERE number = ?1")?
-                    .execute(params![as_sql(*number), failures, error])?;
+                    .execute(params![to_sql(*number), failures, error])?;
             }
             for (number, error) in &commit.dead {
                 transaction
                     .prepare_cached(
                         "INSERT INTO dead_letters
-                             (number, namespace, id, is_online, is_left, due, version, failures, error, is_overtaken)
-                         SELECT number, namespace, id, is_online, is_left, due, version, failures, ?2,
+                             (number, namespace, id, is_online, is_leave, due, version, failures, error, is_superseded)
+                         SELECT number, namespace, id, is_online, is_leave, due, version, failures, ?2,
                              EXISTS (SELECT 1 FROM events AS later WHERE later.number > events.number
                                      AND later.namespace = events.namespace AND later.id = events.id)
                          FROM events WHERE number = ?1",
                     )?
-                    .execute(params![as_sql(*number), error])?;
-                take_out(transaction, *number)?;
+                    .execute(params![to_sql(*number), error])?;
+                delete_event(transaction, *number)?;
             }
-            // At last: what was done may have overtaken who is buried.
+            // At last: what was done may have superseded who is buried.
             for number in &commit.done {
-                take_out(transaction, *number)?;
+                delete_event(transaction, *number)?;
             }
             Ok(true)
         })
     }
 
-    fn look_once(&mut self, terms: &Terms, look: &Look) -> Result<Seen, StoreError> {
-        let lease = match look.wish {
-            Wish::Nothing => self.lease(terms.token)?,
-            Wish::Keep | Wish::Take => self.bid(terms.token, terms.lease)?,
-            Wish::GiveBack => {
-                self.give_back(terms.token)?;
-                Lease::Free
+    fn poll_partition(&mut self, membership: &Membership, request: &PollRequest) -> Result<PollResult, StoreError> {
+        let lease = match request.lease {
+            LeaseRequest::None => self.lease_state(membership.token)?,
+            LeaseRequest::Renew | LeaseRequest::Acquire => self.acquire(membership.token, membership.lease)?,
+            LeaseRequest::Release => {
+                self.give_back(membership.token)?;
+                LeaseState::Free
             }
         };
-        let sweep = look.sweep.map(|most| self.sweep(terms.timeout, most)).transpose()?;
-        let events = match look.events.filter(|_| lease.is_ours()) {
+        let sweep = request.sweep.map(|most| self.sweep(membership.timeout, most)).transpose()?;
+        let events = match request.events.filter(|_| lease.is_held()) {
             Some((after, most)) => self.events(after, most)?,
             None => Vec::new(),
         };
-        Ok(Seen { lease, sweep, events })
+        Ok(PollResult { lease, sweep, events })
     }
 }
 
@@ -527,39 +528,43 @@ impl Store for Sqlite {
         PARTITION
     }
 
-    fn poll(&self, _: bool) -> Nanos {
-        POLL
+    fn poll_interval(&self, _: bool) -> Nanos {
+        POLL_INTERVAL
     }
 
-    fn flush(&mut self, _: &Terms, messages: &[Message]) -> Result<Vec<Told>, StoreError> {
+    fn write(&mut self, _: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
         // Before the file is waited for: ages are as of now.
-        let now = as_sql(machine::now());
+        let now = to_sql(boot_clock::now());
         self.step("written", |transaction, namespace| {
             messages.iter().try_for_each(|message| match message {
-                Message::Beat(message) => beat(transaction, namespace, now, message),
-                Message::Leave(message) => leave(transaction, namespace, now, message),
+                Write::Heartbeat(message) => beat(transaction, namespace, now, message),
+                Write::Leave(message) => leave(transaction, namespace, now, message),
             })
         })?;
         Ok(vec![(PARTITION, Ok(messages.len()))])
     }
 
-    fn look(&mut self, terms: &Terms, looks: &[Look]) -> Result<Vec<Result<Seen, StoreError>>, StoreError> {
-        looks.iter().map(|look| self.look_once(terms, look).map(Ok)).collect()
+    fn poll(
+        &mut self,
+        membership: &Membership,
+        requests: &[PollRequest],
+    ) -> Result<Vec<Result<PollResult, StoreError>>, StoreError> {
+        requests.iter().map(|request| self.poll_partition(membership, request).map(Ok)).collect()
     }
 
     fn commit(
         &mut self,
-        terms: &Terms,
+        membership: &Membership,
         commits: &[(Partition, Commit)],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
-        commits.iter().map(|(_, commit)| self.commit_one(terms.token, commit).map(Ok)).collect()
+        commits.iter().map(|(_, commit)| self.commit_one(membership.token, commit).map(Ok)).collect()
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
         self.read(|connection, namespace| {
             // One moment for all of it.
             let transaction = connection.unchecked_transaction()?;
-            let now = as_sql(machine::now());
+            let now = to_sql(boot_clock::now());
             let count = |table: &str| -> rusqlite::Result<u64> {
                 let query = format!("SELECT count(*) FROM {table} WHERE namespace = ?1");
                 transaction
@@ -587,37 +592,37 @@ impl Store for Sqlite {
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare(
-                "SELECT number, id, is_online, is_left, due, version, failures, error, is_overtaken FROM dead_letters
+                "SELECT number, id, is_online, is_leave, due, version, failures, error, is_superseded FROM dead_letters
                  WHERE namespace = ?1 ORDER BY number",
             )?;
-            let now = as_sql(machine::now());
+            let now = to_sql(boot_clock::now());
             let letters = query.query_map([namespace], |row| {
-                let (error, is_overtaken) = (row.get(7)?, row.get(8)?);
-                Ok(read_event(row, now)?.map(|event| DeadLetter { event, error, is_overtaken }))
+                let (error, is_superseded) = (row.get(7)?, row.get(8)?);
+                Ok(read_event(row, now)?.map(|event| DeadLetter { event, error, is_superseded }))
             })?;
             letters.filter_map(Result::transpose).collect()
         })
     }
 
-    fn retry_dead_letters(&mut self) -> Result<(usize, usize), StoreError> {
+    fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError> {
         self.step("written", |transaction, namespace| {
-            let overtaken = transaction
-                .execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_overtaken = 1", [namespace])?;
+            let superseded = transaction
+                .execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_superseded = 1", [namespace])?;
             let retried = transaction.execute(
-                "INSERT INTO events (namespace, id, is_online, is_left, due, version)
-                 SELECT namespace, id, is_online, is_left, due, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
+                "INSERT INTO events (namespace, id, is_online, is_leave, due, version)
+                 SELECT namespace, id, is_online, is_leave, due, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
                 [namespace],
             )?;
             transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1", [namespace])?;
-            Ok((retried, overtaken))
+            Ok((retried, superseded))
         })
     }
 }
 
 /// The first time at which somebody has to be looked at.
-fn first_look(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<i64>> {
+fn first_sweep_at(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<i64>> {
     connection
-        .prepare_cached("SELECT look_at FROM users WHERE namespace = ?1 ORDER BY look_at LIMIT 1")?
+        .prepare_cached("SELECT sweep_at FROM users WHERE namespace = ?1 ORDER BY sweep_at LIMIT 1")?
         .query_row([namespace], |row| row.get(0))
         .optional()
 }
@@ -631,16 +636,16 @@ fn expire(
 ) -> rusqlite::Result<(usize, Nanos)> {
     let mut query = transaction.prepare_cached(
         "SELECT id, is_online, deadline, timeout, seen FROM users
-         WHERE namespace = ?1 AND look_at <= ?2 ORDER BY look_at LIMIT ?3",
+         WHERE namespace = ?1 AND sweep_at <= ?2 ORDER BY sweep_at LIMIT ?3",
     )?;
     let rows = query.query_map(params![namespace, now, most as i64], |row| {
         let (id, is_online, deadline) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?);
         Ok((id, is_online, deadline, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let look_at = |id: &[u8], tick: i64| {
+    let sweep_at = |id: &[u8], tick: i64| {
         transaction
-            .prepare_cached("UPDATE users SET look_at = ?3 WHERE namespace = ?1 AND id = ?2")?
+            .prepare_cached("UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
             .execute(params![namespace, id, tick])
     };
     let (mut expired, mut lag) = (0, 0);
@@ -654,10 +659,10 @@ fn expire(
                 .prepare_cached("DELETE FROM users WHERE namespace = ?1 AND id = ?2")?
                 .execute(params![namespace, id])?;
         } else if deadline > now {
-            look_at(&id, deadline)?;
+            sweep_at(&id, deadline)?;
         } else {
             transaction
-                .prepare_cached("UPDATE users SET is_online = 0, look_at = ?3 WHERE namespace = ?1 AND id = ?2")?
+                .prepare_cached("UPDATE users SET is_online = 0, sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
                 .execute(params![namespace, id, now.saturating_add(timeout)])?;
             append(transaction, namespace, &id, (reason, deadline))?;
             expired += 1;
@@ -670,8 +675,8 @@ fn expire(
 /// An event as of `now`.
 fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Event>> {
     let Some(id) = UserId::from_store(row.get_ref(1)?.as_blob()?) else { return Ok(None) };
-    let (is_online, is_left) = (row.get(2)?, row.get(3)?);
-    let reason = match (is_online, is_left) {
+    let (is_online, is_leave) = (row.get(2)?, row.get(3)?);
+    let reason = match (is_online, is_leave) {
         (true, _) => Reason::Heartbeat,
         (false, true) => Reason::Leave,
         (false, false) => Reason::Timeout,

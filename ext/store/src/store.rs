@@ -14,26 +14,26 @@ use crate::id::UserId;
 
 /// What a process tells a store, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum Write {
     /// A heartbeat.
-    Beat(Beat),
+    Heartbeat(Heartbeat),
     /// A leave.
     Leave(Leave),
 }
 
-impl Message {
+impl Write {
     /// Whom it is about.
     pub fn id(&self) -> &UserId {
         match self {
-            Message::Beat(beat) => &beat.id,
-            Message::Leave(leave) => &leave.id,
+            Write::Heartbeat(beat) => &beat.id,
+            Write::Leave(leave) => &leave.id,
         }
     }
 }
 
 /// A heartbeat. Its age is told and not its time: only the store's own clock counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Whose.
     pub id: UserId,
     /// How long ago.
@@ -55,40 +55,40 @@ pub struct Leave {
 
 /// What a process wants of a partition's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum LeaseRequest {
     /// Nothing, but to know whose it is.
-    Nothing,
+    None,
     /// To have it for longer, if one has it.
-    Keep,
+    Renew,
     /// To have it, if it is free.
-    Take,
+    Acquire,
     /// To have it no longer.
-    GiveBack,
+    Release,
 }
 
 /// Whose a lease is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
+pub enum LeaseState {
     /// Nobody's.
     Free,
     /// Another process'.
-    Theirs,
+    HeldByOther,
     /// One's own, and nobody else has had it since one took it.
-    Kept,
+    Renewed,
     /// One's own from now on.
-    Taken,
+    Acquired,
 }
 
-impl Lease {
+impl LeaseState {
     /// Whether one has it.
-    pub fn is_ours(self) -> bool {
-        matches!(self, Lease::Kept | Lease::Taken)
+    pub fn is_held(self) -> bool {
+        matches!(self, LeaseState::Renewed | LeaseState::Acquired)
     }
 }
 
-/// On what terms a process takes part.
+/// On what membership a process takes part.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct Membership {
     /// Who it is.
     pub token: Token,
     /// How long its leases are for.
@@ -99,11 +99,11 @@ pub struct Terms {
 
 /// What is to be looked at in a partition, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct PollRequest {
     /// Which.
     pub partition: Partition,
     /// What is wanted of its lease.
-    pub wish: Wish,
+    pub lease: LeaseRequest,
     /// Up to how many users are to be set offline whose deadline has passed, each with its event in one step. With 0
     /// only the look itself is noted.
     ///
@@ -114,11 +114,11 @@ pub struct Look {
     pub events: Option<(u64, usize)>,
 }
 
-/// What a [`Look`] found.
+/// What a [`PollRequest`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct PollResult {
     /// Whose the lease is now.
-    pub lease: Lease,
+    pub lease: LeaseState,
     /// What the sweep found, if one was wanted.
     pub sweep: Option<Sweep>,
     /// In order.
@@ -127,7 +127,7 @@ pub struct Seen {
 
 /// What became of the messages for a partition: up to how many events they made. Or they were not taken, or it is not known
 /// whether they were; to tell them again changes nothing then.
-pub type Told = (Partition, Result<usize, StoreError>);
+pub type WriteResult = (Partition, Result<usize, StoreError>);
 
 /// Who has or wants a lease: a number that no other process draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ pub struct DeadLetter {
     /// The last error.
     pub error: String,
     /// Whether a later transition of the same user has come: then it is not worth delivering.
-    pub is_overtaken: bool,
+    pub is_superseded: bool,
 }
 
 /// The state that processes share. One of these belongs to one thread, which may block on it; none crosses a fork.
@@ -219,11 +219,11 @@ pub trait Store: Send {
 
     /// How often the log is to be looked at for what other processes have written: while something happens, or has lately,
     /// and when nothing does.
-    fn poll(&self, is_lively: bool) -> Nanos;
+    fn poll_interval(&self, is_lively: bool) -> Nanos;
 
     /// How often to ask whether a lease that another process has is free.
-    fn lease_poll(&self) -> Nanos {
-        self.poll(true)
+    fn lease_poll_interval(&self) -> Nanos {
+        self.poll_interval(true)
     }
 
     /// What an operator should know of the store, though it works.
@@ -251,7 +251,7 @@ pub trait Store: Send {
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn attend(&mut self, _: &Terms) -> Result<Partition, StoreError> {
+    fn register(&mut self, _: &Membership) -> Result<Partition, StoreError> {
         Ok(self.partitions())
     }
 
@@ -260,7 +260,7 @@ pub trait Store: Send {
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn depart(&mut self, _: &Terms) -> Result<(), StoreError> {
+    fn deregister(&mut self, _: &Membership) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -269,15 +269,19 @@ pub trait Store: Send {
     ///
     /// # Errors
     ///
-    /// See [`Told`].
-    fn flush(&mut self, terms: &Terms, messages: &[Message]) -> Result<Vec<Told>, StoreError>;
+    /// See [`WriteResult`].
+    fn write(&mut self, membership: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError>;
 
-    /// Looks at partitions. The answers are in the order of the looks.
+    /// Looks at partitions. The answers are in the order of the requests.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn look(&mut self, terms: &Terms, looks: &[Look]) -> Result<Vec<Result<Seen, StoreError>>, StoreError>;
+    fn poll(
+        &mut self,
+        membership: &Membership,
+        requests: &[PollRequest],
+    ) -> Result<Vec<Result<PollResult, StoreError>>, StoreError>;
 
     /// Takes out of the logs what has been delivered or given up. The answers are in the order of the commits: false, and
     /// nothing has changed, if the lease is another's.
@@ -287,7 +291,7 @@ pub trait Store: Send {
     /// See [`StoreError`].
     fn commit(
         &mut self,
-        terms: &Terms,
+        membership: &Membership,
         commits: &[(Partition, Commit)],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
 
@@ -312,11 +316,11 @@ pub trait Store: Send {
     /// See [`StoreError`].
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Puts the events that were given up at the end of the log, but those that are overtaken: these are dropped. Answers
+    /// Puts the events that were given up at the end of the log, but those that are superseded: these are dropped. Answers
     /// how many there are of both.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn retry_dead_letters(&mut self) -> Result<(usize, usize), StoreError>;
+    fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError>;
 }

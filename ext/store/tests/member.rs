@@ -1,4 +1,4 @@
-//! A process' part in a store, with the store in trouble.
+//! A process' part in a store, with the store in partition_error.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_store::id::{Charset, Kind};
-use online_manager_store::log::Delivered;
-use online_manager_store::member::{Answer, Member};
-use online_manager_store::{Location, UserId, machine};
+use online_manager_store::log::DeliveryOutcome;
+use online_manager_store::member::{Member, SnapshotResult};
+use online_manager_store::{StoreUrl, UserId, boot_clock};
 use online_manager_tracker::{Clock, Id, Nanos, Signal, StringId, Transition};
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ struct MachineClock;
 
 impl Clock for MachineClock {
     fn now(&self) -> Nanos {
-        machine::now()
+        boot_clock::now()
     }
 
     fn jitter(&self) -> Nanos {
@@ -44,7 +44,7 @@ impl Clock for LeapingClock {
         if before == Ok(1) {
             self.ahead.fetch_add(MINUTE / 6, Ordering::SeqCst);
         }
-        machine::now() + self.ahead.load(Ordering::SeqCst)
+        boot_clock::now() + self.ahead.load(Ordering::SeqCst)
     }
 
     fn jitter(&self) -> Nanos {
@@ -65,8 +65,8 @@ fn member(folder: &TempDir) -> Member<MachineClock, Silent> {
 }
 
 fn member_of(url: &str) -> Member<MachineClock, Silent> {
-    let location = Location::parse(url).unwrap();
-    let member = Member::new(location, String::new(), MachineClock, Silent).unwrap();
+    let store_url = StoreUrl::parse(url).unwrap();
+    let member = Member::new(store_url, String::new(), MachineClock, Silent).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
     member
@@ -78,7 +78,7 @@ fn path(folder: &TempDir) -> String {
 
 fn beat(member: &Member<MachineClock, Silent>, name: &'static str) {
     let id = Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 });
-    member.arrive(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
+    member.add_user(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -91,9 +91,9 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Delivers what there is, and answers how many users it was.
 fn deliver(member: &Member<MachineClock, Silent>) -> usize {
-    let (_, events) = member.take(|transition| transition == Transition::Online);
+    let (_, events) = member.claim(|transition| transition == Transition::Online);
     if !events.is_empty() {
-        member.delivered(&Delivered::Returned);
+        member.delivered(&DeliveryOutcome::Returned);
     }
     events.len()
 }
@@ -107,9 +107,9 @@ fn a_single_beat_is_not_lost_while_the_file_is_locked() {
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
     beat(&member, "ada");
     wait_until("it fails", || member.status().store_errors > 0);
-    assert!(member.news().is_some_and(|message| message.contains("locked")));
+    assert!(member.next_outage().is_some_and(|message| message.contains("locked")));
     wait_until("it fails again", || member.status().store_errors > 1);
-    assert_eq!(member.news(), None, "told of once");
+    assert_eq!(member.next_outage(), None, "told of once");
     assert_eq!(deliver(&member), 0);
     locker.execute_batch("ROLLBACK").unwrap();
     wait_until("the beat has come", || deliver(&member) == 1);
@@ -135,8 +135,8 @@ fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
 fn a_process_that_stood_still_has_no_longer_lease_than_others() {
     let folder = tempfile::tempdir().unwrap();
     let clock = LeapingClock::default();
-    let location = Location::parse(&format!("sqlite:{}", path(&folder))).unwrap();
-    let member = Member::new(location, String::new(), clock.clone(), Silent).unwrap();
+    let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
+    let member = Member::new(store_url, String::new(), clock.clone(), Silent).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
     wait_until("it has the lease", || member.status().leases > 0);
@@ -148,7 +148,7 @@ fn a_process_that_stood_still_has_no_longer_lease_than_others() {
         for _ in 0..30 {
             thread::sleep(Duration::from_millis(10));
             let until: i64 = file.query_row("SELECT max(leased_until) FROM namespaces", [], |row| row.get(0)).unwrap();
-            let left = until - machine::now() as i64;
+            let left = until - boot_clock::now() as i64;
             assert!(left <= 5_000_000_000, "a lease of {left} ns, where it stood still after {readings} readings");
         }
     }
@@ -157,9 +157,9 @@ fn a_process_that_stood_still_has_no_longer_lease_than_others() {
 #[test]
 fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
     let folder = tempfile::tempdir().unwrap();
-    let [beaten, idle] = [true, false].map(|has_beaten| {
+    let [beaten, idle] = [true, false].map(|has_seen_heartbeat| {
         let member = member(&folder);
-        if has_beaten {
+        if has_seen_heartbeat {
             beat(&member, "ada");
         }
         member.pause();
@@ -168,12 +168,12 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
         member.resume().unwrap();
         member
     });
-    assert!(beaten.has_threads() && !idle.has_threads() && idle.is_out());
+    assert!(beaten.has_threads() && !idle.has_threads() && idle.is_inactive());
     wait_until("it delivers", || deliver(&beaten) == 1);
     wait_until("a snapshot shows who is online", || match idle.snapshot() {
-        Answer::Snapshot(taken) => taken.snapshot.users.len() == 1,
-        Answer::Wait => false,
-        Answer::Failed(message) => panic!("{message}"),
+        SnapshotResult::Ready(taken) => taken.snapshot.users.len() == 1,
+        SnapshotResult::NotYet => false,
+        SnapshotResult::Failed(message) => panic!("{message}"),
     });
 }
 

@@ -5,15 +5,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_store::interrupt::Interrupt;
-use online_manager_store::store::{Commit, Look, Store, Wish};
-use online_manager_store::{Location, StoreError};
+use online_manager_store::store::{Commit, LeaseRequest, PollRequest, Store};
+use online_manager_store::{StoreError, StoreUrl};
 use online_manager_tracker::Nanos;
 
 mod support;
 use support::*;
 
 fn refusal(url: &str) -> StoreError {
-    match Location::parse(url).unwrap().open("", &Interrupt::default()) {
+    match StoreUrl::parse(url).unwrap().open("", &Interrupt::default()) {
         Err(error) => error,
         Ok(_) => panic!("it opened"),
     }
@@ -38,7 +38,7 @@ fn what_cannot_be_used_is_refused_and_no_password_shown() {
         let message = misconfigured(&url);
         assert!(message.contains(reason) && !message.contains("wrong") && !message.contains("secret"), "{message}");
     }
-    assert!(Location::parse(&format!("{}?pass=secret", server.url())).unwrap().open("", &Interrupt::default()).is_ok());
+    assert!(StoreUrl::parse(&format!("{}?pass=secret", server.url())).unwrap().open("", &Interrupt::default()).is_ok());
 }
 
 #[test]
@@ -79,15 +79,15 @@ fn a_server_that_comes_back_is_found_again_and_what_it_has_lost() {
     tell(&mut *store, &[beat("ada", 0, MINUTE)]);
     assert!(!store.reconnect().unwrap());
     server.restart();
-    assert!(matches!(store.flush(&terms(US, MINUTE), &[beat("bob", 0, MINUTE)]), Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.write(&membership(US, MINUTE), &[beat("bob", 0, MINUTE)]), Err(StoreError::Unavailable(_))));
     assert!(store.recover());
     assert!(store.reconnect().unwrap(), "it was away");
     assert!(!store.reconnect().unwrap(), "once");
-    let told = store.flush(&terms(US, MINUTE), &[beat("ada", 0, MINUTE)]).unwrap();
+    let told = store.write(&membership(US, MINUTE), &[beat("ada", 0, MINUTE)]).unwrap();
     assert!(matches!(told[0].1, Err(StoreError::Replaced(_))));
 }
 
-/// Whose only beat is long ago, when a process that knew other data looks.
+/// Whose only beat is long ago, when a process that knew other data requests.
 #[test]
 fn nobody_is_set_offline_for_a_timeout_when_the_data_are_lost() {
     let server = Server::new();
@@ -98,8 +98,8 @@ fn nobody_is_set_offline_for_a_timeout_when_the_data_are_lost() {
     sweep_for(&mut *new, timeout);
     tell(&mut *new, &[beat("ada", MINUTE, timeout)]);
     let partition = new.partition_of(&user("ada"));
-    let looks = [Look { partition, sweep: Some(10), ..NOTHING }];
-    let seen = knows.look(&terms(US, timeout), &looks).unwrap().remove(0);
+    let requests = [PollRequest { partition, sweep: Some(10), ..NOTHING }];
+    let seen = knows.poll(&membership(US, timeout), &requests).unwrap().remove(0);
     assert!(matches!(seen, Err(StoreError::Replaced(_))));
     assert_eq!(sweep_for(&mut *new, timeout).expired, 0, "held");
     let start = Instant::now();
@@ -164,22 +164,23 @@ fn an_owner_whose_lease_has_run_out_commits_as_long_as_nobody_else_has_it() {
 fn partitions_are_shared_out_among_the_processes() {
     let server = Server::new();
     let mut store = server.open();
-    let terms = |token, lease: Nanos| online_manager_store::store::Terms { lease, ..terms(token, MINUTE) };
-    assert_eq!(store.attend(&terms(US, MINUTE)).unwrap(), 16);
-    assert_eq!(store.attend(&terms(THEM, 50 * MILLISECOND)).unwrap(), 8);
-    assert_eq!(store.attend(&terms(US, MINUTE)).unwrap(), 8, "counted once");
+    let membership =
+        |token, lease: Nanos| online_manager_store::store::Membership { lease, ..membership(token, MINUTE) };
+    assert_eq!(store.register(&membership(US, MINUTE)).unwrap(), 16);
+    assert_eq!(store.register(&membership(THEM, 50 * MILLISECOND)).unwrap(), 8);
+    assert_eq!(store.register(&membership(US, MINUTE)).unwrap(), 8, "counted once");
     thread::sleep(Duration::from_millis(60));
-    assert_eq!(store.attend(&terms(US, MINUTE)).unwrap(), 16, "the other one is gone");
-    store.attend(&terms(THEM, MINUTE)).unwrap();
-    store.depart(&terms(THEM, MINUTE)).unwrap();
-    assert_eq!(store.attend(&terms(US, MINUTE)).unwrap(), 16);
+    assert_eq!(store.register(&membership(US, MINUTE)).unwrap(), 16, "the other one is gone");
+    store.register(&membership(THEM, MINUTE)).unwrap();
+    store.deregister(&membership(THEM, MINUTE)).unwrap();
+    assert_eq!(store.register(&membership(US, MINUTE)).unwrap(), 16);
 }
 
 #[test]
 fn who_has_left_is_forgotten_in_the_end() {
     let server = Server::new();
     let mut store = server.open();
-    let gone = |store: &dyn Store| server.command(&["ZCARD", &key(store, "ada", "gone")]);
+    let gone = |store: &dyn Store| server.command(&["ZCARD", &key(store, "ada", "tombstones")]);
     sweep_for(&mut *store, 20 * MILLISECOND);
     tell(&mut *store, &[beat("ada", MINUTE, MILLISECOND)]);
     sweep_for(&mut *store, MINUTE);
@@ -193,7 +194,7 @@ fn who_has_left_is_forgotten_in_the_end() {
 fn who_is_interrupted_does_not_wait_for_a_server_that_hangs() {
     let server = Server::new();
     let interrupt = Interrupt::default();
-    let mut store = Location::parse(&server.url()).unwrap().open("", &interrupt).unwrap();
+    let mut store = StoreUrl::parse(&server.url()).unwrap().open("", &interrupt).unwrap();
     server.command(&["CLIENT", "PAUSE", "20000", "ALL"]);
     let other = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
@@ -201,11 +202,11 @@ fn who_is_interrupted_does_not_wait_for_a_server_that_hangs() {
         interrupt
     });
     let start = Instant::now();
-    let look = Look { wish: Wish::Take, ..NOTHING };
-    let error = store.look(&terms(US, MINUTE), &[look]).unwrap_err();
+    let request = PollRequest { lease: LeaseRequest::Acquire, ..NOTHING };
+    let error = store.poll(&membership(US, MINUTE), &[request]).unwrap_err();
     assert!(error.to_string().contains("interrupted"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(3));
-    assert!(store.commit(&terms(US, MINUTE), &[(0, Commit { done: vec![1], ..Commit::default() })]).is_err());
+    assert!(store.commit(&membership(US, MINUTE), &[(0, Commit { done: vec![1], ..Commit::default() })]).is_err());
     other.join().unwrap().clear();
 }
 
@@ -215,11 +216,11 @@ fn only_what_is_needed_is_kept_of_a_user() {
     let mut store = server.open();
     sweep(&mut *store);
     tell(&mut *store, &[beat("ada", 0, MINUTE)]);
-    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "odd")]), redis::Value::Int(0));
+    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "overflow")]), redis::Value::Int(0));
     tell(&mut *store, &[leave("ada", 0, MINUTE / 2)]);
-    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "odd")]), redis::Value::Int(1));
+    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "overflow")]), redis::Value::Int(1));
     tell(&mut *store, &[beat("ada", 0, MINUTE)]);
     thread::sleep(Duration::from_millis(2));
     tell(&mut *store, &[beat("ada", 0, MINUTE)]);
-    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "odd")]), redis::Value::Int(0));
+    assert_eq!(server.command(&["EXISTS", &key(&*store, "ada", "overflow")]), redis::Value::Int(0));
 }

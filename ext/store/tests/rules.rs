@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use online_manager_store::StoreError;
-use online_manager_store::store::{Lease, Look, Store, Sweep, Wish};
+use online_manager_store::store::{LeaseRequest, LeaseState, PollRequest, Store, Sweep};
 use online_manager_tracker::{Nanos, Reason, Transition};
 
 mod support;
@@ -162,7 +162,7 @@ fn an_event_says_why_and_how_late_it_comes(place: &dyn Place) {
     let left = waiting(&mut *store).into_iter().rfind(|event| event.id == user("bob")).unwrap();
     assert!(commit(&mut *store, US, &[(&left, Outcome::Dead)]));
     assert_eq!(store.dead_letters().unwrap()[0].event.reason, Reason::Leave);
-    assert_eq!(store.retry_dead_letters().unwrap(), (1, 0));
+    assert_eq!(store.requeue_dead_letters().unwrap(), (1, 0));
     assert_eq!(reasons(&mut *store)[4], (Reason::Leave, 1));
 }
 
@@ -208,7 +208,7 @@ fn versions_grow_also_when_the_data_are_lost(place: &dyn Place) {
     let second = version(&mut *store);
     assert!(second > first);
     place.lose();
-    let told = store.flush(&terms(US, MINUTE), &[beat("ada", 0, MINUTE)]);
+    let told = store.write(&membership(US, MINUTE), &[beat("ada", 0, MINUTE)]);
     let error = told.and_then(|told| told.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
     assert!(matches!(error, Err(StoreError::Replaced(_))), "{error:?}");
     tell(&mut *store, &[beat("ada", 0, MINUTE)]);
@@ -245,18 +245,23 @@ fn one_has_the_lease_until_it_is_over_or_given_back(place: &dyn Place) {
 
 fn a_lease_that_another_had_meanwhile_is_a_new_one(place: &dyn Place) {
     let mut store = place.open();
-    let mut take = |token, wish| look_all(&mut *store, &terms(token, MINUTE), Look { wish, ..NOTHING })[0].lease;
-    assert_eq!(take(US, Wish::Nothing), Lease::Free);
+    let mut take = |token, request| {
+        look_all(&mut *store, &membership(token, MINUTE), PollRequest { lease: request, ..NOTHING })[0].lease
+    };
+    assert_eq!(take(US, LeaseRequest::None), LeaseState::Free);
     assert_eq!(
-        [take(US, Wish::Take), take(US, Wish::Keep), take(US, Wish::Nothing)],
-        [Lease::Taken, Lease::Kept, Lease::Kept]
+        [take(US, LeaseRequest::Acquire), take(US, LeaseRequest::Renew), take(US, LeaseRequest::None)],
+        [LeaseState::Acquired, LeaseState::Renewed, LeaseState::Renewed]
     );
-    assert_eq!([take(THEM, Wish::Nothing), take(THEM, Wish::Take)], [Lease::Theirs, Lease::Theirs]);
     assert_eq!(
-        [take(US, Wish::GiveBack), take(THEM, Wish::Take), take(THEM, Wish::GiveBack)],
-        [Lease::Free, Lease::Taken, Lease::Free]
+        [take(THEM, LeaseRequest::None), take(THEM, LeaseRequest::Acquire)],
+        [LeaseState::HeldByOther, LeaseState::HeldByOther]
     );
-    assert_eq!(take(US, Wish::Take), Lease::Taken);
+    assert_eq!(
+        [take(US, LeaseRequest::Release), take(THEM, LeaseRequest::Acquire), take(THEM, LeaseRequest::Release)],
+        [LeaseState::Free, LeaseState::Acquired, LeaseState::Free]
+    );
+    assert_eq!(take(US, LeaseRequest::Acquire), LeaseState::Acquired);
 }
 
 fn events_are_only_for_who_has_the_lease(place: &dyn Place) {
@@ -266,8 +271,8 @@ fn events_are_only_for_who_has_the_lease(place: &dyn Place) {
     let partition = store.partition_of(&user(&names[0]));
     assert!(bid(&mut *store, US, MINUTE));
     let mut read = |token, after, most| {
-        let look = Look { partition, events: Some((after, most)), ..NOTHING };
-        let seen = store.look(&terms(token, MINUTE), &[look]).unwrap().remove(0).unwrap();
+        let request = PollRequest { partition, events: Some((after, most)), ..NOTHING };
+        let seen = store.poll(&membership(token, MINUTE), &[request]).unwrap().remove(0).unwrap();
         seen.events.iter().map(|event| event.number).collect::<Vec<_>>()
     };
     let all = read(US, 0, 10);
@@ -291,7 +296,7 @@ fn only_who_has_the_lease_commits(place: &dyn Place) {
     let left = waiting(&mut *other);
     assert_eq!((left.len(), &left[0].id, left[0].failures), (1, &user("bob"), 2));
     let letters = other.dead_letters().unwrap();
-    assert_eq!((letters.len(), letters[0].error.as_str(), letters[0].is_overtaken), (1, "never", false));
+    assert_eq!((letters.len(), letters[0].error.as_str(), letters[0].is_superseded), (1, "never", false));
     let snapshot = other.snapshot().unwrap();
     assert_eq!((snapshot.waiting, snapshot.dead_letters), (1, 1));
 }
@@ -306,7 +311,7 @@ fn dead_letters_are_delivered_again_unless_they_are_overtaken(place: &dyn Place)
     tell(&mut *store, &[leave("ada", 0, 0)]);
     thread::sleep(Duration::from_millis(2));
     sweep(&mut *store);
-    assert_eq!(store.retry_dead_letters().unwrap(), (1, 1));
+    assert_eq!(store.requeue_dead_letters().unwrap(), (1, 1));
     let mut found: Vec<_> = waiting(&mut *store).iter().map(|event| (event.id.clone(), event.version)).collect();
     found.sort();
     let of_bob = dead.iter().find(|event| event.id == user("bob")).unwrap();
@@ -324,8 +329,8 @@ fn a_dead_letter_whose_user_has_an_event_waiting_is_overtaken_too(place: &dyn Pl
     let all = waiting(&mut *store);
     // Also when the later one is done in the same step.
     assert!(commit(&mut *store, US, &[(&all[0], Outcome::Dead), (&all[1], Outcome::Done)]));
-    assert!(store.dead_letters().unwrap()[0].is_overtaken);
-    assert_eq!(store.retry_dead_letters().unwrap(), (0, 1));
+    assert!(store.dead_letters().unwrap()[0].is_superseded);
+    assert_eq!(store.requeue_dead_letters().unwrap(), (0, 1));
     assert_eq!(events(&mut *store), []);
 }
 
@@ -339,8 +344,8 @@ fn many_expire_step_by_step(place: &dyn Place) {
     let partition = store.partition_of(&user(&names[0]));
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {
-        let look = Look { partition, sweep: Some(256), ..NOTHING };
-        steps.push(store.look(&terms(US, MINUTE), &[look]).unwrap().remove(0).unwrap().sweep.unwrap().expired);
+        let request = PollRequest { partition, sweep: Some(256), ..NOTHING };
+        steps.push(store.poll(&membership(US, MINUTE), &[request]).unwrap().remove(0).unwrap().sweep.unwrap().expired);
     }
     assert_eq!(steps, [256, 256, 88, 0]);
     assert_eq!(events(&mut *store).len(), 1_200);

@@ -21,12 +21,12 @@ fn after_a_reboot_everybody_gets_one_timeout() {
     drop(store);
     edit(
         &folder.path(),
-        "UPDATE boot SET id = 'another one'; UPDATE users SET timeout = 1000000000, look_at = look_at + 1000000000000000",
+        "UPDATE boot SET id = 'another one'; UPDATE users SET timeout = 1000000000, sweep_at = sweep_at + 1000000000000000",
     );
     let mut store = folder.open();
     let Sweep { expired, next, .. } = sweep(&mut *store);
     assert_eq!(expired, 0);
-    // A busy machine may take its time in between.
+    // A busy boot_clock may take its time in between.
     assert!((1..=1_000 * MILLISECOND).contains(&next.unwrap()), "{next:?}");
     thread::sleep(Duration::from_nanos(next.unwrap() + 10 * MILLISECOND));
     assert_eq!(sweep(&mut *store).expired, 1);
@@ -72,7 +72,7 @@ fn while_it_is_locked_nothing_is_lost_and_the_error_says_so() {
     let mut store = folder.open();
     let locker = rusqlite::Connection::open(folder.path()).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    match store.flush(&terms(US, MINUTE), &[beat("ada", 0, MINUTE)]) {
+    match store.write(&membership(US, MINUTE), &[beat("ada", 0, MINUTE)]) {
         Err(StoreError::Unavailable(message)) => assert!(message.contains("locked"), "{message}"),
         other => panic!("{other:?}"),
     }

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "framework"
+require_relative "integration"
 
 class OnlineManager
   # What is loaded only where Rails is.
@@ -11,7 +11,7 @@ class OnlineManager
     class Railtie < ::Rails::Railtie
       ASSETS = File.expand_path("assets", __dir__)
 
-      OnlineManager::Framework.current = Framework.new
+      OnlineManager::Integration.current = Integration.new
 
       OnlineManager.autoload :Channel, "online_manager/rails/channel"
       OnlineManager.autoload :Connection, "online_manager/rails/connection"

@@ -12,8 +12,8 @@ class OnlineManager
     class Workers
       # Whoever has just taken the lock may not have written yet who it is: so often this is looked for, and so many
       # seconds apart.
-      LOOKS = 20
-      PAUSE = 0.01
+      READ_ATTEMPTS = 20
+      READ_RETRY_DELAY = 0.01
 
       def initialize
         @files = {}
@@ -53,11 +53,11 @@ class OnlineManager
 
       # @return [Integer, nil] whose lock it is, if that is to be found out
       def holder(file)
-        LOOKS.times do
+        READ_ATTEMPTS.times do
           other = file.tap(&:rewind).read.to_i
           return other if other.positive? && alive?(other)
 
-          sleep PAUSE
+          sleep READ_RETRY_DELAY
         end
         nil
       end

@@ -17,10 +17,10 @@ class OnlineManager
       private_constant :EM
 
       # Seconds after which a `setup` that keeps the reactor from running is named.
-      PATIENCE = 10
+      WARN_AFTER = 10
 
       # Seconds after which a stop that waits for the reactor looks whether that still runs.
-      LOOK = 0.1
+      POLL_INTERVAL = 0.1
 
       # Tells the reactor that the pipe is readable, and again at each of its turns while it is so.
       #
@@ -141,7 +141,7 @@ class OnlineManager
 
           # Who watches the pipe is told by it. Nobody does before the first heartbeat, and then nobody is online.
           EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
-          return if @delivery.wait([left, LOOK].compact.min) || left&.zero?
+          return if @delivery.wait([left, POLL_INTERVAL].compact.min) || left&.zero?
         end
       end
 
@@ -177,10 +177,10 @@ class OnlineManager
       # The reactor serves nobody while its thread is in the block.
       def watch_over
         watcher = ::Thread.new do
-          sleep PATIENCE
-          Framework.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from " \
-                                 "running for #{PATIENCE} s, so nobody can be set offline. If it is meant to block, " \
-                                 "pass `reactor: :thread`")
+          sleep WARN_AFTER
+          Integration.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from running for " \
+                                   "#{WARN_AFTER} s, so nobody can be set offline. If it is meant to block, pass " \
+                                   "`reactor: :thread`")
         end
         yield
       ensure

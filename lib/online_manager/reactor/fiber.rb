@@ -69,7 +69,7 @@ class OnlineManager
         yield
       rescue StandardError, ScriptError, SystemExit => e
         @setup_error = e
-        @delivery.native.rouse
+        @delivery.native.wake
       end
 
       def raise_setup_error

@@ -11,7 +11,7 @@ class OnlineManager
       private_constant :End
 
       # Seconds that it gets to end.
-      PATIENCE = 1
+      JOIN_TIMEOUT = 1
 
       # @param delivery [Delivery] is woken when the block has raised
       # @yield calls `setup`
@@ -26,7 +26,7 @@ class OnlineManager
             nil
           rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
             @error = e
-            @delivery.native.rouse
+            @delivery.native.wake
           end
         end
         @thread.name = "online_manager setup"
@@ -43,9 +43,9 @@ class OnlineManager
       def finish
         return if @thread == ::Thread.current
 
-        stop_at = Latch.now + PATIENCE
+        stop_at = Latch.now + JOIN_TIMEOUT
         @thread.raise(End) if @thread.alive? && !Callbacks.any_on?(@thread)
-        @thread.join(PATIENCE)
+        @thread.join(JOIN_TIMEOUT)
         @thread.kill if @thread.alive? && Latch.now >= stop_at && !Callbacks.any_on?(@thread)
       end
     end

@@ -31,7 +31,7 @@ class OnlineManager
         # It is born with interrupts barred: Thread#kill and Thread#raise find it at work, where what
         # they do is made good, or not at all.
         ::Thread.handle_interrupt(Object => :never) do
-          @thread = Forks.unharmed_by(::Thread.new { work_in_background })
+          @thread = Forks.fork_safe(::Thread.new { work_in_background })
           @thread.name = "online_manager"
         end
       end
@@ -81,8 +81,8 @@ class OnlineManager
         # What is said may wait for whoever reads it, and must not keep the process from ending.
         ::Thread.handle_interrupt(Object => :on_blocking) do
           by = error ? error.inspect : "Thread#kill"
-          Framework.current.warn("the thread that calls offline was ended from outside (#{by}); " \
-                                 "it has been restarted, and nobody is lost")
+          Integration.current.warn("the thread that calls offline was ended from outside (#{by}); " \
+                                   "it has been restarted, and nobody is lost")
         end
       end
 

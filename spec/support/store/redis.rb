@@ -9,7 +9,7 @@ module Stores
     # Each may be another process' to deliver.
     PARTITIONS = 16
     # What there is of each partition.
-    KEYS = %w[exp ev own meta odd gone fail dlq late].freeze
+    KEYS = %w[users events lease meta overflow tombstones failures dead_letters superseded].freeze
 
     def self.to_s = "Redis"
 
@@ -52,7 +52,7 @@ module Stores
     # Makes sure that all there is has a name that is known, and each user is where it belongs.
     def check
       strange = keys.reject { |key| key == "{om:#{@namespace}}:members" || number_of(key, *KEYS) }
-      strange += keys.grep(/:exp\z/).reject { |key| ids_in(key).all? { |id| belongs?(id, key) } }
+      strange += keys.grep(/:users\z/).reject { |key| ids_in(key).all? { |id| belongs?(id, key) } }
       strange.empty? or RSpec::Expectations.fail_with("these keys are strange: #{strange.join(", ")}")
     end
 
@@ -61,7 +61,7 @@ module Stores
 
     # @return [Array<String, nil>] for each partition whose it is, if anybody's
     def leases
-      keys = Array.new(PARTITIONS) { |number| key(number, :own) }
+      keys = Array.new(PARTITIONS) { |number| key(number, :lease) }
       (@server.cluster? ? keys.each_slice(1) : [keys]).flat_map do |some|
         @server.ask("--no-raw", "MGET", *some, database: @database).map { |line| line[/"(.*)"/, 1] }
       end
@@ -78,7 +78,7 @@ module Stores
 
     # @return [Integer] how many users are online as some server has it
     def count_on(server)
-      Array.new(PARTITIONS) { |number| Integer(server.cli("ZCARD", key(number, :exp))) }.sum
+      Array.new(PARTITIONS) { |number| Integer(server.cli("ZCARD", key(number, :users))) }.sum
     end
 
     # @return [Array<String>] those of this namespace, and not of one whose name begins with its name

@@ -1,29 +1,29 @@
-//! What the reactor calls again and again: it claims who is due, calls the host, and reports what became of the call.
+//! What the reactor calls again and again: it claims who is due, calls the target, and reports what became of the call.
 
 use magnus::value::{LazyId, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
 use online_manager_tracker::{CallbackOutcome, Claimed, Departed, Nanos, Reason, Transition, User};
 
-use super::{Native, OFFLINE, TrackerEra};
+use super::{LocalTracker, Native, OFFLINE};
 use crate::key;
 
 /// How many users go into one `offline_all`.
-const TOGETHER: usize = 1_000;
+const BATCH_SIZE: usize = 1_000;
 
-static REVIVE: LazyId = LazyId::new("revive");
+static REJOIN: LazyId = LazyId::new("rejoin");
 static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 
 impl Native {
-    /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the host, reports.
-    /// With `together`, all who are due go into one `offline_all`. With `detailed` the host is told why and how
+    /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the target, reports.
+    /// With `together`, all who are due go into one `offline_all`. With `detailed` the target is notified why and how
     /// late of each of them, else nil. One thread at a time.
     pub(super) fn deliver(ruby: &Ruby, this: &Native, together: bool, detailed: bool) -> Result<bool, Error> {
         let Some(era) = this.eras.current() else { return Ok(false) };
-        // The host puts something in when it is about to enter the config's method. If it comes to
+        // The target puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
         let entered = ruby.ary_new();
         let mut work = Vec::new();
-        let Some(transition) = era.tracker().claim(if together { TOGETHER } else { 1 }, &mut work) else {
+        let Some(transition) = era.tracker().claim(if together { BATCH_SIZE } else { 1 }, &mut work) else {
             return Ok(false);
         };
         let Some(first) = work.first() else { return Ok(true) };
@@ -31,21 +31,21 @@ impl Native {
         let details = if detailed { details(ruby, &work).map(Some) } else { Ok(None) };
         let called = details.and_then(|details| match transition {
             Transition::Offline if together => {
-                this.ids_of(ruby, &work).and_then(|ids| this.host.call(ruby, &OFFLINE_ALL, (ids, entered, details)))
+                this.ids_of(ruby, &work).and_then(|ids| this.target.call(ruby, &OFFLINE_ALL, (ids, entered, details)))
             }
             _ => {
-                let name = if transition == Transition::Online { &REVIVE } else { &OFFLINE };
-                this.host.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
+                let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
+                this.target.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
             }
         });
         let is_entered = is_entered(entered, &called);
-        // The host has dealt with what the config's method raised, and says so.
+        // The target has dealt with what the config's method raised, and says so.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
         match transition {
             Transition::Offline => this.departed(ruby, era, work.iter().map(|work| work.user), is_entered),
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
-                let timeout = this.host.timeout();
+                let timeout = this.target.timeout();
                 let outcome = if returned { CallbackOutcome::Returned } else { CallbackOutcome::Aborted };
                 this.announced(ruby, era, first.user, id, timeout, outcome)?;
             }
@@ -66,7 +66,7 @@ impl Native {
     pub(super) fn departed(
         &self,
         ruby: &Ruby,
-        era: &TrackerEra,
+        era: &LocalTracker,
         users: impl IntoIterator<Item = User, IntoIter: DoubleEndedIterator>,
         is_entered: bool,
     ) {
@@ -83,7 +83,7 @@ impl Native {
         }
     }
 
-    pub(super) fn unclaim(&self, ruby: &Ruby, era: &TrackerEra, user: User, transition: Transition) {
+    pub(super) fn unclaim(&self, ruby: &Ruby, era: &LocalTracker, user: User, transition: Transition) {
         if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
             self.objects.release(ruby, user.key());
         }
@@ -113,7 +113,7 @@ pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RAr
     Ok(detail)
 }
 
-/// Whether the config's method was entered: a call that returned was, even if the host had nothing to call.
+/// Whether the config's method was entered: a call that returned was, even if the target had nothing to call.
 pub(crate) fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
     result.is_ok() || !entered.is_empty()
 }

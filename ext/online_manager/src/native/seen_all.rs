@@ -7,13 +7,13 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
 };
 
-use super::{Native, ONLINE_ALL, TrackerEra, outcome};
+use super::{LocalTracker, Native, ONLINE_ALL, outcome};
 use crate::clock::CoarseClock;
 use crate::key;
 use crate::objects::Found;
 
 /// How many heartbeats are taken before the lock is let go of.
-const AT_ONCE: usize = 256;
+const BATCH_SIZE: usize = 256;
 
 /// A user who is new, and the place of its id.
 type Arrival = (User, usize);
@@ -48,7 +48,7 @@ impl Ids {
 
 /// The heartbeats of a group of `Presence::AHEAD` at the most, up to the first who is not plain. Answers how many those are,
 /// and whether all were taken. `place` is that of the first.
-fn beat_plain<C: Clock, S: Signal>(
+fn heartbeat_plain<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
     group: &[Value],
     place: usize,
@@ -81,7 +81,7 @@ impl Native {
         together: bool,
         timeout: Option<Nanos>,
     ) -> Result<bool, Error> {
-        if !this.host.is_ready() && !this.become_ready(ruby)? {
+        if !this.target.is_ready() && !this.become_ready(ruby)? {
             return Ok(false);
         }
         let ids = Ids::new(ids);
@@ -93,7 +93,7 @@ impl Native {
                 found.push((place, this.objects.find(ruby, id)?));
             }
         }
-        let (_, timeout) = this.host.now_and_timeout(ruby, timeout)?;
+        let (_, timeout) = this.target.now_and_timeout(ruby, timeout)?;
         let Some(era) = this.eras.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
@@ -110,7 +110,7 @@ impl Native {
                 let index = found.partition_point(|(before, _)| *before < place);
                 let found = found.get(index).filter(|(same, _)| *same == place).and_then(|(_, found)| *found);
                 result = this
-                    .beat_object(ruby, era, (first, found), place, timeout, &mut arrivals)
+                    .heartbeat_object(ruby, era, (first, found), place, timeout, &mut arrivals)
                     .map(|known| taken &= known);
                 if !era.is_current() {
                     return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
@@ -123,8 +123,8 @@ impl Native {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
                 let mut heartbeats = era.tracker().heartbeat_batch(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
-                for group in ids.from(place).chunks(Presence::AHEAD).take(AT_ONCE / Presence::AHEAD) {
-                    let (beaten, all_taken) = beat_plain(&mut heartbeats, group, place, &mut arrivals);
+                for group in ids.from(place).chunks(Presence::AHEAD).take(BATCH_SIZE / Presence::AHEAD) {
+                    let (beaten, all_taken) = heartbeat_plain(&mut heartbeats, group, place, &mut arrivals);
                     place += beaten;
                     taken &= all_taken;
                     if beaten < group.len() {
@@ -154,10 +154,10 @@ impl Native {
     }
 
     /// The heartbeat of one whose id has to be asked for its `hash`, and may have been found. Answers whether it was taken.
-    fn beat_object(
+    fn heartbeat_object(
         &self,
         ruby: &Ruby,
-        era: &TrackerEra,
+        era: &LocalTracker,
         (id, found): (Value, Option<Found>),
         place: usize,
         timeout: Nanos,
@@ -187,7 +187,7 @@ impl Native {
     fn announce_in_turn(
         &self,
         ruby: &Ruby,
-        era: &TrackerEra,
+        era: &LocalTracker,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
@@ -198,7 +198,7 @@ impl Native {
     fn announce_together(
         &self,
         ruby: &Ruby,
-        era: &TrackerEra,
+        era: &LocalTracker,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
@@ -207,7 +207,7 @@ impl Native {
         for (_, place) in arrivals.as_slice() {
             new.push(ids.at(ruby, *place))?;
         }
-        let online = self.host.call(ruby, &ONLINE_ALL, (new,));
+        let online = self.target.call(ruby, &ONLINE_ALL, (new,));
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {

@@ -8,9 +8,9 @@ use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
 
 use super::Shared;
-use crate::era::{error_class, system_error};
+use crate::process_local::{error_class, system_error};
 
-/// A look. On a thread, since a server that does not answer must not keep Ruby from running.
+/// A check. It runs on a thread, since a server that does not answer must not keep Ruby from running.
 pub(super) struct Check {
     thread: JoinHandle<Result<Vec<String>, StoreError>>,
     interrupt: Interrupt,
@@ -24,12 +24,12 @@ impl Shared {
 
     /// `begin_check`: opens the store once, on a thread, and closes it again. `end_check` must follow.
     pub(super) fn begin_check(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
-        let (location, namespace) = (this.location.clone(), this.namespace.clone());
+        let (store_url, namespace) = (this.store_url.clone(), this.namespace.clone());
         let interrupt = Interrupt::default();
         let waits = interrupt.clone();
         let thread = thread::Builder::new()
             .name("online_manager".into())
-            .spawn(move || location.open(&namespace, &waits).map(|store| store.warnings()))
+            .spawn(move || store_url.open(&namespace, &waits).map(|store| store.warnings()))
             .map_err(|error| system_error(ruby, "starting a thread", &error))?;
         *this.check() = Some(Check { thread, interrupt });
         Ok(())
@@ -47,7 +47,7 @@ impl Shared {
                 return Err(Error::new(error_class(ruby, "StoreError"), message));
             }
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
-            // A bug, and told of on standard error.
+            // A bug, and notified of on standard error.
             Err(_) => return Err(Error::new(error_class(ruby, "StoreError"), "the store could not be opened")),
         };
         Ok(ruby.into_value(warnings))

@@ -1,21 +1,21 @@
-//! What the reactor calls again and again: it takes events out of the log, calls the host, and reports what became of the
+//! What the reactor calls again and again: it takes events out of the log, calls the target, and reports what became of the
 //! call.
 
 use magnus::value::LazyId;
 use magnus::{Error, RArray, RString, Ruby, Value, prelude::*};
-use online_manager_store::log::Delivered;
+use online_manager_store::log::DeliveryOutcome;
 use online_manager_store::store::Event;
 use online_manager_tracker::Transition;
 
 use super::Shared;
 use crate::native::{detail, is_entered};
-use crate::shared_key;
+use crate::store_id;
 
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
 impl Shared {
-    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the host, reports.
+    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the target, reports.
     /// One thread at a time.
     pub(super) fn deliver(
         ruby: &Ruby,
@@ -25,13 +25,13 @@ impl Shared {
     ) -> Result<bool, Error> {
         let Some(era) = this.eras.current() else { return Ok(false) };
         let member = era.inner();
-        if let Some(message) = member.news() {
-            this.host.call(ruby, &STORE_FAILED, (message,))?;
+        if let Some(message) = member.next_outage() {
+            this.target.call(ruby, &STORE_FAILED, (message,))?;
             return Ok(true);
         }
         // See `Native::deliver`.
         let entered = ruby.ary_new();
-        let (transition, events) = member.take(|transition| match transition {
+        let (transition, events) = member.claim(|transition| match transition {
             Transition::Online => online_together,
             Transition::Offline => offline_together,
         });
@@ -43,11 +43,11 @@ impl Shared {
         }
         let how = match &called {
             Ok(answer) => match RString::from_value(*answer) {
-                Some(message) => Delivered::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
-                None => Delivered::Returned,
+                Some(message) => DeliveryOutcome::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
+                None => DeliveryOutcome::Returned,
             },
-            Err(_) if is_entered(entered, &called) => Delivered::Cut,
-            Err(_) => Delivered::NotCalled,
+            Err(_) if is_entered(entered, &called) => DeliveryOutcome::Interrupted,
+            Err(_) => DeliveryOutcome::NotCalled,
         };
         member.delivered(&how);
         called.map(|_| true)
@@ -59,10 +59,10 @@ impl Shared {
         let details = ruby.ary_new_capa(events.len());
         for event in events {
             details.push(detail(ruby, event.reason, event.lateness)?)?;
-            ids.push(shared_key::to_value(ruby, &event.id)?)?;
+            ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
         }
-        self.host.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
+        self.target.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
     }
 }
 

@@ -7,47 +7,47 @@ use std::time::Duration;
 
 use online_manager_tracker::{Clock, Nanos, Signal};
 
-use super::{Answer, Member, SECOND, Shared, Taken};
+use super::{Member, SECOND, Shared, SnapshotResult, TimedSnapshot};
 use crate::error::StoreError;
 use crate::store::Store;
 
 /// A snapshot may be as old as so many times what it took, though it could be newer.
-const REST_PER_READ: u64 = 20;
+const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
 /// The reading thread ends when nobody has asked for so long.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
-pub(super) struct Reader {
-    latest: Option<Arc<Taken>>,
+pub(super) struct SnapshotReader {
+    latest: Option<Arc<TimedSnapshot>>,
     /// Why the last attempt failed, and when.
     error: Option<(Nanos, String)>,
-    is_wanted: bool,
+    is_requested: bool,
     is_running: bool,
     pub(super) is_ending: bool,
 }
 
 impl<C: Clock, S: Signal> Member<C, S> {
     /// Everybody who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
-    pub fn snapshot(&self) -> Answer {
+    pub fn snapshot(&self) -> SnapshotResult {
         let now = self.now();
         let mut reader = self.shared.reader.lock();
         if reader.is_ending {
-            return Answer::Wait;
+            return SnapshotResult::NotYet;
         }
         let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
         let changed_at = self.shared.changed_at.load(Ordering::Relaxed);
         let (age, is_changed) = match &reader.latest {
             Some(latest) => {
                 let age = now.saturating_sub(latest.at);
-                (age, changed_at >= latest.at && age > REST_PER_READ * latest.took)
+                (age, changed_at >= latest.at && age > MIN_READ_INTERVAL_FACTOR * latest.took)
             }
             None => (Nanos::MAX, true),
         };
         // An older one was nobody's.
         let error = reader.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
         if error.is_none() && (age > most / 2 || is_changed) {
-            reader.is_wanted = true;
+            reader.is_requested = true;
             if !reader.is_running {
                 reader.is_running = true;
                 let shared = Arc::clone(&self.shared);
@@ -55,20 +55,20 @@ impl<C: Clock, S: Signal> Member<C, S> {
                     Ok(thread) => self.keep(thread),
                     Err(error) => {
                         reader.is_running = false;
-                        return Answer::Failed(format!("starting a thread: {error}"));
+                        return SnapshotResult::Failed(format!("starting a thread: {error}"));
                     }
                 }
             }
-            self.shared.reader_bell.notify_one();
+            self.shared.reader_wakeup.notify_one();
             if age > most || is_changed {
-                return Answer::Wait;
+                return SnapshotResult::NotYet;
             }
         }
         match (&reader.latest, error) {
             // An older one would be a guess.
-            (_, Some(error)) if age > most => Answer::Failed(error),
-            (Some(latest), _) => Answer::Snapshot(Arc::clone(latest)),
-            (None, _) => Answer::Wait,
+            (_, Some(error)) if age > most => SnapshotResult::Failed(error),
+            (Some(latest), _) => SnapshotResult::Ready(Arc::clone(latest)),
+            (None, _) => SnapshotResult::NotYet,
         }
     }
 }
@@ -79,10 +79,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         let mut store = None;
         let mut reader = self.reader.lock();
         loop {
-            if !reader.is_wanted && !reader.is_ending {
-                self.reader_bell.wait_for(&mut reader, READER_IDLE);
+            if !reader.is_requested && !reader.is_ending {
+                self.reader_wakeup.wait_for(&mut reader, READER_IDLE);
             }
-            if reader.is_ending || !reader.is_wanted {
+            if reader.is_ending || !reader.is_requested {
                 reader.is_running = false;
                 return;
             }
@@ -100,7 +100,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 // It may have been away since it was last asked, or be another one.
                 let read = old.and_then(|old| self.read_with(old).ok());
                 read.map_or_else(
-                    || self.location.open(&self.namespace, &self.interrupt).and_then(|new| self.read_with(new)),
+                    || self.store_url.open(&self.namespace, &self.interrupt).and_then(|new| self.read_with(new)),
                     Ok,
                 )
             });
@@ -108,7 +108,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 store = Some(opened);
                 taken
             });
-            reader.is_wanted = false;
+            reader.is_requested = false;
             match result {
                 Ok(taken) => {
                     reader.latest = Some(Arc::new(taken));
@@ -119,10 +119,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
-    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Box<dyn Store>, Taken), StoreError> {
+    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Box<dyn Store>, TimedSnapshot), StoreError> {
         let at = self.clock.now();
         let snapshot = store.snapshot()?;
         let took = self.clock.now().saturating_sub(at);
-        Ok((store, Taken { at, snapshot, took }))
+        Ok((store, TimedSnapshot { at, snapshot, took }))
     }
 }

@@ -1,7 +1,7 @@
 -- Takes out of the log what was delivered, and notes what failed. ARGV goes on with the caller's token, how many were
 -- delivered, their numbers, and three words for each that failed: its number, how often, and the error. Answers 0, and
 -- changes nothing, if the lease is another's.
-if latest_owner ~= ARGV[3] then
+if latest_holder ~= ARGV[3] then
   return {'ok', epoch, 0}
 end
 

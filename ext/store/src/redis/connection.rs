@@ -14,18 +14,18 @@ use redis::{TlsCertificates, Value};
 use tokio::runtime::{Builder, Runtime};
 
 use super::scripts::Script;
-use super::servers::Servers;
+use super::url::ServerUrls;
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
 
 /// For how long an answer is waited for. A slow network may take seconds.
-const PATIENCE: Duration = Duration::from_secs(6);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The same in a cluster, where the other servers wait meanwhile.
-const PATIENCE_IN_CLUSTER: Duration = Duration::from_secs(1);
+const CLUSTER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The scripts use ZMSCORE and LIMIT with BYSCORE.
-const OLDEST: (u32, u32) = (6, 2);
+const MIN_VERSION: (u32, u32) = (6, 2);
 
 /// A call of a script.
 pub(super) struct Call {
@@ -88,7 +88,7 @@ impl Link {
 }
 
 pub(super) struct Connection {
-    servers: Servers,
+    servers: ServerUrls,
     interrupt: Interrupt,
     /// Before the runtime, since its parts end there.
     link: Option<Link>,
@@ -98,7 +98,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects. Blocks.
-    pub(super) fn open(servers: &Servers, interrupt: &Interrupt) -> Result<Connection, StoreError> {
+    pub(super) fn open(servers: &ServerUrls, interrupt: &Interrupt) -> Result<Connection, StoreError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Unavailable(format!("{servers}: {error}")))?;
         let (servers, interrupt) = (servers.clone(), interrupt.clone());
@@ -107,7 +107,7 @@ impl Connection {
         Ok(connection)
     }
 
-    pub(super) fn servers(&self) -> &Servers {
+    pub(super) fn servers(&self) -> &ServerUrls {
         &self.servers
     }
 
@@ -136,7 +136,7 @@ impl Connection {
     /// connection fails, all of them do.
     pub(super) fn call(&mut self, calls: &[Call]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.reconnect()?;
-        let Some(link) = self.link.clone() else { return Err(self.gone()) };
+        let Some(link) = self.link.clone() else { return Err(self.lost()) };
         let answers = self.wait(future::join_all(calls.iter().map(|call| link.clone().call(call))))?;
         self.judge(answers)
     }
@@ -144,7 +144,7 @@ impl Connection {
     /// Sends commands, as [`Connection::call`] does.
     pub(super) fn send(&mut self, commands: &[Cmd]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.reconnect()?;
-        let Some(link) = self.link.clone() else { return Err(self.gone()) };
+        let Some(link) = self.link.clone() else { return Err(self.lost()) };
         let requests = commands.iter().map(|command| {
             let mut link = link.clone();
             async move { link.request(command).await }
@@ -183,7 +183,7 @@ impl Connection {
         })
     }
 
-    fn gone(&self) -> StoreError {
+    fn lost(&self) -> StoreError {
         StoreError::Unavailable(format!("{}: the connection is lost", self.servers))
     }
 }
@@ -194,7 +194,7 @@ fn is_of_connection(error: &RedisError) -> bool {
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
-async fn connect(servers: &Servers) -> Result<(Link, Vec<String>), StoreError> {
+async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError> {
     let failed = |error: RedisError| match error.kind() {
         // A database that there is not, for one.
         ErrorKind::Server(ServerErrorKind::ResponseError) => StoreError::Misconfigured(format!("{servers}: {error}")),
@@ -204,9 +204,9 @@ async fn connect(servers: &Servers) -> Result<(Link, Vec<String>), StoreError> {
     let certificates = servers.ca()?.map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) });
     let mut link = if servers.is_cluster() {
         let mut builder = ClusterClientBuilder::new(infos)
-            .connection_timeout(PATIENCE_IN_CLUSTER)
-            .response_timeout(PATIENCE_IN_CLUSTER)
-            .overall_response_timeout(Some(PATIENCE_IN_CLUSTER))
+            .connection_timeout(CLUSTER_REPLY_TIMEOUT)
+            .response_timeout(CLUSTER_REPLY_TIMEOUT)
+            .overall_response_timeout(Some(CLUSTER_REPLY_TIMEOUT))
             .retries(1);
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates);
@@ -221,8 +221,9 @@ async fn connect(servers: &Servers) -> Result<(Link, Vec<String>), StoreError> {
             Some(certificates) => Client::build_with_tls(info, certificates),
             None => Client::open(info),
         };
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(REPLY_TIMEOUT))
+            .set_response_timeout(Some(REPLY_TIMEOUT));
         let client = client.map_err(failed)?;
         Link::One(client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?)
     };
@@ -242,7 +243,7 @@ async fn connect(servers: &Servers) -> Result<(Link, Vec<String>), StoreError> {
 }
 
 /// Judges what a server says of itself. Answers what an operator should know.
-fn check(servers: &Servers, info: &Value) -> Result<Vec<String>, StoreError> {
+fn check(servers: &ServerUrls, info: &Value) -> Result<Vec<String>, StoreError> {
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{servers}: {what}")));
     let info: String = redis::from_redis_value(info.clone()).unwrap_or_default();
     let field = |name: &str| {
@@ -252,8 +253,11 @@ fn check(servers: &Servers, info: &Value) -> Result<Vec<String>, StoreError> {
         return misconfigured("this is no Redis: it does not tell its version".into());
     };
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
-        return misconfigured(format!("this is Redis {version}, and {}.{} or newer is needed", OLDEST.0, OLDEST.1));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < MIN_VERSION {
+        return misconfigured(format!(
+            "this is Redis {version}, and {}.{} or newer is needed",
+            MIN_VERSION.0, MIN_VERSION.1
+        ));
     }
     if field("loading") == Some("1") {
         return Err(StoreError::Unavailable(format!("{servers}: it is still loading its data")));
@@ -279,7 +283,7 @@ fn check(servers: &Servers, info: &Value) -> Result<Vec<String>, StoreError> {
 }
 
 /// An error as an operator wants to read it.
-fn explain(servers: &Servers, error: &RedisError) -> StoreError {
+fn explain(servers: &ServerUrls, error: &RedisError) -> StoreError {
     let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
     match error.kind() {
         ErrorKind::Parse => StoreError::Misconfigured(format!("{servers}: this is no Redis: {error}")),

@@ -2,7 +2,7 @@
 --
 -- KEYS are all keys of the partition. ARGV begins with the epoch that the caller knows (empty if it knows none) and the
 -- config's timeout. Times are microseconds of the partition's clock, deadlines are milliseconds.
-local USERS, EVENTS, OWNER, META, ODD, GONE, FAILED, DEAD, OVERTAKEN = unpack(KEYS)
+local USERS, EVENTS, LEASE, META, OVERFLOW, TOMBSTONES, FAILED, DEAD, SUPERSEDED = unpack(KEYS)
 local KNOWN, TIMEOUT = ARGV[1], tonumber(ARGV[2])
 
 -- A user's score is deadline * CLASSES + class, where the class says which timeout that is: so when the user was seen need
@@ -10,9 +10,9 @@ local KNOWN, TIMEOUT = ARGV[1], tonumber(ARGV[2])
 local CLASSES = 1024
 local LAST_DEADLINE = 8796093022207
 
-local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'owner')
+local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder')
 local epoch, swept, hold = meta[1], tonumber(meta[2]), tonumber(meta[3]) or 0
-local shift, last, latest_owner = tonumber(meta[4]) or 0, tonumber(meta[5]) or 0, meta[6]
+local shift, last, latest_holder = tonumber(meta[4]) or 0, tonumber(meta[5]) or 0, meta[6]
 
 -- The server's clock may be set back, or another server take over whose clock is behind: this one never goes back.
 local time = redis.call('TIME')
@@ -48,10 +48,10 @@ local function append(id, kind, due, version)
   end
   redis.call('XADD', EVENTS, number, 'u', id, 'k', kind, 'd', due)
   if has_dead == nil then
-    has_dead = redis.call('EXISTS', OVERTAKEN) == 1
+    has_dead = redis.call('EXISTS', SUPERSEDED) == 1
   end
-  if has_dead and redis.call('HEXISTS', OVERTAKEN, id) == 1 then
-    redis.call('HSET', OVERTAKEN, id, last)
+  if has_dead and redis.call('HEXISTS', SUPERSEDED, id) == 1 then
+    redis.call('HSET', SUPERSEDED, id, last)
   end
 end
 
@@ -68,7 +68,7 @@ end
 
 local timeouts = {}
 
--- The timeout that a score's class stands for. (Class 0 stands for none: of such a user everything is kept as odd.)
+-- The timeout that a score's class stands for. (Class 0 stands for none: of such a user everything is kept in the overflow.)
 local function timeout_of(class)
   timeouts[class] = timeouts[class] or tonumber(redis.call('HGET', META, string.format('t%d', class))) or 0
   return timeouts[class]

@@ -22,13 +22,13 @@ macro_rules! script {
     };
 }
 
-script!(tell, "partition.lua", "tell.lua");
-script!(look, "partition.lua", "look.lua");
+script!(write, "partition.lua", "write.lua");
+script!(poll, "partition.lua", "poll.lua");
 script!(commit, "partition.lua", "commit.lua");
-script!(bury, "partition.lua", "bury.lua");
-script!(revive, "partition.lua", "revive.lua");
-script!(outline, "outline.lua");
-script!(attend, "attend.lua");
+script!(dead_letter, "partition.lua", "dead_letter.lua");
+script!(requeue, "partition.lua", "requeue.lua");
+script!(summary, "summary.lua");
+script!(register, "register.lua");
 
 /// The keys of a partition, which share a hash tag, so that a cluster has them on one server.
 #[derive(Clone, Debug)]
@@ -38,34 +38,34 @@ pub(super) struct Keys {
     /// What has not been delivered: a stream.
     pub(super) events: String,
     /// Whose the lease is.
-    owner: String,
+    lease: String,
     /// The epoch, the clock, the outage guard, the timeouts.
     meta: String,
     /// Those whose score does not tell all: who has left, for example.
-    pub(super) odd: String,
+    pub(super) overflow: String,
     /// Who went offline lately, and when it was seen last.
-    gone: String,
+    tombstones: String,
     /// How often an event has failed.
     pub(super) failed: String,
     /// What was given up: a stream.
     pub(super) dead: String,
     /// The latest version of each user who has a dead letter.
-    pub(super) overtaken: String,
+    pub(super) superseded: String,
 }
 
 impl Keys {
     pub(super) fn new(namespace: &str, partition: Partition) -> Keys {
         let key = |name: &str| format!("{{om:{}:{partition}}}:{name}", escaped(namespace));
         Keys {
-            users: key("exp"),
-            events: key("ev"),
-            owner: key("own"),
+            users: key("users"),
+            events: key("events"),
+            lease: key("lease"),
             meta: key("meta"),
-            odd: key("odd"),
-            gone: key("gone"),
-            failed: key("fail"),
-            dead: key("dlq"),
-            overtaken: key("late"),
+            overflow: key("overflow"),
+            tombstones: key("tombstones"),
+            failed: key("failures"),
+            dead: key("dead_letters"),
+            superseded: key("superseded"),
         }
     }
 
@@ -74,13 +74,13 @@ impl Keys {
         [
             &self.users,
             &self.events,
-            &self.owner,
+            &self.lease,
             &self.meta,
-            &self.odd,
-            &self.gone,
+            &self.overflow,
+            &self.tombstones,
             &self.failed,
             &self.dead,
-            &self.overtaken,
+            &self.superseded,
         ]
     }
 }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::id::{Charset, Kind};
 use online_manager_store::interrupt::Interrupt;
-use online_manager_store::store::{Beat, Commit, Event, Leave, Look, Message, Store, Sweep, Terms, Token, Wish};
-use online_manager_store::{Location, StoreError, UserId};
+use online_manager_store::store::{
+    Commit, Event, Heartbeat, LeaseRequest, Leave, Membership, PollRequest, Store, Sweep, Token, Write,
+};
+use online_manager_store::{StoreError, StoreUrl, UserId};
 use online_manager_tracker::{Nanos, Transition};
 use tempfile::TempDir;
 
@@ -26,7 +28,7 @@ pub trait Place {
     fn lose(&self);
 
     fn try_open(&self, namespace: &str) -> Result<Box<dyn Store>, StoreError> {
-        Location::parse(&self.url()).unwrap().open(namespace, &Interrupt::default())
+        StoreUrl::parse(&self.url()).unwrap().open(namespace, &Interrupt::default())
     }
 
     fn open(&self) -> Box<dyn Store> {
@@ -138,8 +140,8 @@ impl Drop for Server {
     }
 }
 
-pub fn terms(token: Token, timeout: Nanos) -> Terms {
-    Terms { token, lease: MINUTE, timeout }
+pub fn membership(token: Token, timeout: Nanos) -> Membership {
+    Membership { token, lease: MINUTE, timeout }
 }
 
 pub fn user(name: &str) -> UserId {
@@ -150,32 +152,37 @@ pub fn name(id: &UserId) -> String {
     String::from_utf8(id.parts().unwrap().1.to_vec()).unwrap()
 }
 
-pub fn beat(name: &str, age: Nanos, timeout: Nanos) -> Message {
-    Message::Beat(Beat { id: user(name), age, timeout })
+pub fn beat(name: &str, age: Nanos, timeout: Nanos) -> Write {
+    Write::Heartbeat(Heartbeat { id: user(name), age, timeout })
 }
 
-pub fn leave(name: &str, age: Nanos, after: Nanos) -> Message {
-    Message::Leave(Leave { id: user(name), age, after })
+pub fn leave(name: &str, age: Nanos, after: Nanos) -> Write {
+    Write::Leave(Leave { id: user(name), age, after })
 }
 
 /// Tells the store, all of whose partitions take it.
-pub fn tell(store: &mut dyn Store, messages: &[Message]) {
-    for (_, result) in store.flush(&terms(US, MINUTE), messages).unwrap() {
+pub fn tell(store: &mut dyn Store, messages: &[Write]) {
+    for (_, result) in store.write(&membership(US, MINUTE), messages).unwrap() {
         result.unwrap();
     }
 }
 
 /// The same look at every partition.
-pub fn look_all(store: &mut dyn Store, terms: &Terms, look: Look) -> Vec<online_manager_store::store::Seen> {
-    let looks: Vec<Look> = (0..store.partitions()).map(|partition| Look { partition, ..look }).collect();
-    store.look(terms, &looks).unwrap().into_iter().map(Result::unwrap).collect()
+pub fn look_all(
+    store: &mut dyn Store,
+    membership: &Membership,
+    request: PollRequest,
+) -> Vec<online_manager_store::store::PollResult> {
+    let requests: Vec<PollRequest> =
+        (0..store.partitions()).map(|partition| PollRequest { partition, ..request }).collect();
+    store.poll(membership, &requests).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-pub const NOTHING: Look = Look { partition: 0, wish: Wish::Nothing, sweep: None, events: None };
+pub const NOTHING: PollRequest = PollRequest { partition: 0, lease: LeaseRequest::None, sweep: None, events: None };
 
 /// Sweeps all partitions, for a timeout of the config's.
 pub fn sweep_for(store: &mut dyn Store, timeout: Nanos) -> Sweep {
-    let seen = look_all(store, &terms(US, timeout), Look { sweep: Some(1_000), ..NOTHING });
+    let seen = look_all(store, &membership(US, timeout), PollRequest { sweep: Some(1_000), ..NOTHING });
     let sweeps = seen.into_iter().map(|seen| seen.sweep.unwrap());
     let together = |one: Sweep, other: Sweep| Sweep {
         expired: one.expired + other.expired,
@@ -191,14 +198,14 @@ pub fn sweep(store: &mut dyn Store) -> Sweep {
 
 /// Whether one has all leases now.
 pub fn bid(store: &mut dyn Store, token: Token, length: Nanos) -> bool {
-    let terms = Terms { lease: length, ..terms(token, MINUTE) };
-    let keep = look_all(store, &terms, Look { wish: Wish::Keep, ..NOTHING });
-    let take = look_all(store, &terms, Look { wish: Wish::Take, ..NOTHING });
-    keep.iter().zip(&take).all(|(keep, take)| keep.lease.is_ours() || take.lease.is_ours())
+    let membership = Membership { lease: length, ..membership(token, MINUTE) };
+    let keep = look_all(store, &membership, PollRequest { lease: LeaseRequest::Renew, ..NOTHING });
+    let take = look_all(store, &membership, PollRequest { lease: LeaseRequest::Acquire, ..NOTHING });
+    keep.iter().zip(&take).all(|(keep, take)| keep.lease.is_held() || take.lease.is_held())
 }
 
 pub fn give_back(store: &mut dyn Store, token: Token) {
-    look_all(store, &terms(token, MINUTE), Look { wish: Wish::GiveBack, ..NOTHING });
+    look_all(store, &membership(token, MINUTE), PollRequest { lease: LeaseRequest::Release, ..NOTHING });
 }
 
 /// What waits, by version: that is as it happened.
@@ -234,7 +241,7 @@ pub fn commit(store: &mut dyn Store, token: Token, outcomes: &[(&Event, Outcome)
             Outcome::Dead => commit.dead.push((event.number, "never".to_owned())),
         }
     }
-    store.commit(&terms(token, MINUTE), &commits).unwrap().into_iter().all(Result::unwrap)
+    store.commit(&membership(token, MINUTE), &commits).unwrap().into_iter().all(Result::unwrap)
 }
 
 /// Ids of the same partition as the first one, as many as wanted.

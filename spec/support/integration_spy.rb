@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # A framework that writes down what it is asked.
-class FrameworkSpy < OnlineManager::Framework
+class IntegrationSpy < OnlineManager::Integration
   attr_writer :unloadable, :is_booted, :takes_part
   attr_accessor :root
 
@@ -24,8 +24,8 @@ class FrameworkSpy < OnlineManager::Framework
 
   def booted? = @is_booted
   def after_boot(&block) = @log << block
-  def takes_part? = @takes_part
-  def begin_alone(namespace) = @log << [:alone, namespace]
+  def participates? = @takes_part
+  def warn_if_not_alone(namespace) = @log << [:alone, namespace]
   def notify?(_transition) = true
 
   def notify(transition, payloads)

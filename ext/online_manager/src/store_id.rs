@@ -9,22 +9,22 @@ use online_manager_tracker::{Id, StringId};
 use crate::key::{self, ASCII, BINARY, UTF_8};
 
 /// A user, as the store and as the process' own table call it.
-pub(crate) struct Named {
+pub(crate) struct StoreId {
     pub(crate) user_id: UserId,
     /// If the id is a key.
     key: Option<u64>,
 }
 
-impl Named {
+impl StoreId {
     /// May call Ruby, see [`user_id`].
-    pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<Named, Error> {
+    pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<StoreId, Error> {
         // Raises for the keys that are no ids: true, false and nil.
         let user_id = user_id(ruby, value)?;
         let key = if let Some(Id::Key(key)) = key::plain(&value) { Some(key) } else { None };
-        Ok(Named { user_id, key })
+        Ok(StoreId { user_id, key })
     }
 
-    /// As the process' own table looks it up. The class of a text is the tag, see [`online_manager_store::beats`].
+    /// As the process' own table requests it up. The class of a text is the tag, see [`online_manager_store::coalescer`].
     pub(crate) fn as_id(&self) -> Id<'_> {
         match (self.key, self.user_id.as_bytes().split_first()) {
             (Some(key), _) => Id::Key(key),

@@ -22,16 +22,16 @@ const PARTS: usize = 64;
 const NO_KEY: u64 = 0b10;
 
 /// How often within a timeout the store may be told of one user.
-const TELLS_PER_TIMEOUT: u64 = 3;
+const WRITES_PER_TIMEOUT: u64 = 3;
 
 /// What became of a heartbeat here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heartbeat {
+pub enum Coalesced {
     /// The user is known, and the store need not hear of it now.
     Known,
     /// The store must be told.
-    ToTell,
-    /// Nobody known: see [`Beats::arrive`].
+    WriteDue,
+    /// Nobody known: see [`Coalescer::arrive`].
     Unknown,
 }
 
@@ -42,11 +42,11 @@ struct Hot<K> {
     /// The tick of the last heartbeat. Ticks are cut to 32 bits, which tell 52 days apart.
     seen: u32,
     /// Before that tick the store need not be told again.
-    rest_until: u32,
+    quiet_until: u32,
     /// Whether the store has not been told of the last heartbeat.
-    is_untold: bool,
-    /// Whether the timeout is the part's usual one.
-    is_usual: bool,
+    is_unwritten: bool,
+    /// Whether the timeout is the part's common_timeout one.
+    has_common_timeout: bool,
 }
 
 /// What is needed when the store is told.
@@ -65,18 +65,18 @@ struct Part {
     strings: HashTable<Hot<UserId>>,
     cold: HashTable<Cold>,
     /// The timeout that nearly everybody has.
-    usual: Nanos,
+    common_timeout: Nanos,
 }
 
 /// Who has beaten here.
-pub struct Beats {
+pub struct Coalescer {
     hasher: RandomState,
     parts: [Mutex<Part>; PARTS],
 }
 
-impl Default for Beats {
-    fn default() -> Beats {
-        Beats { hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::default()) }
+impl Default for Coalescer {
+    fn default() -> Coalescer {
+        Coalescer { hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
@@ -92,12 +92,12 @@ fn ticks_in(duration: Nanos) -> u32 {
 
 impl<K> Hot<K> {
     #[inline]
-    fn is_resting(&self, tick: u32) -> bool {
-        (tick.wrapping_sub(self.rest_until) as i32) < 0
+    fn is_quiet(&self, tick: u32) -> bool {
+        (tick.wrapping_sub(self.quiet_until) as i32) < 0
     }
 
     /// Whether the timeout was over at a tick, which may lie before the last heartbeat.
-    fn is_over(&self, tick: u32, timeout: Nanos) -> bool {
+    fn is_expired(&self, tick: u32, timeout: Nanos) -> bool {
         let since = tick.wrapping_sub(self.seen) as i32;
         // Not before the last moment of the tick that it was seen in is so long ago.
         since >= 0 && since as u32 > ticks_in(timeout)
@@ -111,106 +111,106 @@ impl<K> Hot<K> {
 
     /// When the last heartbeat was, unless that is longer ago than `timeout`.
     fn seen_within(&self, timeout: Nanos, now: Nanos) -> Option<Nanos> {
-        (!self.is_over(tick_of(now), timeout)).then(|| self.seen_at(now))
+        (!self.is_expired(tick_of(now), timeout)).then(|| self.seen_at(now))
     }
 
     /// Somebody new, of whom the store is told.
-    fn told(key: K, cold: &Cold, now: Nanos, is_usual: bool, outbox: &mut Outbox) -> Hot<K> {
-        let mut hot = Hot { key, seen: tick_of(now), rest_until: 0, is_untold: false, is_usual };
-        hot.tell(cold, now, now, outbox);
+    fn written(key: K, cold: &Cold, now: Nanos, has_common_timeout: bool, outbox: &mut Outbox) -> Hot<K> {
+        let mut hot = Hot { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
+        hot.enqueue_write(cold, now, now, outbox);
         hot
     }
 
     /// Has the store told of the heartbeat at `at`.
-    fn tell(&mut self, cold: &Cold, at: Nanos, now: Nanos, outbox: &mut Outbox) {
-        self.is_untold = false;
-        self.rest_until = tick_of(now).wrapping_add(ticks_in(cold.timeout / TELLS_PER_TIMEOUT));
-        outbox.beat(cold.id.clone(), at, cold.timeout);
+    fn enqueue_write(&mut self, cold: &Cold, at: Nanos, now: Nanos, outbox: &mut Outbox) {
+        self.is_unwritten = false;
+        self.quiet_until = tick_of(now).wrapping_add(ticks_in(cold.timeout / WRITES_PER_TIMEOUT));
+        outbox.heartbeat(cold.id.clone(), at, cold.timeout);
     }
 
     /// As if its rest were over, and its last heartbeat not told.
-    fn is_to_be_told(&mut self, tick: u32) {
-        self.is_untold = true;
-        self.rest_until = tick;
+    fn mark_unwritten(&mut self, tick: u32) {
+        self.is_unwritten = true;
+        self.quiet_until = tick;
     }
 
-    fn is_to_be_told_unless_over(&mut self, tick: u32, well: u32, timeout: Nanos) {
-        if !self.is_over(well, timeout) {
-            self.is_to_be_told(tick);
+    fn mark_unwritten_unless_expired(&mut self, tick: u32, last_ok: u32, timeout: Nanos) {
+        if !self.is_expired(last_ok, timeout) {
+            self.mark_unwritten(tick);
         }
     }
 
     /// A known heartbeat that is more than leaving its time.
     #[cold]
-    fn renew(
+    fn update(
         &mut self,
         cold: &mut Cold,
-        usual: Nanos,
+        common_timeout: Nanos,
         (now, timeout): (Nanos, Nanos),
         outbox: &Mutex<Outbox>,
-    ) -> Heartbeat {
-        if cold.timeout == timeout && self.is_resting(tick_of(now)) {
-            return Heartbeat::Known;
+    ) -> Coalesced {
+        if cold.timeout == timeout && self.is_quiet(tick_of(now)) {
+            return Coalesced::Known;
         }
         cold.timeout = timeout;
-        self.is_usual = timeout == usual;
-        self.tell(cold, now, now, &mut outbox.lock());
-        Heartbeat::ToTell
+        self.has_common_timeout = timeout == common_timeout;
+        self.enqueue_write(cold, now, now, &mut outbox.lock());
+        Coalesced::WriteDue
     }
 
     /// Answers whether the user is still to be kept.
-    fn look(&mut self, cold: &Cold, (now, well): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
-        if self.is_untold && !self.is_resting(tick_of(now)) {
-            self.tell(cold, self.seen_at(now), now, outbox);
+    fn scan(&mut self, cold: &Cold, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
+        if self.is_unwritten && !self.is_quiet(tick_of(now)) {
+            self.enqueue_write(cold, self.seen_at(now), now, outbox);
         }
-        self.is_untold || !self.is_over(tick_of(well), cold.timeout)
+        self.is_unwritten || !self.is_expired(tick_of(last_ok), cold.timeout)
     }
 }
 
-impl Beats {
+impl Coalescer {
     /// A heartbeat at `now`, good for `timeout`.
     #[inline]
-    pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) -> Heartbeat {
+    pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) -> Coalesced {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Part { keys, strings, cold, usual } = &mut *part;
+        let Part { keys, strings, cold, common_timeout } = &mut *part;
         let beat = (now, timeout);
         match id {
             Id::Key(key) => match keys.find_mut(hash, |hot| hot.key == key) {
-                Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
-                None => Heartbeat::Unknown,
+                Some(hot) => heartbeat_known(hot, cold, *common_timeout, (hash, id), beat, outbox),
+                None => Coalesced::Unknown,
             },
             Id::String(text) => match strings.find_mut(hash, |hot| is_text(&hot.key, text)) {
-                Some(hot) => beat_known(hot, cold, *usual, (hash, id), beat, outbox),
-                None => Heartbeat::Unknown,
+                Some(hot) => heartbeat_known(hot, cold, *common_timeout, (hash, id), beat, outbox),
+                None => Coalesced::Unknown,
             },
         }
     }
 
     /// The first heartbeat of `user_id`, which the caller knows as `id`.
     #[cold]
-    pub(crate) fn arrive(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) {
+    pub(crate) fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
-        let Part { keys, strings, cold, usual } = &mut *part;
+        let Part { keys, strings, cold, common_timeout } = &mut *part;
         if cold.find(hash, |cold| is_same(cold, id)).is_some() {
             // Another thread was faster, and told the store.
             return;
         }
         if cold.is_empty() {
-            *usual = timeout;
+            *common_timeout = timeout;
         }
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
         let details = Cold { key, id: user_id.clone(), timeout };
-        let is_usual = timeout == *usual;
+        let has_common_timeout = timeout == *common_timeout;
         let mut outbox = outbox.lock();
         match id {
             Id::Key(key) => {
-                let hot = Hot::told(key, &details, now, is_usual, &mut outbox);
+                let hot = Hot::written(key, &details, now, has_common_timeout, &mut outbox);
                 keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
             Id::String(_) => {
-                let hot = Hot::told(user_id, &details, now, is_usual, &mut outbox);
+                let hot = Hot::written(user_id, &details, now, has_common_timeout, &mut outbox);
                 strings.insert_unique(hash, hot, |hot| self.hash_of(NO_KEY, &hot.key));
             }
         }
@@ -243,67 +243,74 @@ impl Beats {
     }
 
     /// Puts into the outbox who has not been told and has rested long enough, and forgets who has been silent for a timeout
-    /// by the time at which the store was last `well`: should it come back without its data, nobody else knows them.
-    /// `usual` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
+    /// by the time at which the store was last `last_ok`: should it come back without its data, nobody else knows them.
+    /// `common_timeout` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
     /// before the outbox's, here and everywhere.
-    pub(crate) fn look_through(&self, (now, well): (Nanos, Nanos), usual: Nanos, outbox: &Mutex<Outbox>) {
-        self.parts.iter().for_each(|part| self.look_through_part(&mut part.lock(), (now, well), usual, outbox));
+    pub(crate) fn scan(&self, (now, last_ok): (Nanos, Nanos), common_timeout: Nanos, outbox: &Mutex<Outbox>) {
+        self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
     }
 
-    fn look_through_part(&self, part: &mut Part, (now, well): (Nanos, Nanos), usual: Nanos, outbox: &Mutex<Outbox>) {
+    fn scan_part(
+        &self,
+        part: &mut Part,
+        (now, last_ok): (Nanos, Nanos),
+        common_timeout: Nanos,
+        outbox: &Mutex<Outbox>,
+    ) {
         let mut outbox = outbox.lock();
-        let Part { keys, strings, cold, usual: known } = part;
-        let look = Look { now, well, usual, is_changed: *known != usual };
-        *known = usual;
+        let Part { keys, strings, cold, common_timeout: known } = part;
+        let scan = Scan { now, last_ok, common_timeout, is_changed: *known != common_timeout };
+        *known = common_timeout;
         let of_key = |key: &u64| (self.hasher.hash_one(key), *key);
-        for (hash, key) in look.at(keys, of_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox) {
+        for (hash, key) in scan.run(keys, of_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox)
+        {
             remove(cold, hash, |cold| cold.key == key);
         }
         let of_text = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
         let is_text = |cold: &Cold, id: &UserId| cold.key == NO_KEY && cold.id == *id;
         for (hash, id) in
-            look.at(strings, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
+            scan.run(strings, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
         {
             remove(cold, hash, |cold| is_text(cold, &id));
         }
     }
 
-    /// Tells the store anew of everybody whose timeout was not over when it was last well: it may have lost what it knew.
+    /// Tells the store anew of everybody whose timeout was not over when it was last last_ok: it may have lost what it knew.
     ///
     /// # Arguments
     ///
-    /// * `well_with` - when that was, for a user; `None` for whom nothing is lost
-    pub(crate) fn tell_again(&self, now: Nanos, well_with: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<Outbox>) {
+    /// * `last_ok_of` - when that was, for a user; `None` for whom nothing is lost
+    pub(crate) fn resend(&self, now: Nanos, last_ok_of: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<Outbox>) {
         let tick = tick_of(now);
-        self.tell_if(now, outbox, |part| {
+        self.enqueue_where(now, outbox, |part| {
             let Part { keys, strings, cold, .. } = part;
             for Cold { key, id, timeout } in cold.iter() {
-                let Some(well) = well_with(id).map(tick_of) else { continue };
+                let Some(last_ok) = last_ok_of(id).map(tick_of) else { continue };
                 let hash = self.hash_of(*key, id);
                 if let Some(hot) = keys.find_mut(hash, |hot| hot.key == *key) {
-                    hot.is_to_be_told_unless_over(tick, well, *timeout);
+                    hot.mark_unwritten_unless_expired(tick, last_ok, *timeout);
                 } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id) {
-                    hot.is_to_be_told_unless_over(tick, well, *timeout);
+                    hot.mark_unwritten_unless_expired(tick, last_ok, *timeout);
                 }
             }
         });
     }
 
     /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
-    pub(crate) fn tell_rest(&self, now: Nanos, outbox: &Mutex<Outbox>) {
+    pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<Outbox>) {
         let tick = tick_of(now);
-        self.tell_if(now, outbox, |Part { keys, strings, .. }| {
-            keys.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
-            strings.iter_mut().filter(|hot| hot.is_untold).for_each(|hot| hot.is_to_be_told(tick));
+        self.enqueue_where(now, outbox, |Part { keys, strings, .. }| {
+            keys.iter_mut().filter(|hot| hot.is_unwritten).for_each(|hot| hot.mark_unwritten(tick));
+            strings.iter_mut().filter(|hot| hot.is_unwritten).for_each(|hot| hot.mark_unwritten(tick));
         });
     }
 
-    fn tell_if(&self, now: Nanos, outbox: &Mutex<Outbox>, choose: impl Fn(&mut Part)) {
+    fn enqueue_where(&self, now: Nanos, outbox: &Mutex<Outbox>, choose: impl Fn(&mut Part)) {
         for part in &self.parts {
             let mut part = part.lock();
             choose(&mut part);
-            let usual = part.usual;
-            self.look_through_part(&mut part, (now, now), usual, outbox);
+            let common_timeout = part.common_timeout;
+            self.scan_part(&mut part, (now, now), common_timeout, outbox);
         }
     }
 
@@ -339,17 +346,17 @@ impl Beats {
 }
 
 /// A look at everybody.
-struct Look {
+struct Scan {
     now: Nanos,
-    /// When the store was last well.
-    well: Nanos,
-    usual: Nanos,
+    /// When the store was last last_ok.
+    last_ok: Nanos,
+    common_timeout: Nanos,
     is_changed: bool,
 }
 
-impl Look {
+impl Scan {
     /// Answers who is forgotten.
-    fn at<'a, K, D>(
+    fn run<'a, K, D>(
         &self,
         hots: &mut HashTable<Hot<K>>,
         describe: impl Fn(&K) -> D,
@@ -359,16 +366,16 @@ impl Look {
         let tick = tick_of(self.now);
         let mut gone = Vec::new();
         hots.retain(|hot| {
-            let is_quiet = hot.is_usual
-                && !hot.is_over(tick_of(self.well), self.usual)
-                && (!hot.is_untold || hot.is_resting(tick));
-            if is_quiet && !self.is_changed {
+            let needs_nothing = hot.has_common_timeout
+                && !hot.is_expired(tick_of(self.last_ok), self.common_timeout)
+                && (!hot.is_unwritten || hot.is_quiet(tick));
+            if needs_nothing && !self.is_changed {
                 return true;
             }
             let described = describe(&hot.key);
             let is_kept = cold_of(&described).is_some_and(|cold| {
-                hot.is_usual = cold.timeout == self.usual;
-                hot.look(cold, (self.now, self.well), outbox)
+                hot.has_common_timeout = cold.timeout == self.common_timeout;
+                hot.scan(cold, (self.now, self.last_ok), outbox)
             });
             if !is_kept {
                 gone.push(described);
@@ -381,23 +388,23 @@ impl Look {
 
 /// A heartbeat of somebody known.
 #[inline]
-fn beat_known<K>(
+fn heartbeat_known<K>(
     hot: &mut Hot<K>,
     cold: &mut HashTable<Cold>,
-    usual: Nanos,
+    common_timeout: Nanos,
     (hash, id): (u64, Id<'_>),
     (now, timeout): (Nanos, Nanos),
     outbox: &Mutex<Outbox>,
-) -> Heartbeat {
+) -> Coalesced {
     let tick = tick_of(now);
     hot.seen = tick;
-    hot.is_untold = true;
-    if hot.is_usual && timeout == usual && hot.is_resting(tick) {
-        return Heartbeat::Known;
+    hot.is_unwritten = true;
+    if hot.has_common_timeout && timeout == common_timeout && hot.is_quiet(tick) {
+        return Coalesced::Known;
     }
     match cold.find_mut(hash, |cold| is_same(cold, id)) {
-        Some(cold) => hot.renew(cold, usual, (now, timeout), outbox),
-        None => Heartbeat::Unknown,
+        Some(cold) => hot.update(cold, common_timeout, (now, timeout), outbox),
+        None => Coalesced::Unknown,
     }
 }
 
@@ -435,7 +442,7 @@ fn is_same(cold: &Cold, id: Id<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::id::{Charset, Kind};
-    use crate::store::{Beat, Message};
+    use crate::store::{Heartbeat, Write};
 
     const SECOND: Nanos = 1_000_000_000;
 
@@ -448,32 +455,32 @@ mod tests {
     }
 
     struct Process {
-        beats: Beats,
+        coalescer: Coalescer,
         outbox: Mutex<Outbox>,
     }
 
     impl Process {
         fn new() -> Process {
-            Process { beats: Beats::default(), outbox: Mutex::default() }
+            Process { coalescer: Coalescer::default(), outbox: Mutex::default() }
         }
 
-        fn beat(&self, now: Nanos, timeout: Nanos) -> Heartbeat {
-            let heartbeat = self.beats.heartbeat(text("ada"), now, timeout, &self.outbox);
-            if heartbeat == Heartbeat::Unknown {
-                self.beats.arrive(text("ada"), user_id("ada"), now, timeout, &self.outbox);
+        fn beat(&self, now: Nanos, timeout: Nanos) -> Coalesced {
+            let heartbeat = self.coalescer.heartbeat(text("ada"), now, timeout, &self.outbox);
+            if heartbeat == Coalesced::Unknown {
+                self.coalescer.add_user(text("ada"), user_id("ada"), now, timeout, &self.outbox);
             }
             heartbeat
         }
 
         /// The ages of what the store is told at `now`.
-        fn told(&self, now: Nanos) -> Vec<Nanos> {
-            self.beats.look_through((now, now), 3 * SECOND, &self.outbox);
-            let messages = self.outbox.lock().take(10).messages(now, 0);
+        fn written(&self, now: Nanos) -> Vec<Nanos> {
+            self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
+            let messages = self.outbox.lock().take_batch(10).writes(now, 0);
             messages
                 .into_iter()
                 .map(|message| match message {
-                    Message::Beat(Beat { age, .. }) => age,
-                    Message::Leave(_) => panic!("nobody left"),
+                    Write::Heartbeat(Heartbeat { age, .. }) => age,
+                    Write::Leave(_) => panic!("nobody left"),
                 })
                 .collect()
         }
@@ -482,113 +489,113 @@ mod tests {
     #[test]
     fn the_first_beat_is_told_at_once_and_the_last_one_always() {
         let process = Process::new();
-        assert_eq!(process.beat(0, 3 * SECOND), Heartbeat::Unknown);
-        assert_eq!(process.told(0), [0]);
+        assert_eq!(process.beat(0, 3 * SECOND), Coalesced::Unknown);
+        assert_eq!(process.written(0), [0]);
         for now in [1, 2, 3] {
-            assert_eq!(process.beat(now, 3 * SECOND), Heartbeat::Known);
+            assert_eq!(process.beat(now, 3 * SECOND), Coalesced::Known);
         }
-        assert_eq!(process.told(4), Vec::<Nanos>::new());
-        assert_eq!(process.told(SECOND), [SECOND]);
-        assert_eq!(process.told(2 * SECOND), Vec::<Nanos>::new());
+        assert_eq!(process.written(4), Vec::<Nanos>::new());
+        assert_eq!(process.written(SECOND), [SECOND]);
+        assert_eq!(process.written(2 * SECOND), Vec::<Nanos>::new());
     }
 
     #[test]
     fn a_beat_after_a_third_of_the_timeout_is_told_at_once() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
-        assert_eq!(process.beat(SECOND, 3 * SECOND), Heartbeat::ToTell);
-        assert_eq!(process.told(SECOND), [0]);
+        process.written(0);
+        assert_eq!(process.beat(SECOND, 3 * SECOND), Coalesced::WriteDue);
+        assert_eq!(process.written(SECOND), [0]);
     }
 
     #[test]
     fn another_timeout_is_told_at_once() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
-        assert_eq!(process.beat(1, 2 * SECOND), Heartbeat::ToTell);
-        assert_eq!(process.told(2), [1]);
+        process.written(0);
+        assert_eq!(process.beat(1, 2 * SECOND), Coalesced::WriteDue);
+        assert_eq!(process.written(2), [1]);
     }
 
     #[test]
     fn who_has_been_silent_for_a_timeout_is_forgotten_but_not_before_it_was_told() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
+        process.written(0);
         process.beat(1, 3 * SECOND);
-        assert_eq!(process.beats.last_seen(text("ada"), 2), Some(0));
-        assert_eq!(process.beats.last_seen(text("ada"), 3 * SECOND + TICK), None);
-        assert_eq!(process.told(5 * SECOND), [5 * SECOND]);
-        assert_eq!(process.beat(6 * SECOND, 3 * SECOND), Heartbeat::Unknown);
+        assert_eq!(process.coalescer.last_seen(text("ada"), 2), Some(0));
+        assert_eq!(process.coalescer.last_seen(text("ada"), 3 * SECOND + TICK), None);
+        assert_eq!(process.written(5 * SECOND), [5 * SECOND]);
+        assert_eq!(process.beat(6 * SECOND, 3 * SECOND), Coalesced::Unknown);
     }
 
     #[test]
     fn whoever_is_forgotten_is_told_anew() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
-        assert_eq!(process.beats.forget(text("ada"), 0), Some((0, 3 * SECOND)));
-        assert_eq!(process.beats.forget(text("ada"), 0), None);
-        assert_eq!(process.beat(1, 3 * SECOND), Heartbeat::Unknown);
-        assert_eq!(process.told(1), [0]);
+        process.written(0);
+        assert_eq!(process.coalescer.forget(text("ada"), 0), Some((0, 3 * SECOND)));
+        assert_eq!(process.coalescer.forget(text("ada"), 0), None);
+        assert_eq!(process.beat(1, 3 * SECOND), Coalesced::Unknown);
+        assert_eq!(process.written(1), [0]);
     }
 
     #[test]
     fn everybody_can_be_told_anew() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
-        process.beats.tell_again(7, |_| Some(7), &process.outbox);
-        assert_eq!(process.told(7), [7]);
-        process.beats.tell_rest(8, &process.outbox);
-        assert_eq!(process.told(8), Vec::<Nanos>::new());
+        process.written(0);
+        process.coalescer.resend(7, |_| Some(7), &process.outbox);
+        assert_eq!(process.written(7), [7]);
+        process.coalescer.enqueue_unwritten(8, &process.outbox);
+        assert_eq!(process.written(8), Vec::<Nanos>::new());
         process.beat(9, 3 * SECOND);
-        process.beats.tell_rest(10, &process.outbox);
-        assert_eq!(process.told(10), [10]);
+        process.coalescer.enqueue_unwritten(10, &process.outbox);
+        assert_eq!(process.written(10), [10]);
     }
 
     #[test]
     fn nobody_is_forgotten_while_the_store_is_away() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
+        process.written(0);
         // Away since the first second: should the data be lost, nobody else knows of this user.
-        process.beats.look_through((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
-        process.beats.tell_again(9 * SECOND, |_| Some(SECOND), &process.outbox);
-        assert_eq!(process.told(9 * SECOND), [9 * SECOND]);
+        process.coalescer.scan((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
+        process.coalescer.resend(9 * SECOND, |_| Some(SECOND), &process.outbox);
+        assert_eq!(process.written(9 * SECOND), [9 * SECOND]);
     }
 
     #[test]
     fn whose_timeout_was_over_before_the_store_went_away_is_not_told_again() {
         let process = Process::new();
         process.beat(0, 3 * SECOND);
-        process.told(0);
-        process.beats.tell_again(4 * SECOND, |_| Some(4 * SECOND), &process.outbox);
-        assert_eq!(process.told(4 * SECOND), Vec::<Nanos>::new());
+        process.written(0);
+        process.coalescer.resend(4 * SECOND, |_| Some(4 * SECOND), &process.outbox);
+        assert_eq!(process.written(4 * SECOND), Vec::<Nanos>::new());
         process.beat(5 * SECOND, 3 * SECOND);
-        process.told(5 * SECOND);
-        process.beats.tell_again(6 * SECOND, |_| None, &process.outbox);
-        assert_eq!(process.told(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
+        process.written(5 * SECOND);
+        process.coalescer.resend(6 * SECOND, |_| None, &process.outbox);
+        assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
     }
 
     #[test]
     fn a_timeout_that_all_have_by_now_becomes_the_usual_one() {
         let process = Process::new();
         process.beat(0, 2 * SECOND);
-        // The pass through all of them takes 3 s for usual.
-        assert_eq!(process.told(0), [0]);
-        assert_eq!(process.beat(1, 3 * SECOND), Heartbeat::ToTell);
-        assert_eq!(process.told(1), [0]);
+        // The pass through all of them takes 3 s for common_timeout.
+        assert_eq!(process.written(0), [0]);
+        assert_eq!(process.beat(1, 3 * SECOND), Coalesced::WriteDue);
+        assert_eq!(process.written(1), [0]);
         for now in 2..5 {
-            assert_eq!(process.beat(now, 3 * SECOND), Heartbeat::Known);
+            assert_eq!(process.beat(now, 3 * SECOND), Coalesced::Known);
         }
         // Beside it another one is just as good.
-        assert_eq!(process.beat(5, SECOND), Heartbeat::ToTell);
-        assert_eq!(process.beat(6, SECOND), Heartbeat::Known);
-        assert_eq!(process.told(6), [1]);
-        assert_eq!(process.told(SECOND), [SECOND]);
-        assert_eq!(process.told(SECOND + 2 * TICK), Vec::<Nanos>::new());
-        assert_eq!(process.beat(SECOND + 3 * TICK, SECOND), Heartbeat::Unknown);
+        assert_eq!(process.beat(5, SECOND), Coalesced::WriteDue);
+        assert_eq!(process.beat(6, SECOND), Coalesced::Known);
+        assert_eq!(process.written(6), [1]);
+        assert_eq!(process.written(SECOND), [SECOND]);
+        assert_eq!(process.written(SECOND + 2 * TICK), Vec::<Nanos>::new());
+        assert_eq!(process.beat(SECOND + 3 * TICK, SECOND), Coalesced::Unknown);
     }
 
     #[test]
@@ -596,12 +603,12 @@ mod tests {
         let process = Process::new();
         let start = (1 << 32) * TICK - SECOND / 2;
         process.beat(start, 3 * SECOND);
-        assert_eq!(process.told(start), [0]);
-        assert_eq!(process.beat(start + SECOND / 2, 3 * SECOND), Heartbeat::Known);
-        assert_eq!(process.told(start + SECOND / 2), Vec::<Nanos>::new());
-        let ages = process.told(start + 2 * SECOND);
+        assert_eq!(process.written(start), [0]);
+        assert_eq!(process.beat(start + SECOND / 2, 3 * SECOND), Coalesced::Known);
+        assert_eq!(process.written(start + SECOND / 2), Vec::<Nanos>::new());
+        let ages = process.written(start + 2 * SECOND);
         assert!(ages.len() == 1 && ages[0].abs_diff(3 * SECOND / 2) <= 2 * TICK, "{ages:?}");
-        let seen = process.beats.last_seen(text("ada"), start + 2 * SECOND).unwrap();
+        let seen = process.coalescer.last_seen(text("ada"), start + 2 * SECOND).unwrap();
         assert!(seen.abs_diff(start + SECOND / 2) <= TICK);
     }
 
@@ -617,10 +624,10 @@ mod tests {
             ),
         ];
         for (id, user_id) in &ids {
-            assert_eq!(process.beats.heartbeat(*id, 0, SECOND, &process.outbox), Heartbeat::Unknown);
-            process.beats.arrive(*id, user_id.clone(), 0, SECOND, &process.outbox);
-            assert_eq!(process.beats.heartbeat(*id, 0, SECOND, &process.outbox), Heartbeat::Known);
+            assert_eq!(process.coalescer.heartbeat(*id, 0, SECOND, &process.outbox), Coalesced::Unknown);
+            process.coalescer.add_user(*id, user_id.clone(), 0, SECOND, &process.outbox);
+            assert_eq!(process.coalescer.heartbeat(*id, 0, SECOND, &process.outbox), Coalesced::Known);
         }
-        assert_eq!(process.told(0).len(), 3);
+        assert_eq!(process.written(0).len(), 3);
     }
 }

@@ -5,11 +5,11 @@ require_relative "workers"
 
 class OnlineManager
   module Rails
-    # What is different in a Rails application, see {OnlineManager::Framework}. Before there is one (its logger, its
+    # What is different in a Rails application, see {OnlineManager::Integration}. Before there is one (its logger, its
     # root, its executor), plain Ruby's ways are good enough.
     #
     # @private
-    class Framework < OnlineManager::Framework
+    class Integration < OnlineManager::Integration
       # Inside a request this is nothing new; on a thread of its own, Rails counts the callback as work: its database
       # connection goes back to the pool, and no class is unloaded under it.
       def around_heartbeat(&block)
@@ -40,9 +40,9 @@ class OnlineManager
       def root = ::Rails.root&.to_s
 
       # A console, a runner, a rake task and a generator do not: they are there for something else, and not for long.
-      def takes_part? = !(command_of_rails? || rake? || defined?(::Spring::Application))
+      def participates? = !(command_of_rails? || rake? || defined?(::Spring::Application))
 
-      def begin_alone(namespace)
+      def warn_if_not_alone(namespace)
         return unless root
 
         other = (@workers ||= Workers.new).join(namespace)

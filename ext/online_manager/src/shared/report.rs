@@ -3,23 +3,23 @@
 use magnus::{Error, RHash, Ruby, Value};
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::Event;
-use online_manager_store::{Location, Store, StoreError};
+use online_manager_store::{Store, StoreError, StoreUrl};
 
 use super::deliver::name;
 use super::{Shared, locate};
-use crate::era::error_class;
 use crate::native::detail;
-use crate::shared_key;
+use crate::process_local::error_class;
+use crate::store_id;
 
 impl Shared {
-    /// `Shared.look(store, namespace) -> Hash`: everything in the store, for an operator
-    pub(super) fn look(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
+    /// `Shared.poll(store, namespace) -> Hash`: everything in the store, for an operator
+    pub(super) fn report(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
         let mut store = open(ruby, store, &namespace)?;
         let failed = |error| failed(ruby, &error);
         let snapshot = store.snapshot().map_err(failed)?;
         let online = ruby.hash_new();
         for (user_id, ago) in &snapshot.users {
-            online.aset(shared_key::to_value(ruby, user_id)?, *ago as f64 / 1e9)?;
+            online.aset(store_id::to_value(ruby, user_id)?, *ago as f64 / 1e9)?;
         }
         let events = ruby.ary_new();
         for event in store.waiting().map_err(failed)? {
@@ -29,7 +29,7 @@ impl Shared {
         for letter in store.dead_letters().map_err(failed)? {
             let hash = describe(ruby, &letter.event)?;
             hash.aset(ruby.to_symbol("error"), letter.error)?;
-            hash.aset(ruby.to_symbol("overtaken"), letter.is_overtaken)?;
+            hash.aset(ruby.to_symbol("superseded"), letter.is_superseded)?;
             dead_letters.push(hash)?;
         }
         let hash = ruby.hash_new();
@@ -39,15 +39,15 @@ impl Shared {
         Ok(hash)
     }
 
-    /// `Shared.retry_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
-    pub(super) fn retry_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
-        open(ruby, store, &namespace)?.retry_dead_letters().map_err(|error| failed(ruby, &error))
+    /// `Shared.requeue_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
+    pub(super) fn requeue_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
+        open(ruby, store, &namespace)?.requeue_dead_letters().map_err(|error| failed(ruby, &error))
     }
 }
 
 fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     let hash = ruby.hash_new();
-    hash.aset(ruby.to_symbol("user_id"), shared_key::to_value(ruby, &event.id)?)?;
+    hash.aset(ruby.to_symbol("user_id"), store_id::to_value(ruby, &event.id)?)?;
     hash.aset(ruby.to_symbol("transition"), name(ruby, event.transition))?;
     let detail = detail(ruby, event.reason, event.lateness)?;
     hash.aset(ruby.to_symbol("reason"), detail.entry::<Value>(0)?)?;
@@ -57,16 +57,16 @@ fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     Ok(hash)
 }
 
-/// Opens a store that must be there already: whoever mistypes a path shall not be told that nobody is online.
+/// Opens a store that must be there already: whoever mistypes a path shall not be notified that nobody is online.
 fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
-    let location = locate(ruby, store)?;
-    if let Location::Sqlite(path) = &location
+    let store_url = locate(ruby, store)?;
+    if let StoreUrl::Sqlite(path) = &store_url
         && !path.exists()
     {
         let message = format!("{}: there is no such file", path.display());
         return Err(Error::new(error_class(ruby, "StoreError"), message));
     }
-    location.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
+    store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
 fn failed(ruby: &Ruby, error: &StoreError) -> Error {

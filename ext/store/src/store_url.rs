@@ -6,32 +6,32 @@ use std::path::PathBuf;
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
 use crate::redis::Redis;
-use crate::redis::servers::{self, Servers};
+use crate::redis::url::{self, ServerUrls};
 use crate::sqlite::Sqlite;
 use crate::store::Store;
 
 /// Where a store is. Shows no password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
+pub enum StoreUrl {
     /// A file of SQLite's.
     Sqlite(PathBuf),
     /// A Redis, or a cluster of them.
-    Redis(Servers),
+    Redis(ServerUrls),
 }
 
-impl Location {
+impl StoreUrl {
     /// Reads a `store:` option: `sqlite:PATH`, or the URL of a Redis.
     ///
     /// # Errors
     ///
     /// A message that says what came and what was wanted.
-    pub fn parse(url: &str) -> Result<Location, String> {
+    pub fn parse(url: &str) -> Result<StoreUrl, String> {
         match url.split_once(':') {
             Some(("sqlite", "")) => Err(format!("the store {url:?} names no file; it must be \"sqlite:PATH\"")),
-            Some(("sqlite", path)) => Ok(Location::Sqlite(PathBuf::from(path))),
-            _ if Servers::is_meant(url) => Servers::parse(&[url.to_owned()], false).map(Location::Redis),
+            Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(PathBuf::from(path))),
+            _ if ServerUrls::is_redis_url(url) => ServerUrls::parse(&[url.to_owned()], false).map(StoreUrl::Redis),
             _ => {
-                let url = servers::redacted(url);
+                let url = url::redacted(url);
                 Err(format!("unknown store {url:?}; there is :memory, \"sqlite:PATH\" and \"redis://…\""))
             }
         }
@@ -42,16 +42,16 @@ impl Location {
     /// # Errors
     ///
     /// A message that says what came and what was wanted.
-    pub fn parse_cluster(urls: &[String]) -> Result<Location, String> {
-        match urls.iter().find(|url| !Servers::is_meant(url)) {
+    pub fn parse_cluster(urls: &[String]) -> Result<StoreUrl, String> {
+        match urls.iter().find(|url| !ServerUrls::is_redis_url(url)) {
             _ if urls.is_empty() => {
                 Err("the store is an empty Array; for a Redis Cluster it has the URLs of some of its servers".into())
             }
             Some(url) => {
-                let url = servers::redacted(url);
-                Err(format!("{url:?} is no URL of a server of a Redis Cluster; {}", servers::WANTED))
+                let url = url::redacted(url);
+                Err(format!("{url:?} is no URL of a server of a Redis Cluster; {}", url::EXPECTED))
             }
-            None => Servers::parse(urls, true).map(Location::Redis),
+            None => ServerUrls::parse(urls, true).map(StoreUrl::Redis),
         }
     }
 
@@ -62,17 +62,17 @@ impl Location {
     /// See [`StoreError`].
     pub fn open(&self, namespace: &str, interrupt: &Interrupt) -> Result<Box<dyn Store>, StoreError> {
         match self {
-            Location::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace)?)),
-            Location::Redis(servers) => Ok(Box::new(Redis::open(servers, namespace, interrupt)?)),
+            StoreUrl::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace)?)),
+            StoreUrl::Redis(servers) => Ok(Box::new(Redis::open(servers, namespace, interrupt)?)),
         }
     }
 }
 
-impl fmt::Display for Location {
+impl fmt::Display for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
-            Location::Redis(servers) => servers.fmt(formatter),
+            StoreUrl::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+            StoreUrl::Redis(servers) => servers.fmt(formatter),
         }
     }
 }

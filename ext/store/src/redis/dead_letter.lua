@@ -1,6 +1,6 @@
 -- Moves an event to the dead letters. ARGV goes on with the caller's token, the event's number, and the error. From then on
 -- it is noted when its user has a later transition. Answers 0, and changes nothing, if the lease is another's.
-if latest_owner ~= ARGV[3] then
+if latest_holder ~= ARGV[3] then
   return {'ok', epoch, 0}
 end
 
@@ -15,7 +15,7 @@ if entry then
     'f', failures, 'e', ARGV[5])
   redis.call('XDEL', EVENTS, number)
   redis.call('HDEL', FAILED, event.number)
-  local newest = tonumber(redis.call('HGET', OVERTAKEN, event.u)) or 0
-  redis.call('HSET', OVERTAKEN, event.u, math.max(newest, event.v))
+  local newest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0
+  redis.call('HSET', SUPERSEDED, event.u, math.max(newest, event.v))
 end
 return {'ok', epoch, 1}

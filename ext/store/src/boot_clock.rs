@@ -1,4 +1,4 @@
-//! The machine's monotonic clock, which all processes of one boot share, and which boot that is.
+//! The boot_clock's monotonic clock, which all processes of one boot share, and which boot that is.
 #![allow(unsafe_code, reason = "the operating system's clock")]
 
 use online_manager_tracker::Nanos;
@@ -18,21 +18,21 @@ pub fn now() -> Nanos {
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }
 
-/// Microseconds since 1970, as the machine believes.
+/// Microseconds since 1970, as the boot_clock believes.
 pub fn wall_micros() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// What differs between two boots of a machine, and between two machines.
+/// What differs between two boots of a boot_clock, and between two machines.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub fn boot() -> String {
+pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// What differs between two boots of a machine, and between two machines.
+/// What differs between two boots of a boot_clock, and between two machines.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn boot() -> String {
+pub fn boot_id() -> String {
     let output = std::process::Command::new("sysctl").args(["-n", "kern.bootsessionuuid"]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 require_relative "call"
 require_relative "callbacks"
-require_relative "framework"
+require_relative "integration"
 
 class OnlineManager
   # How a delivery calls the config's methods, and what an exception does.
@@ -16,7 +16,7 @@ class OnlineManager
 
     # Calls the config at a heartbeat, on the thread that beats. What it raises is for whoever beat.
     def call_at_heartbeat(call)
-      Framework.current.around_heartbeat do
+      Integration.current.around_heartbeat do
         callback do
           config = @config.object
           method, subject, keywords = call.to(@config)
@@ -31,7 +31,7 @@ class OnlineManager
     # @param entered [Array] to be marked when the config's method is entered
     # @return [Boolean] whether that call returned
     def deliver_call(call, entered)
-      Framework.current.around_delivery { enter(call, entered) }
+      Integration.current.around_delivery { enter(call, entered) }
     rescue Unloadable => e
       # The framework could not prepare for it.
       handle(e, call)
@@ -55,7 +55,7 @@ class OnlineManager
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
       # Raised into this thread before there was a call: not the callback's, and not for its handler.
-      raise if (entered.empty? && !e.is_a?(Unloadable)) || passing_by?(e)
+      raise if (entered.empty? && !e.is_a?(Unloadable)) || reactor_interrupt?(e)
 
       handle(e, call)
       false
@@ -64,9 +64,9 @@ class OnlineManager
     end
 
     def notifying(call, &block)
-      return yield unless Framework.current.notify?(call.transition)
+      return yield unless Integration.current.notify?(call.transition)
 
-      Framework.current.notify(call.transition, call.payloads(@namespace), &block)
+      Integration.current.notify(call.transition, call.payloads(@namespace), &block)
     end
 
     def callback
@@ -84,7 +84,7 @@ class OnlineManager
       elsif @reactor.raises_errors? && !@draining
         raise error
       else
-        Framework.current.report(error, "#{name(call)} raised", call.subject)
+        Integration.current.report(error, "#{name(call)} raised", call.subject)
       end
     end
 
@@ -100,15 +100,15 @@ class OnlineManager
     rescue SystemExit, SignalException
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- as above
-      raise if passing_by?(e)
+      raise if reactor_interrupt?(e)
 
-      Framework.current.report(e, "#{@config.name}#on_error raised", user_id)
-      Framework.current.report(error, "what it was told of", user_id)
+      Integration.current.report(e, "#{@config.name}#on_error raised", user_id)
+      Integration.current.report(error, "what it was told of", user_id)
     end
 
     # Whether the exception is not the callback's, though it comes in the middle of it: how the reactor
     # ends, or a Timeout around `run`. (One within the callback is a Timeout::Error where it comes out.)
-    def passing_by?(error)
+    def reactor_interrupt?(error)
       @reactor.ends_with?(error) ||
         (defined?(::Timeout::ExitException) && error.is_a?(::Timeout::ExitException))
     end

@@ -7,25 +7,25 @@
 -- Answers 'ok', the epoch, whose the lease is (0 nobody's, 1 another's, 2 the caller's as before, 3 the caller's anew), how
 -- many were set offline, how late the first of them was, in how long somebody may be due (-1 if nobody is online), and the
 -- events, each with its number, id, kind, lateness, version and failures.
-local TOKEN, WISH, LEASE, MOST, AFTER, COUNT =
+local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
   ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 
 -- Who had the lease last may go on when it has only run out: nobody else has delivered anything meanwhile.
 local function lease()
-  local owner = redis.call('GET', OWNER)
-  local is_mine = owner == TOKEN or (not owner and latest_owner == TOKEN)
-  if WISH == 'give back' and is_mine then
-    redis.call('DEL', OWNER)
-    redis.call('HDEL', META, 'owner')
+  local holder = redis.call('GET', LEASE)
+  local is_mine = holder == TOKEN or (not holder and latest_holder == TOKEN)
+  if REQUEST == 'release' and is_mine then
+    redis.call('DEL', LEASE)
+    redis.call('HDEL', META, 'holder')
     return 0
-  elseif (WISH == 'keep' and is_mine) or (WISH == 'take' and not owner) then
-    redis.call('SET', OWNER, TOKEN, 'PX', LEASE)
-    if latest_owner ~= TOKEN then
-      redis.call('HSET', META, 'owner', TOKEN)
+  elseif (REQUEST == 'renew' and is_mine) or (REQUEST == 'acquire' and not holder) then
+    redis.call('SET', LEASE, TOKEN, 'PX', DURATION)
+    if latest_holder ~= TOKEN then
+      redis.call('HSET', META, 'holder', TOKEN)
     end
     return is_mine and 2 or 3
   end
-  return is_mine and 2 or owner and 1 or 0
+  return is_mine and 2 or holder and 1 or 0
 end
 
 local function first_deadline()
@@ -34,16 +34,16 @@ local function first_deadline()
 end
 
 -- Forgets who went offline so long ago that no late beat can come any more.
-local function forget_gone()
-  local gone = redis.call('ZRANGE', GONE, '-inf', now - 2 * TIMEOUT, 'BYSCORE', 'LIMIT', 0, 256)
-  if #gone > 0 then
-    redis.call('ZREM', GONE, unpack(gone))
+local function forget_old_tombstones()
+  local old = redis.call('ZRANGE', TOMBSTONES, '-inf', now - 2 * TIMEOUT, 'BYSCORE', 'LIMIT', 0, 256)
+  if #old > 0 then
+    redis.call('ZREM', TOMBSTONES, unpack(old))
   end
 end
 
 local function expire()
   local until_now = string.format('(%.0f', (math.floor(now / 1000) + 1) * CLASSES)
-  local found = redis.call('ZRANGE', USERS, '-inf', until_now, 'BYSCORE', 'LIMIT', 0, MOST, 'WITHSCORES')
+  local found = redis.call('ZRANGE', USERS, '-inf', until_now, 'BYSCORE', 'LIMIT', 0, LIMIT, 'WITHSCORES')
   if #found == 0 then
     return 0, 0
   end
@@ -51,24 +51,24 @@ local function expire()
   for i = 1, #found, 2 do
     ids[#ids + 1] = found[i]
   end
-  local odds = redis.call('EXISTS', ODD) == 1 and redis.call('HMGET', ODD, unpack(ids)) or {}
-  local gone, odd = {}, {}
+  local overflows = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
+  local tombstones, overflow = {}, {}
   for n, id in ipairs(ids) do
     local deadline = math.floor(found[2 * n] / CLASSES) * 1000
     local seen, left = deadline - timeout_of(found[2 * n] % CLASSES), 0
-    if odds[n] then
-      seen, left = odds[n]:match('^(%d+) (%d+)$')
+    if overflows[n] then
+      seen, left = overflows[n]:match('^(%d+) (%d+)$')
       left = tonumber(left)
-      odd[#odd + 1] = id
+      overflow[#overflow + 1] = id
     end
     append(id, left > 0 and 'l' or 't', math.max(deadline, hold))
-    gone[#gone + 1] = left > 0 and left or seen
-    gone[#gone + 1] = id
+    tombstones[#tombstones + 1] = left > 0 and left or seen
+    tombstones[#tombstones + 1] = id
   end
   redis.call('ZREM', USERS, unpack(ids))
-  redis.call('ZADD', GONE, unpack(gone))
-  if #odd > 0 then
-    redis.call('HDEL', ODD, unpack(odd))
+  redis.call('ZADD', TOMBSTONES, unpack(tombstones))
+  if #overflow > 0 then
+    redis.call('HDEL', OVERFLOW, unpack(overflow))
   end
   return #ids, now - math.max(math.floor(found[2] / CLASSES) * 1000, hold)
 end
@@ -85,9 +85,9 @@ local function sweep()
   local expired, lag = 0, 0
   if is_due or not swept or now - swept >= TIMEOUT / 8 then
     redis.call('HSET', META, 'swept', now)
-    forget_gone()
+    forget_old_tombstones()
   end
-  if is_due and MOST > 0 then
+  if is_due and LIMIT > 0 then
     expired, lag = expire()
     first = first_deadline()
   end
@@ -111,7 +111,7 @@ end
 
 local whose = lease()
 local expired, lag, next_due = 0, 0, -1
-if MOST >= 0 then
+if LIMIT >= 0 then
   expired, lag, next_due = sweep()
 end
 local wanted = AFTER ~= '' and COUNT > 0 and whose >= 2

@@ -1,4 +1,4 @@
--- Takes beats and leaves in. ARGV goes on with four words for each: "beat" or "leave", the id, its age, and for how long
+-- Takes beats and leaves in. ARGV goes on with four words for each: "heartbeat" or "leave", the id, its age, and for how long
 -- it is good or how long after it the user is due. Answers how many events it has appended.
 local users, place = {}, {}
 for i = 3, #ARGV, 4 do
@@ -13,8 +13,8 @@ local function if_any(key, ...)
   return redis.call('EXISTS', key) == 1 and redis.call(...) or {}
 end
 local scores = redis.call('ZMSCORE', USERS, unpack(users))
-local odds = if_any(ODD, 'HMGET', ODD, unpack(users))
-local gones = if_any(GONE, 'ZMSCORE', GONE, unpack(users))
+local overflows = if_any(OVERFLOW, 'HMGET', OVERFLOW, unpack(users))
+local tombstones = if_any(TOMBSTONES, 'ZMSCORE', TOMBSTONES, unpack(users))
 
 local classes = {}
 
@@ -33,40 +33,40 @@ local function class_of(timeout)
   return class
 end
 
--- When a user who is online was seen, and when it left (0 if it has not): an odd one has both kept. Else it may have been
+-- When a user who is online was seen, and when it left (0 if it has not): an overflow one has both kept. Else it may have been
 -- up to a millisecond later: who leaves at once after a beat has left.
 local function known(n)
-  if odds[n] then
-    local seen, left = odds[n]:match('^(%d+) (%d+)$')
+  if overflows[n] then
+    local seen, left = overflows[n]:match('^(%d+) (%d+)$')
     return tonumber(seen), tonumber(left)
   end
   local score = tonumber(scores[n])
   return math.floor(score / CLASSES) * 1000 - timeout_of(score % CLASSES) - 999, 0
 end
 
-local changed, come_back, appended = {}, {}, 0
+local changed, returning, appended = {}, {}, 0
 
-local function keep_odd(n, seen, left)
-  odds[n] = string.format('%.0f %.0f', seen, left)
+local function keep_overflow(n, seen, left)
+  overflows[n] = string.format('%.0f %.0f', seen, left)
 end
 
 local function put(n, seen, timeout)
   local deadline = math.ceil((seen + timeout) / 1000)
   local class = 0
-  odds[n] = false
+  overflows[n] = false
   if deadline < LAST_DEADLINE then
     class = class_of(timeout)
   else
     deadline = LAST_DEADLINE
   end
   if class == 0 then
-    keep_odd(n, seen, 0)
+    keep_overflow(n, seen, 0)
   end
   scores[n] = deadline * CLASSES + class
   changed[n] = true
 end
 
-local function beat(n, age, timeout)
+local function heartbeat(n, age, timeout)
   local seen = math.max(now - age, 0)
   if scores[n] then
     local before, left = known(n)
@@ -75,14 +75,14 @@ local function beat(n, age, timeout)
     end
     return
   end
-  local gone = tonumber(gones[n])
+  local tombstone = tonumber(tombstones[n])
   -- Who has been set offline comes back only by a beat after that, or one that is still good.
-  if gone and (seen <= gone or seen + tonumber(timeout) <= now) then
+  if tombstone and (seen <= tombstone or seen + tonumber(timeout) <= now) then
     return
   end
-  if gone then
-    come_back[#come_back + 1] = users[n]
-    gones[n] = false
+  if tombstone then
+    returning[#returning + 1] = users[n]
+    tombstones[n] = false
   end
   put(n, seen, timeout)
   append(users[n], 'o', seen)
@@ -99,30 +99,30 @@ local function leave(n, age, after)
   local score = tonumber(scores[n])
   if seen <= left and deadline < math.floor(score / CLASSES) then
     scores[n] = deadline * CLASSES + score % CLASSES
-    keep_odd(n, seen, left)
+    keep_overflow(n, seen, left)
     changed[n] = true
   end
 end
 
-local were_odd = {}
+local had_overflow = {}
 for n = 1, #users do
-  were_odd[n] = odds[n]
+  had_overflow[n] = overflows[n]
 end
 for i = 3, #ARGV, 4 do
-  local tell = ARGV[i] == 'beat' and beat or leave
-  tell(place[ARGV[i + 1]], tonumber(ARGV[i + 2]), ARGV[i + 3])
+  local apply = ARGV[i] == 'heartbeat' and heartbeat or leave
+  apply(place[ARGV[i + 1]], tonumber(ARGV[i + 2]), ARGV[i + 3])
 end
 
-local moved, odd, even = {}, {}, {}
+local moved, kept, dropped = {}, {}, {}
 for n, id in ipairs(users) do
   if changed[n] then
     moved[#moved + 1] = scores[n]
     moved[#moved + 1] = id
-    if odds[n] then
-      odd[#odd + 1] = id
-      odd[#odd + 1] = odds[n]
-    elseif were_odd[n] then
-      even[#even + 1] = id
+    if overflows[n] then
+      kept[#kept + 1] = id
+      kept[#kept + 1] = overflows[n]
+    elseif had_overflow[n] then
+      dropped[#dropped + 1] = id
     end
   end
 end
@@ -133,7 +133,7 @@ local function unless_empty(list, command, key)
   end
 end
 unless_empty(moved, 'ZADD', USERS)
-unless_empty(odd, 'HSET', ODD)
-unless_empty(even, 'HDEL', ODD)
-unless_empty(come_back, 'ZREM', GONE)
+unless_empty(kept, 'HSET', OVERFLOW)
+unless_empty(dropped, 'HDEL', OVERFLOW)
+unless_empty(returning, 'ZREM', TOMBSTONES)
 return {'ok', epoch, appended}

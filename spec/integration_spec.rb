@@ -3,10 +3,10 @@
 require "tmpdir"
 
 # What a framework has a say in, with one that writes down what it is asked.
-RSpec.describe OnlineManager::Framework do
+RSpec.describe OnlineManager::Integration do
   let(:calls) { Queue.new }
   let(:log) { Queue.new }
-  let(:framework) { FrameworkSpy.new(calls, log) }
+  let(:framework) { IntegrationSpy.new(calls, log) }
   let(:managers) { [] }
 
   around do |example|

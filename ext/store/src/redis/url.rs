@@ -11,14 +11,14 @@ const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix"
 
 /// One server, or some of those of a cluster. Shows no password, neither by `Display` nor by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Servers {
+pub struct ServerUrls {
     urls: Vec<String>,
     is_cluster: bool,
 }
 
-impl Servers {
+impl ServerUrls {
     /// Whether a URL is one of a Redis, or of a Valkey.
-    pub(crate) fn is_meant(url: &str) -> bool {
+    pub(crate) fn is_redis_url(url: &str) -> bool {
         url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
     }
 
@@ -27,13 +27,13 @@ impl Servers {
     /// # Errors
     ///
     /// A message that says what came and what was wanted.
-    pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<Servers, String> {
+    pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<ServerUrls, String> {
         for url in urls {
             redis::parse_redis_url(url)
                 .and_then(|parsed| parsed.into_connection_info().ok())
-                .ok_or_else(|| format!("the store {:?} is no URL of a Redis; {WANTED}", redacted(url)))?;
+                .ok_or_else(|| format!("the store {:?} is no URL of a Redis; {EXPECTED}", redacted(url)))?;
         }
-        Ok(Servers { urls: urls.to_vec(), is_cluster })
+        Ok(ServerUrls { urls: urls.to_vec(), is_cluster })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -62,19 +62,19 @@ impl Servers {
 }
 
 /// What a URL may look like.
-pub(crate) const WANTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
+pub(crate) const EXPECTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
                                  \"redis+unix:///path/of/socket\"";
 
-impl fmt::Display for Servers {
+impl fmt::Display for ServerUrls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<String> = self.urls.iter().map(|url| redacted(url)).collect();
         formatter.write_str(&urls.join(", "))
     }
 }
 
-impl fmt::Debug for Servers {
+impl fmt::Debug for ServerUrls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Servers({self})")
+        write!(formatter, "ServerUrls({self})")
     }
 }
 
@@ -124,15 +124,15 @@ mod tests {
             ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);
-            let servers = Servers { urls: vec![url.to_owned()], is_cluster: false };
+            let servers = ServerUrls { urls: vec![url.to_owned()], is_cluster: false };
             assert!(!format!("{servers:?} {servers}").contains("secret"));
         }
     }
 
     #[test]
     fn urls_are_judged_before_anybody_connects() {
-        assert!(Servers::is_meant("rediss://localhost") && !Servers::is_meant("sqlite:redis://"));
-        let parse = |url: &str| Servers::parse(&[url.to_owned()], false);
+        assert!(ServerUrls::is_redis_url("rediss://localhost") && !ServerUrls::is_redis_url("sqlite:redis://"));
+        let parse = |url: &str| ServerUrls::parse(&[url.to_owned()], false);
         assert!(parse("redis://localhost:6379/0").is_ok());
         assert!(parse("redis+unix:///run/redis.sock?db=1").is_ok());
         assert!(parse("redis://ann:secret@localhost:port").is_err_and(|message| !message.contains("secret")));

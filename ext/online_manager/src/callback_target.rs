@@ -1,4 +1,4 @@
-//! The *host* of a native object, an `OnlineManager::Delivery`: it is told `ready`, asked for the `timeout`, and called
+//! The *target* of a native object, an `OnlineManager::Delivery`: it is notified `ready`, asked for the `timeout`, and called
 //! for each transition.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use magnus::{Error, Ruby, Value, gc, prelude::*};
 use online_manager_tracker::{Clock, Nanos};
 
 use crate::clock::CoarseClock;
-use crate::era::generation;
+use crate::process_local::generation;
 
 /// How long the answer of `config.timeout` is good for: asking on every heartbeat would double the cost of one.
 const TIMEOUT_GOOD_FOR: Nanos = 10_000_000;
@@ -16,22 +16,22 @@ const TIMEOUT_GOOD_FOR: Nanos = 10_000_000;
 static READY: LazyId = LazyId::new("ready");
 static TIMEOUT: LazyId = LazyId::new("timeout");
 
-/// The host, what it has been told, and what it has answered.
-pub(crate) struct Host {
+/// The target, what it has been notified, and what it has answered.
+pub(crate) struct CallbackTarget {
     object: Opaque<Value>,
-    /// The generation in which the host is ready, and the one in which it has been told to become so.
+    /// The generation in which the target is ready, and the one in which it has been notified to become so.
     ready: AtomicU64,
-    told: AtomicU64,
+    notified: AtomicU64,
     timeout: AtomicU64,
     timeout_asked_at: AtomicU64,
 }
 
-impl Host {
-    pub(crate) fn new(object: Value) -> Host {
-        Host {
+impl CallbackTarget {
+    pub(crate) fn new(object: Value) -> CallbackTarget {
+        CallbackTarget {
             object: object.into(),
             ready: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            notified: AtomicU64::new(0),
             timeout: AtomicU64::new(0),
             timeout_asked_at: AtomicU64::new(0),
         }
@@ -47,26 +47,26 @@ impl Host {
         self.ready.load(Ordering::Relaxed) == generation()
     }
 
-    /// Has every heartbeat ask again whether there is a host.
-    pub(crate) fn is_not_ready(&self) {
+    /// Has every heartbeat ask again whether there is a target.
+    pub(crate) fn reset_ready(&self) {
         self.ready.store(0, Ordering::Relaxed);
     }
 
-    /// Has the host start its reactor, in this process for the first time. `begin` comes first.
+    /// Has the target start its reactor, in this process for the first time. `begin` comes first.
     pub(crate) fn become_ready(&self, ruby: &Ruby, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let generation = generation();
-        if self.told.swap(generation, Ordering::Relaxed) == generation {
-            // Another thread is telling the host. Its reactor will find this heartbeat.
+        if self.notified.swap(generation, Ordering::Relaxed) == generation {
+            // Another thread is telling the target. Its reactor will find this heartbeat.
             return begin();
         }
-        let told = begin().and_then(|()| self.call(ruby, &READY, ()));
-        match told {
+        let notified = begin().and_then(|()| self.call(ruby, &READY, ()));
+        match notified {
             Ok(_) => {
                 self.ready.store(generation, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
-                self.told.store(0, Ordering::Relaxed);
+                self.notified.store(0, Ordering::Relaxed);
                 Err(error)
             }
         }

@@ -5,9 +5,9 @@ class OnlineManager
   # takes its place when it is loaded.
   #
   # @private
-  class Framework
+  class Integration
     class << self
-      # @return [Framework]
+      # @return [Integration]
       attr_accessor :current
     end
 
@@ -29,12 +29,12 @@ class OnlineManager
     def root = nil
 
     # @return [Boolean] whether this process may take part in a store though it has not beaten
-    def takes_part? = true
+    def participates? = true
 
     # The first heartbeat has come in this process, whose manager shares a store with nobody.
     #
     # @param namespace [String, nil]
-    def begin_alone(namespace); end
+    def warn_if_not_alone(namespace); end
 
     # @param _transition [Symbol] :online or :offline
     # @return [Boolean] whether somebody listens to such transitions

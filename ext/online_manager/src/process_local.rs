@@ -38,27 +38,27 @@ pub(crate) fn count_forks(ruby: &Ruby) -> Result<(), Error> {
 }
 
 /// A tracker, or whatever else only the process that made it may touch, and its pipe.
-pub(crate) struct Era<T> {
+pub(crate) struct ProcessValue<T> {
     generation: u64,
     inner: ManuallyDrop<T>,
     pipe: ManuallyDrop<Arc<Pipe>>,
-    next: Eras<T>,
+    next: ProcessLocal<T>,
 }
 
 /// The eras of one manager: the one of the process that made it, then those of its children,
 /// grandchildren and so on.
-pub(crate) struct Eras<T>(OnceLock<Box<Era<T>>>);
+pub(crate) struct ProcessLocal<T>(OnceLock<Box<ProcessValue<T>>>);
 
-impl<T> Default for Eras<T> {
-    fn default() -> Eras<T> {
-        Eras(OnceLock::new())
+impl<T> Default for ProcessLocal<T> {
+    fn default() -> ProcessLocal<T> {
+        ProcessLocal(OnceLock::new())
     }
 }
 
-impl<T> Eras<T> {
+impl<T> ProcessLocal<T> {
     /// This process' era, if it has begun.
     #[inline]
-    pub(crate) fn current(&self) -> Option<&Era<T>> {
+    pub(crate) fn current(&self) -> Option<&ProcessValue<T>> {
         let generation = generation();
         let mut eras = self;
         loop {
@@ -71,7 +71,7 @@ impl<T> Eras<T> {
     }
 
     /// The era that began last, perhaps in a process that this one was forked from.
-    pub(crate) fn latest(&self) -> Option<&Era<T>> {
+    pub(crate) fn latest(&self) -> Option<&ProcessValue<T>> {
         let mut latest = self.0.get()?;
         while let Some(later) = latest.next.0.get() {
             latest = later;
@@ -85,11 +85,11 @@ impl<T> Eras<T> {
         &self,
         ruby: &Ruby,
         make: impl FnOnce(SharedPipe) -> std::io::Result<T>,
-    ) -> Result<&Era<T>, Error> {
+    ) -> Result<&ProcessValue<T>, Error> {
         if let Some(era) = self.current() {
             return Ok(era);
         }
-        let era = Era::new(make).map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
+        let era = ProcessValue::new(make).map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
         let mut eras = self;
         while let Some(earlier) = eras.0.get() {
             eras = &earlier.next;
@@ -98,15 +98,15 @@ impl<T> Eras<T> {
     }
 }
 
-impl<T> Era<T> {
-    fn new(make: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<Era<T>> {
+impl<T> ProcessValue<T> {
+    fn new(make: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<ProcessValue<T>> {
         let pipe = Arc::new(Pipe::new()?);
         let inner = make(SharedPipe(Arc::clone(&pipe)))?;
-        Ok(Era {
+        Ok(ProcessValue {
             generation: generation(),
             inner: ManuallyDrop::new(inner),
             pipe: ManuallyDrop::new(pipe),
-            next: Eras::default(),
+            next: ProcessLocal::default(),
         })
     }
 
@@ -127,7 +127,7 @@ impl<T> Era<T> {
     }
 }
 
-impl<T> Drop for Era<T> {
+impl<T> Drop for ProcessValue<T> {
     fn drop(&mut self) {
         if self.is_current() {
             // SAFETY: neither field is used again; this is the era's own destructor.
