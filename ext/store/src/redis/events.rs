@@ -1,0 +1,153 @@
+//! The event log and the dead letters.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+
+use super::connection::Call;
+use super::replies::{Entry, Fields};
+use super::{EVENTS_PER_SCRIPT, Redis, hex, scripts};
+use crate::error::StoreError;
+use crate::store::{Commit, DeadLetter, Event, Membership, Partition, Token};
+
+impl Redis {
+    pub(super) fn commits(
+        &self,
+        membership: &Membership,
+        partition: Partition,
+        commit: &Commit,
+    ) -> Vec<(Partition, Call)> {
+        let mut calls = Vec::new();
+        let call = || self.call(scripts::commit(), partition, membership).arg(hex(membership.token));
+        for done in commit.done.chunks(EVENTS_PER_SCRIPT) {
+            let call = done.iter().fold(call().number(done.len()), |call, number| call.number(number));
+            calls.push((partition, call));
+        }
+        for failed in commit.failed.chunks(EVENTS_PER_SCRIPT) {
+            let call = failed.iter().fold(call().number(0), |call, (number, failures, error)| {
+                call.number(number).number(failures).arg(error)
+            });
+            calls.push((partition, call));
+        }
+        calls
+    }
+
+    /// Moves events to the dead letters. Answers false if the lease is another's.
+    pub(super) fn dead_letter(
+        &mut self,
+        membership: &Membership,
+        partition: Partition,
+        dead: &[(u64, String)],
+    ) -> Result<bool, StoreError> {
+        let mut given_up = HashMap::with_hasher(RandomState::default());
+        for (number, error) in dead {
+            let call = self.call(scripts::dead_letter(), partition, membership);
+            // In the log still, as are later events of that user, if there are any.
+            let ids = self.events_after(partition, *number, true, 1)?;
+            if !self.run_one(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
+                return Ok(false);
+            }
+            given_up.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
+        }
+        // From then on the scripts themselves note what overtakes them.
+        let Some(first) = given_up.values().min().copied() else { return Ok(true) };
+        let superseded = self.keys(partition).map(|keys| keys.superseded.clone()).collect::<String>();
+        let mut after = first;
+        loop {
+            let entries = self.events_after(partition, after, false, EVENTS_PER_SCRIPT)?;
+            let Some(last) = entries.last() else { return Ok(true) };
+            after = last.number;
+            for later in entries.into_iter().filter(|entry| given_up.get(&entry.id).is_some_and(|n| *n < entry.number))
+            {
+                let mut note = redis::cmd("HSET");
+                note.arg(&superseded).arg(later.id.as_slice()).arg(later.version);
+                self.ask::<i64>(note)?;
+            }
+        }
+    }
+
+    /// A page of the log, from a number on (or behind it).
+    fn events_after(
+        &mut self,
+        partition: Partition,
+        number: u64,
+        is_inclusive: bool,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let key = self.keys(partition).map(|keys| keys.events.clone()).collect::<String>();
+        let from = format!("{}{number}-0", if is_inclusive { "" } else { "(" });
+        self.page(&key, &from, most)
+    }
+
+    fn page(&mut self, key: &str, from: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(key).arg(from).arg("+").arg("COUNT").arg(most);
+        let entries: Vec<(String, Fields)> = self.ask(command)?;
+        entries.into_iter().map(|(number, fields)| Entry::read(&number, fields)).collect()
+    }
+
+    /// All entries of a stream.
+    fn pages(&mut self, key: &str) -> Result<Vec<Entry>, StoreError> {
+        let mut all = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            let mut entries = self.page(key, &from, EVENTS_PER_SCRIPT)?;
+            let Some(last) = entries.last() else { return Ok(all) };
+            from = format!("({}-0", last.number);
+            all.append(&mut entries);
+        }
+    }
+
+    pub(super) fn read_log(&mut self) -> Result<Vec<Event>, StoreError> {
+        let mut waiting = Vec::new();
+        let summaries = self.summaries()?;
+        for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(&keys.failed);
+            let failed: HashMap<u64, String> = self.ask(command)?;
+            for entry in self.pages(&keys.events)? {
+                let failures = failed.get(&entry.number).and_then(|text| text.split(' ').next()?.parse().ok());
+                let entry = Entry { failures: failures.unwrap_or(0), ..entry };
+                waiting.extend(entry.event(summary.now));
+            }
+        }
+        Ok(waiting)
+    }
+
+    pub(super) fn read_dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut letters = Vec::new();
+        let summaries = self.summaries()?;
+        for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(&keys.superseded);
+            let newest: HashMap<Vec<u8>, i64> = self.ask(command)?;
+            for entry in self.pages(&keys.dead)? {
+                let is_superseded = newest.get(&entry.id).is_some_and(|newest| *newest > entry.version);
+                letters.extend(entry.event(summary.now).map(|event| {
+                    let error = entry.error.clone();
+                    DeadLetter { event, error, is_superseded }
+                }));
+            }
+        }
+        Ok(letters)
+    }
+
+    pub(super) fn requeue(&mut self) -> Result<(usize, usize), StoreError> {
+        // Nobody's lease and nobody's timeout: nothing in here is about either.
+        let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0 };
+        let (mut revived, mut dropped) = (0, 0);
+        let summaries = self.summaries()?;
+        for (partition, mut left) in (0..).zip(summaries.into_iter().map(|summary| summary.dead_letters)) {
+            while left > 0 {
+                let call = self.call(scripts::requeue(), partition, &membership).number(EVENTS_PER_SCRIPT);
+                for (_, answer) in self.run::<(usize, usize, u64)>(vec![(partition, call)])? {
+                    let (again, superseded, remaining) = answer?;
+                    revived += again;
+                    dropped += superseded;
+                    left = remaining;
+                }
+            }
+        }
+        Ok((revived, dropped))
+    }
+}

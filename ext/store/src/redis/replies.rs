@@ -1,0 +1,126 @@
+//! How the scripts' replies, the entries of the streams and the scores of the users are read.
+
+use std::collections::HashMap;
+
+use online_manager_tracker::{Nanos, Reason, Transition};
+use redis::{FromRedisValue, Value};
+
+use crate::error::StoreError;
+use crate::id::UserId;
+use crate::store::{Event, LeaseState, PollRequest, PollResult, Sweep};
+
+/// How scores are made: see `partition.lua`.
+const CLASSES: u64 = 1024;
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
+
+/// An entry of the log or of the dead letters.
+pub(super) struct Entry {
+    pub(super) number: u64,
+    pub(super) id: Vec<u8>,
+    pub(super) kind: String,
+    pub(super) due: i64,
+    pub(super) version: i64,
+    pub(super) failures: u32,
+    pub(super) error: String,
+}
+
+impl Entry {
+    pub(super) fn read(number: &str, fields: Fields) -> Result<Entry, StoreError> {
+        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_answer)?;
+        let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
+        let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        Ok(Entry {
+            number,
+            id: fields.get("u").cloned().ok_or_else(unexpected_answer)?,
+            kind: text("k").unwrap_or_default(),
+            due: text("d").and_then(|due| due.parse().ok()).unwrap_or_default(),
+            version: text("v").and_then(|version| version.parse().ok()).unwrap_or(number as i64),
+            failures: text("f").and_then(|failures| failures.parse().ok()).unwrap_or_default(),
+            error: text("e").unwrap_or_default(),
+        })
+    }
+
+    /// As of a moment of the partition's clock. `None` if a later version of this gem wrote it.
+    pub(super) fn event(&self, now: i64) -> Option<Event> {
+        event(self.number, &self.id, &self.kind, now - self.due, self.version, self.failures)
+    }
+}
+
+fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: u32) -> Option<Event> {
+    let (transition, reason) = match kind {
+        "o" => (Transition::Online, Reason::Heartbeat),
+        "l" => (Transition::Offline, Reason::Leave),
+        "t" => (Transition::Offline, Reason::Timeout),
+        _ => return None,
+    };
+    let lateness = nanos(late);
+    Some(Event { number, id: UserId::from_store(id)?, transition, reason, lateness, version, failures })
+}
+
+/// See `summary.lua`.
+pub(super) struct Summary {
+    pub(super) now: i64,
+    pub(super) waiting: u64,
+    pub(super) dead_letters: u64,
+    /// For each class of timeouts, in microseconds.
+    timeouts: HashMap<u64, i64>,
+}
+
+impl Summary {
+    pub(super) fn read(value: Value) -> Result<Summary, StoreError> {
+        let (now, waiting, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
+        let timeouts = meta.iter().filter_map(|(name, value)| {
+            let class = name.strip_prefix('t')?.parse().ok()?;
+            Some((class, value.parse().ok()?))
+        });
+        Ok(Summary { now, waiting, dead_letters, timeouts: timeouts.collect() })
+    }
+
+    /// How long ago a user was seen that has this score.
+    pub(super) fn ago(&self, score: &str) -> Nanos {
+        let score = score.parse::<f64>().unwrap_or_default() as u64;
+        let timeout = self.timeouts.get(&(score % CLASSES)).copied().unwrap_or_default();
+        nanos(self.now - ((score / CLASSES * 1000) as i64 - timeout))
+    }
+
+    /// The same of a user with an overflow entry: `SEEN LEFT`.
+    pub(super) fn ago_of_overflow(&self, times: &str) -> Nanos {
+        let seen = times.split(' ').next().and_then(|seen| seen.parse().ok());
+        nanos(seen.map_or(0, |seen: i64| self.now - seen))
+    }
+}
+/// An event as `poll.lua` tells of it: number, id, kind, lateness, version, failures.
+pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
+
+/// What `poll.lua` answers: whose the lease is, how many were set offline, how late, when the next is due, and the events.
+pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
+
+pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
+    PollResult {
+        lease: match lease {
+            0 => LeaseState::Free,
+            1 => LeaseState::HeldByOther,
+            2 => LeaseState::Renewed,
+            _ => LeaseState::Acquired,
+        },
+        sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
+        // What a future version may have written is left to it.
+        events: events
+            .into_iter()
+            .filter_map(|(number, id, kind, late, version, failures)| {
+                event(number, &id, &kind, late, version, failures)
+            })
+            .collect(),
+    }
+}
+pub(super) fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
+    // The error itself quotes the answer, and ids of users may be in it: those belong in no log.
+    redis::from_redis_value(value).map_err(|_| unexpected_answer())
+}
+
+pub(super) fn unexpected_answer() -> StoreError {
+    StoreError::Unavailable("the store has given a unexpected_answer answer".into())
+}
+pub(super) fn nanos(micros: i64) -> Nanos {
+    (micros.max(0) as Nanos).saturating_mul(1_000)
+}
