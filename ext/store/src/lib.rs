@@ -12,7 +12,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`id`] | ids as bytes that any process reads alike |
-//! | [`beats`] | who has beaten in this process, and whether the store has to hear of it |
+//! | [`coalescer`] | who has beaten in this process, and whether the store has to hear of it |
 //! | [`outbox`] | what the store has not been told yet: the latest beat and leave of each user |
 //! | [`store`] | the trait, and what goes through it |
 //! | [`store_url`] | which store a `store:` option means |
@@ -30,7 +30,7 @@ pub mod id;
 pub mod interrupt;
 pub mod log;
 pub mod member;
-pub mod outbox;
+mod outbox;
 pub mod redis;
 pub mod sqlite;
 pub mod store;
