@@ -311,7 +311,7 @@ impl Shared {
             SnapshotResult::Ready(taken) => {
                 let hash = ruby.hash_new();
                 hash.aset(ruby.to_symbol("online"), taken.snapshot.users.len())?;
-                hash.aset(ruby.to_symbol("waiting"), taken.snapshot.waiting)?;
+                hash.aset(ruby.to_symbol("waiting"), taken.snapshot.undelivered_events)?;
                 hash.aset(ruby.to_symbol("dead_letters"), taken.snapshot.dead_letters)?;
                 Ok(hash.as_value())
             }

@@ -19,7 +19,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use entry::{Cold, Hot, NO_KEY, tick_of};
+use entry::{ColdEntry, HotEntry, NO_KEY, tick_of};
 use scan::Scan;
 
 const PARTS: usize = 64;
@@ -38,9 +38,9 @@ pub enum Coalesced {
 /// Those whose hashes have some bits in common.
 #[derive(Debug, Default)]
 struct Part {
-    keys: HashTable<Hot<u64>>,
-    strings: HashTable<Hot<UserId>>,
-    cold: HashTable<Cold>,
+    keys: HashTable<HotEntry<u64>>,
+    strings: HashTable<HotEntry<UserId>>,
+    cold: HashTable<ColdEntry>,
     /// The timeout that nearly everybody has.
     common_timeout: Nanos,
 }
@@ -64,14 +64,14 @@ impl Coalescer {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
-        let beat = (now, timeout);
+        let now_and_timeout = (now, timeout);
         match id {
             Id::Key(key) => match keys.find_mut(hash, |hot| hot.key == key) {
-                Some(hot) => heartbeat_known(hot, cold, *common_timeout, (hash, id), beat, outbox),
+                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), now_and_timeout, outbox),
                 None => Coalesced::Unknown,
             },
-            Id::String(text) => match strings.find_mut(hash, |hot| is_text(&hot.key, text)) {
-                Some(hot) => heartbeat_known(hot, cold, *common_timeout, (hash, id), beat, outbox),
+            Id::String(string) => match strings.find_mut(hash, |hot| is_string(&hot.key, string)) {
+                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), now_and_timeout, outbox),
                 None => Coalesced::Unknown,
             },
         }
@@ -91,16 +91,16 @@ impl Coalescer {
             *common_timeout = timeout;
         }
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
-        let details = Cold { key, id: user_id.clone(), timeout };
+        let details = ColdEntry { key, id: user_id.clone(), timeout };
         let has_common_timeout = timeout == *common_timeout;
         let mut outbox = outbox.lock();
         match id {
             Id::Key(key) => {
-                let hot = Hot::written(key, &details, now, has_common_timeout, &mut outbox);
+                let hot = HotEntry::new(key, &details, now, has_common_timeout, &mut outbox);
                 keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
             Id::String(_) => {
-                let hot = Hot::written(user_id, &details, now, has_common_timeout, &mut outbox);
+                let hot = HotEntry::new(user_id, &details, now, has_common_timeout, &mut outbox);
                 strings.insert_unique(hash, hot, |hot| self.hash_of(NO_KEY, &hot.key));
             }
         }
@@ -116,7 +116,7 @@ impl Coalescer {
         let timeout = remove(cold, hash, |cold| is_same(cold, id))?.timeout;
         let seen = match id {
             Id::Key(key) => remove(keys, hash, |hot| hot.key == key)?.seen_at(now),
-            Id::String(text) => remove(strings, hash, |hot| is_text(&hot.key, text))?.seen_at(now),
+            Id::String(string) => remove(strings, hash, |hot| is_string(&hot.key, string))?.seen_at(now),
         };
         Some((seen, timeout))
     }
@@ -128,7 +128,7 @@ impl Coalescer {
         let timeout = part.cold.find(hash, |cold| is_same(cold, id))?.timeout;
         match id {
             Id::Key(key) => part.keys.find(hash, |hot| hot.key == key)?.seen_within(timeout, now),
-            Id::String(text) => part.strings.find(hash, |hot| is_text(&hot.key, text))?.seen_within(timeout, now),
+            Id::String(string) => part.strings.find(hash, |hot| is_string(&hot.key, string))?.seen_within(timeout, now),
         }
     }
 
@@ -148,20 +148,21 @@ impl Coalescer {
         outbox: &Mutex<Outbox>,
     ) {
         let mut outbox = outbox.lock();
-        let Part { keys, strings, cold, common_timeout: known } = part;
-        let scan = Scan { now, last_ok, common_timeout, is_changed: *known != common_timeout };
-        *known = common_timeout;
-        let of_key = |key: &u64| (self.hasher.hash_one(key), *key);
-        for (hash, key) in scan.run(keys, of_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox)
+        let Part { keys, strings, cold, common_timeout: known_timeout } = part;
+        let scan = Scan { now, last_ok, common_timeout, is_changed: *known_timeout != common_timeout };
+        *known_timeout = common_timeout;
+        let describe_key = |key: &u64| (self.hasher.hash_one(key), *key);
+        for (hash, key) in
+            scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox)
         {
             remove(cold, hash, |cold| cold.key == key);
         }
-        let of_text = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
-        let is_text = |cold: &Cold, id: &UserId| cold.key == NO_KEY && cold.id == *id;
+        let describe_string = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
+        let is_string = |cold: &ColdEntry, id: &UserId| cold.key == NO_KEY && cold.id == *id;
         for (hash, id) in
-            scan.run(strings, of_text, |(hash, id)| cold.find(*hash, |cold| is_text(cold, id)), &mut outbox)
+            scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_string(cold, id)), &mut outbox)
         {
-            remove(cold, hash, |cold| is_text(cold, &id));
+            remove(cold, hash, |cold| is_string(cold, &id));
         }
     }
 
@@ -174,7 +175,7 @@ impl Coalescer {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |part| {
             let Part { keys, strings, cold, .. } = part;
-            for Cold { key, id, timeout } in cold.iter() {
+            for ColdEntry { key, id, timeout } in cold.iter() {
                 let Some(last_ok) = last_ok_of(id).map(tick_of) else { continue };
                 let hash = self.hash_of(*key, id);
                 if let Some(hot) = keys.find_mut(hash, |hot| hot.key == *key) {
@@ -214,7 +215,7 @@ impl Coalescer {
     fn hash(&self, id: Id<'_>) -> u64 {
         match id {
             Id::Key(key) => self.hasher.hash_one(key),
-            Id::String(text) => self.hash_string(tag_of(text), text.bytes),
+            Id::String(string) => self.hash_string(tag_of(string), string.bytes),
         }
     }
 
@@ -237,9 +238,9 @@ impl Coalescer {
 
 /// A heartbeat of somebody known.
 #[inline]
-fn heartbeat_known<K>(
-    hot: &mut Hot<K>,
-    cold: &mut HashTable<Cold>,
+fn record_heartbeat<K>(
+    hot: &mut HotEntry<K>,
+    cold: &mut HashTable<ColdEntry>,
     common_timeout: Nanos,
     (hash, id): (u64, Id<'_>),
     (now, timeout): (Nanos, Nanos),
@@ -258,15 +259,15 @@ fn heartbeat_known<K>(
 }
 
 /// Answers what there was.
-fn remove<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
-    table.find_entry(hash, is_it).map(|entry| entry.remove().0).ok()
+fn remove<T>(table: &mut HashTable<T>, hash: u64, is_match: impl FnMut(&T) -> bool) -> Option<T> {
+    table.find_entry(hash, is_match).map(|entry| entry.remove().0).ok()
 }
 
 /// The tag of an id that came as text. The three classes of strings have small numbers (as the tracker's have); any other
 /// class is the tag itself.
 #[inline]
-fn tag_of(text: StringId<'_>) -> u8 {
-    match text.class {
+fn tag_of(string: StringId<'_>) -> u8 {
+    match string.class {
         0 => b's',
         1 => b'u',
         2 => b'b',
@@ -275,14 +276,14 @@ fn tag_of(text: StringId<'_>) -> u8 {
 }
 
 #[inline]
-fn is_text(id: &UserId, text: StringId<'_>) -> bool {
+fn is_string(id: &UserId, string: StringId<'_>) -> bool {
     let bytes = id.as_bytes();
-    bytes.first() == Some(&tag_of(text)) && bytes.get(1..) == Some(text.bytes)
+    bytes.first() == Some(&tag_of(string)) && bytes.get(1..) == Some(string.bytes)
 }
 
-fn is_same(cold: &Cold, id: Id<'_>) -> bool {
+fn is_same(cold: &ColdEntry, id: Id<'_>) -> bool {
     match id {
         Id::Key(key) => cold.key == key,
-        Id::String(text) => cold.key == NO_KEY && is_text(&cold.id, text),
+        Id::String(string) => cold.key == NO_KEY && is_string(&cold.id, string),
     }
 }

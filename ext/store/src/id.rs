@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn ids_of_different_kinds_differ_and_keep_their_bytes() {
         let ids = Kind::ALL.map(|(_, kind)| UserId::new(kind, b"1"));
         for (number, id) in ids.iter().enumerate() {
             assert!(!ids.iter().skip(number + 1).any(|other| other == id));

@@ -12,14 +12,14 @@ pub struct Interrupt(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     is_raised: AtomicBool,
-    bell: Notify,
+    wakeup: Notify,
 }
 
 impl Interrupt {
     /// Ends all waits, and those to come. May be called on any thread.
     pub fn raise(&self) {
         self.0.is_raised.store(true, Ordering::Release);
-        self.0.bell.notify_waiters();
+        self.0.wakeup.notify_waiters();
     }
 
     /// Lets waits be as long as they are.
@@ -29,7 +29,7 @@ impl Interrupt {
 
     /// Ends when it is raised.
     pub(crate) async fn raised(&self) {
-        let notified = self.0.bell.notified();
+        let notified = self.0.wakeup.notified();
         // It counts from when it was made, so nothing is missed between this look and the wait.
         if !self.0.is_raised.load(Ordering::Acquire) {
             notified.await;

@@ -53,7 +53,7 @@ pub(crate) struct Log {
     ready: ReadyQueue,
     backing_off: BackOff,
     /// What a callback is being called for.
-    called: Vec<Pending>,
+    in_callback: Vec<Pending>,
     commits: HashMap<Partition, Commit>,
     leases: Leases,
     /// How many are in `commits`, or are being committed.
@@ -67,7 +67,7 @@ impl Log {
     /// For how many more events there is room.
     pub(crate) fn free_slots(&self) -> usize {
         if self.backing_off.len() < MAX_BACKING_OFF {
-            MAX_IN_FLIGHT.saturating_sub(self.ready.len() + self.called.len() + self.uncommitted)
+            MAX_IN_FLIGHT.saturating_sub(self.ready.len() + self.in_callback.len() + self.uncommitted)
         } else {
             0
         }
@@ -115,9 +115,9 @@ impl Log {
     pub(crate) fn forget_partition(&mut self, partition: Partition) {
         self.drop_undelivered(partition);
         self.leases.remove(partition);
-        self.called.retain(|pending| pending.partition != partition);
+        self.in_callback.retain(|pending| pending.partition != partition);
         if let Some(commit) = self.commits.remove(&partition) {
-            self.uncommitted -= count(&commit);
+            self.uncommitted -= finished_events(&commit);
         }
         if self.leases.is_empty() {
             self.suspension = Suspension::default();
@@ -133,7 +133,7 @@ impl Log {
     /// Whether nothing of a partition has been delivered of which the store has not been told.
     pub(crate) fn is_settled(&self, partition: Partition) -> bool {
         let is_committed = self.commits.get(&partition).is_none_or(Commit::is_empty);
-        is_committed && self.called.iter().all(|pending| pending.partition != partition)
+        is_committed && self.in_callback.iter().all(|pending| pending.partition != partition)
     }
 
     /// When somebody can be taken: `Some(0)` now, `None` not before more events come.
@@ -155,52 +155,52 @@ impl Log {
     pub(crate) fn claim(
         &mut self,
         now: Nanos,
-        together: impl Fn(Transition) -> bool,
+        is_batched: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
-        debug_assert!(self.called.is_empty());
+        debug_assert!(self.in_callback.is_empty());
         let remaining = self.suspension.remaining(now);
         if remaining.is_some_and(|remaining| remaining > 0) {
             return (None, Vec::new());
         }
         if let Some(pending) = self.backing_off.claim(&self.leases, now, remaining.is_some()) {
             // Alone: it may be the one because of whom a whole call failed.
-            self.called.push(pending);
+            self.in_callback.push(pending);
         } else if remaining.is_some() {
             // One is enough to find out whether callbacks work again.
-            self.called.extend(self.ready.pop_first(&self.leases, now));
+            self.in_callback.extend(self.ready.pop_first(&self.leases, now));
         } else {
-            self.claim_ready(now, together);
+            self.claim_ready(now, is_batched);
         }
         (
-            self.called.first().map(|pending| pending.event.transition),
-            self.called.iter().map(|pending| pending.as_of(now)).collect(),
+            self.in_callback.first().map(|pending| pending.event.transition),
+            self.in_callback.iter().map(|pending| pending.as_of(now)).collect(),
         )
     }
 
-    fn claim_ready(&mut self, now: Nanos, together: impl Fn(Transition) -> bool) {
+    fn claim_ready(&mut self, now: Nanos, is_batched: impl Fn(Transition) -> bool) {
         let mut users = HashSet::new();
         while let Some(pending) = self.ready.first(&self.leases, now) {
             let (transition, id) = (pending.event.transition, &pending.event.id);
-            let fits = match self.called.first() {
+            let fits = match self.in_callback.first() {
                 None => true,
-                Some(first) => first.event.transition == transition && together(transition) && !users.contains(id),
+                Some(first) => first.event.transition == transition && is_batched(transition) && !users.contains(id),
             };
             if !fits {
                 break;
             }
             users.insert(id.clone());
-            self.called.extend(self.ready.pop_first(&self.leases, now));
+            self.in_callback.extend(self.ready.pop_first(&self.leases, now));
         }
     }
 
     /// What became of those who were taken.
-    pub(crate) fn delivered(&mut self, how: &DeliveryOutcome, now: Nanos) {
-        let events = std::mem::take(&mut self.called);
+    pub(crate) fn delivered(&mut self, outcome: &DeliveryOutcome, now: Nanos) {
+        let events = std::mem::take(&mut self.in_callback);
         if events.is_empty() {
             // The lease was lost meanwhile.
             return;
         }
-        match how {
+        match outcome {
             DeliveryOutcome::Returned => {
                 self.successes += events.len() as u64;
                 if self.suspension.succeeded() {
@@ -266,14 +266,14 @@ impl Log {
     }
 
     /// What the store has to be told, for those partitions that can be told. [`Log::committed`] follows.
-    pub(crate) fn take_commits(&mut self, is_up: impl Fn(Partition) -> bool) -> Vec<(Partition, Commit)> {
-        let commits = self.commits.extract_if(|partition, _| is_up(*partition));
+    pub(crate) fn take_commits(&mut self, is_available: impl Fn(Partition) -> bool) -> Vec<(Partition, Commit)> {
+        let commits = self.commits.extract_if(|partition, _| is_available(*partition));
         commits.filter(|(_, commit)| !commit.is_empty()).collect()
     }
 
     /// The store has been told.
     pub(crate) fn committed(&mut self, commit: &Commit) {
-        self.uncommitted -= count(commit);
+        self.uncommitted -= finished_events(commit);
     }
 
     /// The store could not be told.
@@ -286,13 +286,13 @@ impl Log {
         *newer = all;
     }
 
-    pub(crate) fn has_commits(&self, is_up: impl Fn(Partition) -> bool) -> bool {
-        self.commits.iter().any(|(partition, commit)| !commit.is_empty() && is_up(*partition))
+    pub(crate) fn has_commits(&self, is_available: impl Fn(Partition) -> bool) -> bool {
+        self.commits.iter().any(|(partition, commit)| !commit.is_empty() && is_available(*partition))
     }
 
     /// Whether a callback is being called.
     pub(crate) fn is_calling(&self) -> bool {
-        !self.called.is_empty()
+        !self.in_callback.is_empty()
     }
 
     /// Whether a callback is being called, or one has been that the store does not know of.
@@ -306,6 +306,6 @@ impl Log {
     }
 }
 
-fn count(commit: &Commit) -> usize {
+fn finished_events(commit: &Commit) -> usize {
     commit.done.len() + commit.dead.len()
 }

@@ -25,7 +25,7 @@ mod snapshot;
 pub(crate) mod url;
 
 use connection::{Call, Connection};
-use replies::{PollReply, parse, poll_result, unexpected_answer};
+use replies::{PollReply, parse, poll_result, unexpected_reply};
 use scripts::{Keys, Script};
 use url::ServerUrls;
 
@@ -88,24 +88,27 @@ impl Redis {
     }
 
     /// Calls scripts on partitions, and answers what each has found, without the epoch.
-    fn run<T: FromRedisValue>(&mut self, calls: Vec<(Partition, Call)>) -> Result<Vec<OfPartition<T>>, StoreError> {
+    fn call_partitions<T: FromRedisValue>(
+        &mut self,
+        calls: Vec<(Partition, Call)>,
+    ) -> Result<Vec<PartitionReply<T>>, StoreError> {
         let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
-        let answers = self.connection.call(&calls)?;
-        let of_partition = |(partition, answer): (Partition, Result<Value, StoreError>)| {
-            (partition, answer.and_then(|value| self.check_epoch(partition, value)))
+        let replies = self.connection.call(&calls)?;
+        let with_partition = |(partition, reply): (Partition, Result<Value, StoreError>)| {
+            (partition, reply.and_then(|value| self.check_epoch(partition, value)))
         };
-        Ok(partitions.into_iter().zip(answers).map(of_partition).collect())
+        Ok(partitions.into_iter().zip(replies).map(with_partition).collect())
     }
 
     /// Takes the epoch off an answer. If it is another one than was known, the data are lost.
     fn check_epoch<T: FromRedisValue>(&mut self, partition: Partition, value: Value) -> Result<T, StoreError> {
-        let Value::Array(mut parts) = value else { return Err(unexpected_answer()) };
+        let Value::Array(mut parts) = value else { return Err(unexpected_reply()) };
         let rest = parts.split_off(parts.len().min(2));
-        let (word, epoch): (String, String) = parse(Value::Array(parts))?;
-        if let Some(known) = self.epochs.get_mut(usize::from(partition)) {
-            *known = epoch;
+        let (status, epoch): (String, String) = parse(Value::Array(parts))?;
+        if let Some(last_epoch) = self.epochs.get_mut(usize::from(partition)) {
+            *last_epoch = epoch;
         }
-        match word.as_str() {
+        match status.as_str() {
             "ok" => parse(Value::Array(rest)),
             _ => {
                 let servers = self.connection.servers();
@@ -116,20 +119,20 @@ impl Redis {
     }
 
     /// The same of one call whose answer is a number: whether one has the lease.
-    fn run_one(&mut self, partition: Partition, call: Call) -> Result<bool, StoreError> {
-        let answers = self.run::<(i64,)>(vec![(partition, call)])?;
-        let (_, answer) = answers.into_iter().next().ok_or_else(unexpected_answer)?;
-        answer.map(|(is_held,)| is_held == 1)
+    fn call_partition(&mut self, partition: Partition, call: Call) -> Result<bool, StoreError> {
+        let replies = self.call_partitions::<(i64,)>(vec![(partition, call)])?;
+        let (_, reply) = replies.into_iter().next().ok_or_else(unexpected_reply)?;
+        reply.map(|(is_held,)| is_held == 1)
     }
 
     /// Sends one command and reads the answer.
-    fn ask<T: FromRedisValue>(&mut self, command: Cmd) -> Result<T, StoreError> {
-        let answers = self.connection.send(&[command])?;
-        parse(answers.into_iter().next().ok_or_else(unexpected_answer)??)
+    fn send_command<T: FromRedisValue>(&mut self, command: Cmd) -> Result<T, StoreError> {
+        let replies = self.connection.send(&[command])?;
+        parse(replies.into_iter().next().ok_or_else(unexpected_reply)??)
     }
 }
 
-type OfPartition<T> = (Partition, Result<T, StoreError>);
+type PartitionReply<T> = (Partition, Result<T, StoreError>);
 
 impl Store for Redis {
     fn partitions(&self) -> Partition {
@@ -140,8 +143,8 @@ impl Store for Redis {
         crc16::State::<crc16::XMODEM>::calculate(id.as_bytes()) % PARTITIONS
     }
 
-    fn poll_interval(&self, is_lively: bool) -> Nanos {
-        if is_lively { POLL_INTERVAL } else { IDLE_POLL_INTERVAL }
+    fn poll_interval(&self, is_active: bool) -> Nanos {
+        if is_active { POLL_INTERVAL } else { IDLE_POLL_INTERVAL }
     }
 
     fn lease_poll_interval(&self) -> Nanos {
@@ -163,31 +166,31 @@ impl Store for Redis {
 
     fn register(&mut self, membership: &Membership) -> Result<Partition, StoreError> {
         let call = Call::new(scripts::register(), [self.members.as_str()]).arg(hex(membership.token));
-        let answers = self.connection.call(&[call.number(millis(membership.lease))])?;
-        let processes: u16 = parse(answers.into_iter().next().ok_or_else(unexpected_answer)??)?;
+        let replies = self.connection.call(&[call.number(millis(membership.lease))])?;
+        let processes: u16 = parse(replies.into_iter().next().ok_or_else(unexpected_reply)??)?;
         self.processes = processes.max(1);
         Ok(PARTITIONS.div_ceil(self.processes))
     }
 
     fn deregister(&mut self, membership: &Membership) -> Result<(), StoreError> {
         let call = Call::new(scripts::register(), [self.members.as_str()]).arg(hex(membership.token)).number(0);
-        self.connection.call(&[call])?.into_iter().try_for_each(|answer| answer.map(|_| ()))
+        self.connection.call(&[call])?.into_iter().try_for_each(|reply| reply.map(|_| ()))
     }
 
-    fn write(&mut self, membership: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
-        let mut of_partitions: HashMap<Partition, Vec<&Write>> = HashMap::new();
-        for message in messages {
-            of_partitions.entry(self.partition_of(message.id())).or_default().push(message);
+    fn write(&mut self, membership: &Membership, writes: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
+        let mut by_partition: HashMap<Partition, Vec<&Write>> = HashMap::new();
+        for write in writes {
+            by_partition.entry(self.partition_of(write.id())).or_default().push(write);
         }
         let mut calls = Vec::new();
-        for (partition, messages) in &of_partitions {
-            for some in messages.chunks(HEARTBEATS_PER_SCRIPT) {
+        for (partition, writes) in &by_partition {
+            for chunk in writes.chunks(HEARTBEATS_PER_SCRIPT) {
                 let call = self.call(scripts::write(), *partition, membership);
-                calls.push((*partition, some.iter().fold(call, |call, message| add_write(call, message))));
+                calls.push((*partition, chunk.iter().fold(call, |call, write| add_write(call, write))));
             }
         }
-        let answers = self.run::<(usize,)>(calls)?;
-        Ok(answers.into_iter().map(|(partition, answer)| (partition, answer.map(|(appended,)| appended))).collect())
+        let replies = self.call_partitions::<(usize,)>(calls)?;
+        Ok(replies.into_iter().map(|(partition, reply)| (partition, reply.map(|(appended,)| appended))).collect())
     }
 
     fn poll(
@@ -202,22 +205,22 @@ impl Store for Redis {
                 LeaseRequest::Acquire => "acquire",
                 LeaseRequest::Release => "release",
             };
-            let (after, most) = match request.events {
+            let (after, limit) = match request.events {
                 None => (String::new(), 0),
-                Some((0, most)) => ("-".to_owned(), most),
-                Some((last, most)) => (format!("({last}-0"), most),
+                Some((0, limit)) => ("-".to_owned(), limit),
+                Some((last, limit)) => (format!("({last}-0"), limit),
             };
             let call = self.call(scripts::poll(), request.partition, membership).arg(hex(membership.token)).arg(lease);
             let call = call.number(millis(membership.lease));
-            let call = call.number(request.sweep.map_or(-1, |most| most.min(EVENTS_PER_SCRIPT) as i64));
-            (request.partition, call.arg(after).number(most.min(EVENTS_PER_SCRIPT)))
+            let call = call.number(request.sweep.map_or(-1, |limit| limit.min(EVENTS_PER_SCRIPT) as i64));
+            (request.partition, call.arg(after).number(limit.min(EVENTS_PER_SCRIPT)))
         };
         let calls = requests.iter().map(call).collect();
-        let answers = self.run::<PollReply>(calls)?;
+        let replies = self.call_partitions::<PollReply>(calls)?;
         Ok(requests
             .iter()
-            .zip(answers)
-            .map(|(request, (_, answer))| answer.map(|found| poll_result(request, found)))
+            .zip(replies)
+            .map(|(request, (_, reply))| reply.map(|found| poll_result(request, found)))
             .collect())
     }
 
@@ -236,11 +239,12 @@ impl Store for Redis {
             });
         }
         let calls = commits.iter().zip(&results).filter(|(_, result)| matches!(result, Ok(true)));
-        let calls = calls.flat_map(|((partition, commit), _)| self.commits(membership, *partition, commit)).collect();
-        for (partition, answer) in self.run::<(i64,)>(calls)? {
-            let place = commits.iter().position(|(known, _)| *known == partition);
-            let Some(result) = place.and_then(|place| results.get_mut(place)) else { continue };
-            match (answer, &result) {
+        let calls =
+            calls.flat_map(|((partition, commit), _)| self.commit_calls(membership, *partition, commit)).collect();
+        for (partition, reply) in self.call_partitions::<(i64,)>(calls)? {
+            let index = commits.iter().position(|(other, _)| *other == partition);
+            let Some(result) = index.and_then(|index| results.get_mut(index)) else { continue };
+            match (reply, &result) {
                 (Ok((0,)), Ok(_)) => *result = Ok(false),
                 (Err(error), Ok(_)) => *result = Err(error),
                 _ => {}
@@ -253,7 +257,7 @@ impl Store for Redis {
         self.read_snapshot()
     }
 
-    fn waiting(&mut self) -> Result<Vec<Event>, StoreError> {
+    fn undelivered_events(&mut self) -> Result<Vec<Event>, StoreError> {
         self.read_log()
     }
 
@@ -267,10 +271,12 @@ impl Store for Redis {
 }
 
 /// Adds a message to a call of `write.lua`.
-fn add_write(call: Call, message: &Write) -> Call {
-    let id = message.id().as_bytes();
-    match message {
-        Write::Heartbeat(beat) => call.arg("heartbeat").arg(id).number(beat.age / 1_000).number(micros(beat.timeout)),
+fn add_write(call: Call, write: &Write) -> Call {
+    let id = write.id().as_bytes();
+    match write {
+        Write::Heartbeat(heartbeat) => {
+            call.arg("heartbeat").arg(id).number(heartbeat.age / 1_000).number(micros(heartbeat.timeout))
+        }
         Write::Leave(leave) => call.arg("leave").arg(id).number(leave.age / 1_000).number(micros(leave.after)),
     }
 }

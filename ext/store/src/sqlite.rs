@@ -47,7 +47,7 @@ const CHECKPOINT_PAGES: i64 = 1_000;
 pub struct Sqlite {
     path: PathBuf,
     connection: Connection,
-    name: String,
+    namespace_name: String,
     namespace: i64,
     /// Which file it is.
     file: Option<(u64, u64)>,
@@ -62,17 +62,17 @@ impl Sqlite {
     pub fn open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
         check_path(path)?;
         // While another process makes the file, SQLite says at once that it is locked, however long it was told to wait.
-        let patient_until = Instant::now() + BUSY_TIMEOUT;
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
             match Sqlite::try_open(path, namespace) {
-                Err(StoreError::Unavailable(_)) if Instant::now() < patient_until => thread::sleep(OPEN_RETRY_DELAY),
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => thread::sleep(OPEN_RETRY_DELAY),
                 result => return result,
             }
         }
     }
 
     fn try_open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
-        let failed = |error| explain(path, "opened", &error);
+        let failed = |error| store_error(path, "opened", &error);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
@@ -85,38 +85,37 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
         let number = migrate(&mut connection, namespace).map_err(failed)?;
-        let file = identity(path);
-        Ok(Sqlite { path: path.to_owned(), connection, name: namespace.to_owned(), namespace: number, file })
+        let file = file_id(path);
+        Ok(Sqlite { path: path.to_owned(), connection, namespace_name: namespace.to_owned(), namespace: number, file })
     }
 
     /// One atomic step.
-    fn step<T>(
+    fn transaction<T>(
         &mut self,
-        doing: &str,
-        step: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         self.check_file()?;
         let Sqlite { path, connection, namespace, .. } = self;
         let run = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let result = step(&transaction, *namespace)?;
+            let result = work(&transaction, *namespace)?;
             transaction.commit()?;
             Ok(result)
         };
-        run().map_err(|error| explain(path, doing, &error))
+        run().map_err(|error| store_error(path, "written", &error))
     }
 
     fn read<T>(&mut self, read: impl FnOnce(&Connection, i64) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.check_file()?;
-        read(&self.connection, self.namespace).map_err(|error| explain(&self.path, "read", &error))
+        read(&self.connection, self.namespace).map_err(|error| store_error(&self.path, "read", &error))
     }
 
     /// SQLite goes on with a file that has been deleted or replaced, which no other process would ever read.
     fn check_file(&mut self) -> Result<(), StoreError> {
-        if identity(&self.path) == self.file {
+        if file_id(&self.path) == self.file {
             return Ok(());
         }
-        *self = Sqlite::open(&self.path.clone(), &self.name.clone())?;
+        *self = Sqlite::open(&self.path.clone(), &self.namespace_name.clone())?;
         let message =
             format!("{}: the file has been deleted or replaced; from now on the new one is used", self.path.display());
         Err(StoreError::Replaced(message))
@@ -124,7 +123,7 @@ impl Sqlite {
 }
 
 /// What tells a file from another one of the same name, if there is one.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn file_id(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
 }
@@ -148,8 +147,8 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
 }
 
 /// An error as an operator wants to read it.
-fn explain(path: &Path, doing: &str, error: &rusqlite::Error) -> StoreError {
-    let message = format!("{}: could not be {doing}: {error}", path.display());
+fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
+    let message = format!("{}: could not be {action}: {error}", path.display());
     match error.sqlite_error_code() {
         Some(
             ErrorCode::NotADatabase
@@ -173,13 +172,13 @@ impl Sqlite {
             LeaseRequest::None => self.lease_state(membership.token)?,
             LeaseRequest::Renew | LeaseRequest::Acquire => self.acquire(membership.token, membership.lease)?,
             LeaseRequest::Release => {
-                self.give_back(membership.token)?;
+                self.release(membership.token)?;
                 LeaseState::Free
             }
         };
-        let sweep = request.sweep.map(|most| self.sweep(membership.timeout, most)).transpose()?;
+        let sweep = request.sweep.map(|limit| self.sweep(membership.timeout, limit)).transpose()?;
         let events = match request.events.filter(|_| lease.is_held()) {
-            Some((after, most)) => self.events(after, most)?,
+            Some((after, limit)) => self.events(after, limit)?,
             None => Vec::new(),
         };
         Ok(PollResult { lease, sweep, events })
@@ -199,16 +198,16 @@ impl Store for Sqlite {
         POLL_INTERVAL
     }
 
-    fn write(&mut self, _: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
+    fn write(&mut self, _: &Membership, writes: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
         // Before the file is waited for: ages are as of now.
         let now = to_sql(boot_clock::now());
-        self.step("written", |transaction, namespace| {
-            messages.iter().try_for_each(|message| match message {
-                Write::Heartbeat(message) => users::heartbeat(transaction, namespace, now, message),
-                Write::Leave(message) => users::leave(transaction, namespace, now, message),
+        self.transaction(|transaction, namespace| {
+            writes.iter().try_for_each(|write| match write {
+                Write::Heartbeat(write) => users::heartbeat(transaction, namespace, now, write),
+                Write::Leave(write) => users::leave(transaction, namespace, now, write),
             })
         })?;
-        Ok(vec![(PARTITION, Ok(messages.len()))])
+        Ok(vec![(PARTITION, Ok(writes.len()))])
     }
 
     fn poll(
@@ -231,7 +230,7 @@ impl Store for Sqlite {
         self.read(users::snapshot)
     }
 
-    fn waiting(&mut self) -> Result<Vec<Event>, StoreError> {
+    fn undelivered_events(&mut self) -> Result<Vec<Event>, StoreError> {
         self.events(0, usize::MAX / 2)
     }
 
@@ -240,6 +239,6 @@ impl Store for Sqlite {
     }
 
     fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError> {
-        self.step("written", events::requeue_dead_letters)
+        self.transaction(events::requeue_dead_letters)
     }
 }

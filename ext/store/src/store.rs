@@ -25,7 +25,7 @@ impl Write {
     /// Whom it is about.
     pub fn id(&self) -> &UserId {
         match self {
-            Write::Heartbeat(beat) => &beat.id,
+            Write::Heartbeat(heartbeat) => &heartbeat.id,
             Write::Leave(leave) => &leave.id,
         }
     }
@@ -190,7 +190,7 @@ pub struct Snapshot {
     /// How long ago each of them was last seen.
     pub users: HashMap<UserId, Nanos, RandomState>,
     /// How many events have not been delivered.
-    pub waiting: u64,
+    pub undelivered_events: u64,
     /// How many events were given up.
     pub dead_letters: u64,
 }
@@ -219,7 +219,7 @@ pub trait Store: Send {
 
     /// How often the log is to be looked at for what other processes have written: while something happens, or has lately,
     /// and when nothing does.
-    fn poll_interval(&self, is_lively: bool) -> Nanos;
+    fn poll_interval(&self, is_active: bool) -> Nanos;
 
     /// How often to ask whether a lease that another process has is free.
     fn lease_poll_interval(&self) -> Nanos {
@@ -270,7 +270,7 @@ pub trait Store: Send {
     /// # Errors
     ///
     /// See [`WriteResult`].
-    fn write(&mut self, membership: &Membership, messages: &[Write]) -> Result<Vec<WriteResult>, StoreError>;
+    fn write(&mut self, membership: &Membership, writes: &[Write]) -> Result<Vec<WriteResult>, StoreError>;
 
     /// Looks at partitions. The answers are in the order of the requests.
     ///
@@ -307,7 +307,7 @@ pub trait Store: Send {
     /// # Errors
     ///
     /// See [`StoreError`].
-    fn waiting(&mut self) -> Result<Vec<Event>, StoreError>;
+    fn undelivered_events(&mut self) -> Result<Vec<Event>, StoreError>;
 
     /// The events that were given up, in order for each partition.
     ///

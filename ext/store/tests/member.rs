@@ -76,7 +76,7 @@ fn path(folder: &TempDir) -> String {
     folder.path().join("presence.sqlite3").to_str().unwrap().to_owned()
 }
 
-fn beat(member: &Member<MachineClock, Silent>, name: &'static str) {
+fn heartbeat(member: &Member<MachineClock, Silent>, name: &'static str) {
     let id = Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 });
     member.add_user(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
 }
@@ -99,13 +99,13 @@ fn deliver(member: &Member<MachineClock, Silent>) -> usize {
 }
 
 #[test]
-fn a_single_beat_is_not_lost_while_the_file_is_locked() {
+fn a_single_heartbeat_is_not_lost_while_the_file_is_locked() {
     let folder = tempfile::tempdir().unwrap();
     let member = member(&folder);
     wait_until("it has the lease", || member.status().leases > 0);
     let locker = rusqlite::Connection::open(path(&folder)).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    beat(&member, "ada");
+    heartbeat(&member, "ada");
     wait_until("it fails", || member.status().store_errors > 0);
     assert!(member.next_outage().is_some_and(|message| message.contains("locked")));
     wait_until("it fails again", || member.status().store_errors > 1);
@@ -117,12 +117,12 @@ fn a_single_beat_is_not_lost_while_the_file_is_locked() {
 }
 
 #[test]
-fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
+fn a_stop_flushes_the_outbox_and_releases_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let first = member(&folder);
     wait_until("it has the lease", || first.status().leases > 0);
     let second = member(&folder);
-    beat(&first, "ada");
+    heartbeat(&first, "ada");
     first.stop();
     wait_until("it has ended", || first.has_ended());
     let ended = Instant::now();
@@ -132,7 +132,7 @@ fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
 }
 
 #[test]
-fn a_process_that_stood_still_has_no_longer_lease_than_others() {
+fn a_process_that_was_suspended_gets_no_longer_lease() {
     let folder = tempfile::tempdir().unwrap();
     let clock = LeapingClock::default();
     let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
@@ -155,12 +155,12 @@ fn a_process_that_stood_still_has_no_longer_lease_than_others() {
 }
 
 #[test]
-fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
+fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     let folder = tempfile::tempdir().unwrap();
-    let [beaten, idle] = [true, false].map(|has_seen_heartbeat| {
+    let [active, idle] = [true, false].map(|has_seen_heartbeat| {
         let member = member(&folder);
         if has_seen_heartbeat {
-            beat(&member, "ada");
+            heartbeat(&member, "ada");
         }
         member.pause();
         wait_until("it has ended", || member.is_paused());
@@ -168,8 +168,8 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
         member.resume().unwrap();
         member
     });
-    assert!(beaten.has_threads() && !idle.has_threads() && idle.is_inactive());
-    wait_until("it delivers", || deliver(&beaten) == 1);
+    assert!(active.has_threads() && !idle.has_threads() && idle.is_inactive());
+    wait_until("it delivers", || deliver(&active) == 1);
     wait_until("a snapshot shows who is online", || match idle.snapshot() {
         SnapshotResult::Ready(taken) => taken.snapshot.users.len() == 1,
         SnapshotResult::NotYet => false,
@@ -178,14 +178,14 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
 }
 
 /// How often scripts were run on a server so far.
-fn scripts(server: &Server) -> u64 {
+fn script_calls(server: &Server) -> u64 {
     let info: String = redis::from_redis_value(server.command(&["INFO", "commandstats"])).unwrap();
     let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     calls.split(',').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn leases_are_shared_out_and_handed_on() {
+fn leases_are_divided_among_members_and_taken_over_after_a_stop() {
     let server = Server::new();
     let first = member_of(&server.url());
     wait_until("it has all leases", || first.status().leases == 16);
@@ -203,16 +203,16 @@ fn leases_are_shared_out_and_handed_on() {
 }
 
 #[test]
-fn a_server_is_asked_less_often_when_nothing_happens() {
+fn an_idle_member_polls_less_often() {
     let server = Server::new();
     let member = member_of(&server.url());
     wait_until("it has all leases", || member.status().leases == 16);
     thread::sleep(Duration::from_secs(1));
-    let (start, before) = (Instant::now(), scripts(&server));
+    let (start, before) = (Instant::now(), script_calls(&server));
     thread::sleep(Duration::from_secs(1));
     // One for each partition, ten times a second.
-    let rate = (scripts(&server) - before) as f64 / start.elapsed().as_secs_f64();
+    let rate = (script_calls(&server) - before) as f64 / start.elapsed().as_secs_f64();
     assert!(rate < 16.0 * 10.0 * 1.5, "{rate} scripts a second");
-    beat(&member, "ada");
+    heartbeat(&member, "ada");
     wait_until("it delivers", || deliver(&member) == 1);
 }

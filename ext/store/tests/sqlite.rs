@@ -13,11 +13,11 @@ mod support;
 use support::*;
 
 #[test]
-fn after_a_reboot_everybody_gets_one_timeout() {
+fn after_a_reboot_everyone_stays_online_for_one_timeout() {
     let folder = Folder::new();
     let mut store = folder.open();
     sweep(&mut *store);
-    tell(&mut *store, &[beat("ada", 0, MILLISECOND)]);
+    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
     drop(store);
     edit(
         &folder.path(),
@@ -36,7 +36,7 @@ fn edit(path: &Path, sql: &str) {
     rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
 
-fn refusal(path: &Path) -> String {
+fn open_error(path: &Path) -> String {
     match Sqlite::open(path, "") {
         Err(StoreError::Misconfigured(message)) => message,
         Err(error) => panic!("{error:?}"),
@@ -45,38 +45,38 @@ fn refusal(path: &Path) -> String {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_with_its_path() {
+fn unusable_files_are_refused_with_their_path() {
     let folder = Folder::new();
     let path = folder.path();
     let missing = folder.0.path().join("missing/presence.sqlite3");
-    assert!(refusal(&missing).contains("its folder cannot be reached"));
-    assert!(refusal(folder.0.path()).contains("this is a folder"));
+    assert!(open_error(&missing).contains("its folder cannot be reached"));
+    assert!(open_error(folder.0.path()).contains("this is a folder"));
     std::fs::write(&path, "This is no database, but long enough to be taken for one".repeat(40)).unwrap();
-    assert!(refusal(&path).contains("file is not a database"));
+    assert!(open_error(&path).contains("file is not a database"));
     std::fs::remove_file(&path).unwrap();
     drop(folder.open());
     edit(&path, "PRAGMA user_version = 2");
-    let message = refusal(&path);
+    let message = open_error(&path);
     assert!(
         message.contains("newer version of online_manager has written the file (in format 2;")
             && message.contains(path.to_str().unwrap()),
         "{message}"
     );
     edit(&path, "PRAGMA application_id = 1");
-    assert!(refusal(&path).contains("of another application"));
+    assert!(open_error(&path).contains("of another application"));
 }
 
 #[test]
-fn while_it_is_locked_nothing_is_lost_and_the_error_says_so() {
+fn a_write_to_a_locked_file_fails_and_a_later_one_succeeds() {
     let folder = Folder::new();
     let mut store = folder.open();
     let locker = rusqlite::Connection::open(folder.path()).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    match store.write(&membership(US, MINUTE), &[beat("ada", 0, MINUTE)]) {
+    match store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]) {
         Err(StoreError::Unavailable(message)) => assert!(message.contains("locked"), "{message}"),
         other => panic!("{other:?}"),
     }
     locker.execute_batch("COMMIT").unwrap();
-    tell(&mut *store, &[beat("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     assert_eq!(events(&mut *store).len(), 1);
 }

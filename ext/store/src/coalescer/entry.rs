@@ -15,7 +15,7 @@ const WRITES_PER_TIMEOUT: u64 = 3;
 
 /// What a heartbeat touches.
 #[derive(Debug)]
-pub(super) struct Hot<K> {
+pub(super) struct HotEntry<K> {
     pub(super) key: K,
     /// The tick of the last heartbeat. Ticks are cut to 32 bits, which tell 52 days apart.
     pub(super) seen: u32,
@@ -29,7 +29,7 @@ pub(super) struct Hot<K> {
 
 /// What is needed when the store is told.
 #[derive(Debug)]
-pub(super) struct Cold {
+pub(super) struct ColdEntry {
     /// The caller's key for the id, or [`NO_KEY`] if it has none.
     pub(super) key: u64,
     pub(super) id: UserId,
@@ -46,7 +46,7 @@ fn ticks_in(duration: Nanos) -> u32 {
     (duration / TICK).min(i32::MAX as u64 - 1) as u32
 }
 
-impl<K> Hot<K> {
+impl<K> HotEntry<K> {
     #[inline]
     pub(super) fn is_quiet(&self, tick: u32) -> bool {
         (tick.wrapping_sub(self.quiet_until) as i32) < 0
@@ -71,14 +71,20 @@ impl<K> Hot<K> {
     }
 
     /// Somebody new, of whom the store is told.
-    pub(super) fn written(key: K, cold: &Cold, now: Nanos, has_common_timeout: bool, outbox: &mut Outbox) -> Hot<K> {
-        let mut hot = Hot { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
+    pub(super) fn new(
+        key: K,
+        cold: &ColdEntry,
+        now: Nanos,
+        has_common_timeout: bool,
+        outbox: &mut Outbox,
+    ) -> HotEntry<K> {
+        let mut hot = HotEntry { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
         hot.enqueue_write(cold, now, now, outbox);
         hot
     }
 
     /// Has the store told of the heartbeat at `at`.
-    fn enqueue_write(&mut self, cold: &Cold, at: Nanos, now: Nanos, outbox: &mut Outbox) {
+    fn enqueue_write(&mut self, cold: &ColdEntry, at: Nanos, now: Nanos, outbox: &mut Outbox) {
         self.is_unwritten = false;
         self.quiet_until = tick_of(now).wrapping_add(ticks_in(cold.timeout / WRITES_PER_TIMEOUT));
         outbox.heartbeat(cold.id.clone(), at, cold.timeout);
@@ -100,7 +106,7 @@ impl<K> Hot<K> {
     #[cold]
     pub(super) fn update(
         &mut self,
-        cold: &mut Cold,
+        cold: &mut ColdEntry,
         common_timeout: Nanos,
         (now, timeout): (Nanos, Nanos),
         outbox: &Mutex<Outbox>,
@@ -115,7 +121,7 @@ impl<K> Hot<K> {
     }
 
     /// Answers whether the user is still to be kept.
-    pub(super) fn scan(&mut self, cold: &Cold, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
+    pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_unwritten && !self.is_quiet(tick_of(now)) {
             self.enqueue_write(cold, self.seen_at(now), now, outbox);
         }

@@ -3,7 +3,7 @@
 use hashbrown::HashTable;
 use online_manager_tracker::Nanos;
 
-use super::entry::{Cold, Hot, tick_of};
+use super::entry::{ColdEntry, HotEntry, tick_of};
 use crate::outbox::Outbox;
 
 /// A look at everybody.
@@ -19,13 +19,13 @@ impl Scan {
     /// Answers who is forgotten.
     pub(super) fn run<'a, K, D>(
         &self,
-        hots: &mut HashTable<Hot<K>>,
+        hots: &mut HashTable<HotEntry<K>>,
         describe: impl Fn(&K) -> D,
-        cold_of: impl Fn(&D) -> Option<&'a Cold>,
+        cold_of: impl Fn(&D) -> Option<&'a ColdEntry>,
         outbox: &mut Outbox,
     ) -> Vec<D> {
         let tick = tick_of(self.now);
-        let mut gone = Vec::new();
+        let mut forgotten = Vec::new();
         hots.retain(|hot| {
             let needs_nothing = hot.has_common_timeout
                 && !hot.is_expired(tick_of(self.last_ok), self.common_timeout)
@@ -39,10 +39,10 @@ impl Scan {
                 hot.scan(cold, (self.now, self.last_ok), outbox)
             });
             if !is_kept {
-                gone.push(described);
+                forgotten.push(described);
             }
             is_kept
         });
-        gone
+        forgotten
     }
 }

@@ -54,7 +54,7 @@ fn deliver(log: &mut Log, now: Nanos, failing: &[u64]) -> Vec<u64> {
 }
 
 #[test]
-fn events_come_in_order_and_are_committed() {
+fn events_are_claimed_in_order_and_committed() {
     let mut log = log(&[1, 2, 1]);
     assert_eq!(deliver(&mut log, 0, &[]), [1, 2, 3]);
     let commits = log.take_commits(|_| true);
@@ -64,7 +64,7 @@ fn events_come_in_order_and_are_committed() {
 }
 
 #[test]
-fn an_event_is_as_late_as_it_has_waited() {
+fn an_events_lateness_includes_its_time_in_the_queue() {
     let mut log = Log::default();
     log.set_lease(0, Nanos::MAX);
     log.add_fetched(0, vec![Event { lateness: SECOND, ..event(1, 1, Transition::Offline, 1) }], 5 * SECOND);
@@ -75,7 +75,7 @@ fn an_event_is_as_late_as_it_has_waited() {
 }
 
 #[test]
-fn who_fails_waits_and_its_later_events_with_it() {
+fn a_failed_event_holds_back_the_later_events_of_its_user() {
     let mut log = log(&[1, 2, 1, 3]);
     assert_eq!(deliver(&mut log, 0, &[1]), [1, 2, 4]);
     assert_eq!(log.next(0), Some(SECOND));
@@ -84,7 +84,7 @@ fn who_fails_waits_and_its_later_events_with_it() {
 }
 
 #[test]
-fn the_wait_doubles_up_to_a_minute() {
+fn the_back_off_doubles_up_to_one_minute() {
     assert_eq!([1, 2, 3, 6, 7, 64, 1_000].map(|tries| backoff_after(tries) / SECOND), [1, 2, 4, 32, 60, 60, 60]);
 }
 
@@ -121,7 +121,7 @@ fn nothing_is_given_up_while_every_callback_fails() {
 }
 
 #[test]
-fn several_go_into_one_call_but_none_twice() {
+fn a_batch_holds_several_users_but_none_twice() {
     let mut log = log(&[1, 2, 1, 2, 3]);
     let mut calls = Vec::new();
     loop {
@@ -135,7 +135,7 @@ fn several_go_into_one_call_but_none_twice() {
 }
 
 #[test]
-fn after_a_call_for_several_has_failed_each_is_tried_alone() {
+fn after_a_failed_batch_each_event_is_tried_alone() {
     let mut log = log(&[1, 2, 3]);
     assert_eq!(log.claim(0, |_| true).1.len(), 3);
     fail(&mut log, 0);
@@ -143,7 +143,7 @@ fn after_a_call_for_several_has_failed_each_is_tried_alone() {
 }
 
 #[test]
-fn what_was_not_called_is_next() {
+fn an_event_whose_callback_was_not_called_is_next() {
     let mut log = log(&[1, 2]);
     assert_eq!(numbers(&mut log, 0), [1]);
     log.delivered(&DeliveryOutcome::NotCalled, 0);
@@ -151,7 +151,7 @@ fn what_was_not_called_is_next() {
 }
 
 #[test]
-fn what_was_cut_off_is_tried_again_and_not_counted() {
+fn an_interrupted_event_is_retried_and_not_counted_as_a_failure() {
     let mut log = log(&[1, 2]);
     assert_eq!(numbers(&mut log, 0), [1]);
     log.delivered(&DeliveryOutcome::Interrupted, 0);
@@ -161,7 +161,7 @@ fn what_was_cut_off_is_tried_again_and_not_counted() {
 }
 
 #[test]
-fn no_more_is_fetched_than_may_come_twice() {
+fn free_slots_count_uncommitted_events_as_taken() {
     let mut log = log(&(0..MAX_IN_FLIGHT as u64).collect::<Vec<_>>());
     assert_eq!(log.free_slots(), 0);
     deliver(&mut log, 0, &[]);
@@ -175,7 +175,7 @@ fn no_more_is_fetched_than_may_come_twice() {
 }
 
 #[test]
-fn nothing_is_delivered_when_the_lease_is_over() {
+fn nothing_is_claimed_after_the_lease_has_expired() {
     let mut log = log(&[1]);
     assert_eq!(log.last_fetched(0), 1);
     log.set_lease(0, 10);
@@ -185,7 +185,7 @@ fn nothing_is_delivered_when_the_lease_is_over() {
 }
 
 #[test]
-fn with_the_lease_everything_is_forgotten() {
+fn a_lost_lease_drops_all_events_and_commits() {
     let mut log = log(&[1, 2, 1, 3, 4]);
     deliver(&mut log, 0, &[1]);
     assert_eq!(numbers(&mut log, SECOND), [1]);
@@ -206,7 +206,7 @@ fn log_of_two() -> Log {
 }
 
 #[test]
-fn a_lease_that_is_over_holds_up_no_other_partition() {
+fn an_expired_lease_does_not_block_other_partitions() {
     let mut log = log_of_two();
     let (_, events) = log.claim(15, |_| false);
     assert_eq!(events.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [id(2)]);
@@ -218,11 +218,11 @@ fn a_lease_that_is_over_holds_up_no_other_partition() {
 }
 
 #[test]
-fn a_lease_is_given_back_when_all_that_was_delivered_is_committed() {
+fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
     let mut log = log_of_two();
     assert_eq!(log.claim(0, |_| false).1[0].id, id(1));
     log.drop_undelivered(2);
-    assert!(log.is_settled(2) && !log.is_settled(1), "who waits is not delivered, who is called is");
+    assert!(log.is_settled(2) && !log.is_settled(1), "who waits is not delivered, who is in_callback is");
     log.delivered(&DeliveryOutcome::Returned, 0);
     assert!(!log.is_settled(1), "not committed");
     assert_eq!(numbers(&mut log, 0), [], "nobody waits any more");
@@ -236,7 +236,7 @@ fn a_lease_is_given_back_when_all_that_was_delivered_is_committed() {
 }
 
 #[test]
-fn a_stall_goes_on_when_another_partition_is_handed_on() {
+fn a_suspension_outlives_the_loss_of_one_of_several_leases() {
     let mut log = Log::default();
     (0..6).for_each(|partition| {
         log.set_lease(partition, Nanos::MAX);

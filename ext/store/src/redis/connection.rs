@@ -69,11 +69,11 @@ enum Link {
 
 impl Link {
     async fn request(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = match self {
+        let reply = match self {
             Link::One(connection) => connection.req_packed_command(command).await,
             Link::Cluster(connection) => connection.req_packed_command(command).await,
         };
-        answer.and_then(Value::extract_error)
+        reply.and_then(Value::extract_error)
     }
 
     async fn call(mut self, call: &Call) -> Result<Value, RedisError> {
@@ -82,7 +82,7 @@ impl Link {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.request(&call.command("EVAL", call.script.text)).await
             }
-            answer => answer,
+            reply => reply,
         }
     }
 }
@@ -137,8 +137,8 @@ impl Connection {
     pub(super) fn call(&mut self, calls: &[Call]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.reconnect()?;
         let Some(link) = self.link.clone() else { return Err(self.lost()) };
-        let answers = self.wait(future::join_all(calls.iter().map(|call| link.clone().call(call))))?;
-        self.judge(answers)
+        let replies = self.wait(future::join_all(calls.iter().map(|call| link.clone().call(call))))?;
+        self.check_replies(replies)
     }
 
     /// Sends commands, as [`Connection::call`] does.
@@ -149,23 +149,26 @@ impl Connection {
             let mut link = link.clone();
             async move { link.request(command).await }
         });
-        let answers = self.wait(future::join_all(requests))?;
-        self.judge(answers)
+        let replies = self.wait(future::join_all(requests))?;
+        self.check_replies(replies)
     }
 
     /// Has the connection made anew if it is lost.
-    fn judge(&mut self, answers: Vec<Result<Value, RedisError>>) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let is_lost = |answer: &Result<Value, RedisError>| answer.as_ref().is_err_and(is_of_connection);
+    fn check_replies(
+        &mut self,
+        replies: Vec<Result<Value, RedisError>>,
+    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let is_lost = |reply: &Result<Value, RedisError>| reply.as_ref().is_err_and(is_of_connection);
         let lost = match self.link {
-            Some(Link::Cluster(_)) => answers.iter().all(is_lost),
-            _ => answers.iter().any(is_lost),
+            Some(Link::Cluster(_)) => replies.iter().all(is_lost),
+            _ => replies.iter().any(is_lost),
         };
-        if lost && let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            let error = explain(&self.servers, error);
+        if lost && let Some(error) = replies.iter().find_map(|reply| reply.as_ref().err()) {
+            let error = store_error(&self.servers, error);
             self.close();
             return Err(error);
         }
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| explain(&self.servers, &error))).collect())
+        Ok(replies.into_iter().map(|reply| reply.map_err(|error| store_error(&self.servers, &error))).collect())
     }
 
     fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, StoreError> {
@@ -198,7 +201,7 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     let failed = |error: RedisError| match error.kind() {
         // A database that there is not, for one.
         ErrorKind::Server(ServerErrorKind::ResponseError) => StoreError::Misconfigured(format!("{servers}: {error}")),
-        _ => explain(servers, &error),
+        _ => store_error(servers, &error),
     };
     let infos = servers.connection_infos()?;
     let certificates = servers.ca()?.map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) });
@@ -283,7 +286,7 @@ fn check(servers: &ServerUrls, info: &Value) -> Result<Vec<String>, StoreError> 
 }
 
 /// An error as an operator wants to read it.
-fn explain(servers: &ServerUrls, error: &RedisError) -> StoreError {
+fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreError {
     let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
     match error.kind() {
         ErrorKind::Parse => StoreError::Misconfigured(format!("{servers}: this is no Redis: {error}")),

@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::store::{Commit, DeadLetter, Event, Membership, Partition, Token};
 
 impl Redis {
-    pub(super) fn commits(
+    pub(super) fn commit_calls(
         &self,
         membership: &Membership,
         partition: Partition,
@@ -39,29 +39,28 @@ impl Redis {
         partition: Partition,
         dead: &[(u64, String)],
     ) -> Result<bool, StoreError> {
-        let mut given_up = HashMap::with_hasher(RandomState::default());
+        let mut moved = HashMap::with_hasher(RandomState::default());
         for (number, error) in dead {
             let call = self.call(scripts::dead_letter(), partition, membership);
             // In the log still, as are later events of that user, if there are any.
             let ids = self.events_after(partition, *number, true, 1)?;
-            if !self.run_one(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
+            if !self.call_partition(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
                 return Ok(false);
             }
-            given_up.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
+            moved.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
         }
         // From then on the scripts themselves note what overtakes them.
-        let Some(first) = given_up.values().min().copied() else { return Ok(true) };
+        let Some(first) = moved.values().min().copied() else { return Ok(true) };
         let superseded = self.keys(partition).map(|keys| keys.superseded.clone()).collect::<String>();
         let mut after = first;
         loop {
             let entries = self.events_after(partition, after, false, EVENTS_PER_SCRIPT)?;
             let Some(last) = entries.last() else { return Ok(true) };
             after = last.number;
-            for later in entries.into_iter().filter(|entry| given_up.get(&entry.id).is_some_and(|n| *n < entry.number))
-            {
-                let mut note = redis::cmd("HSET");
-                note.arg(&superseded).arg(later.id.as_slice()).arg(later.version);
-                self.ask::<i64>(note)?;
+            for later in entries.into_iter().filter(|entry| moved.get(&entry.id).is_some_and(|n| *n < entry.number)) {
+                let mut command = redis::cmd("HSET");
+                command.arg(&superseded).arg(later.id.as_slice()).arg(later.version);
+                self.send_command::<i64>(command)?;
             }
         }
     }
@@ -72,17 +71,17 @@ impl Redis {
         partition: Partition,
         number: u64,
         is_inclusive: bool,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         let key = self.keys(partition).map(|keys| keys.events.clone()).collect::<String>();
         let from = format!("{}{number}-0", if is_inclusive { "" } else { "(" });
-        self.page(&key, &from, most)
+        self.page(&key, &from, limit)
     }
 
-    fn page(&mut self, key: &str, from: &str, most: usize) -> Result<Vec<Entry>, StoreError> {
+    fn page(&mut self, key: &str, from: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let mut command = redis::cmd("XRANGE");
-        command.arg(key).arg(from).arg("+").arg("COUNT").arg(most);
-        let entries: Vec<(String, Fields)> = self.ask(command)?;
+        command.arg(key).arg(from).arg("+").arg("COUNT").arg(limit);
+        let entries: Vec<(String, Fields)> = self.send_command(command)?;
         entries.into_iter().map(|(number, fields)| Entry::read(&number, fields)).collect()
     }
 
@@ -99,19 +98,20 @@ impl Redis {
     }
 
     pub(super) fn read_log(&mut self) -> Result<Vec<Event>, StoreError> {
-        let mut waiting = Vec::new();
+        let mut undelivered = Vec::new();
         let summaries = self.summaries()?;
         for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
             let mut command = redis::cmd("HGETALL");
-            command.arg(&keys.failed);
-            let failed: HashMap<u64, String> = self.ask(command)?;
+            command.arg(&keys.failures);
+            let failures_by_number: HashMap<u64, String> = self.send_command(command)?;
             for entry in self.pages(&keys.events)? {
-                let failures = failed.get(&entry.number).and_then(|text| text.split(' ').next()?.parse().ok());
+                let failures =
+                    failures_by_number.get(&entry.number).and_then(|text| text.split(' ').next()?.parse().ok());
                 let entry = Entry { failures: failures.unwrap_or(0), ..entry };
-                waiting.extend(entry.event(summary.now));
+                undelivered.extend(entry.event(summary.now));
             }
         }
-        Ok(waiting)
+        Ok(undelivered)
     }
 
     pub(super) fn read_dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
@@ -120,8 +120,8 @@ impl Redis {
         for (keys, summary) in self.keys.clone().into_iter().zip(summaries) {
             let mut command = redis::cmd("HGETALL");
             command.arg(&keys.superseded);
-            let newest: HashMap<Vec<u8>, i64> = self.ask(command)?;
-            for entry in self.pages(&keys.dead)? {
+            let newest: HashMap<Vec<u8>, i64> = self.send_command(command)?;
+            for entry in self.pages(&keys.dead_letters)? {
                 let is_superseded = newest.get(&entry.id).is_some_and(|newest| *newest > entry.version);
                 letters.extend(entry.event(summary.now).map(|event| {
                     let error = entry.error.clone();
@@ -135,19 +135,19 @@ impl Redis {
     pub(super) fn requeue(&mut self) -> Result<(usize, usize), StoreError> {
         // Nobody's lease and nobody's timeout: nothing in here is about either.
         let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0 };
-        let (mut revived, mut dropped) = (0, 0);
+        let (mut requeued, mut dropped) = (0, 0);
         let summaries = self.summaries()?;
         for (partition, mut left) in (0..).zip(summaries.into_iter().map(|summary| summary.dead_letters)) {
             while left > 0 {
                 let call = self.call(scripts::requeue(), partition, &membership).number(EVENTS_PER_SCRIPT);
-                for (_, answer) in self.run::<(usize, usize, u64)>(vec![(partition, call)])? {
-                    let (again, superseded, remaining) = answer?;
-                    revived += again;
+                for (_, reply) in self.call_partitions::<(usize, usize, u64)>(vec![(partition, call)])? {
+                    let (again, superseded, remaining) = reply?;
+                    requeued += again;
                     dropped += superseded;
                     left = remaining;
                 }
             }
         }
-        Ok((revived, dropped))
+        Ok((requeued, dropped))
     }
 }

@@ -26,12 +26,12 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn read(number: &str, fields: Fields) -> Result<Entry, StoreError> {
-        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_answer)?;
+        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_reply)?;
         let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
         let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         Ok(Entry {
             number,
-            id: fields.get("u").cloned().ok_or_else(unexpected_answer)?,
+            id: fields.get("u").cloned().ok_or_else(unexpected_reply)?,
             kind: text("k").unwrap_or_default(),
             due: text("d").and_then(|due| due.parse().ok()).unwrap_or_default(),
             version: text("v").and_then(|version| version.parse().ok()).unwrap_or(number as i64),
@@ -60,7 +60,7 @@ fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: 
 /// See `summary.lua`.
 pub(super) struct Summary {
     pub(super) now: i64,
-    pub(super) waiting: u64,
+    pub(super) undelivered: u64,
     pub(super) dead_letters: u64,
     /// For each class of timeouts, in microseconds.
     timeouts: HashMap<u64, i64>,
@@ -68,12 +68,12 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn read(value: Value) -> Result<Summary, StoreError> {
-        let (now, waiting, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
+        let (now, undelivered, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
         let timeouts = meta.iter().filter_map(|(name, value)| {
             let class = name.strip_prefix('t')?.parse().ok()?;
             Some((class, value.parse().ok()?))
         });
-        Ok(Summary { now, waiting, dead_letters, timeouts: timeouts.collect() })
+        Ok(Summary { now, undelivered, dead_letters, timeouts: timeouts.collect() })
     }
 
     /// How long ago a user was seen that has this score.
@@ -115,11 +115,11 @@ pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, eve
 }
 pub(super) fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
     // The error itself quotes the answer, and ids of users may be in it: those belong in no log.
-    redis::from_redis_value(value).map_err(|_| unexpected_answer())
+    redis::from_redis_value(value).map_err(|_| unexpected_reply())
 }
 
-pub(super) fn unexpected_answer() -> StoreError {
-    StoreError::Unavailable("the store has given a unexpected_answer answer".into())
+pub(super) fn unexpected_reply() -> StoreError {
+    StoreError::Unavailable("the store has sent a reply that this version of the gem cannot read".into())
 }
 pub(super) fn nanos(micros: i64) -> Nanos {
     (micros.max(0) as Nanos).saturating_mul(1_000)

@@ -46,9 +46,9 @@ pub(super) struct Keys {
     /// Who went offline lately, and when it was seen last.
     tombstones: String,
     /// How often an event has failed.
-    pub(super) failed: String,
+    pub(super) failures: String,
     /// What was given up: a stream.
-    pub(super) dead: String,
+    pub(super) dead_letters: String,
     /// The latest version of each user who has a dead letter.
     pub(super) superseded: String,
 }
@@ -63,8 +63,8 @@ impl Keys {
             meta: key("meta"),
             overflow: key("overflow"),
             tombstones: key("tombstones"),
-            failed: key("failures"),
-            dead: key("dead_letters"),
+            failures: key("failures"),
+            dead_letters: key("dead_letters"),
             superseded: key("superseded"),
         }
     }
@@ -78,8 +78,8 @@ impl Keys {
             &self.meta,
             &self.overflow,
             &self.tombstones,
-            &self.failed,
-            &self.dead,
+            &self.failures,
+            &self.dead_letters,
             &self.superseded,
         ]
     }

@@ -22,7 +22,7 @@ impl Redis {
         let overflow = self.scan("HSCAN", self.keys.iter().map(|keys| keys.overflow.clone()).collect())?;
         let mut snapshot = Snapshot::default();
         for ((summary, users), overflow) in summaries.into_iter().zip(users).zip(overflow) {
-            snapshot.waiting += summary.waiting;
+            snapshot.undelivered_events += summary.undelivered;
             snapshot.dead_letters += summary.dead_letters;
             let overflow: HashMap<Vec<u8>, String, RandomState> = overflow.into_iter().collect();
             snapshot.users.extend(users.into_iter().filter_map(|(id, score)| {
@@ -35,31 +35,31 @@ impl Redis {
     /// What there is to be known of partitions before their users are read.
     pub(super) fn summaries(&mut self) -> Result<Vec<Summary>, StoreError> {
         let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::summary(), keys.all())).collect();
-        let answers = self.connection.call(&calls)?;
-        answers.into_iter().map(|answer| answer.and_then(Summary::read)).collect()
+        let replies = self.connection.call(&calls)?;
+        replies.into_iter().map(|reply| reply.and_then(Summary::read)).collect()
     }
 
     /// Reads all of a hash or a sorted set, in steps: what is in it all the while is in the answer.
     fn scan(&mut self, name: &str, keys: Vec<String>) -> Result<Vec<Pairs>, StoreError> {
         let mut found = vec![Pairs::new(); keys.len()];
-        let mut open: Vec<(usize, String, u64)> =
+        let mut unfinished: Vec<(usize, String, u64)> =
             keys.into_iter().enumerate().map(|(number, key)| (number, key, 0)).collect();
-        while !open.is_empty() {
+        while !unfinished.is_empty() {
             let command = |(_, key, cursor): &(usize, String, u64)| {
                 let mut command = redis::cmd(name);
                 command.arg(key).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
                 command
             };
-            let answers = self.connection.send(&open.iter().map(command).collect::<Vec<_>>())?;
-            let mut next = Vec::with_capacity(open.len());
-            for ((number, key, _), answer) in open.into_iter().zip(answers) {
-                let (cursor, pairs): (u64, Pairs) = parse(answer?)?;
+            let replies = self.connection.send(&unfinished.iter().map(command).collect::<Vec<_>>())?;
+            let mut next = Vec::with_capacity(unfinished.len());
+            for ((number, key, _), reply) in unfinished.into_iter().zip(replies) {
+                let (cursor, pairs): (u64, Pairs) = parse(reply?)?;
                 found.iter_mut().skip(number).take(1).for_each(|all| all.extend(pairs.iter().cloned()));
                 if cursor != 0 {
                     next.push((number, key, cursor));
                 }
             }
-            open = next;
+            unfinished = next;
         }
         Ok(found)
     }

@@ -83,24 +83,24 @@ pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         // Perhaps only the slashes are missing.
         return match (url.split_once(':'), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, place))) => format!("{scheme}:***@{place}"),
+            (Some((scheme, _)), Some((_, address))) => format!("{scheme}:***@{address}"),
             _ => url.to_owned(),
         };
     };
     let rest = match rest.rsplit_once('@') {
-        Some((user, place)) => {
+        Some((user, address)) => {
             let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:***"));
-            format!("{user}@{place}")
+            format!("{user}@{address}")
         }
         None => rest.to_owned(),
     };
     let rest = match rest.split_once('?') {
-        Some((place, query)) => {
+        Some((address, query)) => {
             let pairs = query.split('&').map(|pair| match pair.split_once('=') {
                 Some((name @ ("pass" | "password"), _)) => format!("{name}=***"),
                 _ => pair.to_owned(),
             });
-            format!("{place}?{}", pairs.collect::<Vec<_>>().join("&"))
+            format!("{address}?{}", pairs.collect::<Vec<_>>().join("&"))
         }
         None => rest,
     };
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_judged_before_anybody_connects() {
+    fn urls_are_validated_without_connecting() {
         assert!(ServerUrls::is_redis_url("rediss://localhost") && !ServerUrls::is_redis_url("sqlite:redis://"));
         let parse = |url: &str| ServerUrls::parse(&[url.to_owned()], false);
         assert!(parse("redis://localhost:6379/0").is_ok());

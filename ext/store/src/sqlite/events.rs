@@ -37,25 +37,26 @@ fn delete_event(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<
 }
 
 impl Sqlite {
-    pub(super) fn events(&mut self, after: u64, most: usize) -> Result<Vec<Event>, StoreError> {
+    pub(super) fn events(&mut self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare_cached(
                 "SELECT number, id, is_online, is_leave, due, version, failures FROM events
                  WHERE number > ?1 AND namespace = ?2 ORDER BY number LIMIT ?3",
             )?;
             let now = to_sql(boot_clock::now());
-            let events = query.query_map(params![to_sql(after), namespace, most as i64], |row| read_event(row, now))?;
+            let events =
+                query.query_map(params![to_sql(after), namespace, limit as i64], |row| read_event(row, now))?;
             // What a future version may have written is left to it.
             events.filter_map(Result::transpose).collect()
         })
     }
 
     pub(super) fn commit_one(&mut self, token: Token, commit: &Commit) -> Result<bool, StoreError> {
-        self.step("written", |transaction, namespace| {
-            let is_mine: i64 = transaction
+        self.transaction(|transaction, namespace| {
+            let leases_held: i64 = transaction
                 .prepare_cached("SELECT count(*) FROM namespaces WHERE number = ?1 AND lease = ?2")?
                 .query_row(params![namespace, token.0], |row| row.get(0))?;
-            if is_mine == 0 {
+            if leases_held == 0 {
                 return Ok(false);
             }
             for (number, failures, error) in &commit.failed {
@@ -101,13 +102,13 @@ pub(super) fn dead_letters(connection: &Connection, namespace: i64) -> rusqlite:
 pub(super) fn requeue_dead_letters(transaction: &Transaction<'_>, namespace: i64) -> rusqlite::Result<(usize, usize)> {
     let superseded =
         transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_superseded = 1", [namespace])?;
-    let retried = transaction.execute(
+    let requeued = transaction.execute(
         "INSERT INTO events (namespace, id, is_online, is_leave, due, version)
          SELECT namespace, id, is_online, is_leave, due, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
         [namespace],
     )?;
     transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1", [namespace])?;
-    Ok((retried, superseded))
+    Ok((requeued, superseded))
 }
 
 /// An event as of `now`.

@@ -17,7 +17,7 @@ impl Sqlite {
             // Without a write, which would hold up the others.
             return Ok(before);
         }
-        self.step("written", |transaction, namespace| {
+        self.transaction(|transaction, namespace| {
             let now = to_sql(boot_clock::now()).max(now);
             let until = now.saturating_add(to_sql(length));
             let update = "UPDATE namespaces SET lease = ?2, leased_until = ?4
@@ -46,8 +46,8 @@ impl Sqlite {
         })
     }
 
-    pub(super) fn give_back(&mut self, token: Token) -> Result<(), StoreError> {
-        self.step("written", |transaction, namespace| {
+    pub(super) fn release(&mut self, token: Token) -> Result<(), StoreError> {
+        self.transaction(|transaction, namespace| {
             let update = "UPDATE namespaces SET lease = NULL, leased_until = 0 WHERE number = ?1 AND lease = ?2";
             transaction.execute(update, params![namespace, token.0]).map(|_| ())
         })

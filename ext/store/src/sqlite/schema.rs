@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::{explain, to_sql};
+use super::{store_error, to_sql};
 use crate::boot_clock;
 use crate::error::StoreError;
 
@@ -64,7 +64,7 @@ const SCHEMA: &str = "
 
 /// Whether the file is ours, and of a version that we know.
 pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), StoreError> {
-    let failed = |error| explain(path, "read", &error);
+    let failed = |error| store_error(path, "read", &error);
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
     if connection.is_readonly("main").map_err(failed)? {
         return misconfigured("the file may not be written".into());
@@ -109,8 +109,8 @@ pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite:
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    let known: String = transaction.query_row("SELECT id FROM boot", [], |row| row.get(0))?;
-    if known != boot {
+    let recorded_boot: String = transaction.query_row("SELECT id FROM boot", [], |row| row.get(0))?;
+    if recorded_boot != boot {
         // Times of another boot mean nothing on this one's clock. Everybody gets one timeout to come back.
         let now = to_sql(boot_clock::now());
         transaction.execute("UPDATE boot SET id = ?1", [&boot])?;

@@ -42,8 +42,8 @@ pub(super) fn heartbeat(
         // Late: from a process that did not know, or told twice.
         Some(row) if row.seen > seen || row.left >= seen || (row.seen == seen && !row.is_online) => Ok(()),
         Some(row) if row.is_online && row.sweep_at <= deadline => {
-            let put_off = "UPDATE users SET seen = ?3, timeout = ?4, deadline = ?5 WHERE namespace = ?1 AND id = ?2";
-            transaction.prepare_cached(put_off)?.execute(params![namespace, id, seen, timeout, deadline])?;
+            let update = "UPDATE users SET seen = ?3, timeout = ?4, deadline = ?5 WHERE namespace = ?1 AND id = ?2";
+            transaction.prepare_cached(update)?.execute(params![namespace, id, seen, timeout, deadline])?;
             Ok(())
         }
         row => {
@@ -80,7 +80,7 @@ pub(super) fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, lea
 }
 
 impl Sqlite {
-    pub(super) fn sweep(&mut self, timeout: Nanos, most: usize) -> Result<Sweep, StoreError> {
+    pub(super) fn sweep(&mut self, timeout: Nanos, limit: usize) -> Result<Sweep, StoreError> {
         let timeout = to_sql(timeout);
         let (swept, first) = self.read(|connection, namespace| {
             let swept = connection
@@ -95,7 +95,7 @@ impl Sqlite {
         if !is_due && is_marked {
             return Ok(Sweep { expired: 0, lag: 0, next: first.map(|first| (first - now) as Nanos) });
         }
-        self.step("written", |transaction, namespace| {
+        self.transaction(|transaction, namespace| {
             let now = to_sql(boot_clock::now());
             let (swept, mut held_until) = transaction
                 .prepare_cached("SELECT swept, held_until FROM namespaces WHERE number = ?1")?
@@ -107,7 +107,7 @@ impl Sqlite {
             transaction
                 .prepare_cached("UPDATE namespaces SET swept = ?2, held_until = ?3 WHERE number = ?1")?
                 .execute(params![namespace, now, held_until])?;
-            let (expired, lag) = expire(transaction, namespace, (now, held_until), most)?;
+            let (expired, lag) = expire(transaction, namespace, (now, held_until), limit)?;
             let next = first_sweep_at(transaction, namespace)?.map(|first| (first - now).max(0) as Nanos);
             Ok(Sweep { expired, lag, next })
         })
@@ -127,21 +127,21 @@ fn expire(
     transaction: &Transaction<'_>,
     namespace: i64,
     (now, held_until): (i64, i64),
-    most: usize,
+    limit: usize,
 ) -> rusqlite::Result<(usize, Nanos)> {
     let mut query = transaction.prepare_cached(
         "SELECT id, is_online, deadline, timeout, seen FROM users
          WHERE namespace = ?1 AND sweep_at <= ?2 ORDER BY sweep_at LIMIT ?3",
     )?;
-    let rows = query.query_map(params![namespace, now, most as i64], |row| {
+    let rows = query.query_map(params![namespace, now, limit as i64], |row| {
         let (id, is_online, deadline) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?);
         Ok((id, is_online, deadline, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let sweep_at = |id: &[u8], tick: i64| {
+    let postpone = |id: &[u8], sweep_at: i64| {
         transaction
             .prepare_cached("UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
-            .execute(params![namespace, id, tick])
+            .execute(params![namespace, id, sweep_at])
     };
     let (mut expired, mut lag) = (0, 0);
     for (id, is_online, deadline, timeout, seen) in rows {
@@ -154,7 +154,7 @@ fn expire(
                 .prepare_cached("DELETE FROM users WHERE namespace = ?1 AND id = ?2")?
                 .execute(params![namespace, id])?;
         } else if deadline > now {
-            sweep_at(&id, deadline)?;
+            postpone(&id, deadline)?;
         } else {
             transaction
                 .prepare_cached("UPDATE users SET is_online = 0, sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
@@ -175,7 +175,7 @@ pub(super) fn snapshot(connection: &Connection, namespace: i64) -> rusqlite::Res
         let query = format!("SELECT count(*) FROM {table} WHERE namespace = ?1");
         transaction.prepare_cached(&query)?.query_row([namespace], |row| row.get::<_, i64>(0)).map(|count| count as u64)
     };
-    let (waiting, dead_letters) = (count("events")?, count("dead_letters")?);
+    let (undelivered_events, dead_letters) = (count("events")?, count("dead_letters")?);
     let mut query = transaction.prepare_cached("SELECT id, seen FROM users WHERE namespace = ?1 AND is_online = 1")?;
     let users = query.query_map([namespace], |row| {
         let id = UserId::from_store(row.get_ref(0)?.as_blob()?);
@@ -183,5 +183,5 @@ pub(super) fn snapshot(connection: &Connection, namespace: i64) -> rusqlite::Res
         Ok(id.map(|id| (id, ago)))
     })?;
     let users = users.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
-    Ok(Snapshot { users, waiting, dead_letters })
+    Ok(Snapshot { users, undelivered_events, dead_letters })
 }

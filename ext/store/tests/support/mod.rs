@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 pub const MILLISECOND: Nanos = 1_000_000;
 pub const MINUTE: Nanos = 60_000 * MILLISECOND;
-pub const US: Token = Token([1; 16]);
-pub const THEM: Token = Token([2; 16]);
+pub const MEMBER_A: Token = Token([1; 16]);
+pub const MEMBER_B: Token = Token([2; 16]);
 
 /// Where a store is, for as long as this lives.
 pub trait Place {
@@ -77,7 +77,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let process = Server::spawn(&folder, options);
         let server = Server { folder, process };
-        server.wait_until_it_answers(options);
+        server.wait_until_ready(options);
         server
     }
 
@@ -91,7 +91,7 @@ impl Server {
             .expect("redis-server is needed; bin/setup installs it")
     }
 
-    fn wait_until_it_answers(&self, options: &[&str]) {
+    fn wait_until_ready(&self, options: &[&str]) {
         let limit = Instant::now() + Duration::from_secs(10);
         let password = options.iter().position(|option| *option == "--requirepass").map(|place| options[place + 1]);
         let url = password.map_or(self.url(), |password| format!("{}?pass={password}", self.url()));
@@ -106,10 +106,10 @@ impl Server {
     }
 
     /// Has the server run a command.
-    pub fn command(&self, keys: &[&str]) -> redis::Value {
-        let mut command = redis::cmd(keys[0]);
-        keys[1..].iter().for_each(|key| {
-            command.arg(*key);
+    pub fn command(&self, words: &[&str]) -> redis::Value {
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
         });
         command.query(&mut self.connection()).unwrap()
     }
@@ -119,7 +119,7 @@ impl Server {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = Server::spawn(&self.folder, &[]);
-        self.wait_until_it_answers(&[]);
+        self.wait_until_ready(&[]);
     }
 }
 
@@ -152,7 +152,7 @@ pub fn name(id: &UserId) -> String {
     String::from_utf8(id.parts().unwrap().1.to_vec()).unwrap()
 }
 
-pub fn beat(name: &str, age: Nanos, timeout: Nanos) -> Write {
+pub fn heartbeat(name: &str, age: Nanos, timeout: Nanos) -> Write {
     Write::Heartbeat(Heartbeat { id: user(name), age, timeout })
 }
 
@@ -161,14 +161,14 @@ pub fn leave(name: &str, age: Nanos, after: Nanos) -> Write {
 }
 
 /// Tells the store, all of whose partitions take it.
-pub fn tell(store: &mut dyn Store, messages: &[Write]) {
-    for (_, result) in store.write(&membership(US, MINUTE), messages).unwrap() {
+pub fn write(store: &mut dyn Store, writes: &[Write]) {
+    for (_, result) in store.write(&membership(MEMBER_A, MINUTE), writes).unwrap() {
         result.unwrap();
     }
 }
 
 /// The same look at every partition.
-pub fn look_all(
+pub fn poll_all(
     store: &mut dyn Store,
     membership: &Membership,
     request: PollRequest,
@@ -178,12 +178,12 @@ pub fn look_all(
     store.poll(membership, &requests).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-pub const NOTHING: PollRequest = PollRequest { partition: 0, lease: LeaseRequest::None, sweep: None, events: None };
+pub const EMPTY_POLL: PollRequest = PollRequest { partition: 0, lease: LeaseRequest::None, sweep: None, events: None };
 
 /// Sweeps all partitions, for a timeout of the config's.
 pub fn sweep_for(store: &mut dyn Store, timeout: Nanos) -> Sweep {
-    let seen = look_all(store, &membership(US, timeout), PollRequest { sweep: Some(1_000), ..NOTHING });
-    let sweeps = seen.into_iter().map(|seen| seen.sweep.unwrap());
+    let results = poll_all(store, &membership(MEMBER_A, timeout), PollRequest { sweep: Some(1_000), ..EMPTY_POLL });
+    let sweeps = results.into_iter().map(|result| result.sweep.unwrap());
     let together = |one: Sweep, other: Sweep| Sweep {
         expired: one.expired + other.expired,
         lag: one.lag.max(other.lag),
@@ -197,26 +197,26 @@ pub fn sweep(store: &mut dyn Store) -> Sweep {
 }
 
 /// Whether one has all leases now.
-pub fn bid(store: &mut dyn Store, token: Token, length: Nanos) -> bool {
+pub fn acquire(store: &mut dyn Store, token: Token, length: Nanos) -> bool {
     let membership = Membership { lease: length, ..membership(token, MINUTE) };
-    let keep = look_all(store, &membership, PollRequest { lease: LeaseRequest::Renew, ..NOTHING });
-    let take = look_all(store, &membership, PollRequest { lease: LeaseRequest::Acquire, ..NOTHING });
-    keep.iter().zip(&take).all(|(keep, take)| keep.lease.is_held() || take.lease.is_held())
+    let renewed = poll_all(store, &membership, PollRequest { lease: LeaseRequest::Renew, ..EMPTY_POLL });
+    let acquired = poll_all(store, &membership, PollRequest { lease: LeaseRequest::Acquire, ..EMPTY_POLL });
+    renewed.iter().zip(&acquired).all(|(renewed, acquired)| renewed.lease.is_held() || acquired.lease.is_held())
 }
 
-pub fn give_back(store: &mut dyn Store, token: Token) {
-    look_all(store, &membership(token, MINUTE), PollRequest { lease: LeaseRequest::Release, ..NOTHING });
+pub fn release(store: &mut dyn Store, token: Token) {
+    poll_all(store, &membership(token, MINUTE), PollRequest { lease: LeaseRequest::Release, ..EMPTY_POLL });
 }
 
 /// What waits, by version: that is as it happened.
-pub fn waiting(store: &mut dyn Store) -> Vec<Event> {
-    let mut events = store.waiting().unwrap();
+pub fn undelivered(store: &mut dyn Store) -> Vec<Event> {
+    let mut events = store.undelivered_events().unwrap();
     events.sort_by_key(|event| event.version);
     events
 }
 
 pub fn events(store: &mut dyn Store) -> Vec<(String, Transition)> {
-    waiting(store).iter().map(|event| (name(&event.id), event.transition)).collect()
+    undelivered(store).iter().map(|event| (name(&event.id), event.transition)).collect()
 }
 
 /// What is told of one event.
@@ -231,10 +231,10 @@ pub fn commit(store: &mut dyn Store, token: Token, outcomes: &[(&Event, Outcome)
     let mut commits: Vec<(u16, Commit)> = Vec::new();
     for (event, outcome) in outcomes {
         let partition = store.partition_of(&event.id);
-        if !commits.iter().any(|(known, _)| *known == partition) {
+        if !commits.iter().any(|(other, _)| *other == partition) {
             commits.push((partition, Commit::default()));
         }
-        let (_, commit) = commits.iter_mut().find(|(known, _)| *known == partition).unwrap();
+        let (_, commit) = commits.iter_mut().find(|(other, _)| *other == partition).unwrap();
         match outcome {
             Outcome::Done => commit.done.push(event.number),
             Outcome::Failed(failures) => commit.failed.push((event.number, *failures, "no".to_owned())),
