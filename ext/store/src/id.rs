@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::store::Partition;
+
 /// A user's id in a store: a tag, and bytes whose meaning the tag tells. Two ids are the same user if they are the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<[u8]>);
@@ -66,6 +68,11 @@ impl UserId {
     /// What goes into a store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The partition of the user in a store that has `count` of them, at least one.
+    pub(crate) fn partition(&self, count: Partition) -> Partition {
+        crc16::State::<crc16::XMODEM>::calculate(self.as_bytes()) % count.max(1)
     }
 
     /// The kind and the bytes that the id was made of.

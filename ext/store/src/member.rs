@@ -18,15 +18,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::coalescer::{Coalesced, Coalescer};
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
-use crate::log::{DeliveryOutcome, Log};
-use crate::outbox::Outbox;
+use crate::log::DeliveryOutcome;
 use crate::store::{Event, Snapshot, Token};
 use crate::store_url::StoreUrl;
 
 mod reader;
+pub(crate) mod state;
 mod thread;
 
-use self::thread::MemberState;
+use self::state::MemberState;
 use reader::SnapshotReader;
 
 const MILLISECOND: Nanos = 1_000_000;
@@ -40,7 +40,7 @@ const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// It does not take part, or not any more.
     Inactive,
     Running,
@@ -98,23 +98,15 @@ pub struct Member<C: Clock, S: Signal> {
 struct Shared<C, S> {
     store_url: StoreUrl,
     namespace: String,
-    token: Mutex<Token>,
     coalescer: Coalescer,
-    outbox: Mutex<Outbox>,
-    /// The signal is raised and cleared with this lock held.
-    log: Mutex<Log>,
-    phase: Mutex<Phase>,
+    /// The signal is raised and cleared with this lock held. A part of the coalescer is locked before it, never after.
+    state: Mutex<MemberState>,
     wakeup: Condvar,
     is_woken: AtomicBool,
-    has_seen_heartbeat: AtomicBool,
+    /// The config's timeout, which the snapshot's reader asks for too.
     timeout: AtomicU64,
-    status: Mutex<Status>,
-    /// What the callbacks' side has to be told of: an outage, once.
-    outages: Mutex<Vec<String>>,
     reader: Mutex<SnapshotReader>,
     reader_wakeup: Condvar,
-    /// When this process last changed something in the store, or was about to.
-    changed_at: AtomicU64,
     interrupt: Interrupt,
     /// When a fork began to wait for the threads.
     pausing_since: AtomicU64,
@@ -129,23 +121,18 @@ impl<C: Clock, S: Signal> Member<C, S> {
     ///
     /// When the operating system has no randomness to give.
     pub fn new(store_url: StoreUrl, namespace: String, clock: C, signal: S) -> std::io::Result<Member<C, S>> {
+        let (token, seed) = draw_token()?;
+        let state = MemberState::new(store_url.to_string(), token, seed, clock.jitter());
         let shared = Shared {
             store_url,
             namespace,
-            token: Mutex::new(draw_token()?),
             coalescer: Coalescer::default(),
-            outbox: Mutex::default(),
-            log: Mutex::default(),
-            phase: Mutex::new(Phase::Inactive),
+            state: Mutex::new(state),
             wakeup: Condvar::new(),
             is_woken: AtomicBool::new(false),
-            has_seen_heartbeat: AtomicBool::new(false),
             timeout: AtomicU64::new(SECOND),
-            status: Mutex::default(),
-            outages: Mutex::default(),
             reader: Mutex::default(),
             reader_wakeup: Condvar::new(),
-            changed_at: AtomicU64::new(0),
             interrupt: Interrupt::default(),
             pausing_since: AtomicU64::new(0),
             clock,
@@ -162,7 +149,9 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// The config's timeout, as far as is known.
     pub fn set_timeout(&self, timeout: Nanos) {
-        self.shared.timeout.store(timeout.max(1), Ordering::Relaxed);
+        if self.shared.timeout.swap(timeout.max(1), Ordering::Relaxed) != timeout.max(1) {
+            self.shared.state.lock().timeout = timeout.max(1);
+        }
     }
 
     /// Takes part from now on, if it does not yet. Does nothing after a stop.
@@ -171,13 +160,13 @@ impl<C: Clock, S: Signal> Member<C, S> {
     ///
     /// When the operating system has no thread to give.
     pub fn start(&self) -> std::io::Result<()> {
-        let mut phase = self.shared.phase.lock();
-        if *phase == Phase::Inactive {
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Inactive {
             let shared = Arc::clone(&self.shared);
             let thread =
                 std::thread::Builder::new().name("online_manager".into()).spawn(move || shared.run_thread())?;
             self.keep(thread);
-            *phase = Phase::Running;
+            state.phase = Phase::Running;
         }
         Ok(())
     }
@@ -191,13 +180,13 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// Whether [`Member::start`] would do something.
     pub fn is_inactive(&self) -> bool {
-        *self.shared.phase.lock() == Phase::Inactive
+        self.shared.state.lock().phase == Phase::Inactive
     }
 
     /// A heartbeat at `now`, good for `timeout`. [`Coalesced::Unknown`] asks for [`Member::add_user`].
     #[inline]
     pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Coalesced {
-        let heartbeat = self.shared.coalescer.heartbeat(id, now, timeout, &self.shared.outbox);
+        let heartbeat = self.shared.coalescer.heartbeat(id, now, timeout, &self.shared.state);
         if heartbeat == Coalesced::WriteDue {
             self.shared.wake_thread();
         }
@@ -206,9 +195,11 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// The first heartbeat of somebody who is not known here: `user_id` is what the store calls `id`.
     pub fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos) {
-        self.shared.has_seen_heartbeat.store(true, Ordering::Relaxed);
-        self.shared.changed();
-        self.shared.coalescer.add_user(id, user_id, now, timeout, &self.shared.outbox);
+        let mut state = self.shared.state.lock();
+        state.has_seen_heartbeat = true;
+        state.changed(now);
+        drop(state);
+        self.shared.coalescer.add_user(id, user_id, now, timeout, &self.shared.state);
         self.shared.wake_thread();
     }
 
@@ -217,14 +208,15 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let now = self.now();
         let is_here = self.shared.coalescer.last_seen(id, now).is_some();
         let last_beat = self.shared.coalescer.forget(id, now);
-        self.shared.changed();
-        let mut outbox = self.shared.outbox.lock();
+        let mut state = self.shared.state.lock();
+        state.changed(now);
+        let outbox = &mut state.outbox;
         if let Some((seen, timeout)) = last_beat {
             // Should the store have lost its data, it would not know who leaves.
             outbox.heartbeat(user_id.clone(), seen, timeout);
         }
         outbox.leave(user_id, now, after);
-        drop(outbox);
+        drop(state);
         self.shared.wake_thread();
         is_here
     }
@@ -237,57 +229,57 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// Takes events that are to be delivered: several for one call if `together` says so for their transition. Clears the
     /// signal when there are none. [`Member::delivered`] must follow.
     pub fn claim(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
-        let mut log = self.shared.log.lock();
-        let is_running = matches!(*self.shared.phase.lock(), Phase::Running | Phase::Pausing);
-        let taken = if is_running { log.claim(self.now(), together) } else { (None, Vec::new()) };
-        if taken.1.is_empty() && self.shared.outages.lock().is_empty() {
+        let mut state = self.shared.state.lock();
+        let now = self.now();
+        let is_running = matches!(state.phase, Phase::Running | Phase::Pausing);
+        let claimed = if is_running { state.log.claim(now, together) } else { (None, Vec::new()) };
+        if claimed.1.is_empty() && state.outages.is_empty() {
             self.shared.signal.clear();
         }
-        taken
+        claimed
     }
 
     /// What became of the events that were taken.
     pub fn delivered(&self, how: &DeliveryOutcome) {
-        let now = self.now();
-        self.shared.log.lock().delivered(how, now);
+        let mut state = self.shared.state.lock();
+        state.log.delivered(how, self.now());
+        drop(state);
         self.shared.wake_thread();
     }
 
     /// Takes out what the application has to be told of the store: one message for each outage.
     pub fn next_outage(&self) -> Option<String> {
-        let mut outages = self.shared.outages.lock();
-        (!outages.is_empty()).then(|| outages.remove(0))
+        self.shared.state.lock().outages.pop_front()
     }
 
     /// Raises the signal although perhaps there is nothing to do.
     pub fn wake_reactor(&self) {
-        let log = self.shared.log.lock();
+        let state = self.shared.state.lock();
         self.shared.signal.raise();
-        drop(log);
+        drop(state);
     }
 
     /// How things stand.
     pub fn status(&self) -> Status {
         let now = self.now();
-        let status = *self.shared.status.lock();
-        let log = self.shared.log.lock();
-        let outbox = self.shared.outbox.lock();
+        let state = self.shared.state.lock();
         Status {
-            leases: log.leases(),
-            flush_lag: outbox.lag(now),
-            unwritten: outbox.len(),
-            retries: log.retries(),
-            ..status
+            leases: state.log.leases(),
+            flush_lag: state.outbox.lag(now),
+            unwritten: state.outbox.len(),
+            sweep_lag: state.counters.sweep_lag,
+            retries: state.log.retries(),
+            store_errors: state.counters.store_errors,
         }
     }
 
     /// Ends the threads and closes their connections, for a fork. Returns at once; see [`Member::is_paused`].
     pub fn pause(&self) {
-        let mut phase = self.shared.phase.lock();
-        if *phase == Phase::Running {
-            *phase = Phase::Pausing;
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Running {
+            state.phase = Phase::Pausing;
         }
-        drop(phase);
+        drop(state);
         self.shared.pausing_since.store(self.now(), Ordering::Relaxed);
         self.shared.wake_thread();
         self.shared.reader.lock().is_ending = true;
@@ -323,30 +315,31 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// When the operating system has no thread to give.
     pub fn resume(&self) -> std::io::Result<()> {
         self.shared.reader.lock().is_ending = false;
-        let mut phase = self.shared.phase.lock();
-        if *phase == Phase::Pausing {
-            *phase = Phase::Inactive;
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Pausing {
+            state.phase = Phase::Inactive;
         }
-        drop(phase);
-        if self.shared.has_seen_heartbeat.load(Ordering::Relaxed) { self.start() } else { Ok(()) }
+        let has_seen_heartbeat = state.has_seen_heartbeat;
+        drop(state);
+        if has_seen_heartbeat { self.start() } else { Ok(()) }
     }
 
     /// Bars new events, writes what is left and gives the leases back. Raises the signal when that is done.
     pub fn stop(&self) {
-        let mut phase = self.shared.phase.lock();
-        match *phase {
-            Phase::Running | Phase::Pausing => *phase = Phase::Stopping,
-            Phase::Inactive => *phase = Phase::Ended,
+        let mut state = self.shared.state.lock();
+        match state.phase {
+            Phase::Running | Phase::Pausing => state.phase = Phase::Stopping,
+            Phase::Inactive => state.phase = Phase::Ended,
             Phase::Stopping | Phase::Ended => {}
         }
-        drop(phase);
+        drop(state);
         self.shared.wake_thread();
         self.wake_reactor();
     }
 
     /// Whether the stop is done.
     pub fn has_ended(&self) -> bool {
-        *self.shared.phase.lock() == Phase::Ended
+        self.shared.state.lock().phase == Phase::Ended
     }
 }
 
@@ -358,50 +351,19 @@ impl<C: Clock, S: Signal> Drop for Member<C, S> {
 }
 
 impl<C: Clock, S: Signal> Shared<C, S> {
-    fn timeout(&self) -> Nanos {
-        self.timeout.load(Ordering::Relaxed)
-    }
-
-    /// A snapshot from before now is not the newest any more.
-    fn changed(&self) {
-        self.changed_at.fetch_max(self.clock.now(), Ordering::Relaxed);
-    }
-
     /// Has the member's thread look at once.
     fn wake_thread(&self) {
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             // With the lock, so that the thread does not look just before, and rest after it.
-            drop(self.phase.lock());
+            drop(self.state.lock());
             self.wakeup.notify_one();
         }
     }
-
-    fn rest(&self, rest: Nanos) {
-        let mut phase = self.phase.lock();
-        let is_quiet = !self.is_woken.load(Ordering::Acquire) && matches!(*phase, Phase::Running | Phase::Stopping);
-        if rest > 0 && is_quiet {
-            self.wakeup.wait_for(&mut phase, Duration::from_nanos(rest));
-        }
-    }
-
-    fn run_thread(&self) {
-        while catch_unwind(AssertUnwindSafe(|| MemberState::new(self).run())).is_err() {
-            // A bug, and told of on standard error; but without this thread nothing would ever be written again.
-            std::thread::sleep(PANIC_BACKOFF);
-        }
-    }
-
-    /// Tells the callbacks' side.
-    fn report(&self, message: String) {
-        let log = self.log.lock();
-        self.outages.lock().push(message);
-        self.signal.raise();
-        drop(log);
-    }
 }
 
-fn draw_token() -> std::io::Result<Token> {
-    let mut bytes = [0; 16];
+fn draw_token() -> std::io::Result<(Token, u64)> {
+    let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
-    Ok(Token(bytes))
+    let [token @ .., a, b, c, d, e, f, g, h] = bytes;
+    Ok((Token(token), u64::from_le_bytes([a, b, c, d, e, f, g, h])))
 }

@@ -140,7 +140,7 @@ impl Store for Redis {
     }
 
     fn partition_of(&self, id: &UserId) -> Partition {
-        crc16::State::<crc16::XMODEM>::calculate(id.as_bytes()) % PARTITIONS
+        id.partition(PARTITIONS)
     }
 
     fn poll_interval(&self, is_active: bool) -> Nanos {

@@ -36,7 +36,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             return SnapshotResult::NotYet;
         }
         let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
-        let changed_at = self.shared.changed_at.load(Ordering::Relaxed);
+        let changed_at = self.shared.state.lock().changed_at;
         let (age, is_changed) = match &reader.latest {
             Some(latest) => {
                 let age = now.saturating_sub(latest.at);
@@ -89,7 +89,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
             parking_lot::MutexGuard::unlocked(&mut reader, || {
                 // What has just come shall be in it.
                 for _ in 0..50 {
-                    if self.outbox.lock().is_empty() {
+                    if self.state.lock().outbox.is_empty() {
                         break;
                     }
                     thread::sleep(Duration::from_millis(1));

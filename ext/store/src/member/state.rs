@@ -1,0 +1,1008 @@
+//! What a member does next: a state machine without I/O. [`MemberState::step`] takes the time and what became of the last
+//! call, and returns what to do: a call of the store, a pass over this process' users, or a wait.
+//!
+//! It reads no clock, takes no lock and waits for nothing, so that the simulator runs it in any order of events. The thread
+//! that does run it is in `thread.rs`.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use online_manager_tracker::{Nanos, TICK};
+
+use super::{MILLISECOND, Phase, SECOND};
+use crate::error::StoreError;
+use crate::log::{Log, backoff};
+use crate::outbox::{Batch, Outbox};
+use crate::store::{
+    Commit, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write, WriteResult,
+};
+
+/// How many users are written in one call: the others wait for a few milliseconds, and no longer.
+const WRITE_BATCH_SIZE: usize = 1_000;
+
+/// How many users of a partition one sweep sets offline.
+const SWEEP_BATCH_SIZE: usize = 256;
+
+/// The shortest time between two writes, so that a crowd is not written one by one.
+const MIN_WRITE_INTERVAL: Nanos = 2 * MILLISECOND;
+
+/// How often an unreachable store is tried again: soon at first.
+const MIN_RETRY_DELAY: Nanos = 100 * MILLISECOND;
+const MAX_RETRY_DELAY: Nanos = 2 * SECOND;
+
+/// When a partition that failed by itself is tried again.
+const PARTITION_RETRY_DELAY: Nanos = 500 * MILLISECOND;
+
+/// How long after something has happened the log is polled more often.
+const ACTIVE_WINDOW: Nanos = 2 * SECOND;
+
+/// How long a stop waits for a store that is away.
+const SHUTDOWN_TIMEOUT: Nanos = 5 * SECOND;
+
+/// How long a stop waits before it looks again whether a callback has returned, and before it tries a store again.
+const SHUTDOWN_POLL_INTERVAL: Nanos = 5 * MILLISECOND;
+const SHUTDOWN_RETRY_DELAY: Nanos = 50 * MILLISECOND;
+
+/// A lease lasts for at least this many cycles, however slow the store is.
+const CYCLES_PER_LEASE: u64 = 8;
+const MAX_LEASE: Nanos = 60 * SECOND;
+
+/// What a store says of itself when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreTraits {
+    /// The number of partitions.
+    pub(crate) partitions: Partition,
+    /// Nanoseconds between two polls of the log while something happens, and while nothing does.
+    pub(crate) poll_interval: Nanos,
+    pub(crate) idle_poll_interval: Nanos,
+    /// Nanoseconds between two polls of a lease that another member holds.
+    pub(crate) lease_poll_interval: Nanos,
+}
+
+/// What the state machine wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Do this, and report the outcome with the next step.
+    Call(Call),
+    /// Wait for so many nanoseconds, or until somebody wakes the member.
+    Wait(Nanos),
+    /// The member takes no part any longer.
+    End,
+}
+
+/// A call of the store, or a pass over the users of this process.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Call {
+    /// Open the store unless it is open; connect again if the connection was lost.
+    Open,
+    Register(Membership),
+    Deregister(Membership),
+    Commit(Membership, Vec<(Partition, Commit)>),
+    Write(Membership, Vec<Write>),
+    Poll(Membership, Vec<PollRequest>),
+    /// Close the connection if the store can go on with a new one, and the store otherwise.
+    Recover,
+    /// Put into the outbox the users whose last heartbeat has not been written for long enough, and forget who has been
+    /// silent for a timeout, as of `last_ok`.
+    Scan { last_ok: Nanos, timeout: Nanos },
+    /// Put everyone into the outbox who was online when their partition last answered: in each partition that has a time.
+    Resend(Vec<Option<Nanos>>),
+    /// Put every heartbeat into the outbox that has not been written.
+    EnqueueUnwritten,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    /// There was none: the member starts, or has waited.
+    None,
+    /// The store is open; whether a connection was made anew.
+    Opened(Result<(StoreTraits, bool), StoreError>),
+    /// The number of partitions whose lease this member may hold.
+    Registered(Result<Partition, StoreError>),
+    Deregistered(Result<(), StoreError>),
+    Committed(Result<Vec<Result<bool, StoreError>>, StoreError>),
+    Written(Result<Vec<WriteResult>, StoreError>),
+    Polled(Result<Vec<Result<PollResult, StoreError>>, StoreError>),
+    /// The call cannot fail.
+    Done,
+}
+
+/// What the member knows of a partition. Times are those of this process' clock.
+#[derive(Clone, Copy, Debug)]
+struct PartitionState {
+    /// When to ask for the lease, or to renew it.
+    lease_at: Nanos,
+    sweep_at: Nanos,
+    fetch_at: Nanos,
+    /// The partition has failed, and is left alone until then.
+    retry_at: Nanos,
+    /// When the last poll that succeeded was sent.
+    last_ok_at: Nanos,
+    /// Whether the partition has been polled since the member knows it. Before that nothing is written.
+    is_polled: bool,
+    /// Whether nobody held the lease at the last poll.
+    is_free: bool,
+    /// Whether the lease is to be released as soon as everything that was delivered is committed.
+    is_releasing: bool,
+}
+
+impl PartitionState {
+    /// A partition of which nothing is known.
+    const NEW: PartitionState = PartitionState {
+        lease_at: 0,
+        sweep_at: 0,
+        fetch_at: 0,
+        retry_at: 0,
+        last_ok_at: 0,
+        is_polled: false,
+        is_free: true,
+        is_releasing: false,
+    };
+}
+
+/// The duties of one cycle, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Scan,
+    Open,
+    Register,
+    Commit,
+    FirstPoll,
+    Write,
+    Poll,
+    Rest,
+}
+
+/// The duties of a stop, or of a fork.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndStage {
+    Enqueue,
+    Open,
+    Write,
+    Commit,
+    Release,
+    Deregister,
+    Done,
+}
+
+/// What was asked of the store, to be put back if it fails.
+#[derive(Debug)]
+enum InFlight {
+    Nothing,
+    Commits(Vec<(Partition, Commit)>),
+    Writes(Batch, Vec<Write>),
+    Polls(Vec<PollRequest>, Nanos),
+}
+
+/// A member's counters, for an operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Nanoseconds by which the last sweep that set somebody offline was late.
+    pub(crate) sweep_lag: Nanos,
+    /// How often the store has failed.
+    pub(crate) store_errors: u64,
+    /// How often the store was called.
+    pub(crate) calls: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct MemberState {
+    pub(crate) outbox: Outbox,
+    pub(crate) log: Log,
+    pub(crate) phase: Phase,
+    pub(crate) has_seen_heartbeat: bool,
+    /// The config's timeout.
+    pub(crate) timeout: Nanos,
+    /// What the application is to hear: one message for each outage.
+    pub(crate) outages: VecDeque<String>,
+    pub(crate) counters: Counters,
+    /// When this member last changed something in the store, or was about to.
+    pub(crate) changed_at: Nanos,
+    /// The jitter of this process' clock.
+    jitter: Nanos,
+    token: Token,
+    random: FixedState,
+    /// None before the store has been opened.
+    store: Option<StoreTraits>,
+    partitions: Vec<PartitionState>,
+    max_leases: usize,
+    stage: Stage,
+    end_stage: EndStage,
+    in_flight: InFlight,
+    /// Passes over this process' users that come before all else.
+    resends: VecDeque<Vec<Option<Nanos>>>,
+    /// Whether the last write left something in the outbox that can be written at once.
+    has_more: bool,
+    register_at: Nanos,
+    scan_at: Nanos,
+    write_at: Nanos,
+    /// Something happens, and probably will until then.
+    active_until: Nanos,
+    /// The store is left alone until then.
+    retry_at: Nanos,
+    cycle_began_at: Nanos,
+    /// How long a cycle takes in which the store is called, and how long the latest of them took.
+    cycle_time: Nanos,
+    latest_cycle_time: Nanos,
+    has_called_store: bool,
+    cycles: u64,
+    /// The first error of a partition in this cycle.
+    partition_error: Option<StoreError>,
+    /// How often the store has failed since it last did what it was asked for.
+    failures: u32,
+    /// Until when a stop waits for the store.
+    shutdown_deadline: Option<Nanos>,
+    /// What a stop reports if it cannot write everything.
+    label: String,
+}
+
+impl MemberState {
+    /// A member that takes no part yet. `label` is what messages call the store; `seed` and `token` are drawn at random.
+    pub(crate) fn new(label: String, token: Token, seed: u64, jitter: Nanos) -> MemberState {
+        MemberState {
+            outbox: Outbox::default(),
+            log: Log::default(),
+            phase: Phase::Inactive,
+            has_seen_heartbeat: false,
+            timeout: SECOND,
+            outages: VecDeque::new(),
+            counters: Counters::default(),
+            changed_at: 0,
+            jitter,
+            token,
+            random: FixedState::with_seed(seed),
+            store: None,
+            partitions: Vec::new(),
+            max_leases: 0,
+            stage: Stage::Scan,
+            end_stage: EndStage::Enqueue,
+            in_flight: InFlight::Nothing,
+            resends: VecDeque::new(),
+            has_more: false,
+            register_at: 0,
+            scan_at: 0,
+            write_at: 0,
+            active_until: 0,
+            retry_at: 0,
+            cycle_began_at: 0,
+            cycle_time: 0,
+            latest_cycle_time: 0,
+            has_called_store: false,
+            cycles: 0,
+            partition_error: None,
+            failures: 0,
+            shutdown_deadline: None,
+            label,
+        }
+    }
+
+    /// Takes in what became of the last call, and returns what to do next.
+    pub(crate) fn step(&mut self, now: Nanos, reply: Reply) -> Action {
+        let result = self.take_in(now, reply);
+        match self.phase {
+            Phase::Inactive | Phase::Ended => Action::End,
+            Phase::Running => {
+                if let Err(error) = result {
+                    return self.handle_failure(now, &error);
+                }
+                self.run(now)
+            }
+            Phase::Pausing if self.has_seen_heartbeat || self.store.is_none() => Action::End,
+            Phase::Pausing | Phase::Stopping => self.end(now, result),
+        }
+    }
+
+    /// Makes ready for a thread that starts anew: after a fork, or after a panic.
+    pub(crate) fn restart(&mut self) {
+        if let InFlight::Writes(batch, _) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
+            self.outbox.put_back(batch);
+        }
+        self.store = None;
+        self.partitions.clear();
+        self.stage = Stage::Scan;
+        self.end_stage = EndStage::Enqueue;
+        self.register_at = 0;
+        self.max_leases = 0;
+        self.has_called_store = false;
+        self.partition_error = None;
+    }
+
+    /// Whether the reactor has something to do.
+    pub(crate) fn has_news(&self, now: Nanos) -> bool {
+        !self.outages.is_empty() || (self.log.next(now) == Some(0) && !self.log.is_calling())
+    }
+
+    // -- one cycle ---------------------------------------------------------------------------
+
+    fn run(&mut self, now: Nanos) -> Action {
+        if let Some(last_ok) = self.resends.pop_front() {
+            return Action::Call(Call::Resend(last_ok));
+        }
+        if now < self.retry_at {
+            return Action::Wait(self.retry_at - now);
+        }
+        loop {
+            let stage = self.stage;
+            let call = match stage {
+                Stage::Scan => {
+                    self.stage = Stage::Open;
+                    self.cycle_began_at = now;
+                    self.scan(now)
+                }
+                Stage::Open => {
+                    self.cycles += 1;
+                    self.stage = Stage::Register;
+                    Some(Call::Open)
+                }
+                Stage::Register => {
+                    self.stage = Stage::Commit;
+                    (now >= self.register_at).then(|| self.asked(Call::Register(self.membership())))
+                }
+                Stage::Commit => {
+                    self.stage = Stage::FirstPoll;
+                    self.commit(now)
+                }
+                Stage::FirstPoll => {
+                    self.stage = Stage::Write;
+                    self.first_poll(now)
+                }
+                Stage::Write => {
+                    self.stage = Stage::Poll;
+                    self.write(now)
+                }
+                Stage::Poll => {
+                    self.stage = Stage::Rest;
+                    self.poll_what_is_due(now)
+                }
+                Stage::Rest => {
+                    self.stage = Stage::Scan;
+                    let wait = self.finish_cycle(now);
+                    return Action::Wait(wait);
+                }
+            };
+            if let Some(call) = call {
+                return Action::Call(call);
+            }
+        }
+    }
+
+    fn asked(&mut self, call: Call) -> Call {
+        self.has_called_store = true;
+        self.counters.calls += 1;
+        call
+    }
+
+    fn scan(&mut self, now: Nanos) -> Option<Call> {
+        if now < self.scan_at {
+            return None;
+        }
+        self.scan_at = now + (self.timeout / 6).clamp(10 * MILLISECOND, 5 * SECOND);
+        let last_ok = self.partitions.iter().map(|partition| partition.last_ok_at).min().unwrap_or(0);
+        Some(Call::Scan { last_ok, timeout: self.timeout })
+    }
+
+    fn commit(&mut self, now: Nanos) -> Option<Call> {
+        let partitions = &self.partitions;
+        let commits = self.log.take_commits(|partition| is_available(partitions, partition, now));
+        if commits.is_empty() {
+            return None;
+        }
+        let call = self.asked(Call::Commit(self.membership(), commits.clone()));
+        self.in_flight = InFlight::Commits(commits);
+        Some(call)
+    }
+
+    /// Polls once each partition that has not been polled, before anything is written there: with nobody online nobody's
+    /// deadline is held.
+    fn first_poll(&mut self, now: Nanos) -> Option<Call> {
+        if self.partitions.iter().all(|partition| partition.is_polled) {
+            return None;
+        }
+        self.poll(now, |state, request| {
+            let is_polled = state.partition(request.partition).is_none_or(|partition| partition.is_polled);
+            (!is_polled).then_some(PollRequest { sweep: Some(0), ..request })
+        })
+    }
+
+    fn write(&mut self, now: Nanos) -> Option<Call> {
+        self.has_more = false;
+        if now < self.write_at && !self.is_ending() {
+            return None;
+        }
+        let count = self.count();
+        let batch = self.outbox.take_batch(WRITE_BATCH_SIZE);
+        if batch.is_empty() {
+            return None;
+        }
+        let partitions = &self.partitions;
+        let (batch, held) = batch.split(|id| is_available(partitions, id.partition(count), now));
+        self.outbox.put_back(held);
+        // A tick more: this process keeps its times in ticks.
+        let writes = batch.writes(now, self.jitter + TICK);
+        if writes.is_empty() {
+            return None;
+        }
+        let call = self.asked(Call::Write(self.membership(), writes.clone()));
+        self.in_flight = InFlight::Writes(batch, writes);
+        Some(call)
+    }
+
+    fn poll_what_is_due(&mut self, now: Nanos) -> Option<Call> {
+        let leeway = self.poll_interval(now) / 2;
+        let soon = now + leeway;
+        let mut free = self.max_leases.saturating_sub(self.log.leases());
+        let fetches = (0..)
+            .zip(&self.partitions)
+            .filter(|(partition, state)| self.log.is_leased(*partition) && state.fetch_at <= soon)
+            .count();
+        let mut budget = FetchBudget::new(self.log.free_slots(), free + fetches);
+        self.poll(now, |state, request| state.plan((now, leeway), request, &mut free, &mut budget))
+    }
+
+    /// What is due in a partition. Where anything is due, so is what will be within a `leeway`: one poll is for all of it.
+    fn plan(
+        &self,
+        (now, leeway): (Nanos, Nanos),
+        request: PollRequest,
+        free: &mut usize,
+        budget: &mut FetchBudget,
+    ) -> Option<PollRequest> {
+        let partition = self.partition(request.partition)?;
+        let is_leased = self.log.is_leased(request.partition);
+        let fetch_at = if is_leased { partition.fetch_at } else { Nanos::MAX };
+        if now < partition.lease_at.min(partition.sweep_at).min(fetch_at) && !partition.is_releasing {
+            return None;
+        }
+        let now = now + leeway;
+        let lease = if partition.is_releasing {
+            if self.log.is_settled(request.partition) { LeaseRequest::Release } else { LeaseRequest::Renew }
+        } else if is_leased {
+            if partition.lease_at <= now { LeaseRequest::Renew } else { LeaseRequest::None }
+        } else if partition.is_free && partition.lease_at <= now && *free > 0 {
+            *free -= 1;
+            LeaseRequest::Acquire
+        } else {
+            LeaseRequest::None
+        };
+        let sweep = (partition.sweep_at <= now).then_some(SWEEP_BATCH_SIZE);
+        let is_to_fetch =
+            (is_leased && partition.fetch_at <= now && !partition.is_releasing) || lease == LeaseRequest::Acquire;
+        let events =
+            Some((self.log.last_fetched(request.partition), if is_to_fetch { budget.take() } else { 0 }));
+        let events = events.filter(|(_, limit)| *limit > 0);
+        let is_due = partition.lease_at <= now || lease != LeaseRequest::None || sweep.is_some() || events.is_some();
+        is_due.then_some(PollRequest { lease, sweep, events, ..request })
+    }
+
+    /// A poll of those partitions for which there is a plan.
+    fn poll(
+        &mut self,
+        now: Nanos,
+        mut plan: impl FnMut(&Self, PollRequest) -> Option<PollRequest>,
+    ) -> Option<Call> {
+        let count = self.count();
+        // Another partition is first in each cycle, so that a scarce budget goes round.
+        let first = (self.cycles % u64::from(count.max(1))) as Partition;
+        let requests: Vec<PollRequest> = (0..count)
+            .map(|number| (number + first) % count)
+            .filter(|partition| is_available(&self.partitions, *partition, now))
+            .filter_map(|partition| {
+                plan(self, PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None })
+            })
+            .collect();
+        if requests.is_empty() {
+            return None;
+        }
+        let call = self.asked(Call::Poll(self.membership(), requests.clone()));
+        self.in_flight = InFlight::Polls(requests, now);
+        Some(call)
+    }
+
+    /// Returns how long to wait.
+    fn finish_cycle(&mut self, now: Nanos) -> Nanos {
+        self.record_cycle_time(now.saturating_sub(self.cycle_began_at));
+        match self.partition_error.take() {
+            Some(error) => self.record_error(&error),
+            None => self.failures = 0,
+        }
+        let partitions = &self.partitions;
+        let has_commits = self.log.has_commits(|partition| is_available(partitions, partition, now));
+        if self.has_more || has_commits { 0 } else { self.next_wait(now) }
+    }
+
+    /// How long until something is due.
+    fn next_wait(&self, now: Nanos) -> Nanos {
+        let mut wait = self.poll_interval(now).min(self.scan_at.saturating_sub(now));
+        if !self.outbox.is_empty() {
+            wait = wait.min(self.write_at.saturating_sub(now));
+        }
+        let has_budget = self.log.free_slots() > 0;
+        for (number, partition) in (0..).zip(&self.partitions) {
+            let mut at = partition.lease_at.min(partition.sweep_at);
+            if has_budget && !partition.is_releasing && self.log.is_leased(number) {
+                at = at.min(partition.fetch_at);
+            }
+            wait = wait.min(at.max(partition.retry_at).saturating_sub(now));
+        }
+        match self.log.next(now) {
+            Some(next) if next > 0 => wait.min(next),
+            _ => wait,
+        }
+    }
+
+    // -- replies ------------------------------------------------------------------------------
+
+    fn take_in(&mut self, now: Nanos, reply: Reply) -> Result<(), StoreError> {
+        match reply {
+            Reply::None | Reply::Done => Ok(()),
+            Reply::Opened(result) => result.map(|(store, was_away)| self.opened(store, was_away)),
+            Reply::Registered(result) => self.registered(now, result),
+            Reply::Deregistered(result) => result,
+            Reply::Committed(result) => self.committed(now, result),
+            Reply::Written(result) => self.written(now, result),
+            Reply::Polled(result) => self.polled(now, result),
+        }
+    }
+
+    fn opened(&mut self, store: StoreTraits, was_away: bool) {
+        self.store = Some(store);
+        self.partitions.resize(usize::from(store.partitions), PartitionState::NEW);
+        if was_away {
+            // What was written last may be lost.
+            self.resend(None);
+        }
+    }
+
+    /// Takes in how many leases this member may hold, and marks those for release that are too many.
+    fn registered(&mut self, now: Nanos, result: Result<Partition, StoreError>) -> Result<(), StoreError> {
+        match result {
+            Ok(share) => self.max_leases = usize::from(share),
+            // Where the members are counted may be away by itself. Every partition needs a lease holder then too.
+            Err(error) if self.count() > 1 => {
+                self.partition_error.get_or_insert(error);
+                if self.max_leases == 0 {
+                    self.max_leases = self.partitions.len();
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.register_at = now + self.jittered(now, self.lease_length() / 3);
+        let mut surplus = self.log.leases().saturating_sub(self.max_leases);
+        for (number, partition) in (0..).zip(&mut self.partitions) {
+            partition.is_releasing = surplus > 0 && self.log.is_leased(number);
+            if partition.is_releasing {
+                surplus -= 1;
+                self.log.drop_undelivered(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(
+        &mut self,
+        now: Nanos,
+        result: Result<Vec<Result<bool, StoreError>>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let InFlight::Commits(commits) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) else {
+            return Ok(());
+        };
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => {
+                commits.into_iter().for_each(|(partition, commit)| self.log.not_committed(partition, commit));
+                return Err(error);
+            }
+        };
+        self.changed(now);
+        for ((partition, commit), answer) in commits.into_iter().zip(answers) {
+            match answer {
+                Ok(is_held) => {
+                    self.log.committed(&commit);
+                    if !is_held {
+                        self.log.forget_partition(partition);
+                    }
+                }
+                Err(error) => {
+                    self.log.not_committed(partition, commit);
+                    self.partition_failed(now, partition, error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, now: Nanos, result: Result<Vec<WriteResult>, StoreError>) -> Result<(), StoreError> {
+        let InFlight::Writes(batch, writes) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) else {
+            return Ok(());
+        };
+        let results = match result {
+            Ok(results) => results,
+            Err(error) => {
+                self.outbox.put_back(batch);
+                return Err(error);
+            }
+        };
+        let count = self.count();
+        for write in &writes {
+            // Somebody may be due now.
+            if let Write::Leave(leave) = write
+                && let Some(partition) = self.partition_mut(leave.id.partition(count))
+            {
+                partition.sweep_at = 0;
+            }
+        }
+        self.active_until = now + ACTIVE_WINDOW;
+        let mut failed = Vec::new();
+        for (number, result) in results {
+            match result {
+                Ok(0) => {}
+                Ok(_) => {
+                    if let Some(partition) = self.partition_mut(number) {
+                        partition.fetch_at = 0;
+                    }
+                }
+                Err(error) => failed.push((number, error)),
+            }
+        }
+        let (_, unwritten) =
+            batch.split(|id| failed.iter().all(|(partition, _)| *partition != id.partition(count)));
+        self.outbox.put_back(unwritten);
+        failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, error));
+        self.changed(now);
+        if self.outbox.is_empty() {
+            // Others may be about to send a heartbeat too.
+            self.write_at = now + MIN_WRITE_INTERVAL;
+        }
+        self.has_more = !self.outbox.is_empty();
+        Ok(())
+    }
+
+    fn polled(
+        &mut self,
+        now: Nanos,
+        result: Result<Vec<Result<PollResult, StoreError>>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let InFlight::Polls(requests, asked_at) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) else {
+            return Ok(());
+        };
+        for (request, answer) in requests.into_iter().zip(result?) {
+            match answer {
+                Ok(result) => self.apply_poll(request, result, asked_at, now),
+                Err(error) => self.partition_failed(now, request.partition, error),
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_poll(&mut self, request: PollRequest, result: PollResult, asked_at: Nanos, now: Nanos) {
+        let length = self.lease_length();
+        let lease_poll_interval = self.store.map_or(SECOND, |store| store.lease_poll_interval);
+        let (renewal, next_ask) = (self.jittered(now, length / 3), self.jittered(now, lease_poll_interval));
+        if !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0) {
+            self.active_until = now + ACTIVE_WINDOW;
+        }
+        let (poll_interval, max_leases, timeout) = (self.poll_interval(now), self.max_leases, self.timeout);
+        let log = &mut self.log;
+        let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else { return };
+        partition.last_ok_at = asked_at;
+        partition.is_polled = true;
+        partition.is_free = result.lease != LeaseState::HeldByOther;
+        let was_leased = log.is_leased(request.partition);
+        match (result.lease, request.lease) {
+            (_, LeaseRequest::Release) => {
+                log.forget_partition(request.partition);
+                partition.is_releasing = false;
+                // Other members come first.
+                partition.lease_at = now + 4 * next_ask;
+            }
+            (LeaseState::Renewed | LeaseState::Acquired, LeaseRequest::Renew | LeaseRequest::Acquire) => {
+                if result.lease == LeaseState::Acquired {
+                    // Another member may have held it, and has delivered what this one remembers.
+                    log.forget_partition(request.partition);
+                }
+                // From before the store was asked: so it ends here sooner than there.
+                log.set_lease(request.partition, asked_at + length - length / 8);
+                partition.lease_at = now + renewal;
+            }
+            (LeaseState::HeldByOther, _) if was_leased => {
+                log.forget_partition(request.partition);
+                partition.lease_at = now + next_ask;
+                partition.is_releasing = false;
+            }
+            (LeaseState::Renewed | LeaseState::Acquired, _) if was_leased => {}
+            // It has run out, or is to be had.
+            (LeaseState::Free | LeaseState::Renewed | LeaseState::Acquired, _)
+                if was_leased || log.leases() < max_leases =>
+            {
+                partition.lease_at = now;
+            }
+            (_, _) => partition.lease_at = now + next_ask,
+        }
+        let is_leased = log.is_leased(request.partition);
+        if let Some((_, limit)) = request.events.filter(|_| is_leased) {
+            partition.fetch_at = if result.events.len() < limit { now + poll_interval } else { now };
+            log.add_fetched(request.partition, result.events, now);
+        } else if is_leased && !was_leased {
+            partition.fetch_at = now;
+        }
+        if let Some(sweep) = result.sweep {
+            if sweep.expired > 0 {
+                self.changed_at = self.changed_at.max(now);
+                self.counters.sweep_lag = sweep.lag;
+                partition.fetch_at = now;
+            }
+            // A member without the lease sweeps too, but seldom: in case the lease holder is gone.
+            let often = if is_leased { poll_interval } else { (timeout / 4).max(poll_interval) };
+            // A millisecond more, so that who is due then is due for any clock.
+            let wait = sweep.next.map_or(often, |next| next.saturating_add(MILLISECOND).min(often));
+            partition.sweep_at = if request.sweep == Some(sweep.expired) { now } else { now + wait };
+        }
+    }
+
+    // -- failures -----------------------------------------------------------------------------
+
+    /// Records an outage of the whole store, and waits before the next attempt.
+    fn handle_failure(&mut self, now: Nanos, error: &StoreError) -> Action {
+        self.partition_error = None;
+        self.record_error(error);
+        self.stage = Stage::Scan;
+        if let StoreError::Replaced(_) = error {
+            self.reset();
+            return Action::Wait(0);
+        }
+        self.retry_at = now + backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, self.failures);
+        Action::Call(Call::Recover)
+    }
+
+    /// Counts a failure, and reports the first one since the store last worked.
+    fn record_error(&mut self, error: &StoreError) {
+        self.counters.store_errors += 1;
+        if self.failures == 0 {
+            self.outages.push_back(error.to_string());
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A partition has failed by itself.
+    fn partition_failed(&mut self, now: Nanos, partition: Partition, error: StoreError) {
+        if let StoreError::Replaced(_) = error {
+            self.log.forget_partition(partition);
+            self.resend(Some(partition));
+            if let Some(state) = self.partition_mut(partition) {
+                *state = PartitionState { last_ok_at: now, ..PartitionState::NEW };
+            }
+        } else if let Some(state) = self.partition_mut(partition) {
+            state.retry_at = now + PARTITION_RETRY_DELAY;
+        }
+        self.partition_error.get_or_insert(error);
+    }
+
+    /// Has everyone written again who was online when their partition last answered: of one partition, or of all.
+    fn resend(&mut self, partition: Option<Partition>) {
+        let last_ok = (0..).zip(&self.partitions).map(|(number, state)| {
+            partition.is_none_or(|partition| partition == number).then_some(state.last_ok_at)
+        });
+        self.resends.push_back(last_ok.collect());
+    }
+
+    /// The store has lost what it knew. Its users are written again; its events are lost.
+    fn reset(&mut self) {
+        for (partition, _) in (0..).zip(&self.partitions) {
+            self.log.forget_partition(partition);
+        }
+        self.resend(None);
+        // A new token: the new data may hold the old one.
+        let mut number = u128::from_le_bytes(self.token.0);
+        number = number.wrapping_add(1);
+        self.token = Token(number.to_le_bytes());
+        self.partitions.clear();
+    }
+
+    // -- the end ------------------------------------------------------------------------------
+
+    fn is_ending(&self) -> bool {
+        self.phase != Phase::Running
+    }
+
+    /// Writes everything, and releases the leases. Before a fork of a member that has never sent a heartbeat, it only
+    /// commits and releases, and does not try twice.
+    fn end(&mut self, now: Nanos, result: Result<(), StoreError>) -> Action {
+        let is_stopping = self.phase == Phase::Stopping;
+        if let Err(error) = result {
+            if !is_stopping {
+                // What fails here mends itself: an event is delivered twice, a lease runs out.
+                self.counters.store_errors += 1;
+                return self.ended(is_stopping);
+            }
+            self.end_stage = EndStage::Enqueue;
+            if now < self.shutdown_deadline.unwrap_or(Nanos::MAX) {
+                self.partition_error = None;
+                self.record_error(&error);
+                if let StoreError::Replaced(_) = error {
+                    self.reset();
+                }
+                self.retry_at = now + SHUTDOWN_RETRY_DELAY;
+                return Action::Call(Call::Recover);
+            }
+            let unwritten = self.outbox.len();
+            self.outages.push_back(format!("{error}{}", unwritten_users(unwritten)));
+            return self.ended(is_stopping);
+        }
+        if now < self.retry_at {
+            return Action::Wait(self.retry_at - now);
+        }
+        loop {
+            let call = match self.end_stage {
+                EndStage::Enqueue if is_stopping => {
+                    self.shutdown_deadline.get_or_insert(now.saturating_add(SHUTDOWN_TIMEOUT));
+                    self.end_stage = EndStage::Open;
+                    Some(Call::EnqueueUnwritten)
+                }
+                EndStage::Enqueue => {
+                    self.end_stage = EndStage::Commit;
+                    None
+                }
+                EndStage::Open => {
+                    self.cycle_began_at = now;
+                    self.end_stage = EndStage::Write;
+                    Some(Call::Open)
+                }
+                EndStage::Write => match self.resends.pop_front() {
+                    Some(last_ok) => Some(Call::Resend(last_ok)),
+                    None => {
+                        let call = self.write(now);
+                        if call.is_none() {
+                            self.end_stage = EndStage::Commit;
+                        }
+                        call
+                    }
+                },
+                EndStage::Commit => {
+                    self.end_stage = EndStage::Release;
+                    self.commit(now)
+                }
+                EndStage::Release if is_stopping && self.log.is_busy() => {
+                    self.end_stage = EndStage::Done;
+                    self.poll(now, |state, request| {
+                        let is_due =
+                            state.partition(request.partition).is_some_and(|partition| partition.lease_at <= now);
+                        let is_leased = state.log.is_leased(request.partition);
+                        (is_due && is_leased).then_some(PollRequest { lease: LeaseRequest::Renew, ..request })
+                    })
+                }
+                EndStage::Release => {
+                    self.end_stage = EndStage::Deregister;
+                    self.poll(now, |_, request| Some(PollRequest { lease: LeaseRequest::Release, ..request }))
+                }
+                EndStage::Deregister => {
+                    self.end_stage = EndStage::Done;
+                    Some(self.asked(Call::Deregister(self.membership())))
+                }
+                EndStage::Done => return self.finish_end(now, is_stopping),
+            };
+            if let Some(call) = call {
+                return Action::Call(call);
+            }
+        }
+    }
+
+    fn finish_end(&mut self, now: Nanos, is_stopping: bool) -> Action {
+        if !is_stopping {
+            return self.ended(is_stopping);
+        }
+        self.end_stage = EndStage::Enqueue;
+        let is_over = now >= self.shutdown_deadline.unwrap_or(0);
+        let unwritten = self.outbox.len();
+        if let Some(error) = self.partition_error.take() {
+            self.record_error(&error);
+            if is_over {
+                self.outages.push_back(format!("{error}{}", unwritten_users(unwritten)));
+                return self.ended(is_stopping);
+            }
+            self.retry_at = now + SHUTDOWN_RETRY_DELAY;
+            return Action::Wait(SHUTDOWN_RETRY_DELAY);
+        }
+        if unwritten > 0 && !is_over {
+            // A partition that has failed is tried again.
+            return Action::Wait(SHUTDOWN_RETRY_DELAY);
+        }
+        if self.log.is_busy() {
+            // A callback that runs is committed first: otherwise another member would deliver its event again.
+            return Action::Wait(SHUTDOWN_POLL_INTERVAL);
+        }
+        if unwritten > 0 {
+            self.outages.push_back(format!("{}{}", self.label, unwritten_users(unwritten)));
+        }
+        self.ended(is_stopping)
+    }
+
+    fn ended(&mut self, is_stopping: bool) -> Action {
+        for (partition, _) in (0..).zip(&self.partitions) {
+            self.log.forget_partition(partition);
+        }
+        self.store = None;
+        if is_stopping {
+            self.phase = Phase::Ended;
+        }
+        Action::End
+    }
+
+    // -- what the duties share ----------------------------------------------------------------
+
+    fn count(&self) -> Partition {
+        self.store.map_or(0, |store| store.partitions)
+    }
+
+    fn partition(&self, number: Partition) -> Option<&PartitionState> {
+        self.partitions.get(usize::from(number))
+    }
+
+    fn partition_mut(&mut self, number: Partition) -> Option<&mut PartitionState> {
+        self.partitions.get_mut(usize::from(number))
+    }
+
+    /// A snapshot from before `now` is not the newest any more.
+    pub(crate) fn changed(&mut self, now: Nanos) {
+        self.changed_at = self.changed_at.max(now);
+    }
+
+    fn membership(&self) -> Membership {
+        Membership { token: self.token, lease: self.lease_length(), timeout: self.timeout }
+    }
+
+    fn poll_interval(&self, now: Nanos) -> Nanos {
+        self.store.map_or(SECOND, |store| {
+            if now < self.active_until { store.poll_interval } else { store.idle_poll_interval }
+        })
+    }
+
+    /// Long enough for a busy machine or a slow store, short enough for events that wait for another lease holder.
+    fn lease_length(&self) -> Nanos {
+        let length = (self.timeout / 2).clamp(SECOND, 5 * SECOND);
+        length.max((self.cycle_time * CYCLES_PER_LEASE).min(MAX_LEASE))
+    }
+
+    /// Records how long a cycle took. A slow store makes all of them long in which it is called. If only one is long, the
+    /// process stood still meanwhile: longer leases would not help then, and another member would wait longer for one.
+    fn record_cycle_time(&mut self, length: Nanos) {
+        if std::mem::take(&mut self.has_called_store) {
+            self.cycle_time = length.min(self.latest_cycle_time).max(self.cycle_time - self.cycle_time / 8);
+            self.latest_cycle_time = length;
+        }
+    }
+
+    /// As long, give or take a quarter: so that members do not all come at the same moment.
+    fn jittered(&self, now: Nanos, length: Nanos) -> Nanos {
+        let random = self.random.hash_one((self.cycles, length, now));
+        length - length / 4 + random % (length / 2).max(1)
+    }
+}
+
+fn is_available(partitions: &[PartitionState], partition: Partition, now: Nanos) -> bool {
+    partitions.get(usize::from(partition)).is_none_or(|state| state.retry_at <= now)
+}
+
+fn unwritten_users(count: usize) -> String {
+    format!("; {count} users had heartbeats that could not be written before the end")
+}
+
+/// How many events may be fetched, shared out among partitions.
+struct FetchBudget {
+    left: usize,
+    each: usize,
+}
+
+impl FetchBudget {
+    fn new(left: usize, partitions: usize) -> FetchBudget {
+        FetchBudget { left, each: left.div_ceil(partitions.max(1)) }
+    }
+
+    fn take(&mut self) -> usize {
+        let taken = self.left.min(self.each);
+        self.left -= taken;
+        taken
+    }
+}
