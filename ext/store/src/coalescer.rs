@@ -60,7 +60,7 @@ impl Default for Coalescer {
 impl Coalescer {
     /// A heartbeat at `now`, good for `timeout`.
     #[inline]
-    pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) -> Coalesced {
+    pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) -> Coalesced {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
@@ -79,7 +79,7 @@ impl Coalescer {
 
     /// The first heartbeat of `user_id`, which the caller knows as `id`.
     #[cold]
-    pub(crate) fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<Outbox>) {
+    pub(crate) fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
@@ -94,13 +94,14 @@ impl Coalescer {
         let details = ColdEntry { key, id: user_id.clone(), timeout };
         let has_common_timeout = timeout == *common_timeout;
         let mut outbox = outbox.lock();
+        let outbox = outbox.as_mut();
         match id {
             Id::Key(key) => {
-                let hot = HotEntry::new(key, &details, now, has_common_timeout, &mut outbox);
+                let hot = HotEntry::new(key, &details, now, has_common_timeout, outbox);
                 keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
             Id::String(_) => {
-                let hot = HotEntry::new(user_id, &details, now, has_common_timeout, &mut outbox);
+                let hot = HotEntry::new(user_id, &details, now, has_common_timeout, outbox);
                 strings.insert_unique(hash, hot, |hot| self.hash_of(NO_KEY, &hot.key));
             }
         }
@@ -136,7 +137,7 @@ impl Coalescer {
     /// by the time at which the store was last `last_ok`: should it come back without its data, nobody else knows them.
     /// `common_timeout` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
     /// before the outbox's, here and everywhere.
-    pub(crate) fn scan(&self, (now, last_ok): (Nanos, Nanos), common_timeout: Nanos, outbox: &Mutex<Outbox>) {
+    pub(crate) fn scan(&self, (now, last_ok): (Nanos, Nanos), common_timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
     }
 
@@ -145,22 +146,23 @@ impl Coalescer {
         part: &mut Part,
         (now, last_ok): (Nanos, Nanos),
         common_timeout: Nanos,
-        outbox: &Mutex<Outbox>,
+        outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
         let mut outbox = outbox.lock();
+        let outbox = outbox.as_mut();
         let Part { keys, strings, cold, common_timeout: known_timeout } = part;
         let scan = Scan { now, last_ok, common_timeout, is_changed: *known_timeout != common_timeout };
         *known_timeout = common_timeout;
         let describe_key = |key: &u64| (self.hasher.hash_one(key), *key);
         for (hash, key) in
-            scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), &mut outbox)
+            scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), outbox)
         {
             remove(cold, hash, |cold| cold.key == key);
         }
         let describe_string = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
         let is_string = |cold: &ColdEntry, id: &UserId| cold.key == NO_KEY && cold.id == *id;
         for (hash, id) in
-            scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_string(cold, id)), &mut outbox)
+            scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_string(cold, id)), outbox)
         {
             remove(cold, hash, |cold| is_string(cold, &id));
         }
@@ -171,7 +173,7 @@ impl Coalescer {
     /// # Arguments
     ///
     /// * `last_ok_of` - when that was, for a user; `None` for whom nothing is lost
-    pub(crate) fn resend(&self, now: Nanos, last_ok_of: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<Outbox>) {
+    pub(crate) fn resend(&self, now: Nanos, last_ok_of: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<impl AsMut<Outbox>>) {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |part| {
             let Part { keys, strings, cold, .. } = part;
@@ -188,7 +190,7 @@ impl Coalescer {
     }
 
     /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
-    pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<Outbox>) {
+    pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |Part { keys, strings, .. }| {
             keys.iter_mut().filter(|hot| hot.is_unwritten).for_each(|hot| hot.mark_unwritten(tick));
@@ -196,7 +198,7 @@ impl Coalescer {
         });
     }
 
-    fn enqueue_where(&self, now: Nanos, outbox: &Mutex<Outbox>, choose: impl Fn(&mut Part)) {
+    fn enqueue_where(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>, choose: impl Fn(&mut Part)) {
         for part in &self.parts {
             let mut part = part.lock();
             choose(&mut part);
@@ -244,7 +246,7 @@ fn record_heartbeat<K>(
     common_timeout: Nanos,
     (hash, id): (u64, Id<'_>),
     (now, timeout): (Nanos, Nanos),
-    outbox: &Mutex<Outbox>,
+    outbox: &Mutex<impl AsMut<Outbox>>,
 ) -> Coalesced {
     let tick = tick_of(now);
     hot.seen = tick;

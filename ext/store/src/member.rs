@@ -6,7 +6,6 @@
 //! Only that thread, and one that reads snapshots while anybody asks for them, ever wait for the store. Neither crosses a
 //! fork: [`Member::pause`] ends them and closes their connections, [`Member::resume`] starts them anew.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -34,9 +33,6 @@ const SECOND: Nanos = 1_000 * MILLISECOND;
 
 /// For how long a fork waits for the answer of a store. Then the store is not waited for any longer.
 const FORK_TIMEOUT: Nanos = 500 * MILLISECOND;
-
-/// When the member's thread goes on after a bug in it.
-const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,6 +59,12 @@ pub(crate) struct Outbox {
     since: Option<Nanos>,
 }
 
+impl AsMut<Outbox> for Outbox {
+    fn as_mut(&mut self) -> &mut Outbox {
+        self
+    }
+}
+
 impl Outbox {
     /// A heartbeat at `at`, good for `timeout`.
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {

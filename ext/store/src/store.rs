@@ -40,6 +40,9 @@ pub struct Heartbeat {
     pub age: Nanos,
     /// For how long it is good, from then on.
     pub timeout: Nanos,
+    /// Whether the member writes it again because the store may have lost it. If the store does not know the user, and the
+    /// heartbeat is no longer good, the store appends the `offline` event: nobody else can.
+    pub is_resend: bool,
 }
 
 /// A leave: the user is due so long after it, if that is sooner than its deadline.
@@ -87,7 +90,7 @@ impl LeaseState {
 }
 
 /// On what membership a process takes part.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// Who it is.
     pub token: Token,
@@ -95,6 +98,27 @@ pub struct Membership {
     pub lease: Nanos,
     /// The config's timeout.
     pub timeout: Nanos,
+    /// What the member knows of each partition, by number. A store whose data are others, or older, changes nothing but
+    /// [`PollResult::known`], holds everyone's deadline for one timeout, and returns [`StoreError::Replaced`].
+    pub known: Vec<Known>,
+}
+
+impl Membership {
+    /// What the member knows of a partition; nothing if it has not polled it.
+    pub fn known(&self, partition: Partition) -> Known {
+        self.known.get(usize::from(partition)).copied().unwrap_or_default()
+    }
+}
+
+/// Which data a partition has, and how far they have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When the data began, in microseconds of the wall clock of that moment; 0 if that is not known.
+    pub epoch: u64,
+    /// How often these data were found to be older than a member knew.
+    pub generation: u64,
+    /// The highest number that was given out: to an event, a version or a leave.
+    pub last: u64,
 }
 
 /// What is to be looked at in a partition, in this order.
@@ -112,6 +136,8 @@ pub struct PollRequest {
     pub sweep: Option<usize>,
     /// Behind which number of the log events are wanted, and up to how many. One who has no lease gets none.
     pub events: Option<(u64, usize)>,
+    /// The leaves with a higher number than this are wanted; `None` for no leaves.
+    pub leaves_after: Option<u64>,
 }
 
 /// What a [`PollRequest`] found.
@@ -123,11 +149,26 @@ pub struct PollResult {
     pub sweep: Option<Sweep>,
     /// In order.
     pub events: Vec<Event>,
+    /// The users of the leaves that were wanted.
+    pub leaves: Vec<UserId>,
+    /// How long ago the oldest event became due that is not delivered; `None` if all are.
+    pub oldest: Option<Nanos>,
+    /// What is known of the partition from now on.
+    pub known: Known,
 }
 
 /// What became of the messages for a partition: up to how many events they made. Or they were not taken, or it is not known
 /// whether they were; to tell them again changes nothing then.
-pub type WriteResult = (Partition, Result<usize, StoreError>);
+pub type WriteResult = (Partition, Result<Written, StoreError>);
+
+/// What a write has done in a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The greatest number of events that it can have appended.
+    pub appended: usize,
+    /// What is known of the partition from now on.
+    pub known: Known,
+}
 
 /// Who has or wants a lease: a number that no other process draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

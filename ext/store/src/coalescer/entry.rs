@@ -109,14 +109,14 @@ impl<K> HotEntry<K> {
         cold: &mut ColdEntry,
         common_timeout: Nanos,
         (now, timeout): (Nanos, Nanos),
-        outbox: &Mutex<Outbox>,
+        outbox: &Mutex<impl AsMut<Outbox>>,
     ) -> Coalesced {
         if cold.timeout == timeout && self.is_quiet(tick_of(now)) {
             return Coalesced::Known;
         }
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
-        self.enqueue_write(cold, now, now, &mut outbox.lock());
+        self.enqueue_write(cold, now, now, outbox.lock().as_mut());
         Coalesced::WriteDue
     }
 

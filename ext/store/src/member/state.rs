@@ -239,6 +239,12 @@ pub(crate) struct MemberState {
     label: String,
 }
 
+impl AsMut<Outbox> for MemberState {
+    fn as_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+}
+
 impl MemberState {
     /// A member that takes no part yet. `label` is what messages call the store; `seed` and `token` are drawn at random.
     pub(crate) fn new(label: String, token: Token, seed: u64, jitter: Nanos) -> MemberState {
