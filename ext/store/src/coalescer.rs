@@ -60,7 +60,13 @@ impl Default for Coalescer {
 impl Coalescer {
     /// A heartbeat at `now`, good for `timeout`.
     #[inline]
-    pub(crate) fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) -> Coalesced {
+    pub(crate) fn heartbeat(
+        &self,
+        id: Id<'_>,
+        now: Nanos,
+        timeout: Nanos,
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) -> Coalesced {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
@@ -79,7 +85,14 @@ impl Coalescer {
 
     /// The first heartbeat of `user_id`, which the caller knows as `id`.
     #[cold]
-    pub(crate) fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+    pub(crate) fn add_user(
+        &self,
+        id: Id<'_>,
+        user_id: UserId,
+        now: Nanos,
+        timeout: Nanos,
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
@@ -137,7 +150,12 @@ impl Coalescer {
     /// by the time at which the store was last `last_ok`: should it come back without its data, nobody else knows them.
     /// `common_timeout` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
     /// before the outbox's, here and everywhere.
-    pub(crate) fn scan(&self, (now, last_ok): (Nanos, Nanos), common_timeout: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+    pub(crate) fn scan(
+        &self,
+        (now, last_ok): (Nanos, Nanos),
+        common_timeout: Nanos,
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
     }
 
@@ -154,8 +172,7 @@ impl Coalescer {
         let scan = Scan { now, last_ok, common_timeout, is_changed: *known_timeout != common_timeout };
         *known_timeout = common_timeout;
         let describe_key = |key: &u64| (self.hasher.hash_one(key), *key);
-        for (hash, key) in
-            scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), outbox)
+        for (hash, key) in scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), outbox)
         {
             remove(cold, hash, |cold| cold.key == key);
         }
@@ -173,7 +190,12 @@ impl Coalescer {
     /// # Arguments
     ///
     /// * `last_ok_of` - when that was, for a user; `None` for whom nothing is lost
-    pub(crate) fn resend(&self, now: Nanos, last_ok_of: impl Fn(&UserId) -> Option<Nanos>, outbox: &Mutex<impl AsMut<Outbox>>) {
+    pub(crate) fn resend(
+        &self,
+        now: Nanos,
+        last_ok_of: impl Fn(&UserId) -> Option<Nanos>,
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |part| {
             let Part { keys, strings, cold, .. } = part;

@@ -30,8 +30,12 @@ pub mod id;
 pub mod interrupt;
 pub mod log;
 pub mod member;
+#[cfg(test)]
+mod model;
 mod outbox;
 pub mod redis;
+#[cfg(test)]
+mod simulator;
 pub mod sqlite;
 pub mod store;
 pub mod store_url;

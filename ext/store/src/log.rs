@@ -300,6 +300,12 @@ impl Log {
         self.is_calling() || self.has_commits(|_| true)
     }
 
+    /// Whether the user's callback failed, and waits to be tried again.
+    #[cfg(test)]
+    pub(crate) fn is_backing_off(&self, id: &UserId) -> bool {
+        self.backing_off.has(id)
+    }
+
     /// How many callbacks have failed so far.
     pub(crate) fn retries(&self) -> u64 {
         self.retries

@@ -30,7 +30,7 @@ impl Batch {
         for (id, PendingWrites { heartbeat, leave }) in &self.0 {
             let id = || id.clone();
             writes.extend(heartbeat.map(|(at, timeout)| {
-                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout) })
+                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), is_resend: false })
             }));
             writes.extend(leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after })));
         }
@@ -158,7 +158,7 @@ mod tests {
         outbox.heartbeat(id(1), 20, 6);
         outbox.heartbeat(id(1), 15, 7);
         assert_eq!(outbox.lag(30), 20);
-        assert_eq!(take_writes(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6 })]);
+        assert_eq!(take_writes(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6, is_resend: false })]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
     }
@@ -168,7 +168,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
         outbox.heartbeat(id(1), 20, 6);
-        assert_eq!(take_writes(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 })]);
+        assert_eq!(take_writes(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false })]);
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(
             take_writes(&mut outbox, 30),
             [
-                Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5 }),
+                Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5, is_resend: false }),
                 Write::Leave(Leave { id: id(1), age: 9, after: 3 })
             ]
         );
@@ -219,8 +219,8 @@ mod tests {
         assert_eq!(
             writes,
             [
-                Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 }),
-                Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5 })
+                Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false }),
+                Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5, is_resend: false })
             ]
         );
     }
@@ -231,7 +231,7 @@ mod tests {
         outbox.heartbeat(id(1), 10, 5);
         assert_eq!(
             outbox.take_batch(10).writes(30, 3),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8 })]
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8, is_resend: false })]
         );
     }
 }

@@ -14,7 +14,7 @@ use crate::id::UserId;
 use crate::interrupt::Interrupt;
 use crate::store::{
     Commit, DeadLetter, Event, LeaseRequest, Membership, Partition, PollRequest, PollResult, Snapshot, Store, Token,
-    Write, WriteResult,
+    Write, WriteResult, Written,
 };
 
 mod connection;
@@ -190,7 +190,8 @@ impl Store for Redis {
             }
         }
         let replies = self.call_partitions::<(usize,)>(calls)?;
-        Ok(replies.into_iter().map(|(partition, reply)| (partition, reply.map(|(appended,)| appended))).collect())
+        let written = |(appended,)| Written { appended, ..Written::default() };
+        Ok(replies.into_iter().map(|(partition, reply)| (partition, reply.map(written))).collect())
     }
 
     fn poll(

@@ -17,8 +17,8 @@ use crate::boot_clock;
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Snapshot,
-    Store, Write, WriteResult,
+    Commit, DeadLetter, Event, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Snapshot,
+    Store, Write, WriteResult, Written,
 };
 
 mod events;
@@ -181,7 +181,7 @@ impl Sqlite {
             Some((after, limit)) => self.events(after, limit)?,
             None => Vec::new(),
         };
-        Ok(PollResult { lease, sweep, events })
+        Ok(PollResult { lease, sweep, events, leaves: Vec::new(), oldest: None, known: Known::default() })
     }
 }
 
@@ -207,7 +207,7 @@ impl Store for Sqlite {
                 Write::Leave(write) => users::leave(transaction, namespace, now, write),
             })
         })?;
-        Ok(vec![(PARTITION, Ok(writes.len()))])
+        Ok(vec![(PARTITION, Ok(Written { appended: writes.len(), known: Known::default() }))])
     }
 
     fn poll(

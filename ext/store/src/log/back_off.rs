@@ -45,6 +45,11 @@ impl BackOff {
         self.users.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn has(&self, id: &UserId) -> bool {
+        self.users.contains_key(id)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.users.is_empty()
     }

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::log::{Log, backoff};
 use crate::outbox::{Batch, Outbox};
 use crate::store::{
-    Commit, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write, WriteResult,
+    Commit, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write, WriteResult,
 };
 
 /// How many users are written in one call: the others wait for a few milliseconds, and no longer.
@@ -85,7 +85,10 @@ pub(crate) enum Call {
     Recover,
     /// Put into the outbox the users whose last heartbeat has not been written for long enough, and forget who has been
     /// silent for a timeout, as of `last_ok`.
-    Scan { last_ok: Nanos, timeout: Nanos },
+    Scan {
+        last_ok: Nanos,
+        timeout: Nanos,
+    },
     /// Put everyone into the outbox who was online when their partition last answered: in each partition that has a time.
     Resend(Vec<Option<Nanos>>),
     /// Put every heartbeat into the outbox that has not been written.
@@ -126,6 +129,7 @@ struct PartitionState {
     is_free: bool,
     /// Whether the lease is to be released as soon as everything that was delivered is committed.
     is_releasing: bool,
+    known: Known,
 }
 
 impl PartitionState {
@@ -139,6 +143,7 @@ impl PartitionState {
         is_polled: false,
         is_free: true,
         is_releasing: false,
+        known: Known { epoch: 0, generation: 0, last: 0 },
     };
 }
 
@@ -476,19 +481,14 @@ impl MemberState {
         let sweep = (partition.sweep_at <= now).then_some(SWEEP_BATCH_SIZE);
         let is_to_fetch =
             (is_leased && partition.fetch_at <= now && !partition.is_releasing) || lease == LeaseRequest::Acquire;
-        let events =
-            Some((self.log.last_fetched(request.partition), if is_to_fetch { budget.take() } else { 0 }));
+        let events = Some((self.log.last_fetched(request.partition), if is_to_fetch { budget.take() } else { 0 }));
         let events = events.filter(|(_, limit)| *limit > 0);
         let is_due = partition.lease_at <= now || lease != LeaseRequest::None || sweep.is_some() || events.is_some();
         is_due.then_some(PollRequest { lease, sweep, events, ..request })
     }
 
     /// A poll of those partitions for which there is a plan.
-    fn poll(
-        &mut self,
-        now: Nanos,
-        mut plan: impl FnMut(&Self, PollRequest) -> Option<PollRequest>,
-    ) -> Option<Call> {
+    fn poll(&mut self, now: Nanos, mut plan: impl FnMut(&Self, PollRequest) -> Option<PollRequest>) -> Option<Call> {
         let count = self.count();
         // Another partition is first in each cycle, so that a scarce budget goes round.
         let first = (self.cycles % u64::from(count.max(1))) as Partition;
@@ -496,7 +496,7 @@ impl MemberState {
             .map(|number| (number + first) % count)
             .filter(|partition| is_available(&self.partitions, *partition, now))
             .filter_map(|partition| {
-                plan(self, PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None })
+                plan(self, PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None, leaves_after: None })
             })
             .collect();
         if requests.is_empty() {
@@ -644,17 +644,18 @@ impl MemberState {
         let mut failed = Vec::new();
         for (number, result) in results {
             match result {
-                Ok(0) => {}
-                Ok(_) => {
+                Ok(written) => {
                     if let Some(partition) = self.partition_mut(number) {
-                        partition.fetch_at = 0;
+                        partition.known = written.known;
+                        if written.appended > 0 {
+                            partition.fetch_at = 0;
+                        }
                     }
                 }
                 Err(error) => failed.push((number, error)),
             }
         }
-        let (_, unwritten) =
-            batch.split(|id| failed.iter().all(|(partition, _)| *partition != id.partition(count)));
+        let (_, unwritten) = batch.split(|id| failed.iter().all(|(partition, _)| *partition != id.partition(count)));
         self.outbox.put_back(unwritten);
         failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, error));
         self.changed(now);
@@ -694,6 +695,7 @@ impl MemberState {
         let log = &mut self.log;
         let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else { return };
         partition.last_ok_at = asked_at;
+        partition.known = result.known;
         partition.is_polled = true;
         partition.is_free = result.lease != LeaseState::HeldByOther;
         let was_leased = log.is_leased(request.partition);
@@ -788,9 +790,9 @@ impl MemberState {
 
     /// Has everyone written again who was online when their partition last answered: of one partition, or of all.
     fn resend(&mut self, partition: Option<Partition>) {
-        let last_ok = (0..).zip(&self.partitions).map(|(number, state)| {
-            partition.is_none_or(|partition| partition == number).then_some(state.last_ok_at)
-        });
+        let last_ok = (0..)
+            .zip(&self.partitions)
+            .map(|(number, state)| partition.is_none_or(|partition| partition == number).then_some(state.last_ok_at));
         self.resends.push_back(last_ok.collect());
     }
 
@@ -955,14 +957,27 @@ impl MemberState {
         self.changed_at = self.changed_at.max(now);
     }
 
+    #[cfg(test)]
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
     fn membership(&self) -> Membership {
-        Membership { token: self.token, lease: self.lease_length(), timeout: self.timeout }
+        Membership {
+            token: self.token,
+            lease: self.lease_length(),
+            timeout: self.timeout,
+            known: self.partitions.iter().map(|partition| partition.known).collect(),
+        }
     }
 
     fn poll_interval(&self, now: Nanos) -> Nanos {
-        self.store.map_or(SECOND, |store| {
-            if now < self.active_until { store.poll_interval } else { store.idle_poll_interval }
-        })
+        self.store.map_or(
+            SECOND,
+            |store| {
+                if now < self.active_until { store.poll_interval } else { store.idle_poll_interval }
+            },
+        )
     }
 
     /// Long enough for a busy machine or a slow store, short enough for events that wait for another lease holder.

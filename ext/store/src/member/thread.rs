@@ -81,9 +81,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 Reply::Committed(with(store, |store| store.commit(&membership, &commits)))
             }
             Call::Write(membership, writes) => Reply::Written(with(store, |store| store.write(&membership, &writes))),
-            Call::Poll(membership, requests) => {
-                Reply::Polled(with(store, |store| store.poll(&membership, &requests)))
-            }
+            Call::Poll(membership, requests) => Reply::Polled(with(store, |store| store.poll(&membership, &requests))),
         }
     }
 

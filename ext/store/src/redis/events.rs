@@ -134,7 +134,7 @@ impl Redis {
 
     pub(super) fn requeue(&mut self) -> Result<(usize, usize), StoreError> {
         // Nobody's lease and nobody's timeout: nothing in here is about either.
-        let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0 };
+        let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0, known: Vec::new() };
         let (mut requeued, mut dropped) = (0, 0);
         let summaries = self.summaries()?;
         for (partition, mut left) in (0..).zip(summaries.into_iter().map(|summary| summary.dead_letters)) {

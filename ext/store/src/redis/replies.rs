@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::error::StoreError;
 use crate::id::UserId;
-use crate::store::{Event, LeaseState, PollRequest, PollResult, Sweep};
+use crate::store::{Event, Known, LeaseState, PollRequest, PollResult, Sweep};
 
 /// How scores are made: see `partition.lua`.
 const CLASSES: u64 = 1024;
@@ -97,6 +97,9 @@ pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
 
 pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
     PollResult {
+        leaves: Vec::new(),
+        oldest: None,
+        known: Known::default(),
         lease: match lease {
             0 => LeaseState::Free,
             1 => LeaseState::HeldByOther,

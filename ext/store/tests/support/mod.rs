@@ -141,7 +141,7 @@ impl Drop for Server {
 }
 
 pub fn membership(token: Token, timeout: Nanos) -> Membership {
-    Membership { token, lease: MINUTE, timeout }
+    Membership { token, lease: MINUTE, timeout, known: Vec::new() }
 }
 
 pub fn user(name: &str) -> UserId {

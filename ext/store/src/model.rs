@@ -1,0 +1,614 @@
+//! A store in memory, in the plainest code there is: the specification of what every store does. The simulator runs members
+//! against it, and the real stores are compared with it, call by call.
+//!
+//! Times are nanoseconds of the server's clock. Each partition's clock never goes back.
+
+use std::collections::BTreeMap;
+
+use online_manager_tracker::{Nanos, Reason, Transition};
+
+use crate::error::StoreError;
+use crate::id::UserId;
+use crate::store::{
+    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, Partition, PollRequest,
+    PollResult, Sweep, Token, Write, Written,
+};
+
+/// How long a member's registration and a leave that nobody can have missed are kept, at least.
+const SECOND: Nanos = 1_000_000_000;
+
+/// One rule each that a store must follow. The simulator has to find a store that breaks any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A heartbeat that is older than the last one known changes the deadline.
+    LateHeartbeat,
+    /// A leave of a user whom the store does not know is dropped.
+    LeaveOfUnknown,
+    /// A heartbeat of the moment of a leave does not count.
+    EqualTimes,
+    /// A leave that is older than the last heartbeat counts.
+    LateLeave,
+    /// A user who went offline is forgotten after the config's timeout, not after the longest in use.
+    ForgetByConfig,
+    /// The members do not hear of each other's leaves.
+    NoLeaves,
+    /// Older data are not noticed.
+    OlderData,
+    /// Lost data are not noticed.
+    LostData,
+    /// The age of the oldest undelivered event is not reported.
+    NoOldest,
+    /// Nobody's deadline is held after an outage.
+    NoHold,
+    /// A commit counts although another member has the lease.
+    Unfenced,
+    /// A lease can be acquired while another member holds it.
+    SharedLease,
+    /// A lease that ran out stays with its last holder.
+    LeaseForEver,
+    /// A renewal extends nothing.
+    NoRenewal,
+    /// Versions go by the wall clock alone.
+    WallVersions,
+    /// The sweep sets a user offline without an event.
+    NoEvent,
+    /// A heartbeat that is written again, and is no longer good, makes no event.
+    NoResend,
+    /// A heartbeat that is no longer good brings its user online.
+    RevivedByLate,
+}
+
+impl Broken {
+    pub(crate) const ALL: [Broken; 18] = [
+        Broken::LateHeartbeat,
+        Broken::LeaveOfUnknown,
+        Broken::EqualTimes,
+        Broken::LateLeave,
+        Broken::ForgetByConfig,
+        Broken::NoLeaves,
+        Broken::OlderData,
+        Broken::LostData,
+        Broken::NoOldest,
+        Broken::NoHold,
+        Broken::Unfenced,
+        Broken::SharedLease,
+        Broken::LeaseForEver,
+        Broken::NoRenewal,
+        Broken::WallVersions,
+        Broken::NoEvent,
+        Broken::NoResend,
+        Broken::RevivedByLate,
+    ];
+}
+
+#[derive(Clone, Debug)]
+struct User {
+    is_online: bool,
+    /// The time of the last heartbeat; none if the store only knows a leave.
+    seen: Option<Nanos>,
+    timeout: Nanos,
+    deadline: Nanos,
+    /// The last leave and the deadline that it sets to heartbeats before it.
+    left: Option<(Nanos, Nanos)>,
+    /// Whether a leave has set the deadline.
+    is_leave: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Logged {
+    id: UserId,
+    reason: Reason,
+    due: Nanos,
+    version: i64,
+    failures: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Dead {
+    event: Logged,
+    error: String,
+}
+
+/// The data of one partition.
+#[derive(Clone, Debug, Default)]
+struct Data {
+    epoch: u64,
+    generation: u64,
+    /// The highest number that was given out.
+    last: u64,
+    lease: Option<(Token, Nanos)>,
+    /// Who held the lease last, unless it was released.
+    holder: Option<Token>,
+    swept: Option<Nanos>,
+    hold: Nanos,
+    /// What is added to the server's clock, which may have been set back.
+    shift: Nanos,
+    /// The longest timeout in use, and until when it counts.
+    longest: (Nanos, Nanos),
+    users: BTreeMap<UserId, User>,
+    log: BTreeMap<u64, Logged>,
+    leaves: BTreeMap<u64, (UserId, Nanos)>,
+    dead: BTreeMap<u64, Dead>,
+    superseded: BTreeMap<UserId, i64>,
+}
+
+/// A partition, with older data of it to go back to.
+#[derive(Debug, Default)]
+struct PartitionModel {
+    data: Data,
+    backup: Data,
+    is_away: bool,
+}
+
+/// The server. Every call is one atomic step.
+#[derive(Debug)]
+pub(crate) struct Model {
+    partitions: Vec<PartitionModel>,
+    members: BTreeMap<[u8; 16], Nanos>,
+    /// The server's monotonic clock, and its wall clock in microseconds.
+    pub(crate) now: Nanos,
+    pub(crate) wall: u64,
+    broken: Option<Broken>,
+}
+
+impl Model {
+    pub(crate) fn new(partitions: Partition, broken: Option<Broken>) -> Model {
+        let partitions = (0..partitions).map(|_| PartitionModel::default()).collect();
+        Model { partitions, members: BTreeMap::new(), now: 0, wall: 1, broken }
+    }
+
+    pub(crate) fn partitions(&self) -> Partition {
+        self.partitions.len() as Partition
+    }
+
+    fn is(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
+    }
+
+    // -- faults -------------------------------------------------------------------------------
+
+    /// Keeps the present data, to go back to.
+    pub(crate) fn back_up(&mut self) {
+        self.partitions.iter_mut().for_each(|partition| partition.backup = partition.data.clone());
+    }
+
+    /// Goes back to the data that were kept.
+    pub(crate) fn roll_back(&mut self) {
+        self.partitions.iter_mut().for_each(|partition| partition.data = partition.backup.clone());
+    }
+
+    /// Loses the data.
+    pub(crate) fn lose(&mut self) {
+        self.partitions.iter_mut().for_each(|partition| partition.data = Data::default());
+        self.members.clear();
+    }
+
+    /// Ends the lease of a partition before its time.
+    pub(crate) fn end_lease(&mut self, partition: Partition) {
+        if let Some(partition) = self.partitions.get_mut(usize::from(partition)) {
+            partition.data.lease = None;
+        }
+    }
+
+    pub(crate) fn set_away(&mut self, partition: Partition, is_away: bool) {
+        if let Some(partition) = self.partitions.get_mut(usize::from(partition)) {
+            partition.is_away = is_away;
+        }
+    }
+
+    // -- what the judge asks ------------------------------------------------------------------
+
+    /// The member that holds the lease of a partition, if any does.
+    pub(crate) fn lease_holder(&self, partition: Partition) -> Option<Token> {
+        let data = &self.partitions.get(usize::from(partition))?.data;
+        data.lease.filter(|(_, until)| *until > self.clock(data)).map(|(token, _)| token)
+    }
+
+    /// How long the longest lease lasts from now.
+    pub(crate) fn longest_lease(&self) -> Nanos {
+        let left = |data: &Data| data.lease.map_or(0, |(_, until)| until.saturating_sub(self.clock(data)));
+        self.partitions.iter().map(|partition| left(&partition.data)).max().unwrap_or(0)
+    }
+
+    pub(crate) fn is_online(&self, id: &UserId) -> bool {
+        let data = self.partitions.get(usize::from(id.partition(self.partitions()))).map(|partition| &partition.data);
+        data.and_then(|data| data.users.get(id)).is_some_and(|user| user.is_online)
+    }
+
+    pub(crate) fn undelivered(&self) -> usize {
+        self.partitions.iter().map(|partition| partition.data.log.len()).sum()
+    }
+
+    pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
+        let mut letters = Vec::new();
+        for PartitionModel { data, .. } in &self.partitions {
+            for (number, Dead { event, error }) in &data.dead {
+                let newest = data.superseded.get(&event.id).copied().unwrap_or(0);
+                letters.push(DeadLetter {
+                    event: event.read(*number, self.clock(data)),
+                    error: error.clone(),
+                    is_superseded: newest > event.version,
+                });
+            }
+        }
+        letters
+    }
+
+    /// Who is online, and how long ago each was seen.
+    pub(crate) fn online_users(&self) -> BTreeMap<UserId, Nanos> {
+        let mut online = BTreeMap::new();
+        for PartitionModel { data, .. } in &self.partitions {
+            let now = self.clock(data);
+            online.extend(
+                data.users
+                    .iter()
+                    .filter(|(_, user)| user.is_online)
+                    .map(|(id, user)| (id.clone(), now.saturating_sub(user.seen.unwrap_or(0)))),
+            );
+        }
+        online
+    }
+
+    // -- calls --------------------------------------------------------------------------------
+
+    /// Returns how many members there are.
+    pub(crate) fn register(&mut self, membership: &Membership) -> usize {
+        let now = self.now;
+        self.members.retain(|_, until| *until > now);
+        self.members.insert(membership.token.0, now + membership.lease);
+        self.members.len()
+    }
+
+    pub(crate) fn deregister(&mut self, membership: &Membership) {
+        self.members.remove(&membership.token.0);
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        membership: &Membership,
+        writes: &[Write],
+    ) -> Vec<(Partition, Result<Written, StoreError>)> {
+        let count = self.partitions();
+        let mut by_partition: BTreeMap<Partition, Vec<&Write>> = BTreeMap::new();
+        writes.iter().for_each(|write| by_partition.entry(write.id().partition(count)).or_default().push(write));
+        let mut results = Vec::new();
+        for (partition, writes) in by_partition {
+            let result = self.enter(partition, membership).map(|now| {
+                let mut appended = 0;
+                for write in writes {
+                    appended += match write {
+                        Write::Heartbeat(heartbeat) => self.heartbeat(partition, now, heartbeat),
+                        Write::Leave(leave) => self.leave(partition, now, leave),
+                    };
+                }
+                Written { appended, known: self.known(partition) }
+            });
+            results.push((partition, result));
+        }
+        results
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        membership: &Membership,
+        requests: &[PollRequest],
+    ) -> Vec<Result<PollResult, StoreError>> {
+        requests.iter().map(|request| self.poll_partition(membership, request)).collect()
+    }
+
+    fn poll_partition(&mut self, membership: &Membership, request: &PollRequest) -> Result<PollResult, StoreError> {
+        let partition = request.partition;
+        let now = self.enter(partition, membership)?;
+        let lease = self.lease(partition, now, membership, request.lease);
+        let sweep = request.sweep.map(|limit| self.sweep(partition, now, membership.timeout, limit));
+        let is_silent = self.is(Broken::NoLeaves);
+        let hides_oldest = self.is(Broken::NoOldest);
+        let data = self.data(partition);
+        let events = match request.events.filter(|_| lease.is_held()) {
+            Some((after, limit)) => {
+                data.log.range(after + 1..).take(limit).map(|(number, event)| event.read(*number, now)).collect()
+            }
+            None => Vec::new(),
+        };
+        let leaves = match request.leaves_after.filter(|_| !is_silent) {
+            Some(after) => data.leaves.range(after.saturating_add(1)..).map(|(_, (id, _))| id.clone()).collect(),
+            None => Vec::new(),
+        };
+        let oldest = data.log.values().next().map(|event| now.saturating_sub(event.due)).filter(|_| !hides_oldest);
+        Ok(PollResult { lease, sweep, events, leaves, oldest, known: self.known(partition) })
+    }
+
+    pub(crate) fn commit(
+        &mut self,
+        membership: &Membership,
+        commits: &[(Partition, Commit)],
+    ) -> Vec<Result<bool, StoreError>> {
+        commits.iter().map(|(partition, commit)| self.commit_partition(membership, *partition, commit)).collect()
+    }
+
+    fn commit_partition(
+        &mut self,
+        membership: &Membership,
+        partition: Partition,
+        commit: &Commit,
+    ) -> Result<bool, StoreError> {
+        self.enter(partition, membership)?;
+        let is_unfenced = self.is(Broken::Unfenced);
+        let data = self.data(partition);
+        if data.holder != Some(membership.token) && !is_unfenced {
+            return Ok(false);
+        }
+        for (number, failures, _) in &commit.failed {
+            if let Some(event) = data.log.get_mut(number) {
+                event.failures = *failures;
+            }
+        }
+        for (number, error) in &commit.dead {
+            let Some(event) = data.log.remove(number) else { continue };
+            let later = data.log.range(number + 1..).filter(|(_, later)| later.id == event.id);
+            let newest = later.map(|(_, later)| later.version).max().unwrap_or(event.version);
+            let known = data.superseded.entry(event.id.clone()).or_insert(0);
+            *known = newest.max(*known).max(event.version);
+            data.dead.insert(*number, Dead { event, error: error.clone() });
+        }
+        for number in &commit.done {
+            data.log.remove(number);
+        }
+        Ok(true)
+    }
+
+    /// Puts the dead letters at the end of the log, but those that are superseded. Returns how many there were of both.
+    pub(crate) fn requeue_dead_letters(&mut self) -> (usize, usize) {
+        let (mut requeued, mut dropped) = (0, 0);
+        let wall = self.wall;
+        for PartitionModel { data, .. } in &mut self.partitions {
+            for Dead { event, .. } in std::mem::take(&mut data.dead).into_values() {
+                if data.superseded.get(&event.id).copied().unwrap_or(0) > event.version {
+                    dropped += 1;
+                } else {
+                    requeued += 1;
+                    data.last = wall.max(data.last + 1);
+                    data.log.insert(data.last, Logged { failures: 0, ..event });
+                }
+            }
+            data.superseded.clear();
+        }
+        (requeued, dropped)
+    }
+
+    // -- the rules ----------------------------------------------------------------------------
+
+    fn data(&mut self, partition: Partition) -> &mut Data {
+        &mut self.partitions[usize::from(partition)].data
+    }
+
+    fn clock(&self, data: &Data) -> Nanos {
+        (self.now + data.shift).max(data.swept.unwrap_or(0))
+    }
+
+    fn known(&mut self, partition: Partition) -> Known {
+        let data = self.data(partition);
+        Known { epoch: data.epoch, generation: data.generation, last: data.last }
+    }
+
+    /// What every call on a partition begins with. Returns the partition's time.
+    fn enter(&mut self, partition: Partition, membership: &Membership) -> Result<Nanos, StoreError> {
+        let known = membership.known(partition);
+        let (now, wall) = (self.now, self.wall);
+        let (ignores_older, ignores_loss) = (self.is(Broken::OlderData), self.is(Broken::LostData));
+        let Some(PartitionModel { data, is_away, .. }) = self.partitions.get_mut(usize::from(partition)) else {
+            return Err(StoreError::Unavailable("no such partition".into()));
+        };
+        if *is_away {
+            return Err(StoreError::Unavailable("the partition is away".into()));
+        }
+        // The clock never goes back.
+        if let Some(swept) = data.swept.filter(|swept| now + data.shift < *swept) {
+            data.shift = swept - now;
+        }
+        let now = now + data.shift;
+        if data.epoch == 0 {
+            data.epoch = wall;
+        }
+        let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
+        let is_older = known.epoch == data.epoch && known.generation == data.generation && known.last > data.last;
+        if (is_lost && !ignores_loss) || (is_older && !ignores_older) {
+            data.hold = now + membership.timeout;
+            data.last = data.last.max(known.last);
+            if is_older {
+                data.generation = known.generation + 1;
+            }
+            return Err(StoreError::Replaced("the data are others, or older".into()));
+        }
+        Ok(now)
+    }
+
+    fn lease(&mut self, partition: Partition, now: Nanos, membership: &Membership, request: LeaseRequest) -> LeaseState {
+        let (is_shared, is_for_ever, extends_nothing) =
+            (self.is(Broken::SharedLease), self.is(Broken::LeaseForEver), self.is(Broken::NoRenewal));
+        let token = membership.token;
+        let data = self.data(partition);
+        let current = data.lease.filter(|(_, until)| *until > now || is_for_ever).map(|(token, _)| token);
+        let is_mine = current == Some(token) || (current.is_none() && data.holder == Some(token));
+        match request {
+            LeaseRequest::Release if is_mine => {
+                data.lease = None;
+                data.holder = None;
+                LeaseState::Free
+            }
+            LeaseRequest::Renew if is_mine => {
+                if !extends_nothing {
+                    data.lease = Some((token, now + membership.lease));
+                }
+                LeaseState::Renewed
+            }
+            LeaseRequest::Acquire if is_mine || current.is_none() || is_shared => {
+                data.lease = Some((token, now + membership.lease));
+                data.holder = Some(token);
+                if is_mine { LeaseState::Renewed } else { LeaseState::Acquired }
+            }
+            _ if is_mine => LeaseState::Renewed,
+            _ if current.is_some() => LeaseState::HeldByOther,
+            _ => LeaseState::Free,
+        }
+    }
+
+    fn sweep(&mut self, partition: Partition, now: Nanos, timeout: Nanos, limit: usize) -> Sweep {
+        let (never_holds, is_silent, forgets_by_config) =
+            (self.is(Broken::NoHold), self.is(Broken::NoEvent), self.is(Broken::ForgetByConfig));
+        let wall = self.wall;
+        let mut versions = Vec::new();
+        let data = self.data(partition);
+        let first = |data: &Data| {
+            data.users.values().filter(|user| user.is_online).map(|user| user.deadline.max(data.hold)).min()
+        };
+        if data.swept.is_some_and(|swept| now - swept > timeout / 2) && first(data).is_some() && !never_holds {
+            // Nobody has swept for too long: perhaps the heartbeats had nowhere to go.
+            data.hold = now + timeout;
+        }
+        data.swept = Some(now);
+        let longest = if forgets_by_config { timeout } else { data.longest.0.max(timeout) };
+        data.users.retain(|_, user| {
+            let last = user.seen.unwrap_or(0).max(user.left.map_or(0, |(left, _)| left));
+            user.is_online || now < last.saturating_add(longest)
+        });
+        data.leaves.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
+        let mut due: Vec<(Nanos, UserId)> = data
+            .users
+            .iter()
+            .filter(|(_, user)| user.is_online && user.deadline.max(data.hold) <= now)
+            .map(|(id, user)| (user.deadline, id.clone()))
+            .collect();
+        due.sort();
+        due.truncate(limit);
+        let mut lag = 0;
+        for (_, id) in &due {
+            let Some(user) = data.users.get_mut(id) else { continue };
+            let due = user.deadline.max(data.hold);
+            lag = lag.max(now - due);
+            user.is_online = false;
+            let reason = if user.is_leave { Reason::Leave } else { Reason::Timeout };
+            if !is_silent {
+                versions.push((id.clone(), reason, due));
+            }
+        }
+        for (id, reason, due) in versions {
+            self.append(partition, wall, id, reason, due);
+        }
+        let data = self.data(partition);
+        Sweep { expired: due.len(), lag, next: first(data).map(|first| first.saturating_sub(now)) }
+    }
+
+    fn append(&mut self, partition: Partition, wall: u64, id: UserId, reason: Reason, due: Nanos) {
+        let goes_by_wall = self.is(Broken::WallVersions);
+        let data = self.data(partition);
+        let version = if goes_by_wall { wall } else { wall.max(data.last + 1) };
+        data.last = data.last.max(version);
+        if let Some(newest) = data.superseded.get_mut(&id) {
+            *newest = version as i64;
+        }
+        let mut number = version;
+        while data.log.contains_key(&number) {
+            number += 1;
+        }
+        data.log.insert(number, Logged { id, reason, due, version: version as i64, failures: 0 });
+    }
+
+    fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
+        let (takes_late, ignores_equal, never_resends, revives) = (
+            self.is(Broken::LateHeartbeat),
+            self.is(Broken::EqualTimes),
+            self.is(Broken::NoResend),
+            self.is(Broken::RevivedByLate),
+        );
+        let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
+        let wall = self.wall;
+        let data = self.data(partition);
+        if timeout >= data.longest.0 || now > data.longest.1 {
+            data.longest = (timeout, now + 2 * timeout);
+        }
+        let is_new = !data.users.contains_key(&heartbeat.id);
+        let user = data.users.entry(heartbeat.id.clone()).or_insert(User {
+            is_online: false,
+            seen: None,
+            timeout,
+            deadline: 0,
+            left: None,
+            is_leave: false,
+        });
+        if user.seen.is_some_and(|before| seen < before) && !takes_late {
+            return 0;
+        }
+        user.seen = Some(seen);
+        user.timeout = timeout;
+        let is_after_leave =
+            user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });
+        if is_after_leave {
+            user.deadline = seen + timeout;
+            user.left = None;
+            user.is_leave = false;
+        } else if let Some((_, until)) = user.left {
+            user.is_leave = until < seen + timeout;
+            user.deadline = until.min(seen + timeout);
+        }
+        if user.is_online {
+            return 0;
+        }
+        if user.deadline > now || revives {
+            user.is_online = true;
+            self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
+            1
+        } else if heartbeat.is_resend && is_new && !never_resends {
+            let (due, is_leave) = (user.deadline, user.is_leave);
+            let reason = if is_leave { Reason::Leave } else { Reason::Timeout };
+            self.append(partition, wall, heartbeat.id.clone(), reason, due);
+            1
+        } else {
+            0
+        }
+    }
+
+    fn leave(&mut self, partition: Partition, now: Nanos, leave: &Leave) -> usize {
+        let (drops_unknown, takes_late) = (self.is(Broken::LeaveOfUnknown), self.is(Broken::LateLeave));
+        let left = now.saturating_sub(leave.age);
+        let until = left + leave.after;
+        let wall = self.wall;
+        let data = self.data(partition);
+        if !data.users.contains_key(&leave.id) {
+            if drops_unknown {
+                return 0;
+            }
+            let user =
+                User { is_online: false, seen: None, timeout: 0, deadline: 0, left: None, is_leave: false };
+            data.users.insert(leave.id.clone(), user);
+        }
+        let Some(user) = data.users.get_mut(&leave.id) else { return 0 };
+        if user.seen.is_some_and(|seen| left < seen) && !takes_late {
+            return 0;
+        }
+        if user.is_online && until < user.deadline {
+            user.deadline = until;
+            user.is_leave = true;
+        }
+        if user.left.is_none_or(|(before, _)| left >= before) {
+            user.left = Some((left, until));
+            data.last = wall.max(data.last + 1);
+            data.leaves.insert(data.last, (leave.id.clone(), left));
+        }
+        0
+    }
+}
+
+impl Logged {
+    fn read(&self, number: u64, now: Nanos) -> Event {
+        Event {
+            number,
+            id: self.id.clone(),
+            transition: if self.reason == Reason::Heartbeat { Transition::Online } else { Transition::Offline },
+            reason: self.reason,
+            lateness: now.saturating_sub(self.due),
+            version: self.version,
+            failures: self.failures,
+        }
+    }
+}

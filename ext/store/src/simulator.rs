@@ -1,0 +1,96 @@
+//! Runs two to four members against the model store on virtual time, with seeded schedules of heartbeats, leaves and faults,
+//! and judges what the callbacks hear. One seed is one schedule, and replays exactly.
+//!
+//! ```text
+//! SCHEDULES=1000000 cargo test --release -p online_manager_store simulator   # a long run
+//! SEED=42 cargo test -p online_manager_store simulator -- --nocapture        # one schedule, with its trace
+//! ```
+
+mod judge;
+mod options;
+mod process;
+mod random;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use options::Options;
+use world::World;
+
+use crate::model::Broken;
+
+/// How many schedules a normal test run plays.
+const SCHEDULES: u64 = 10_000;
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// Plays one schedule. Returns what was wrong, if anything.
+fn play(seed: u64, broken: Option<Broken>, is_traced: bool) -> Result<(), String> {
+    let options = Options::from_seed(seed);
+    let mut world = World::new(options, broken, is_traced);
+    world.run().map_err(|wrong| format!("seed {seed}: {wrong}\n{:#?}", world.options))
+}
+
+/// Plays schedules on all cores. Returns the first that fails, by number.
+fn play_all(first: u64, count: u64, broken: Option<Broken>) -> Option<String> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let found = AtomicU64::new(u64::MAX);
+    let mut failures: Vec<(u64, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| {
+                let found = &found;
+                scope.spawn(move || {
+                    for seed in (first + thread..first + count).step_by(threads as usize) {
+                        if found.load(Ordering::Relaxed) < seed {
+                            return None;
+                        }
+                        if let Err(wrong) = play(seed, broken, false) {
+                            found.fetch_min(seed, Ordering::Relaxed);
+                            return Some((seed, wrong));
+                        }
+                    }
+                    None
+                })
+            })
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    failures.sort();
+    failures.into_iter().next().map(|(_, wrong)| wrong)
+}
+
+#[test]
+fn every_schedule_keeps_the_promises() {
+    if let Some(seed) = from_env("SEED") {
+        if let Err(wrong) = play(seed, None, true) {
+            panic!("{wrong}");
+        }
+        return;
+    }
+    let count = from_env("SCHEDULES").unwrap_or(SCHEDULES);
+    let first = from_env("FIRST_SEED").unwrap_or(0);
+    if let Some(wrong) = play_all(first, count, None) {
+        panic!("{wrong}");
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..20 {
+        let trace = |_| {
+            let mut world = World::new(Options::from_seed(seed), None, false);
+            let result = world.run();
+            (result, world.fingerprint())
+        };
+        assert_eq!(trace(1), trace(2), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_store_that_breaks_a_rule_is_found() {
+    let missed: Vec<Broken> =
+        Broken::ALL.into_iter().filter(|broken| play_all(0, SCHEDULES, Some(*broken)).is_none()).collect();
+    assert_eq!(missed, []);
+}

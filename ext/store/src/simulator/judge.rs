@@ -1,0 +1,134 @@
+//! What the callbacks of all processes hear, against what the users did.
+//!
+//! The judge knows when each user last sent a heartbeat or left, and when something was last wrong. A promise that holds
+//! under any fault is checked always; one about how soon something happens only if nothing has been wrong for a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use online_manager_tracker::{Nanos, Transition};
+
+use super::options::{MILLISECOND, SECOND};
+use crate::store::Event;
+
+/// How soon a heartbeat brings its user online, and a leave sets its user offline, while nothing is wrong.
+pub(super) const PROMPT: Nanos = SECOND;
+
+/// Two times are taken for equal that are closer than the processes' clock can tell.
+const EQUAL: Nanos = 12 * MILLISECOND;
+
+/// How many calls of the store one process may make within a second.
+const MAX_CALLS_PER_SECOND: usize = 500;
+
+/// What is known of one user.
+#[derive(Debug, Default)]
+pub(super) struct User {
+    pub(super) last_heartbeat: Option<Nanos>,
+    pub(super) last_leave: Option<Nanos>,
+    /// The versions that a callback was called for, with the process that was the last to call it.
+    started: BTreeMap<i64, (usize, u64)>,
+    latest: Option<(i64, Transition)>,
+    /// The last transition whose callback returned.
+    pub(super) heard: Option<Transition>,
+    /// The versions of calls that did not end as they should: these may come again.
+    may_repeat: BTreeSet<i64>,
+    /// Nobody knows the user any longer: the data were lost, and so were the processes that got the heartbeats.
+    pub(super) is_lost: bool,
+    pub(super) has_failed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) users: Vec<User>,
+    /// Something was wrong until then.
+    pub(super) trouble_until: Nanos,
+    /// The data were lost or older at some time.
+    pub(super) has_lost_data: bool,
+    /// A call may have been repeated from older data whose lease holder was gone.
+    pub(super) may_repeat_anything: bool,
+    pub(super) reports: usize,
+}
+
+impl Judge {
+    pub(super) fn new(users: usize) -> Judge {
+        Judge {
+            users: (0..users).map(|_| User::default()).collect(),
+            trouble_until: 0,
+            has_lost_data: false,
+            may_repeat_anything: false,
+            reports: 0,
+        }
+    }
+
+    pub(super) fn trouble(&mut self, until: Nanos) {
+        self.trouble_until = self.trouble_until.max(until);
+    }
+
+    /// A callback is called.
+    pub(super) fn started(&mut self, user: usize, event: &Event, process: (usize, u64)) -> Result<(), String> {
+        let may_repeat_anything = self.may_repeat_anything;
+        let has_lost_data = self.has_lost_data;
+        let known = &mut self.users[user];
+        let (version, transition) = (event.version, event.transition);
+        let is_repeated = known.started.contains_key(&version);
+        if let Some((latest, latest_transition)) = known.latest {
+            if version < latest && !may_repeat_anything {
+                return Err(format!("user {user}: {transition:?} of version {version} is called after version {latest}"));
+            }
+            if version > latest && transition == latest_transition && !has_lost_data {
+                return Err(format!("user {user}: {transition:?} is called twice, as {latest} and as {version}"));
+            }
+        }
+        if is_repeated && !known.may_repeat.contains(&version) && !may_repeat_anything {
+            return Err(format!("user {user}: {transition:?} of version {version} is called again"));
+        }
+        known.started.insert(version, process);
+        if known.latest.is_none_or(|(latest, _)| version >= latest) {
+            known.latest = Some((version, transition));
+        }
+        Ok(())
+    }
+
+    /// The callback has returned.
+    pub(super) fn returned(&mut self, user: usize, event: &Event) {
+        let known = &mut self.users[user];
+        if known.latest.is_none_or(|(latest, _)| event.version >= latest) {
+            known.heard = Some(event.transition);
+        }
+    }
+
+    /// The callback may be called again: it failed, or its process was killed, stood still or was cut off before the commit.
+    pub(super) fn may_repeat(&mut self, user: usize, version: i64) {
+        self.users[user].may_repeat.insert(version);
+    }
+
+    /// Whatever this process has delivered lately may be delivered again.
+    pub(super) fn may_repeat_all(&mut self) {
+        for user in &mut self.users {
+            let versions: Vec<i64> = user.started.keys().copied().collect();
+            user.may_repeat.extend(versions);
+        }
+    }
+
+    /// Nothing has been wrong for long enough at `now` that promises about time hold.
+    pub(super) fn is_calm(&self, now: Nanos, settling: Nanos) -> bool {
+        now > self.trouble_until + settling
+    }
+
+    /// Whether the user left last, or sent a heartbeat last; none if that cannot be told.
+    pub(super) fn is_present(&self, user: usize, now: Nanos, timeout: Nanos) -> Option<bool> {
+        let known = &self.users[user];
+        match (known.last_heartbeat, known.last_leave) {
+            (None, _) => Some(false),
+            (Some(heartbeat), Some(leave)) if heartbeat.abs_diff(leave) < EQUAL => None,
+            (Some(heartbeat), Some(leave)) if leave > heartbeat => Some(false),
+            (Some(heartbeat), _) => Some(heartbeat + timeout > now),
+        }
+    }
+
+    pub(super) fn check_calls(&self, process: usize, calls: usize) -> Result<(), String> {
+        if calls > MAX_CALLS_PER_SECOND {
+            return Err(format!("process {process} called the store {calls} times within a second"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! One process of the application: its member, its users, and its reactor.
+
+use online_manager_tracker::{Id, Nanos, StringId};
+use parking_lot::Mutex;
+
+use crate::coalescer::{Coalesced, Coalescer};
+use crate::id::{Charset, Kind, UserId};
+use crate::log::DeliveryOutcome;
+use crate::member::Phase;
+use crate::member::state::{Call, MemberState, Reply};
+use crate::store::{Event, Token};
+
+/// What the member's thread is doing.
+#[derive(Debug)]
+pub(super) enum Doing {
+    /// It takes the next step at some moment, with this reply.
+    Step(Reply),
+    /// It waits until then, or until it is woken.
+    Wait,
+    /// It waits for a call; with the reply as soon as there is one.
+    Call(Call, Option<Reply>),
+    /// It has ended.
+    Nothing,
+}
+
+/// A callback that runs.
+#[derive(Debug)]
+pub(super) struct Callback {
+    pub(super) events: Vec<Event>,
+    pub(super) outcome: DeliveryOutcome,
+}
+
+pub(super) struct Process {
+    pub(super) number: usize,
+    /// Which process of this number it is.
+    pub(super) incarnation: u64,
+    pub(super) is_alive: bool,
+    pub(super) state: Mutex<MemberState>,
+    pub(super) coalescer: Coalescer,
+    pub(super) doing: Doing,
+    /// Counts what the thread does, so that what was meant for something earlier is dropped.
+    pub(super) generation: u64,
+    /// The process stands still until then.
+    pub(super) paused_until: Nanos,
+    pub(super) is_connected: bool,
+    pub(super) is_open: bool,
+    pub(super) callback: Option<Callback>,
+    pub(super) callback_generation: u64,
+    /// When the member's last calls were made.
+    pub(super) recent_calls: std::collections::VecDeque<Nanos>,
+}
+
+impl Process {
+    pub(super) fn new(number: usize, incarnation: u64, timeout: Nanos, seed: u64, jitter: Nanos) -> Process {
+        let mut token = [0; 16];
+        token[0] = number as u8 + 1;
+        token[8..].copy_from_slice(&incarnation.to_le_bytes());
+        let mut state = MemberState::new("the store".into(), Token(token), seed, jitter);
+        state.timeout = timeout;
+        state.phase = Phase::Running;
+        Process {
+            number,
+            incarnation,
+            is_alive: true,
+            state: Mutex::new(state),
+            coalescer: Coalescer::default(),
+            doing: Doing::Step(Reply::None),
+            generation: 0,
+            paused_until: 0,
+            is_connected: false,
+            is_open: false,
+            callback: None,
+            callback_generation: 0,
+            recent_calls: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// A heartbeat. Returns whether the member's thread has to be woken.
+    pub(super) fn heartbeat(&self, user: usize, now: Nanos, timeout: Nanos) -> bool {
+        let name = name(user);
+        let id = id(&name);
+        match self.coalescer.heartbeat(id, now, timeout, &self.state) {
+            Coalesced::Known => false,
+            Coalesced::WriteDue => true,
+            Coalesced::Unknown => {
+                self.state.lock().has_seen_heartbeat = true;
+                self.coalescer.add_user(id, user_id(user), now, timeout, &self.state);
+                true
+            }
+        }
+    }
+
+    /// A leave, as `Member::leave` does it.
+    pub(super) fn leave(&self, user: usize, now: Nanos, after: Nanos) {
+        let name = name(user);
+        let last = self.coalescer.forget(id(&name), now);
+        let mut state = self.state.lock();
+        if let Some((seen, timeout)) = last {
+            state.outbox.heartbeat(user_id(user), seen, timeout);
+        }
+        state.outbox.leave(user_id(user), now, after);
+    }
+
+    /// Whether the process knows the user.
+    pub(super) fn knows(&self, user: usize, now: Nanos) -> bool {
+        let name = name(user);
+        self.coalescer.last_seen(id(&name), now).is_some()
+    }
+}
+
+pub(super) fn name(user: usize) -> String {
+    format!("user {user}")
+}
+
+fn id(name: &str) -> Id<'_> {
+    Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 })
+}
+
+pub(super) fn user_id(user: usize) -> UserId {
+    UserId::new(Kind::String(Charset::Ascii), name(user).as_bytes())
+}
+
+/// The number of the user with an id.
+pub(super) fn user_of(id: &UserId) -> usize {
+    let name = std::str::from_utf8(&id.as_bytes()[1..]).unwrap();
+    name.strip_prefix("user ").unwrap().parse().unwrap()
+}

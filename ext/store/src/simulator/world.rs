@@ -1,0 +1,923 @@
+//! Processes, the server, users and faults on virtual time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use online_manager_tracker::{Nanos, TICK, Transition};
+
+use super::judge::{Judge, PROMPT};
+use super::options::{FaultKind, MILLISECOND, Options, SECOND};
+use super::process::{Callback, Doing, Process, user_id, user_of};
+use super::random::Random;
+use crate::error::StoreError;
+use crate::log::DeliveryOutcome;
+use crate::member::Phase;
+use crate::member::state::{Action, Call, Reply, StoreTraits};
+use crate::model::{Broken, Model};
+
+/// Something that happens at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    /// The member's thread of a process goes on, unless it did something else since.
+    Thread { process: usize, generation: u64 },
+    /// A call reaches the server.
+    Effect { process: usize, generation: u64, fails_after: bool },
+    /// A call fails before it reaches the server.
+    Failure { process: usize, generation: u64 },
+    /// The reactor of a process looks for events.
+    Reactor { process: usize },
+    /// A callback returns.
+    Return { process: usize, generation: u64 },
+    /// A user sends a heartbeat, leaves, comes or goes.
+    Act { user: usize },
+    /// What a user sent reaches a process.
+    Arrival { user: usize, process: usize, is_leave: bool },
+    /// Something is about to go wrong.
+    Fault,
+    /// Something is right again.
+    Repair(Repair),
+    /// The promise about a heartbeat or leave of that moment is due.
+    Check { user: usize, at: Nanos },
+    /// The next part of the schedule begins.
+    Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Repair {
+    Server,
+    Writes,
+    Callbacks,
+    User(usize),
+    Calls,
+    Partition(u16),
+    Start(usize),
+    Resume(usize),
+}
+
+/// The part of a schedule: first faults, then the liveness checks of a world without any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Faults,
+    Leases,
+    Online,
+    Offline,
+    Over,
+}
+
+pub(super) struct World {
+    pub(super) options: Options,
+    is_traced: bool,
+    now: Nanos,
+    random: Random,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<(Nanos, u64, Happening)>>,
+    server: Model,
+    wall_offset: i64,
+    processes: Vec<Process>,
+    incarnations: u64,
+    is_server_away: bool,
+    do_writes_fail: bool,
+    do_callbacks_fail: bool,
+    failing_user: Option<usize>,
+    is_slow: bool,
+    /// Who sends heartbeats, how often, and through which process.
+    is_active: Vec<bool>,
+    intervals: Vec<Nanos>,
+    homes: Vec<usize>,
+    part: Part,
+    judge: Judge,
+    hash: DefaultHasher,
+    /// When data were last kept to go back to.
+    wrong: Option<String>,
+}
+
+/// A year 2026 in microseconds, so that numbers are as large as real ones.
+const WALL: u64 = 1_790_000_000_000_000;
+
+impl World {
+    pub(super) fn new(options: Options, broken: Option<Broken>, is_traced: bool) -> World {
+        let mut random = Random::new(options.seed ^ 0x0073_696d_756c_6174);
+        let users = options.users;
+        let intervals = options.user_timeouts.iter().map(|timeout| timeout / random.range(3, 8)).collect();
+        let mut world = World {
+            is_traced,
+            now: SECOND,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            server: Model::new(options.partitions, broken),
+            wall_offset: 0,
+            processes: Vec::new(),
+            incarnations: 0,
+            is_server_away: false,
+            do_writes_fail: false,
+            do_callbacks_fail: false,
+            failing_user: None,
+            is_slow: false,
+            is_active: (0..users).map(|_| random.percent(60)).collect(),
+            intervals,
+            homes: (0..users).map(|_| random.range(0, options.processes as u64 - 1) as usize).collect(),
+            part: Part::Faults,
+            judge: Judge::new(users),
+            hash: DefaultHasher::new(),
+            wrong: None,
+            random,
+            options,
+        };
+        for number in 0..world.options.processes {
+            world.start_process(number);
+        }
+        for user in 0..users {
+            let delay = world.random.range(0, SECOND);
+            world.at(delay, Happening::Act { user });
+        }
+        if !world.options.faults.is_empty() {
+            let delay = world.random.range(SECOND, 3 * SECOND);
+            world.at(delay, Happening::Fault);
+        }
+        let length = world.options.fault_time;
+        world.at(length, Happening::Part);
+        // Starting is trouble too: nothing is polled yet.
+        world.judge.trouble(world.now + SECOND);
+        world
+    }
+
+    /// What has happened, as one number.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        while let Some(Reverse((now, _, happening))) = self.queue.pop() {
+            self.now = now;
+            (now, format!("{happening:?}")).hash(&mut self.hash);
+            self.happen(happening);
+            if let Some(wrong) = self.wrong.take() {
+                return Err(format!("at {:.3} s: {wrong}", now as f64 / 1e9));
+            }
+            if self.part == Part::Over {
+                return Ok(());
+            }
+        }
+        Err("nothing happens any more".into())
+    }
+
+    fn trace(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:9.4} {}", self.now as f64 / 1e9, text());
+        }
+    }
+
+    fn at(&mut self, delay: Nanos, happening: Happening) {
+        self.sequence += 1;
+        self.queue.push(Reverse((self.now + delay, self.sequence, happening)));
+    }
+
+    fn check(&mut self, result: Result<(), String>) {
+        if let Err(wrong) = result {
+            self.wrong.get_or_insert(wrong);
+        }
+    }
+
+    /// The time that heartbeats and members go by.
+    fn clock(&self) -> Nanos {
+        self.now / self.options.clock_step * self.options.clock_step
+    }
+
+    fn set_server_clock(&mut self) {
+        self.server.now = self.now + self.options.server_offset;
+        self.server.wall = (WALL + self.now / 1_000).saturating_add_signed(self.wall_offset);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Thread { process, generation } => self.thread(process, generation),
+            Happening::Effect { process, generation, fails_after } => self.effect(process, generation, fails_after),
+            Happening::Failure { process, generation } => self.failure(process, generation),
+            Happening::Reactor { process } => self.react(process),
+            Happening::Return { process, generation } => self.callback_returns(process, generation),
+            Happening::Act { user } => self.act(user),
+            Happening::Arrival { user, process, is_leave } => self.arrive(user, process, is_leave),
+            Happening::Fault => self.fault(),
+            Happening::Repair(repair) => self.repair(repair),
+            Happening::Check { user, at } => self.check_promptness(user, at),
+            Happening::Part => self.next_part(),
+        }
+    }
+
+    // -- the member's thread --------------------------------------------------------------------
+
+    fn start_process(&mut self, number: usize) {
+        self.incarnations += 1;
+        let seed = self.random.next();
+        let jitter = self.options.clock_step;
+        let process = Process::new(number, self.incarnations, self.options.timeout, seed, jitter);
+        if number < self.processes.len() {
+            self.processes[number] = process;
+        } else {
+            self.processes.push(process);
+        }
+        self.trace(|| format!("process {number} starts"));
+        self.go_on(number, 0);
+    }
+
+    /// Has the member's thread go on after a delay.
+    fn go_on(&mut self, process: usize, delay: Nanos) {
+        self.processes[process].generation += 1;
+        let generation = self.processes[process].generation;
+        self.at(delay, Happening::Thread { process, generation });
+    }
+
+    /// Whether the process stands still; if so, what happens is put off.
+    fn is_put_off(&mut self, process: usize, happening: Happening) -> bool {
+        let until = self.processes[process].paused_until;
+        if until > self.now {
+            self.at(until - self.now, happening);
+            return true;
+        }
+        false
+    }
+
+    fn thread(&mut self, number: usize, generation: u64) {
+        let process = &self.processes[number];
+        if !process.is_alive || process.generation != generation {
+            return;
+        }
+        if self.is_put_off(number, Happening::Thread { process: number, generation }) {
+            return;
+        }
+        let process = &mut self.processes[number];
+        let reply = match std::mem::replace(&mut process.doing, Doing::Nothing) {
+            Doing::Step(reply) | Doing::Call(_, Some(reply)) => reply,
+            Doing::Wait | Doing::Call(_, None) | Doing::Nothing => Reply::None,
+        };
+        self.step(number, reply);
+    }
+
+    fn step(&mut self, number: usize, reply: Reply) {
+        let clock = self.clock();
+        let process = &mut self.processes[number];
+        if self.is_traced && reply != Reply::None && reply != Reply::Done {
+            println!("{:9.4}   process {number} <- {reply:?}", self.now as f64 / 1e9);
+        }
+        let action = process.state.get_mut().step(clock, reply);
+        let has_news = process.state.get_mut().has_news(clock);
+        self.trace(|| format!("  process {number} -> {action:?}"));
+        match action {
+            Action::Wait(duration) => {
+                self.processes[number].doing = Doing::Wait;
+                // The thread is never quite on time, and a wait of nothing still is a turn of the loop.
+                let late = self.random.range(10_000, 200_000);
+                self.go_on(number, duration + late);
+            }
+            Action::End => {
+                self.trace(|| format!("process {number} ends"));
+                self.processes[number].doing = Doing::Nothing;
+                self.member_ended(number);
+            }
+            Action::Call(call) => self.call(number, call),
+        }
+        if has_news {
+            self.at(10_000, Happening::Reactor { process: number });
+        }
+    }
+
+    fn member_ended(&mut self, number: usize) {
+        let process = &mut self.processes[number];
+        match process.state.get_mut().phase {
+            Phase::Ended => {
+                process.is_alive = false;
+                let delay = self.random.range(0, 3 * SECOND);
+                self.judge.trouble(self.now + delay);
+                self.at(delay, Happening::Repair(Repair::Start(number)));
+            }
+            // A fork: the parent goes on after it.
+            Phase::Pausing => {
+                process.state.get_mut().phase = Phase::Running;
+                process.state.get_mut().restart();
+                process.is_open = false;
+                process.doing = Doing::Step(Reply::None);
+                self.go_on(number, 5 * MILLISECOND);
+            }
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, number: usize, call: Call) {
+        let clock = self.clock();
+        let process = &mut self.processes[number];
+        match call {
+            Call::Scan { last_ok, timeout } => {
+                process.coalescer.scan((clock, last_ok), timeout, &process.state);
+                return self.done(number);
+            }
+            Call::Resend(last_ok) => {
+                let count = last_ok.len() as u16;
+                process.coalescer.resend(
+                    clock,
+                    |id| *last_ok.get(usize::from(id.partition(count)))?,
+                    &process.state,
+                );
+                return self.done(number);
+            }
+            Call::EnqueueUnwritten => {
+                process.coalescer.enqueue_unwritten(clock, &process.state);
+                return self.done(number);
+            }
+            Call::Recover => {
+                process.is_connected = false;
+                return self.done(number);
+            }
+            _ => {}
+        }
+        while process.recent_calls.front().is_some_and(|at| at + SECOND < self.now) {
+            process.recent_calls.pop_front();
+        }
+        process.recent_calls.push_back(self.now);
+        let calls = process.recent_calls.len();
+        let result = self.judge.check_calls(number, calls);
+        self.check(result);
+        let (low, high) = self.options.latency;
+        let high = if self.is_slow { SECOND } else { high };
+        let latency = self.random.range(low, high.max(low + 1));
+        let is_write = matches!(call, Call::Write(..) | Call::Commit(..));
+        let is_failing = self.is_server_away
+            || (self.do_writes_fail && is_write)
+            || (self.part == Part::Faults && self.random.percent(self.options.failing_calls));
+        if is_failing {
+            let until = self.now + latency;
+            self.judge.trouble(until);
+        }
+        let has_effect = !self.is_server_away && !(self.do_writes_fail && is_write) && self.random.percent(50);
+        self.processes[number].doing = Doing::Call(call, None);
+        self.processes[number].generation += 1;
+        let generation = self.processes[number].generation;
+        if is_failing && !has_effect {
+            self.at(latency, Happening::Failure { process: number, generation });
+        } else {
+            self.at(latency / 2, Happening::Effect { process: number, generation, fails_after: is_failing });
+        }
+    }
+
+    fn done(&mut self, number: usize) {
+        self.processes[number].doing = Doing::Step(Reply::Done);
+        self.go_on(number, 1_000);
+    }
+
+    /// A call reaches the server, also if the process stands still or has been killed since.
+    fn effect(&mut self, number: usize, generation: u64, fails_after: bool) {
+        if self.processes[number].generation != generation {
+            return;
+        }
+        self.set_server_clock();
+        let Doing::Call(call, _) = std::mem::replace(&mut self.processes[number].doing, Doing::Nothing) else { return };
+        if self.is_server_away {
+            self.processes[number].doing = Doing::Call(call, None);
+            return self.failure(number, generation);
+        }
+        let reply = self.serve(number, &call);
+        let reply = if fails_after { failed(&call) } else { reply };
+        if fails_after {
+            self.judge.may_repeat_all();
+            self.processes[number].is_connected = false;
+        }
+        self.processes[number].doing = Doing::Call(call, Some(reply));
+        let (low, high) = self.options.latency;
+        let latency = self.random.range(low, high.max(low + 1)) / 2;
+        self.at(latency, Happening::Thread { process: number, generation });
+    }
+
+    fn serve(&mut self, number: usize, call: &Call) -> Reply {
+        match call {
+            Call::Open => {
+                let process = &mut self.processes[number];
+                let was_away = process.is_open && !process.is_connected;
+                process.is_connected = true;
+                process.is_open = true;
+                let traits = StoreTraits {
+                    partitions: self.options.partitions,
+                    poll_interval: self.options.poll_interval,
+                    idle_poll_interval: self.options.idle_poll_interval,
+                    lease_poll_interval: self.options.lease_poll_interval,
+                };
+                Reply::Opened(Ok((traits, was_away)))
+            }
+            Call::Register(membership) => {
+                let members = self.server.register(membership) as u16;
+                Reply::Registered(Ok(self.options.partitions.div_ceil(members.max(1))))
+            }
+            Call::Deregister(membership) => {
+                self.server.deregister(membership);
+                Reply::Deregistered(Ok(()))
+            }
+            Call::Write(membership, writes) => Reply::Written(Ok(self.server.write(membership, writes))),
+            Call::Poll(membership, requests) => Reply::Polled(Ok(self.server.poll(membership, requests))),
+            Call::Commit(membership, commits) => {
+                let results = self.server.commit(membership, commits);
+                for ((_, commit), result) in commits.iter().zip(&results) {
+                    if *result != Ok(true) {
+                        self.judge.may_repeat_all();
+                    }
+                    let _ = commit;
+                }
+                Reply::Committed(Ok(results))
+            }
+            Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::EnqueueUnwritten => Reply::Done,
+        }
+    }
+
+    fn failure(&mut self, number: usize, generation: u64) {
+        let process = &mut self.processes[number];
+        if process.generation != generation {
+            return;
+        }
+        let Doing::Call(call, _) = std::mem::replace(&mut process.doing, Doing::Nothing) else { return };
+        if matches!(call, Call::Commit(..)) {
+            self.judge.may_repeat_all();
+        }
+        let reply = failed(&call);
+        process.is_connected = false;
+        process.doing = Doing::Call(call, Some(reply));
+        self.at(1_000, Happening::Thread { process: number, generation });
+    }
+
+    fn wake(&mut self, number: usize) {
+        if self.processes[number].is_alive && matches!(self.processes[number].doing, Doing::Wait) {
+            self.go_on(number, 20_000);
+        }
+    }
+
+    // -- the reactor ----------------------------------------------------------------------------
+
+    fn react(&mut self, number: usize) {
+        if !self.processes[number].is_alive || self.processes[number].callback.is_some() {
+            return;
+        }
+        if self.is_put_off(number, Happening::Reactor { process: number }) {
+            return;
+        }
+        let clock = self.clock();
+        let is_batched = self.options.is_batched;
+        let process = &mut self.processes[number];
+        let state = process.state.get_mut();
+        self.judge.reports += state.outages.len();
+        state.outages.clear();
+        if !matches!(state.phase, Phase::Running | Phase::Pausing) {
+            return;
+        }
+        let (_, events) = state.log.claim(clock, |_| is_batched);
+        if events.is_empty() {
+            return;
+        }
+        let incarnation = process.incarnation;
+        let fails = self.do_callbacks_fail
+            || events.iter().any(|event| Some(user_of(&event.id)) == self.failing_user);
+        for event in &events {
+            let user = user_of(&event.id);
+            self.trace(|| {
+                format!("process {number}: {:?} user {user} version {} fails: {fails}", event.transition, event.version)
+            });
+            if fails {
+                self.judge.users[user].has_failed = true;
+                self.judge.may_repeat(user, event.version);
+            }
+            let result = self.judge.started(user, event, (number, incarnation));
+            self.check(result);
+        }
+        let is_hanging = self.options.faults.contains(&FaultKind::CallbackHangs)
+            && self.part == Part::Faults
+            && self.random.percent(5);
+        let duration =
+            if is_hanging { self.random.range(SECOND, 6 * SECOND) } else { self.random.range(50_000, 5 * MILLISECOND) };
+        if is_hanging {
+            self.judge.trouble(self.now + duration);
+        }
+        let outcome = if fails { DeliveryOutcome::Failed("it fails".into()) } else { DeliveryOutcome::Returned };
+        let process = &mut self.processes[number];
+        process.callback = Some(Callback { events, outcome });
+        process.callback_generation += 1;
+        let generation = process.callback_generation;
+        self.at(duration, Happening::Return { process: number, generation });
+    }
+
+    fn callback_returns(&mut self, number: usize, generation: u64) {
+        let process = &self.processes[number];
+        if !process.is_alive || process.callback_generation != generation {
+            return;
+        }
+        if self.is_put_off(number, Happening::Return { process: number, generation }) {
+            return;
+        }
+        let clock = self.clock();
+        let process = &mut self.processes[number];
+        let Some(Callback { events, outcome }) = process.callback.take() else { return };
+        process.state.get_mut().log.delivered(&outcome, clock);
+        if outcome == DeliveryOutcome::Returned {
+            events.iter().for_each(|event| self.judge.returned(user_of(&event.id), event));
+        }
+        self.wake(number);
+        self.at(10_000, Happening::Reactor { process: number });
+    }
+
+    // -- the users --------------------------------------------------------------------------------
+
+    fn act(&mut self, user: usize) {
+        let interval = self.intervals[user];
+        let delay = interval / 2 + self.random.range(0, interval);
+        self.at(delay, Happening::Act { user });
+        let is_over = matches!(self.part, Part::Offline);
+        if !is_over && self.random.percent(6) {
+            self.is_active[user] = !self.is_active[user];
+        }
+        if !self.is_active[user] {
+            return;
+        }
+        if self.options.is_hopping && self.random.percent(10) {
+            self.homes[user] = self.random.range(0, self.options.processes as u64 - 1) as usize;
+        }
+        let home = self.homes[user];
+        if !is_over && self.random.percent(5) {
+            // The user logs out, in any process, and perhaps goes on in another tab.
+            let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
+            self.at(0, Happening::Arrival { user, process, is_leave: true });
+            if self.random.percent(70) {
+                self.is_active[user] = false;
+            }
+            return;
+        }
+        self.at(0, Happening::Arrival { user, process: home, is_leave: false });
+        if self.random.percent(3) && !is_over {
+            // A first heartbeat and a leave elsewhere at nearly the same moment.
+            let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
+            let delay = self.random.range(0, 60 * MILLISECOND);
+            self.at(delay, Happening::Arrival { user, process, is_leave: true });
+            self.is_active[user] = self.random.percent(50);
+        }
+    }
+
+    fn arrive(&mut self, user: usize, number: usize, is_leave: bool) {
+        let is_there = |process: &Process| {
+            process.is_alive && process.state.lock().phase == Phase::Running
+        };
+        // What was sent to a process that is gone goes to another one, if there is one.
+        let Some(number) = [number]
+            .into_iter()
+            .chain(0..self.processes.len())
+            .find(|number| is_there(&self.processes[*number]))
+        else {
+            return;
+        };
+        if self.is_put_off(number, Happening::Arrival { user, process: number, is_leave }) {
+            return;
+        }
+        let (clock, timeout) = (self.clock(), self.options.user_timeouts[user]);
+        self.trace(|| format!("user {user} {} at process {number}", if is_leave { "leaves" } else { "is seen" }));
+        let process = &self.processes[number];
+        let known = &mut self.judge.users[user];
+        let is_woken = if is_leave {
+            process.leave(user, clock, 0);
+            known.last_leave = Some(self.now);
+            true
+        } else {
+            known.last_heartbeat = Some(self.now);
+            process.heartbeat(user, clock, timeout)
+        };
+        known.is_lost = false;
+        if is_woken {
+            self.wake(number);
+        }
+        let at = self.now;
+        self.at(PROMPT, Happening::Check { user, at });
+    }
+
+    /// A second after a heartbeat or a leave: if nothing was wrong and nothing came since, the store has heard of it.
+    fn check_promptness(&mut self, user: usize, at: Nanos) {
+        let known = &self.judge.users[user];
+        let latest = known.last_heartbeat.max(known.last_leave);
+        let timeout = self.options.user_timeouts[user];
+        if latest != Some(at) || !self.judge.is_calm(at, self.settling()) || !self.judge.is_calm(self.now, 0) {
+            return;
+        }
+        let Some(is_present) = self.judge.is_present(user, at + 1, timeout) else { return };
+        let is_online = self.server.is_online(&user_id(user));
+        if is_present != is_online && !(is_online && !is_present && self.is_held(user)) {
+            let what = if is_present { "a heartbeat" } else { "a leave" };
+            self.wrong.get_or_insert(format!(
+                "user {user} is {} a second after {what} at {:.3} s",
+                if is_online { "online" } else { "offline" },
+                at as f64 / 1e9
+            ));
+        }
+    }
+
+    fn is_held(&self, _user: usize) -> bool {
+        false
+    }
+
+    /// How long after trouble promises about time hold again: the leases run out, and a hold ends.
+    fn settling(&self) -> Nanos {
+        let longest = self.options.user_timeouts.iter().copied().max().unwrap_or(0).max(self.options.timeout);
+        8 * SECOND + 2 * longest
+    }
+
+    // -- faults -----------------------------------------------------------------------------------
+
+    fn fault(&mut self) {
+        if self.part != Part::Faults {
+            return;
+        }
+        let interval = self.options.fault_interval;
+        let delay = interval / 2 + self.random.range(0, interval);
+        self.at(delay, Happening::Fault);
+        let kinds = self.options.faults.clone();
+        let kind = self.random.choose(&kinds);
+        let number = self.random.range(0, self.options.processes as u64 - 1) as usize;
+        let timeout = self.options.timeout;
+        let duration = self.random.range(100 * MILLISECOND, 3 * timeout);
+        self.trace(|| format!("FAULT {kind:?} process {number} for {:.3} s", duration as f64 / 1e9));
+        match kind {
+            FaultKind::Kill => self.kill(number, duration),
+            FaultKind::Stop => {
+                let is_alive = self.processes[number].is_alive;
+                let state = self.processes[number].state.get_mut();
+                if is_alive && state.phase == Phase::Running {
+                    state.phase = Phase::Stopping;
+                    self.judge.trouble(self.now + 6 * SECOND);
+                    self.wake(number);
+                }
+            }
+            FaultKind::Pause => {
+                let until = self.now + duration;
+                self.processes[number].paused_until = until;
+                self.judge.may_repeat_all();
+                self.judge.trouble(until + SECOND);
+                self.at(duration, Happening::Repair(Repair::Resume(number)));
+            }
+            FaultKind::Fork => {
+                let is_alive = self.processes[number].is_alive;
+                let state = self.processes[number].state.get_mut();
+                if is_alive && state.phase == Phase::Running {
+                    state.phase = Phase::Pausing;
+                    self.judge.trouble(self.now + SECOND);
+                    self.judge.may_repeat_all();
+                    self.wake(number);
+                }
+            }
+            FaultKind::ServerAway => self.server_away(duration),
+            FaultKind::Cut => {
+                self.judge.trouble(self.now + SECOND);
+                self.judge.may_repeat_all();
+                for process in &mut self.processes {
+                    process.is_connected = false;
+                }
+            }
+            FaultKind::RollBack => {
+                if self.random.percent(50) {
+                    self.server.back_up();
+                } else {
+                    self.lose_data(false);
+                    self.server.roll_back();
+                    self.server_away(duration);
+                }
+            }
+            FaultKind::Lose => {
+                self.lose_data(true);
+                self.server.lose();
+                self.server_away(duration);
+            }
+            FaultKind::EndLease => {
+                let partition = self.random.range(0, u64::from(self.options.partitions) - 1) as u16;
+                self.judge.may_repeat_all();
+                self.judge.trouble(self.now + SECOND);
+                self.server.end_lease(partition);
+            }
+            FaultKind::PartitionAway => {
+                let partition = self.random.range(0, u64::from(self.options.partitions) - 1) as u16;
+                self.server.set_away(partition, true);
+                self.judge.trouble(self.now + duration + SECOND);
+                self.judge.may_repeat_all();
+                self.at(duration, Happening::Repair(Repair::Partition(partition)));
+            }
+            FaultKind::ClockJump => {
+                let jump = self.random.range(0, 20 * SECOND / 1_000) as i64 - 10_000_000;
+                self.wall_offset += jump;
+                self.options.server_offset = self.options.server_offset.saturating_add_signed(jump * 1_000);
+                self.judge.trouble(self.now + 10 * SECOND);
+                self.judge.may_repeat_all();
+            }
+            FaultKind::WritesFail => {
+                self.do_writes_fail = true;
+                self.judge.trouble(self.now + duration + 3 * SECOND);
+                self.at(duration, Happening::Repair(Repair::Writes));
+            }
+            FaultKind::CallbacksFail => {
+                self.do_callbacks_fail = true;
+                self.judge.trouble(self.now + duration);
+                self.at(duration, Happening::Repair(Repair::Callbacks));
+            }
+            FaultKind::CallbackFails => {
+                let user = self.random.range(0, self.options.users as u64 - 1) as usize;
+                self.failing_user = Some(user);
+                self.at(duration, Happening::Repair(Repair::User(user)));
+            }
+            FaultKind::CallbackHangs => {}
+            FaultKind::SlowCalls => {
+                self.is_slow = true;
+                self.judge.trouble(self.now + duration + 3 * SECOND);
+                self.judge.may_repeat_all();
+                self.at(duration, Happening::Repair(Repair::Calls));
+            }
+        }
+    }
+
+    fn kill(&mut self, number: usize, duration: Nanos) {
+        let process = &mut self.processes[number];
+        if !process.is_alive {
+            return;
+        }
+        process.is_alive = false;
+        self.judge.may_repeat_all();
+        self.judge.trouble(self.now + duration + 2 * SECOND);
+        self.at(duration, Happening::Repair(Repair::Start(number)));
+    }
+
+    fn server_away(&mut self, duration: Nanos) {
+        self.is_server_away = true;
+        for process in &mut self.processes {
+            process.is_connected = false;
+        }
+        self.judge.may_repeat_all();
+        self.judge.trouble(self.now + duration + 3 * SECOND);
+        self.at(duration, Happening::Repair(Repair::Server));
+    }
+
+    fn lose_data(&mut self, _is_all: bool) {
+        self.judge.has_lost_data = true;
+        let clock = self.clock();
+        for user in 0..self.options.users {
+            let is_known = self.processes.iter().any(|process| process.is_alive && process.knows(user, clock));
+            if !is_known {
+                self.judge.users[user].is_lost = true;
+            }
+        }
+    }
+
+    fn repair(&mut self, repair: Repair) {
+        self.trace(|| format!("REPAIR {repair:?}"));
+        match repair {
+            Repair::Server => self.is_server_away = false,
+            Repair::Writes => self.do_writes_fail = false,
+            Repair::Callbacks => self.do_callbacks_fail = false,
+            Repair::User(user) => {
+                if self.failing_user == Some(user) {
+                    self.failing_user = None;
+                }
+            }
+            Repair::Calls => self.is_slow = false,
+            Repair::Partition(partition) => self.server.set_away(partition, false),
+            Repair::Start(number) => {
+                if !self.processes[number].is_alive {
+                    self.start_process(number);
+                    self.judge.trouble(self.now + SECOND);
+                }
+            }
+            Repair::Resume(_) => {}
+        }
+    }
+
+    // -- liveness -----------------------------------------------------------------------------------
+
+    fn next_part(&mut self) {
+        self.set_server_clock();
+        let timeout = self.options.timeout;
+        match self.part {
+            Part::Faults => {
+                self.trace(|| "PART no more faults".into());
+                self.part = Part::Leases;
+                self.is_server_away = false;
+                self.do_writes_fail = false;
+                self.do_callbacks_fail = false;
+                self.failing_user = None;
+                self.is_slow = false;
+                (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
+                for number in 0..self.processes.len() {
+                    self.processes[number].paused_until = self.processes[number].paused_until.min(self.now);
+                    if !self.processes[number].is_alive {
+                        self.start_process(number);
+                    }
+                }
+                self.judge.trouble(self.now);
+                // What is under way may be slow, and a lease may have been granted for as long as a minute.
+                let lease = self.server.longest_lease();
+                self.at(lease + 4 * SECOND, Happening::Part);
+            }
+            Part::Leases => {
+                for partition in 0..self.options.partitions {
+                    let result = self.check_lease(partition);
+                    self.check(result);
+                }
+                self.part = Part::Online;
+                // Who is there now stays, and who is not does not come.
+                for user in 0..self.options.users {
+                    let is_active = self.random.percent(50);
+                    self.is_active[user] = is_active;
+                    self.intervals[user] = self.intervals[user].min(self.options.user_timeouts[user] / 4);
+                }
+                self.part = Part::Offline;
+                self.at(timeout / 3 + 4 * SECOND, Happening::Part);
+            }
+            Part::Online => {}
+            Part::Offline => {
+                if self.is_checked_online() {
+                    return;
+                }
+                self.part = Part::Over;
+            }
+            Part::Over => {}
+        }
+    }
+
+    fn is_checked_online(&mut self) -> bool {
+        let (clock, longest) = (self.now, self.options.user_timeouts.iter().copied().max().unwrap_or(0));
+        let is_first = !self.judge.users.is_empty() && self.wrong.is_none() && !self.was_checked();
+        for user in 0..self.options.users {
+            let known = &self.judge.users[user];
+            let is_backing_off = self.is_backing_off(user);
+            let timeout = self.options.user_timeouts[user];
+            let is_sending = self.is_active[user] && known.last_heartbeat.is_some_and(|at| at + timeout > clock);
+            if is_sending && known.last_heartbeat > known.last_leave {
+                if known.heard != Some(Transition::Online) && !is_backing_off {
+                    self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
+                }
+            } else if !is_first
+                && !self.is_active[user]
+                && known.heard == Some(Transition::Online)
+                && !known.is_lost
+                && !is_backing_off
+            {
+                self.wrong.get_or_insert(format!("user {user} is gone, and is not offline"));
+            }
+        }
+        if is_first {
+            self.set_checked();
+            self.at(2 * longest.max(self.options.timeout) + 2 * SECOND, Happening::Part);
+            return true;
+        }
+        let undelivered = self.server.undelivered();
+        let backing_off = (0..self.options.users).any(|user| self.is_backing_off(user));
+        if undelivered > 0 && !backing_off {
+            self.wrong.get_or_insert(format!("{undelivered} events are not delivered"));
+        }
+        let letters = self.server.dead_letters();
+        if !letters.is_empty() && !self.options.faults.contains(&FaultKind::CallbackFails) {
+            self.wrong.get_or_insert(format!("{} dead letters, though no callback failed alone", letters.len()));
+        }
+        false
+    }
+
+    fn was_checked(&self) -> bool {
+        self.judge.reports >= usize::MAX / 2
+    }
+
+    fn set_checked(&mut self) {
+        self.judge.reports += usize::MAX / 2;
+    }
+
+    fn is_backing_off(&self, user: usize) -> bool {
+        let id = user_id(user);
+        self.processes.iter().any(|process| process.is_alive && process.state.lock().log.is_backing_off(&id))
+    }
+
+    fn check_lease(&self, partition: u16) -> Result<(), String> {
+        let Some(token) = self.server.lease_holder(partition) else {
+            return Err(format!("partition {partition} has no lease holder"));
+        };
+        let holders: Vec<usize> = self
+            .processes
+            .iter()
+            .filter(|process| process.is_alive && process.state.lock().log.is_leased(partition))
+            .map(|process| process.number)
+            .collect();
+        let is_theirs = holders.iter().all(|number| self.processes[*number].state.lock().token() == token);
+        if holders.len() == 1 && is_theirs {
+            Ok(())
+        } else {
+            Err(format!("partition {partition} is held by {token:?}, and processes {holders:?} believe to hold it"))
+        }
+    }
+}
+
+fn failed(call: &Call) -> Reply {
+    let error = || StoreError::Unavailable("the server does not answer".into());
+    match call {
+        Call::Open => Reply::Opened(Err(error())),
+        Call::Register(_) => Reply::Registered(Err(error())),
+        Call::Deregister(_) => Reply::Deregistered(Err(error())),
+        Call::Commit(..) => Reply::Committed(Err(error())),
+        Call::Write(..) => Reply::Written(Err(error())),
+        Call::Poll(..) => Reply::Polled(Err(error())),
+        Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::EnqueueUnwritten => Reply::Done,
+    }
+}
+
+const _: Nanos = TICK;
