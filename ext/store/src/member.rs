@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-
 use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
 use parking_lot::{Condvar, Mutex};
 

@@ -423,7 +423,13 @@ impl Model {
         Ok(now)
     }
 
-    fn lease(&mut self, partition: Partition, now: Nanos, membership: &Membership, request: LeaseRequest) -> LeaseState {
+    fn lease(
+        &mut self,
+        partition: Partition,
+        now: Nanos,
+        membership: &Membership,
+        request: LeaseRequest,
+    ) -> LeaseState {
         let (is_shared, is_for_ever, extends_nothing) =
             (self.is(Broken::SharedLease), self.is(Broken::LeaseForEver), self.is(Broken::NoRenewal));
         let token = membership.token;
@@ -541,8 +547,7 @@ impl Model {
         }
         user.seen = Some(seen);
         user.timeout = timeout;
-        let is_after_leave =
-            user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });
+        let is_after_leave = user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });
         if is_after_leave {
             user.deadline = seen + timeout;
             user.left = None;
@@ -578,8 +583,7 @@ impl Model {
             if drops_unknown {
                 return 0;
             }
-            let user =
-                User { is_online: false, seen: None, timeout: 0, deadline: 0, left: None, is_leave: false };
+            let user = User { is_online: false, seen: None, timeout: 0, deadline: 0, left: None, is_leave: false };
             data.users.insert(leave.id.clone(), user);
         }
         let Some(user) = data.users.get_mut(&leave.id) else { return 0 };

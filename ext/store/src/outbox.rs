@@ -158,7 +158,10 @@ mod tests {
         outbox.heartbeat(id(1), 20, 6);
         outbox.heartbeat(id(1), 15, 7);
         assert_eq!(outbox.lag(30), 20);
-        assert_eq!(take_writes(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6, is_resend: false })]);
+        assert_eq!(
+            take_writes(&mut outbox, 30),
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6, is_resend: false })]
+        );
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
     }
@@ -168,7 +171,10 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
         outbox.heartbeat(id(1), 20, 6);
-        assert_eq!(take_writes(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false })]);
+        assert_eq!(
+            take_writes(&mut outbox, 20),
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false })]
+        );
     }
 
     #[test]

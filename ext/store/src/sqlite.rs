@@ -17,8 +17,8 @@ use crate::boot_clock;
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Snapshot,
-    Store, Write, WriteResult, Written,
+    Commit, DeadLetter, Event, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult,
+    Snapshot, Store, Write, WriteResult, Written,
 };
 
 mod events;

@@ -496,7 +496,10 @@ impl MemberState {
             .map(|number| (number + first) % count)
             .filter(|partition| is_available(&self.partitions, *partition, now))
             .filter_map(|partition| {
-                plan(self, PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None, leaves_after: None })
+                plan(
+                    self,
+                    PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None, leaves_after: None },
+                )
             })
             .collect();
         if requests.is_empty() {

@@ -72,7 +72,9 @@ impl Judge {
         let is_repeated = known.started.contains_key(&version);
         if let Some((latest, latest_transition)) = known.latest {
             if version < latest && !may_repeat_anything {
-                return Err(format!("user {user}: {transition:?} of version {version} is called after version {latest}"));
+                return Err(format!(
+                    "user {user}: {transition:?} of version {version} is called after version {latest}"
+                ));
             }
             if version > latest && transition == latest_transition && !has_lost_data {
                 return Err(format!("user {user}: {transition:?} is called twice, as {latest} and as {version}"));

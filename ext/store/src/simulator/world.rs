@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use online_manager_tracker::{Nanos, TICK, Transition};
+use online_manager_tracker::{Nanos, Transition};
 
 use super::judge::{Judge, PROMPT};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
@@ -60,6 +60,7 @@ enum Repair {
 enum Part {
     Faults,
     Leases,
+    Calm,
     Online,
     Offline,
     Over,
@@ -313,11 +314,7 @@ impl World {
             }
             Call::Resend(last_ok) => {
                 let count = last_ok.len() as u16;
-                process.coalescer.resend(
-                    clock,
-                    |id| *last_ok.get(usize::from(id.partition(count)))?,
-                    &process.state,
-                );
+                process.coalescer.resend(clock, |id| *last_ok.get(usize::from(id.partition(count)))?, &process.state);
                 return self.done(number);
             }
             Call::EnqueueUnwritten => {
@@ -470,8 +467,7 @@ impl World {
             return;
         }
         let incarnation = process.incarnation;
-        let fails = self.do_callbacks_fail
-            || events.iter().any(|event| Some(user_of(&event.id)) == self.failing_user);
+        let fails = self.do_callbacks_fail || events.iter().any(|event| Some(user_of(&event.id)) == self.failing_user);
         for event in &events {
             let user = user_of(&event.id);
             self.trace(|| {
@@ -525,7 +521,7 @@ impl World {
         let interval = self.intervals[user];
         let delay = interval / 2 + self.random.range(0, interval);
         self.at(delay, Happening::Act { user });
-        let is_over = matches!(self.part, Part::Offline);
+        let is_over = matches!(self.part, Part::Online | Part::Offline);
         if !is_over && self.random.percent(6) {
             self.is_active[user] = !self.is_active[user];
         }
@@ -556,14 +552,10 @@ impl World {
     }
 
     fn arrive(&mut self, user: usize, number: usize, is_leave: bool) {
-        let is_there = |process: &Process| {
-            process.is_alive && process.state.lock().phase == Phase::Running
-        };
+        let is_there = |process: &Process| process.is_alive && process.state.lock().phase == Phase::Running;
         // What was sent to a process that is gone goes to another one, if there is one.
-        let Some(number) = [number]
-            .into_iter()
-            .chain(0..self.processes.len())
-            .find(|number| is_there(&self.processes[*number]))
+        let Some(number) =
+            [number].into_iter().chain(0..self.processes.len()).find(|number| is_there(&self.processes[*number]))
         else {
             return;
         };
@@ -595,12 +587,15 @@ impl World {
         let known = &self.judge.users[user];
         let latest = known.last_heartbeat.max(known.last_leave);
         let timeout = self.options.user_timeouts[user];
-        if latest != Some(at) || !self.judge.is_calm(at, self.settling()) || !self.judge.is_calm(self.now, 0) {
+        // An unreachable store is tried again within two seconds. After that a heartbeat is prompt; a leave may be held for
+        // one timeout more.
+        let settling = if known.last_leave == Some(at) { 3 * SECOND + 2 * self.longest_timeout() } else { 3 * SECOND };
+        if latest != Some(at) || !self.judge.is_calm(at, settling) || !self.judge.is_calm(self.now, 0) {
             return;
         }
         let Some(is_present) = self.judge.is_present(user, at + 1, timeout) else { return };
         let is_online = self.server.is_online(&user_id(user));
-        if is_present != is_online && !(is_online && !is_present && self.is_held(user)) {
+        if is_present != is_online {
             let what = if is_present { "a heartbeat" } else { "a leave" };
             self.wrong.get_or_insert(format!(
                 "user {user} is {} a second after {what} at {:.3} s",
@@ -610,14 +605,8 @@ impl World {
         }
     }
 
-    fn is_held(&self, _user: usize) -> bool {
-        false
-    }
-
-    /// How long after trouble promises about time hold again: the leases run out, and a hold ends.
-    fn settling(&self) -> Nanos {
-        let longest = self.options.user_timeouts.iter().copied().max().unwrap_or(0).max(self.options.timeout);
-        8 * SECOND + 2 * longest
+    fn longest_timeout(&self) -> Nanos {
+        self.options.user_timeouts.iter().copied().max().unwrap_or(0).max(self.options.timeout)
     }
 
     // -- faults -----------------------------------------------------------------------------------
@@ -816,71 +805,69 @@ impl World {
                     let result = self.check_lease(partition);
                     self.check(result);
                 }
-                self.part = Part::Online;
+                self.part = Part::Calm;
+                let length = self.random.range(3, 8) * SECOND;
+                self.at(length, Happening::Part);
+            }
+            Part::Calm => {
                 // Who is there now stays, and who is not does not come.
                 for user in 0..self.options.users {
                     let is_active = self.random.percent(50);
                     self.is_active[user] = is_active;
                     self.intervals[user] = self.intervals[user].min(self.options.user_timeouts[user] / 4);
                 }
-                self.part = Part::Offline;
-                self.at(timeout / 3 + 4 * SECOND, Happening::Part);
+                self.part = Part::Online;
+                self.at(timeout / 3 + 3 * SECOND, Happening::Part);
             }
-            Part::Online => {}
+            Part::Online => {
+                self.check_online();
+                self.part = Part::Offline;
+                let longest = self.longest_timeout();
+                self.at(2 * longest, Happening::Part);
+            }
             Part::Offline => {
-                if self.is_checked_online() {
-                    return;
-                }
+                self.check_online();
+                self.check_offline();
+                self.check_log();
                 self.part = Part::Over;
             }
             Part::Over => {}
         }
     }
 
-    fn is_checked_online(&mut self) -> bool {
-        let (clock, longest) = (self.now, self.options.user_timeouts.iter().copied().max().unwrap_or(0));
-        let is_first = !self.judge.users.is_empty() && self.wrong.is_none() && !self.was_checked();
+    fn check_online(&mut self) {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
-            let is_backing_off = self.is_backing_off(user);
             let timeout = self.options.user_timeouts[user];
-            let is_sending = self.is_active[user] && known.last_heartbeat.is_some_and(|at| at + timeout > clock);
-            if is_sending && known.last_heartbeat > known.last_leave {
-                if known.heard != Some(Transition::Online) && !is_backing_off {
-                    self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
-                }
-            } else if !is_first
-                && !self.is_active[user]
-                && known.heard == Some(Transition::Online)
-                && !known.is_lost
-                && !is_backing_off
-            {
+            let is_sending = self.is_active[user] && known.last_heartbeat.is_some_and(|at| at + timeout > self.now);
+            let is_online = known.heard == Some(Transition::Online);
+            if is_sending && known.last_heartbeat > known.last_leave && !is_online && !self.is_backing_off(user) {
+                self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
+            }
+        }
+    }
+
+    fn check_offline(&mut self) {
+        for user in 0..self.options.users {
+            let known = &self.judge.users[user];
+            let is_online = known.heard == Some(Transition::Online);
+            if !self.is_active[user] && is_online && !known.is_lost && !self.is_backing_off(user) {
                 self.wrong.get_or_insert(format!("user {user} is gone, and is not offline"));
             }
         }
-        if is_first {
-            self.set_checked();
-            self.at(2 * longest.max(self.options.timeout) + 2 * SECOND, Happening::Part);
-            return true;
-        }
+    }
+
+    fn check_log(&mut self) {
         let undelivered = self.server.undelivered();
-        let backing_off = (0..self.options.users).any(|user| self.is_backing_off(user));
-        if undelivered > 0 && !backing_off {
+        let is_backing_off = (0..self.options.users).any(|user| self.is_backing_off(user));
+        // What has just been appended is on its way.
+        if undelivered > self.options.users && !is_backing_off {
             self.wrong.get_or_insert(format!("{undelivered} events are not delivered"));
         }
         let letters = self.server.dead_letters();
         if !letters.is_empty() && !self.options.faults.contains(&FaultKind::CallbackFails) {
             self.wrong.get_or_insert(format!("{} dead letters, though no callback failed alone", letters.len()));
         }
-        false
-    }
-
-    fn was_checked(&self) -> bool {
-        self.judge.reports >= usize::MAX / 2
-    }
-
-    fn set_checked(&mut self) {
-        self.judge.reports += usize::MAX / 2;
     }
 
     fn is_backing_off(&self, user: usize) -> bool {
@@ -919,5 +906,3 @@ fn failed(call: &Call) -> Reply {
         Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::EnqueueUnwritten => Reply::Done,
     }
 }
-
-const _: Nanos = TICK;
