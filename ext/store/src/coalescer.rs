@@ -104,7 +104,7 @@ impl Coalescer {
             *common_timeout = timeout;
         }
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
-        let details = ColdEntry { key, id: user_id.clone(), timeout };
+        let details = ColdEntry::new(key, user_id.clone(), timeout);
         let has_common_timeout = timeout == *common_timeout;
         let mut outbox = outbox.lock();
         let outbox = outbox.as_mut();
@@ -139,7 +139,8 @@ impl Coalescer {
     pub(crate) fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
-        let timeout = part.cold.find(hash, |cold| is_same(cold, id))?.timeout;
+        let cold = part.cold.find(hash, |cold| is_same(cold, id)).filter(|cold| !cold.is_left.get())?;
+        let timeout = cold.timeout;
         match id {
             Id::Key(key) => part.keys.find(hash, |hot| hot.key == key)?.seen_within(timeout, now),
             Id::String(string) => part.strings.find(hash, |hot| is_string(&hot.key, string))?.seen_within(timeout, now),
@@ -185,30 +186,54 @@ impl Coalescer {
         }
     }
 
-    /// Tells the store anew of everybody whose timeout was not over when it was last last_ok: it may have lost what it knew.
+    /// Puts everyone into the outbox whose timeout was not over at a moment: the store may have lost what it knew.
     ///
     /// # Arguments
     ///
-    /// * `last_ok_of` - when that was, for a user; `None` for whom nothing is lost
+    /// * `settled_at` - that moment for a user; `None` for users of partitions that lost nothing
+    /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
     pub(crate) fn resend(
         &self,
         now: Nanos,
-        last_ok_of: impl Fn(&UserId) -> Option<Nanos>,
+        settled_at: impl Fn(&UserId) -> Option<Nanos>,
+        is_resend: bool,
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
-        let tick = tick_of(now);
-        self.enqueue_where(now, outbox, |part| {
-            let Part { keys, strings, cold, .. } = part;
-            for ColdEntry { key, id, timeout } in cold.iter() {
-                let Some(last_ok) = last_ok_of(id).map(tick_of) else { continue };
-                let hash = self.hash_of(*key, id);
-                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == *key) {
-                    hot.mark_unwritten_unless_expired(tick, last_ok, *timeout);
-                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id) {
-                    hot.mark_unwritten_unless_expired(tick, last_ok, *timeout);
+        for part in &self.parts {
+            let mut part = part.lock();
+            let mut outbox = outbox.lock();
+            let Part { keys, strings, cold, .. } = &mut *part;
+            for cold in cold.iter() {
+                let Some(settled_at) = settled_at(&cold.id).map(tick_of) else { continue };
+                let hash = self.hash_of(cold.key, &cold.id);
+                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
+                    if !hot.is_expired(settled_at, cold.timeout) {
+                        hot.enqueue_write(cold, now, is_resend, outbox.as_mut());
+                    }
+                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id)
+                    && !hot.is_expired(settled_at, cold.timeout)
+                {
+                    hot.enqueue_write(cold, now, is_resend, outbox.as_mut());
                 }
             }
-        });
+        }
+    }
+
+    /// A user left in some process: this one writes its next heartbeat at once, and its last one if that is not written.
+    pub(crate) fn mark_left(&self, id: &UserId, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+        for part in &self.parts {
+            let mut part = part.lock();
+            let Part { keys, strings, cold, .. } = &mut *part;
+            let Some(cold) = cold.iter().find(|cold| cold.id == *id) else { continue };
+            let hash = self.hash_of(cold.key, &cold.id);
+            let mut outbox = outbox.lock();
+            if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
+                hot.mark_left(cold, now, outbox.as_mut());
+            } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id) {
+                hot.mark_left(cold, now, outbox.as_mut());
+            }
+            return;
+        }
     }
 
     /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.

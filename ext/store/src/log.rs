@@ -13,6 +13,7 @@ use crate::id::UserId;
 use crate::store::{Commit, Event, Partition};
 
 mod back_off;
+mod handled;
 mod leases;
 mod queue;
 mod suspension;
@@ -21,6 +22,7 @@ mod tests;
 
 use back_off::BackOff;
 pub(crate) use back_off::backoff;
+use handled::HandledPartitions;
 use leases::Leases;
 use queue::{Pending, ReadyQueue};
 use suspension::Suspension;
@@ -56,6 +58,7 @@ pub(crate) struct Log {
     in_callback: Vec<Pending>,
     commits: HashMap<Partition, Commit>,
     leases: Leases,
+    handled: HandledPartitions,
     /// How many are in `commits`, or are being committed.
     uncommitted: usize,
     successes: u64,
@@ -97,9 +100,10 @@ impl Log {
     pub(crate) fn add_fetched(&mut self, partition: Partition, events: Vec<Event>, now: Nanos) {
         if let Some(event) = events.last() {
             self.leases.set_last_fetched(partition, event.number);
+            self.handled.fetched(partition, events.iter().map(|event| event.number));
         }
         for event in events {
-            let pending = Pending { partition, event, read_at: now, tries: 0, successes: 0 };
+            let pending = Pending { partition, event, read_at: now, tries: 0, successes: 0, is_uncounted: false };
             self.enqueue(pending);
         }
     }
@@ -113,6 +117,8 @@ impl Log {
 
     /// Forgets everything of a partition: its lease has gone to somebody else.
     pub(crate) fn forget_partition(&mut self, partition: Partition) {
+        let open: Vec<u64> = self.undelivered(partition).map(|pending| pending.event.number).collect();
+        self.handled.lost(partition, open.into_iter());
         self.drop_undelivered(partition);
         self.leases.remove(partition);
         self.in_callback.retain(|pending| pending.partition != partition);
@@ -128,6 +134,32 @@ impl Log {
     pub(crate) fn drop_undelivered(&mut self, partition: Partition) {
         self.ready.drop_partition(partition);
         self.backing_off.drop_partition(partition);
+    }
+
+    /// The events of a partition that are in memory, and not delivered as far as is known.
+    fn undelivered(&self, partition: Partition) -> impl Iterator<Item = &Pending> {
+        let all = self.ready.iter().chain(self.backing_off.iter()).chain(&self.in_callback);
+        all.filter(move |pending| pending.partition == partition)
+    }
+
+    /// What is delivered of a partition: every event up to a number, and the exceptions. `None` if nothing was fetched.
+    pub(crate) fn handled(&self, partition: Partition) -> Option<(u64, Vec<u64>)> {
+        let (through, mut except) = self.handled.get(partition)?;
+        except.extend(self.undelivered(partition).map(|pending| pending.event.number));
+        Some((through, except))
+    }
+
+    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was due.
+    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, Nanos)> {
+        let mut last: HashMap<&UserId, &Pending> = HashMap::new();
+        for pending in self.undelivered(partition) {
+            let known = last.entry(&pending.event.id).or_insert(pending);
+            if pending.event.number > known.event.number {
+                *known = pending;
+            }
+        }
+        let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
+        offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
     }
 
     /// Whether nothing of a partition has been delivered of which the store has not been told.
@@ -227,8 +259,13 @@ impl Log {
 
     fn failed(&mut self, pending: Pending, error: &str, now: Nanos) {
         let mut pending = Pending { tries: pending.tries + 1, ..pending };
-        if pending.tries == 1 || self.successes > pending.successes {
-            pending.event.failures += 1;
+        // A failure counts if another callback succeeded in this process: since the event was last tried here, or before.
+        // Otherwise it counts as soon as one has: while every callback fails nothing is given up, also across restarts.
+        if self.successes > pending.successes {
+            pending.event.failures += 1 + u32::from(pending.is_uncounted);
+            pending.is_uncounted = false;
+        } else {
+            pending.is_uncounted = pending.is_uncounted || pending.tries == 1;
         }
         pending.successes = self.successes;
         let number = pending.event.number;

@@ -208,7 +208,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let outbox = &mut state.outbox;
         if let Some((seen, timeout)) = last_beat {
             // Should the store have lost its data, it would not know who leaves.
-            outbox.heartbeat(user_id.clone(), seen, timeout);
+            outbox.heartbeat(user_id.clone(), seen, timeout, false);
         }
         outbox.leave(user_id, now, after);
         drop(state);

@@ -14,8 +14,11 @@ use crate::store::{
     PollResult, Sweep, Token, Write, Written,
 };
 
-/// How long a member's registration and a leave that nobody can have missed are kept, at least.
 const SECOND: Nanos = 1_000_000_000;
+
+/// For how long after the data went back no event is handed out: every member polls within that time, and says what it has
+/// delivered.
+const SETTLING: Nanos = SECOND;
 
 /// One rule each that a store must follow. The simulator has to find a store that breaks any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,8 @@ struct Data {
     hold: Nanos,
     /// What is added to the server's clock, which may have been set back.
     shift: Nanos,
+    /// No event is handed out before then: the data went back, and members say what they delivered.
+    silent_until: Nanos,
     /// The longest timeout in use, and until when it counts.
     longest: (Nanos, Nanos),
     users: BTreeMap<UserId, User>,
@@ -304,7 +309,11 @@ impl Model {
         let is_silent = self.is(Broken::NoLeaves);
         let hides_oldest = self.is(Broken::NoOldest);
         let data = self.data(partition);
-        let events = match request.events.filter(|_| lease.is_held()) {
+        if let Some(handled) = request.handled.as_ref().filter(|handled| handled.epoch == data.epoch) {
+            data.log.retain(|number, _| *number > handled.through || handled.except.contains(number));
+        }
+        let is_silent_yet = now < data.silent_until;
+        let events = match request.events.filter(|_| lease.is_held() && !is_silent_yet) {
             Some((after, limit)) => {
                 data.log.range(after + 1..).take(limit).map(|(number, event)| event.read(*number, now)).collect()
             }
@@ -315,7 +324,8 @@ impl Model {
             None => Vec::new(),
         };
         let oldest = data.log.values().next().map(|event| now.saturating_sub(event.due)).filter(|_| !hides_oldest);
-        Ok(PollResult { lease, sweep, events, leaves, oldest, known: self.known(partition) })
+        let known = self.known(partition);
+        Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, known })
     }
 
     pub(crate) fn commit(
@@ -417,6 +427,7 @@ impl Model {
             data.last = data.last.max(known.last);
             if is_older {
                 data.generation = known.generation + 1;
+                data.silent_until = now + SETTLING;
             }
             return Err(StoreError::Replaced("the data are others, or older".into()));
         }

@@ -12,7 +12,7 @@ use crate::store::{Heartbeat, Leave, Write};
 /// is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
-    heartbeat: Option<(Nanos, Nanos)>,
+    heartbeat: Option<(Nanos, Nanos, bool)>,
     leave: Option<(Nanos, Nanos)>,
 }
 
@@ -29,8 +29,8 @@ impl Batch {
         let mut writes = Vec::with_capacity(self.0.len());
         for (id, PendingWrites { heartbeat, leave }) in &self.0 {
             let id = || id.clone();
-            writes.extend(heartbeat.map(|(at, timeout)| {
-                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), is_resend: false })
+            writes.extend(heartbeat.map(|(at, timeout, is_resend)| {
+                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), is_resend })
             }));
             writes.extend(leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after })));
         }
@@ -67,11 +67,12 @@ impl AsMut<Outbox> for Outbox {
 
 impl Outbox {
     /// A heartbeat at `at`, good for `timeout`.
-    pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
+    pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, is_resend: bool) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
-        if latest.heartbeat.is_none_or(|(before, _)| before <= at) {
-            latest.heartbeat = Some((at, timeout));
+        let was_resend = latest.heartbeat.is_some_and(|(_, _, is_resend)| is_resend);
+        if latest.heartbeat.is_none_or(|(before, ..)| before <= at) {
+            latest.heartbeat = Some((at, timeout, is_resend || was_resend));
         }
         // A leave before a heartbeat is forgotten (rule 9).
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
@@ -107,15 +108,15 @@ impl Outbox {
     pub(crate) fn put_back(&mut self, batch: Batch) {
         for (id, PendingWrites { heartbeat, leave }) in batch.0 {
             let newer = self.users.remove(&id);
-            if let Some((at, timeout)) = heartbeat {
-                self.heartbeat(id.clone(), at, timeout);
+            if let Some((at, timeout, is_resend)) = heartbeat {
+                self.heartbeat(id.clone(), at, timeout, is_resend);
             }
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
             }
             let Some(newer) = newer else { continue };
-            if let Some((at, timeout)) = newer.heartbeat {
-                self.heartbeat(id.clone(), at, timeout);
+            if let Some((at, timeout, is_resend)) = newer.heartbeat {
+                self.heartbeat(id.clone(), at, timeout, is_resend);
             }
             if let Some((at, after)) = newer.leave {
                 self.leave(id, at, after);
@@ -154,9 +155,9 @@ mod tests {
     #[test]
     fn the_latest_heartbeat_counts() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5);
-        outbox.heartbeat(id(1), 20, 6);
-        outbox.heartbeat(id(1), 15, 7);
+        outbox.heartbeat(id(1), 10, 5, false);
+        outbox.heartbeat(id(1), 20, 6, false);
+        outbox.heartbeat(id(1), 15, 7, false);
         assert_eq!(outbox.lag(30), 20);
         assert_eq!(
             take_writes(&mut outbox, 30),
@@ -170,7 +171,7 @@ mod tests {
     fn a_heartbeat_undoes_an_earlier_leave() {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
-        outbox.heartbeat(id(1), 20, 6);
+        outbox.heartbeat(id(1), 20, 6, false);
         assert_eq!(
             take_writes(&mut outbox, 20),
             [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false })]
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_leave_follows_its_users_heartbeat_and_the_soonest_leave_counts() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 10, 5, false);
         outbox.leave(id(1), 20, 9);
         outbox.leave(id(1), 21, 3);
         outbox.leave(id(1), 22, 7);
@@ -202,7 +203,7 @@ mod tests {
             [1, 2, 3, 4]
                 .iter()
                 .filter(|user| batches.len() < 3 || **user < 3)
-                .for_each(|user| outbox.heartbeat(id(*user), 10, 5));
+                .for_each(|user| outbox.heartbeat(id(*user), 10, 5, false));
             batches.push(outbox.take_batch(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
         }
         let (first, last) = (vec![id(1), id(2)], vec![id(3), id(4)]);
@@ -212,11 +213,11 @@ mod tests {
     #[test]
     fn put_back_keeps_newer_writes() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 10, 5, false);
         outbox.leave(id(1), 11, 0);
-        outbox.heartbeat(id(2), 12, 5);
+        outbox.heartbeat(id(2), 12, 5, false);
         let unwritten = outbox.take_batch(10);
-        outbox.heartbeat(id(1), 30, 6);
+        outbox.heartbeat(id(1), 30, 6, false);
         outbox.put_back(unwritten);
         assert_eq!(outbox.len(), 2);
         assert_eq!(outbox.lag(30), 20);
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn the_clocks_jitter_is_added_to_the_timeout_of_a_heartbeat() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5);
+        outbox.heartbeat(id(1), 10, 5, false);
         assert_eq!(
             outbox.take_batch(10).writes(30, 3),
             [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8, is_resend: false })]

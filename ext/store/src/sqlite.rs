@@ -181,7 +181,15 @@ impl Sqlite {
             Some((after, limit)) => self.events(after, limit)?,
             None => Vec::new(),
         };
-        Ok(PollResult { lease, sweep, events, leaves: Vec::new(), oldest: None, known: Known::default() })
+        Ok(PollResult {
+            lease,
+            sweep,
+            events,
+            leaves: Vec::new(),
+            leaves_until: 0,
+            oldest: None,
+            known: Known::default(),
+        })
     }
 }
 

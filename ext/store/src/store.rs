@@ -122,7 +122,7 @@ pub struct Known {
 }
 
 /// What is to be looked at in a partition, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollRequest {
     /// Which.
     pub partition: Partition,
@@ -138,6 +138,19 @@ pub struct PollRequest {
     pub events: Option<(u64, usize)>,
     /// The leaves with a higher number than this are wanted; `None` for no leaves.
     pub leaves_after: Option<u64>,
+    /// What this member delivered before the data went back, sent once after that.
+    pub handled: Option<Handled>,
+}
+
+/// What a member knows to be delivered of a partition: every event up to a number, except a few.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    /// Of which data, see [`Known::epoch`].
+    pub epoch: u64,
+    /// The number.
+    pub through: u64,
+    /// The numbers of the events that are not delivered, or may not be.
+    pub except: Vec<u64>,
 }
 
 /// What a [`PollRequest`] found.
@@ -151,6 +164,8 @@ pub struct PollResult {
     pub events: Vec<Event>,
     /// The users of the leaves that were wanted.
     pub leaves: Vec<UserId>,
+    /// The number after which further leaves are to be asked for.
+    pub leaves_until: u64,
     /// How long ago the oldest event became due that is not delivered; `None` if all are.
     pub oldest: Option<Nanos>,
     /// What is known of the partition from now on.

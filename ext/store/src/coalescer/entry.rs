@@ -1,5 +1,7 @@
 //! What is kept of a user: a small part that a heartbeat touches, and the rest.
 
+use std::cell::Cell;
+
 use online_manager_tracker::{Nanos, TICK};
 use parking_lot::Mutex;
 
@@ -33,7 +35,18 @@ pub(super) struct ColdEntry {
     /// The caller's key for the id, or [`NO_KEY`] if it has none.
     pub(super) key: u64,
     pub(super) id: UserId,
+    /// The timeout of the last heartbeat, in nanoseconds.
     pub(super) timeout: Nanos,
+    /// The shortest timeout since the last write: it decides how soon the next write may follow.
+    pub(super) shortest_timeout: Cell<Nanos>,
+    /// Whether the user left, in any process, and has sent no heartbeat here since this process heard of it.
+    pub(super) is_left: Cell<bool>,
+}
+
+impl ColdEntry {
+    pub(super) fn new(key: u64, id: UserId, timeout: Nanos) -> ColdEntry {
+        ColdEntry { key, id, timeout, shortest_timeout: Cell::new(timeout), is_left: Cell::new(false) }
+    }
 }
 
 #[inline]
@@ -44,6 +57,11 @@ pub(super) fn tick_of(moment: Nanos) -> u32 {
 /// How many ticks a duration has at the least; as many as can be told from what has passed, if it is longer.
 fn ticks_in(duration: Nanos) -> u32 {
     (duration / TICK).min(i32::MAX as u64 - 1) as u32
+}
+
+/// How many ticks a user is not written again after a write for a timeout.
+fn quiet_ticks(timeout: Nanos) -> u32 {
+    ticks_in(timeout / WRITES_PER_TIMEOUT)
 }
 
 impl<K> HotEntry<K> {
@@ -79,27 +97,33 @@ impl<K> HotEntry<K> {
         outbox: &mut Outbox,
     ) -> HotEntry<K> {
         let mut hot = HotEntry { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
-        hot.enqueue_write(cold, now, now, outbox);
+        hot.enqueue_write(cold, now, false, outbox);
         hot
     }
 
     /// Has the store told of the heartbeat at `at`.
-    fn enqueue_write(&mut self, cold: &ColdEntry, at: Nanos, now: Nanos, outbox: &mut Outbox) {
+    pub(super) fn enqueue_write(&mut self, cold: &ColdEntry, now: Nanos, is_resend: bool, outbox: &mut Outbox) {
+        let at = self.seen_at(now);
         self.is_unwritten = false;
-        self.quiet_until = tick_of(now).wrapping_add(ticks_in(cold.timeout / WRITES_PER_TIMEOUT));
-        outbox.heartbeat(cold.id.clone(), at, cold.timeout);
+        self.quiet_until = tick_of(now).wrapping_add(quiet_ticks(cold.timeout));
+        cold.shortest_timeout.set(cold.timeout);
+        outbox.heartbeat(cold.id.clone(), at, cold.timeout, is_resend);
+    }
+
+    /// The user left in some process: the last heartbeat is written at once unless it has been, and so is the next one.
+    pub(super) fn mark_left(&mut self, cold: &ColdEntry, now: Nanos, outbox: &mut Outbox) {
+        cold.is_left.set(true);
+        if self.is_unwritten {
+            self.enqueue_write(cold, now, false, outbox);
+        }
+        self.has_common_timeout = false;
+        self.quiet_until = tick_of(now);
     }
 
     /// As if its rest were over, and its last heartbeat not told.
     pub(super) fn mark_unwritten(&mut self, tick: u32) {
         self.is_unwritten = true;
         self.quiet_until = tick;
-    }
-
-    pub(super) fn mark_unwritten_unless_expired(&mut self, tick: u32, last_ok: u32, timeout: Nanos) {
-        if !self.is_expired(last_ok, timeout) {
-            self.mark_unwritten(tick);
-        }
     }
 
     /// A known heartbeat that is more than leaving its time.
@@ -111,19 +135,27 @@ impl<K> HotEntry<K> {
         (now, timeout): (Nanos, Nanos),
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) -> Coalesced {
-        if cold.timeout == timeout && self.is_quiet(tick_of(now)) {
-            return Coalesced::Known;
+        if timeout < cold.shortest_timeout.get() {
+            // As if the last write had been for this timeout: whatever the timeouts, the store is written to at most three
+            // times within the shortest of them.
+            let before = quiet_ticks(cold.shortest_timeout.get());
+            self.quiet_until = self.quiet_until.wrapping_sub(before).wrapping_add(quiet_ticks(timeout));
+            cold.shortest_timeout.set(timeout);
         }
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
-        self.enqueue_write(cold, now, now, outbox.lock().as_mut());
+        cold.is_left.set(false);
+        if self.is_quiet(tick_of(now)) {
+            return Coalesced::Known;
+        }
+        self.enqueue_write(cold, now, false, outbox.lock().as_mut());
         Coalesced::WriteDue
     }
 
     /// Answers whether the user is still to be kept.
     pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_unwritten && !self.is_quiet(tick_of(now)) {
-            self.enqueue_write(cold, self.seen_at(now), now, outbox);
+            self.enqueue_write(cold, now, false, outbox);
         }
         self.is_unwritten || !self.is_expired(tick_of(last_ok), cold.timeout)
     }

@@ -107,7 +107,7 @@ fn resend_writes_everyone_and_enqueue_unwritten_only_what_is_new() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    process.coalescer.resend(7, |_| Some(7), &process.outbox);
+    process.coalescer.resend(7, |_| Some(7), false, &process.outbox);
     assert_eq!(process.written(7), [7]);
     process.coalescer.enqueue_unwritten(8, &process.outbox);
     assert_eq!(process.written(8), Vec::<Nanos>::new());
@@ -123,7 +123,7 @@ fn nobody_is_forgotten_during_an_outage() {
     process.written(0);
     // Away since the first second: should the data be lost, nobody else knows of this user.
     process.coalescer.scan((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
-    process.coalescer.resend(9 * SECOND, |_| Some(SECOND), &process.outbox);
+    process.coalescer.resend(9 * SECOND, |_| Some(SECOND), false, &process.outbox);
     assert_eq!(process.written(9 * SECOND), [9 * SECOND]);
 }
 
@@ -132,11 +132,11 @@ fn resend_skips_users_who_expired_before_the_outage() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    process.coalescer.resend(4 * SECOND, |_| Some(4 * SECOND), &process.outbox);
+    process.coalescer.resend(4 * SECOND, |_| Some(4 * SECOND), false, &process.outbox);
     assert_eq!(process.written(4 * SECOND), Vec::<Nanos>::new());
     process.heartbeat(5 * SECOND, 3 * SECOND);
     process.written(5 * SECOND);
-    process.coalescer.resend(6 * SECOND, |_| None, &process.outbox);
+    process.coalescer.resend(6 * SECOND, |_| None, false, &process.outbox);
     assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
 }
 

@@ -101,6 +101,10 @@ impl BackOff {
         user.events.pop_front()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.users.values().flat_map(|user| &user.events)
+    }
+
     /// Ends the user's back-off. Returns the events that waited, in order.
     pub(super) fn end(&mut self, id: &UserId) -> VecDeque<Pending> {
         self.users.remove(id).map(|user| user.events).unwrap_or_default()

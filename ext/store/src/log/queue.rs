@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) tries: u32,
     /// How many deliveries had succeeded when the event was tried last.
     pub(super) successes: u64,
+    /// Whether the event has failed here before any callback succeeded: the failure does not count yet.
+    pub(super) is_uncounted: bool,
 }
 
 impl Pending {
@@ -40,6 +42,10 @@ impl ReadyQueue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.0.iter()
     }
 
     pub(super) fn push_back(&mut self, pending: Pending) {

@@ -12,10 +12,12 @@ use online_manager_tracker::{Nanos, TICK};
 
 use super::{MILLISECOND, Phase, SECOND};
 use crate::error::StoreError;
+use crate::id::UserId;
 use crate::log::{Log, backoff};
 use crate::outbox::{Batch, Outbox};
 use crate::store::{
-    Commit, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write, WriteResult,
+    Commit, Handled, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write,
+    WriteResult,
 };
 
 /// How many users are written in one call: the others wait for a few milliseconds, and no longer.
@@ -26,6 +28,9 @@ const SWEEP_BATCH_SIZE: usize = 256;
 
 /// The shortest time between two writes, so that a crowd is not written one by one.
 const MIN_WRITE_INTERVAL: Nanos = 2 * MILLISECOND;
+
+/// The shortest wait after a cycle in which the store neither took nor gave anything: 200 cycles a second at most.
+const MIN_IDLE_WAIT: Nanos = 5 * MILLISECOND;
 
 /// How often an unreachable store is tried again: soon at first.
 const MIN_RETRY_DELAY: Nanos = 100 * MILLISECOND;
@@ -89,10 +94,28 @@ pub(crate) enum Call {
         last_ok: Nanos,
         timeout: Nanos,
     },
-    /// Put everyone into the outbox who was online when their partition last answered: in each partition that has a time.
-    Resend(Vec<Option<Nanos>>),
+    /// Put everyone into the outbox whose timeout was not over at a moment, in each partition that has one.
+    Resend(Resend),
+    /// These users left, in this process or another one.
+    MarkLeft(Vec<UserId>),
     /// Put every heartbeat into the outbox that has not been written.
     EnqueueUnwritten,
+}
+
+/// A pass that has users written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resend {
+    /// By partition, the moment as of which everything is delivered; `None` for a partition that is left out.
+    pub(crate) settled_at: Vec<Option<Nanos>>,
+    /// Whether the store has lost what it knew, and not only perhaps what was written last.
+    pub(crate) is_lost: bool,
+}
+
+impl Resend {
+    /// The moment for a user, if its partition is not left out.
+    pub(crate) fn settled_at(&self, id: &UserId) -> Option<Nanos> {
+        *self.settled_at.get(usize::from(id.partition(self.settled_at.len() as Partition)))?
+    }
 }
 
 /// What became of a call.
@@ -113,7 +136,7 @@ pub(crate) enum Reply {
 }
 
 /// What the member knows of a partition. Times are those of this process' clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct PartitionState {
     /// When to ask for the lease, or to renew it.
     lease_at: Nanos,
@@ -121,8 +144,12 @@ struct PartitionState {
     fetch_at: Nanos,
     /// The partition has failed, and is left alone until then.
     retry_at: Nanos,
-    /// When the last poll that succeeded was sent.
-    last_ok_at: Nanos,
+    /// Every event that was due before then is delivered.
+    settled_at: Nanos,
+    /// The leaves after this number are to be asked for; `None` before the first poll.
+    leaves_after: Option<u64>,
+    /// What was delivered before the data were lost or went back, to be sent with the next poll.
+    handled: Option<Handled>,
     /// Whether the partition has been polled since the member knows it. Before that nothing is written.
     is_polled: bool,
     /// Whether nobody held the lease at the last poll.
@@ -139,7 +166,9 @@ impl PartitionState {
         sweep_at: 0,
         fetch_at: 0,
         retry_at: 0,
-        last_ok_at: 0,
+        settled_at: 0,
+        leaves_after: None,
+        handled: None,
         is_polled: false,
         is_free: true,
         is_releasing: false,
@@ -218,7 +247,11 @@ pub(crate) struct MemberState {
     end_stage: EndStage,
     in_flight: InFlight,
     /// Passes over this process' users that come before all else.
-    resends: VecDeque<Vec<Option<Nanos>>>,
+    resends: VecDeque<Resend>,
+    /// Users of whose leaves the store reported.
+    left: Vec<UserId>,
+    /// Whether the store took or gave anything in this cycle.
+    has_progressed: bool,
     /// Whether the last write left something in the outbox that can be written at once.
     has_more: bool,
     register_at: Nanos,
@@ -272,6 +305,8 @@ impl MemberState {
             end_stage: EndStage::Enqueue,
             in_flight: InFlight::Nothing,
             resends: VecDeque::new(),
+            left: Vec::new(),
+            has_progressed: false,
             has_more: false,
             register_at: 0,
             scan_at: 0,
@@ -312,7 +347,15 @@ impl MemberState {
             self.outbox.put_back(batch);
         }
         self.store = None;
-        self.partitions.clear();
+        for state in &mut self.partitions {
+            *state = PartitionState {
+                known: state.known,
+                settled_at: state.settled_at,
+                leaves_after: state.leaves_after,
+                handled: state.handled.take(),
+                ..PartitionState::NEW
+            };
+        }
         self.stage = Stage::Scan;
         self.end_stage = EndStage::Enqueue;
         self.register_at = 0;
@@ -329,8 +372,11 @@ impl MemberState {
     // -- one cycle ---------------------------------------------------------------------------
 
     fn run(&mut self, now: Nanos) -> Action {
-        if let Some(last_ok) = self.resends.pop_front() {
-            return Action::Call(Call::Resend(last_ok));
+        if let Some(resend) = self.resends.pop_front() {
+            return Action::Call(Call::Resend(resend));
+        }
+        if !self.left.is_empty() {
+            return Action::Call(Call::MarkLeft(std::mem::take(&mut self.left)));
         }
         if now < self.retry_at {
             return Action::Wait(self.retry_at - now);
@@ -391,7 +437,7 @@ impl MemberState {
             return None;
         }
         self.scan_at = now + (self.timeout / 6).clamp(10 * MILLISECOND, 5 * SECOND);
-        let last_ok = self.partitions.iter().map(|partition| partition.last_ok_at).min().unwrap_or(0);
+        let last_ok = self.partitions.iter().map(|partition| partition.settled_at).min().unwrap_or(0);
         Some(Call::Scan { last_ok, timeout: self.timeout })
     }
 
@@ -495,12 +541,7 @@ impl MemberState {
         let requests: Vec<PollRequest> = (0..count)
             .map(|number| (number + first) % count)
             .filter(|partition| is_available(&self.partitions, *partition, now))
-            .filter_map(|partition| {
-                plan(
-                    self,
-                    PollRequest { partition, lease: LeaseRequest::None, sweep: None, events: None, leaves_after: None },
-                )
-            })
+            .filter_map(|partition| plan(self, self.empty_request(partition)))
             .collect();
         if requests.is_empty() {
             return None;
@@ -508,6 +549,19 @@ impl MemberState {
         let call = self.asked(Call::Poll(self.membership(), requests.clone()));
         self.in_flight = InFlight::Polls(requests, now);
         Some(call)
+    }
+
+    /// A request for what every poll asks for.
+    fn empty_request(&self, partition: Partition) -> PollRequest {
+        let state = self.partition(partition);
+        PollRequest {
+            partition,
+            lease: LeaseRequest::None,
+            sweep: None,
+            events: None,
+            leaves_after: state.and_then(|state| state.leaves_after),
+            handled: state.and_then(|state| state.handled.clone()),
+        }
     }
 
     /// Returns how long to wait.
@@ -519,7 +573,9 @@ impl MemberState {
         }
         let partitions = &self.partitions;
         let has_commits = self.log.has_commits(|partition| is_available(partitions, partition, now));
-        if self.has_more || has_commits { 0 } else { self.next_wait(now) }
+        let wait = if self.has_more || has_commits { 0 } else { self.next_wait(now) };
+        // Whatever the store replies, a member that gets no further does not ask again at once.
+        if std::mem::take(&mut self.has_progressed) { wait } else { wait.max(MIN_IDLE_WAIT) }
     }
 
     /// How long until something is due.
@@ -561,7 +617,7 @@ impl MemberState {
         self.partitions.resize(usize::from(store.partitions), PartitionState::NEW);
         if was_away {
             // What was written last may be lost.
-            self.resend(None);
+            self.resend(None, false);
         }
     }
 
@@ -609,6 +665,7 @@ impl MemberState {
         for ((partition, commit), answer) in commits.into_iter().zip(answers) {
             match answer {
                 Ok(is_held) => {
+                    self.has_progressed = true;
                     self.log.committed(&commit);
                     if !is_held {
                         self.log.forget_partition(partition);
@@ -648,6 +705,7 @@ impl MemberState {
         for (number, result) in results {
             match result {
                 Ok(written) => {
+                    self.has_progressed = true;
                     if let Some(partition) = self.partition_mut(number) {
                         partition.known = written.known;
                         if written.appended > 0 {
@@ -697,7 +755,13 @@ impl MemberState {
         let (poll_interval, max_leases, timeout) = (self.poll_interval(now), self.max_leases, self.timeout);
         let log = &mut self.log;
         let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else { return };
-        partition.last_ok_at = asked_at;
+        self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
+        partition.settled_at = asked_at.saturating_sub(result.oldest.unwrap_or(0));
+        // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
+        partition.leaves_after =
+            Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });
+        self.left.extend(result.leaves);
+        partition.handled = None;
         partition.known = result.known;
         partition.is_polled = true;
         partition.is_free = result.lease != LeaseState::HeldByOther;
@@ -718,19 +782,17 @@ impl MemberState {
                 log.set_lease(request.partition, asked_at + length - length / 8);
                 partition.lease_at = now + renewal;
             }
-            (LeaseState::HeldByOther, _) if was_leased => {
-                log.forget_partition(request.partition);
-                partition.lease_at = now + next_ask;
-                partition.is_releasing = false;
-            }
+            // It is held, and is renewed in time.
             (LeaseState::Renewed | LeaseState::Acquired, _) if was_leased => {}
-            // It has run out, or is to be had.
-            (LeaseState::Free | LeaseState::Renewed | LeaseState::Acquired, _)
-                if was_leased || log.leases() < max_leases =>
-            {
-                partition.lease_at = now;
+            // Whatever this member believed: the lease is not its own, or it does not know what belongs to it.
+            (lease, _) => {
+                if was_leased {
+                    log.forget_partition(request.partition);
+                    partition.is_releasing = false;
+                }
+                let is_to_be_had = lease != LeaseState::HeldByOther && log.leases() < max_leases;
+                partition.lease_at = if is_to_be_had { now } else { now + next_ask };
             }
-            (_, _) => partition.lease_at = now + next_ask,
         }
         let is_leased = log.is_leased(request.partition);
         if let Some((_, limit)) = request.events.filter(|_| is_leased) {
@@ -761,7 +823,7 @@ impl MemberState {
         self.record_error(error);
         self.stage = Stage::Scan;
         if let StoreError::Replaced(_) = error {
-            self.reset();
+            self.replaced(now);
             return Action::Wait(0);
         }
         self.retry_at = now + backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, self.failures);
@@ -780,36 +842,40 @@ impl MemberState {
     /// A partition has failed by itself.
     fn partition_failed(&mut self, now: Nanos, partition: Partition, error: StoreError) {
         if let StoreError::Replaced(_) = error {
-            self.log.forget_partition(partition);
-            self.resend(Some(partition));
-            if let Some(state) = self.partition_mut(partition) {
-                *state = PartitionState { last_ok_at: now, ..PartitionState::NEW };
-            }
+            self.partition_replaced(now, partition);
         } else if let Some(state) = self.partition_mut(partition) {
             state.retry_at = now + PARTITION_RETRY_DELAY;
         }
         self.partition_error.get_or_insert(error);
     }
 
-    /// Has everyone written again who was online when their partition last answered: of one partition, or of all.
-    fn resend(&mut self, partition: Option<Partition>) {
-        let last_ok = (0..)
-            .zip(&self.partitions)
-            .map(|(number, state)| partition.is_none_or(|partition| partition == number).then_some(state.last_ok_at));
-        self.resends.push_back(last_ok.collect());
+    /// A partition has lost its data, or has older ones. Its users are written again, and so is who is to be set offline.
+    fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
+        for (id, due) in self.log.undelivered_offline(partition, now) {
+            self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
+        }
+        let handled = self.log.handled(partition);
+        self.log.forget_partition(partition);
+        self.resend(Some(partition), true);
+        if let Some(state) = self.partition_mut(partition) {
+            let epoch = state.known.epoch;
+            let handled = handled.map(|(through, except)| Handled { epoch, through, except });
+            *state = PartitionState { settled_at: state.settled_at, handled, ..PartitionState::NEW };
+        }
     }
 
-    /// The store has lost what it knew. Its users are written again; its events are lost.
-    fn reset(&mut self) {
-        for (partition, _) in (0..).zip(&self.partitions) {
-            self.log.forget_partition(partition);
-        }
-        self.resend(None);
-        // A new token: the new data may hold the old one.
-        let mut number = u128::from_le_bytes(self.token.0);
-        number = number.wrapping_add(1);
-        self.token = Token(number.to_le_bytes());
-        self.partitions.clear();
+    /// Has everyone written again who was online when their partition last answered: of one partition, or of all.
+    fn resend(&mut self, partition: Option<Partition>, is_lost: bool) {
+        let settled_at = (0..)
+            .zip(&self.partitions)
+            .map(|(number, state)| partition.is_none_or(|partition| partition == number).then_some(state.settled_at));
+        let settled_at = settled_at.collect();
+        self.resends.push_back(Resend { settled_at, is_lost });
+    }
+
+    /// The whole store has lost its data, or has older ones.
+    fn replaced(&mut self, now: Nanos) {
+        (0..self.count()).for_each(|partition| self.partition_replaced(now, partition));
     }
 
     // -- the end ------------------------------------------------------------------------------
@@ -833,7 +899,7 @@ impl MemberState {
                 self.partition_error = None;
                 self.record_error(&error);
                 if let StoreError::Replaced(_) = error {
-                    self.reset();
+                    self.replaced(now);
                 }
                 self.retry_at = now + SHUTDOWN_RETRY_DELAY;
                 return Action::Call(Call::Recover);
@@ -862,7 +928,7 @@ impl MemberState {
                     Some(Call::Open)
                 }
                 EndStage::Write => match self.resends.pop_front() {
-                    Some(last_ok) => Some(Call::Resend(last_ok)),
+                    Some(resend) => Some(Call::Resend(resend)),
                     None => {
                         let call = self.write(now);
                         if call.is_none() {

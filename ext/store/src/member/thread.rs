@@ -65,10 +65,12 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 self.coalescer.scan((self.clock.now(), last_ok), timeout, &self.state);
                 Reply::Done
             }
-            Call::Resend(last_ok) => {
-                let count = last_ok.len() as u16;
-                let last_ok_of = |id: &crate::id::UserId| *last_ok.get(usize::from(id.partition(count)))?;
-                self.coalescer.resend(self.clock.now(), last_ok_of, &self.state);
+            Call::Resend(resend) => {
+                self.coalescer.resend(self.clock.now(), |id| resend.settled_at(id), resend.is_lost, &self.state);
+                Reply::Done
+            }
+            Call::MarkLeft(users) => {
+                users.iter().for_each(|id| self.coalescer.mark_left(id, self.clock.now(), &self.state));
                 Reply::Done
             }
             Call::EnqueueUnwritten => {

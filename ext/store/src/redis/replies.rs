@@ -98,6 +98,7 @@ pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
 pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
     PollResult {
         leaves: Vec::new(),
+        leaves_until: 0,
         oldest: None,
         known: Known::default(),
         lease: match lease {

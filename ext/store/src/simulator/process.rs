@@ -96,7 +96,7 @@ impl Process {
         let last = self.coalescer.forget(id(&name), now);
         let mut state = self.state.lock();
         if let Some((seen, timeout)) = last {
-            state.outbox.heartbeat(user_id(user), seen, timeout);
+            state.outbox.heartbeat(user_id(user), seen, timeout, false);
         }
         state.outbox.leave(user_id(user), now, after);
     }

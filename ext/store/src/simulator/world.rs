@@ -312,9 +312,12 @@ impl World {
                 process.coalescer.scan((clock, last_ok), timeout, &process.state);
                 return self.done(number);
             }
-            Call::Resend(last_ok) => {
-                let count = last_ok.len() as u16;
-                process.coalescer.resend(clock, |id| *last_ok.get(usize::from(id.partition(count)))?, &process.state);
+            Call::Resend(resend) => {
+                process.coalescer.resend(clock, |id| resend.settled_at(id), resend.is_lost, &process.state);
+                return self.done(number);
+            }
+            Call::MarkLeft(users) => {
+                users.iter().for_each(|id| process.coalescer.mark_left(id, clock, &process.state));
                 return self.done(number);
             }
             Call::EnqueueUnwritten => {
@@ -419,7 +422,9 @@ impl World {
                 }
                 Reply::Committed(Ok(results))
             }
-            Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::EnqueueUnwritten => Reply::Done,
+            Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => {
+                Reply::Done
+            }
         }
     }
 
@@ -903,6 +908,6 @@ fn failed(call: &Call) -> Reply {
         Call::Commit(..) => Reply::Committed(Err(error())),
         Call::Write(..) => Reply::Written(Err(error())),
         Call::Poll(..) => Reply::Polled(Err(error())),
-        Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::EnqueueUnwritten => Reply::Done,
+        Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => Reply::Done,
     }
 }
