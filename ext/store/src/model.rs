@@ -544,7 +544,6 @@ impl Model {
         if timeout >= data.longest.0 || now > data.longest.1 {
             data.longest = (timeout, now + 2 * timeout);
         }
-        let is_new = !data.users.contains_key(&heartbeat.id);
         let user = data.users.entry(heartbeat.id.clone()).or_insert(User {
             is_online: false,
             seen: None,
@@ -556,6 +555,7 @@ impl Model {
         if user.seen.is_some_and(|before| seen < before) && !takes_late {
             return 0;
         }
+        let is_new = user.seen.is_none();
         user.seen = Some(seen);
         user.timeout = timeout;
         let is_after_leave = user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });

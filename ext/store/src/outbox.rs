@@ -88,6 +88,17 @@ impl Outbox {
         }
     }
 
+    /// Marks the heartbeats that wait as ones that the store may have known, and has lost.
+    pub(crate) fn mark_resend(&mut self, is_match: impl Fn(&UserId) -> bool) {
+        for (id, PendingWrites { heartbeat, .. }) in &mut self.users {
+            if let Some((_, _, is_resend)) = heartbeat
+                && is_match(id)
+            {
+                *is_resend = true;
+            }
+        }
+    }
+
     /// Takes out what there is of up to `most` users.
     pub(crate) fn take_batch(&mut self, limit: usize) -> Batch {
         let after = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);

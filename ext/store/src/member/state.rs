@@ -854,6 +854,8 @@ impl MemberState {
         for (id, due) in self.log.undelivered_offline(partition, now) {
             self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
         }
+        let count = self.count();
+        self.outbox.mark_resend(|id| id.partition(count) == partition);
         let handled = self.log.handled(partition);
         self.log.forget_partition(partition);
         self.resend(Some(partition), true);

@@ -46,6 +46,8 @@ pub(super) struct Judge {
     /// A call may have been repeated from older data whose lease holder was gone.
     pub(super) may_repeat_anything: bool,
     pub(super) reports: usize,
+    /// What is called before then may be called again: a lease may end at any moment.
+    pub(super) repeats_until: Nanos,
 }
 
 impl Judge {
@@ -56,6 +58,7 @@ impl Judge {
             has_lost_data: false,
             may_repeat_anything: false,
             reports: 0,
+            repeats_until: 0,
         }
     }
 
@@ -64,14 +67,23 @@ impl Judge {
     }
 
     /// A callback is called.
-    pub(super) fn started(&mut self, user: usize, event: &Event, process: (usize, u64)) -> Result<(), String> {
+    pub(super) fn started(
+        &mut self,
+        user: usize,
+        event: &Event,
+        process: (usize, u64),
+        now: Nanos,
+    ) -> Result<(), String> {
+        if now < self.repeats_until {
+            self.may_repeat(user, event.version);
+        }
         let may_repeat_anything = self.may_repeat_anything;
         let has_lost_data = self.has_lost_data;
         let known = &mut self.users[user];
         let (version, transition) = (event.version, event.transition);
         let is_repeated = known.started.contains_key(&version);
         if let Some((latest, latest_transition)) = known.latest {
-            if version < latest && !may_repeat_anything {
+            if version < latest && !may_repeat_anything && !known.may_repeat.contains(&version) {
                 return Err(format!(
                     "user {user}: {transition:?} of version {version} is called after version {latest}"
                 ));

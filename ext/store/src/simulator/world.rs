@@ -140,6 +140,11 @@ impl World {
         world.at(length, Happening::Part);
         // Starting is trouble too: nothing is polled yet.
         world.judge.trouble(world.now + SECOND);
+        // Whoever knew the versions may be gone, and then they go by a clock that was set back.
+        let has = |kind| world.options.faults.contains(&kind);
+        world.judge.may_repeat_anything = has(FaultKind::ClockJump)
+            && (has(FaultKind::RollBack) || has(FaultKind::Lose))
+            && (has(FaultKind::Kill) || has(FaultKind::Stop));
         world
     }
 
@@ -482,7 +487,7 @@ impl World {
                 self.judge.users[user].has_failed = true;
                 self.judge.may_repeat(user, event.version);
             }
-            let result = self.judge.started(user, event, (number, incarnation));
+            let result = self.judge.started(user, event, (number, incarnation), self.now);
             self.check(result);
         }
         let is_hanging = self.options.faults.contains(&FaultKind::CallbackHangs)
@@ -652,6 +657,10 @@ impl World {
                 let state = self.processes[number].state.get_mut();
                 if is_alive && state.phase == Phase::Running {
                     state.phase = Phase::Pausing;
+                    if !state.has_seen_heartbeat {
+                        // It gives its leases up, also if a callback runs.
+                        self.judge.repeats_until = self.now + SECOND;
+                    }
                     self.judge.trouble(self.now + SECOND);
                     self.judge.may_repeat_all();
                     self.wake(number);
@@ -682,6 +691,7 @@ impl World {
             FaultKind::EndLease => {
                 let partition = self.random.range(0, u64::from(self.options.partitions) - 1) as u16;
                 self.judge.may_repeat_all();
+                self.judge.repeats_until = self.now + 6 * SECOND;
                 self.judge.trouble(self.now + SECOND);
                 self.server.end_lease(partition);
             }
@@ -698,6 +708,7 @@ impl World {
                 self.options.server_offset = self.options.server_offset.saturating_add_signed(jump * 1_000);
                 self.judge.trouble(self.now + 10 * SECOND);
                 self.judge.may_repeat_all();
+                self.judge.repeats_until = self.now + 6 * SECOND;
             }
             FaultKind::WritesFail => {
                 self.do_writes_fail = true;
@@ -719,6 +730,7 @@ impl World {
                 self.is_slow = true;
                 self.judge.trouble(self.now + duration + 3 * SECOND);
                 self.judge.may_repeat_all();
+                self.judge.repeats_until = self.now + duration + 6 * SECOND;
                 self.at(duration, Happening::Repair(Repair::Calls));
             }
         }
@@ -794,16 +806,18 @@ impl World {
                 self.failing_user = None;
                 self.is_slow = false;
                 (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
+                // What stands still goes on at its time.
+                let resumed_at = self.processes.iter().map(|process| process.paused_until).max().unwrap_or(0);
+                let pause = resumed_at.saturating_sub(self.now);
                 for number in 0..self.processes.len() {
-                    self.processes[number].paused_until = self.processes[number].paused_until.min(self.now);
                     if !self.processes[number].is_alive {
                         self.start_process(number);
                     }
                 }
-                self.judge.trouble(self.now);
+                self.judge.trouble(self.now + pause + SECOND);
                 // What is under way may be slow, and a lease may have been granted for as long as a minute.
                 let lease = self.server.longest_lease();
-                self.at(lease + 4 * SECOND, Happening::Part);
+                self.at(pause + lease + 4 * SECOND, Happening::Part);
             }
             Part::Leases => {
                 for partition in 0..self.options.partitions {
@@ -875,9 +889,11 @@ impl World {
         }
     }
 
+    /// Whether the user's callback has failed, and is not tried now.
     fn is_backing_off(&self, user: usize) -> bool {
         let id = user_id(user);
-        self.processes.iter().any(|process| process.is_alive && process.state.lock().log.is_backing_off(&id))
+        let is_dead = self.server.dead_letters().iter().any(|letter| letter.event.id == id);
+        is_dead || self.processes.iter().any(|process| process.is_alive && process.state.lock().log.is_backing_off(&id))
     }
 
     fn check_lease(&self, partition: u16) -> Result<(), String> {
