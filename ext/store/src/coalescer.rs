@@ -121,18 +121,27 @@ impl Coalescer {
         cold.insert_unique(hash, details, |cold| self.hash_of(cold.key, &cold.id));
     }
 
-    /// Forgets the user, so that the next heartbeat is told at once. Answers when the last one was, and for how long it
-    /// was good.
-    pub(crate) fn forget(&self, id: Id<'_>, now: Nanos) -> Option<(Nanos, Nanos)> {
+    /// The user leaves in this process, and is due `after` nanoseconds from `now`. Returns whether the user is known here, and
+    /// has put the leave into the outbox then.
+    pub(crate) fn leave(&self, id: Id<'_>, (now, after): (Nanos, Nanos), outbox: &Mutex<impl AsMut<Outbox>>) -> bool {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, .. } = &mut *part;
-        let timeout = remove(cold, hash, |cold| is_same(cold, id))?.timeout;
-        let seen = match id {
-            Id::Key(key) => remove(keys, hash, |hot| hot.key == key)?.seen_at(now),
-            Id::String(string) => remove(strings, hash, |hot| is_string(&hot.key, string))?.seen_at(now),
-        };
-        Some((seen, timeout))
+        let Some(cold) = cold.find(hash, |cold| is_same(cold, id)) else { return false };
+        let mut outbox = outbox.lock();
+        match id {
+            Id::Key(key) => {
+                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == key) {
+                    hot.leave(cold, (now, after), outbox.as_mut());
+                }
+            }
+            Id::String(string) => {
+                if let Some(hot) = strings.find_mut(hash, |hot| is_string(&hot.key, string)) {
+                    hot.leave(cold, (now, after), outbox.as_mut());
+                }
+            }
+        }
+        true
     }
 
     /// When the user last beat here, if that is less than its timeout ago.
@@ -208,12 +217,12 @@ impl Coalescer {
                 let hash = self.hash_of(cold.key, &cold.id);
                 if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
                     if !hot.is_expired(settled_at, cold.timeout) {
-                        hot.enqueue_write(cold, now, is_resend, outbox.as_mut());
+                        hot.enqueue_write(cold, (hot.seen_at(now), now), is_resend, outbox.as_mut());
                     }
                 } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id)
                     && !hot.is_expired(settled_at, cold.timeout)
                 {
-                    hot.enqueue_write(cold, now, is_resend, outbox.as_mut());
+                    hot.enqueue_write(cold, (hot.seen_at(now), now), is_resend, outbox.as_mut());
                 }
             }
         }

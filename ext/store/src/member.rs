@@ -202,16 +202,10 @@ impl<C: Clock, S: Signal> Member<C, S> {
     pub fn leave(&self, id: Id<'_>, user_id: UserId, after: Nanos) -> bool {
         let now = self.now();
         let is_here = self.shared.coalescer.last_seen(id, now).is_some();
-        let last_beat = self.shared.coalescer.forget(id, now);
-        let mut state = self.shared.state.lock();
-        state.changed(now);
-        let outbox = &mut state.outbox;
-        if let Some((seen, timeout)) = last_beat {
-            // Should the store have lost its data, it would not know who leaves.
-            outbox.heartbeat(user_id.clone(), seen, timeout, false);
+        if !self.shared.coalescer.leave(id, (now, after), &self.shared.state) {
+            self.shared.state.lock().outbox.leave(user_id, now, after);
         }
-        outbox.leave(user_id, now, after);
-        drop(state);
+        self.shared.state.lock().changed(now);
         self.shared.wake_thread();
         is_here
     }

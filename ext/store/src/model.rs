@@ -95,6 +95,9 @@ struct User {
     left: Option<(Nanos, Nanos)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
+    /// The generation of the data when the user was last written. In a later one the application may know of a transition
+    /// that the store forgot.
+    generation: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -541,6 +544,7 @@ impl Model {
         let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
         let wall = self.wall;
         let data = self.data(partition);
+        let generation = data.generation;
         if timeout >= data.longest.0 || now > data.longest.1 {
             data.longest = (timeout, now + 2 * timeout);
         }
@@ -551,11 +555,14 @@ impl Model {
             deadline: 0,
             left: None,
             is_leave: false,
+            generation,
         });
         if user.seen.is_some_and(|before| seen < before) && !takes_late {
             return 0;
         }
-        let is_new = user.seen.is_none();
+        let is_uncertain = user.generation < generation;
+        user.generation = generation;
+        let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
         let is_after_leave = user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });
@@ -567,13 +574,16 @@ impl Model {
             user.is_leave = until < seen + timeout;
             user.deadline = until.min(seen + timeout);
         }
-        if user.is_online {
+        if user.is_online && !is_uncertain {
             return 0;
         }
         if user.deadline > now || revives {
             user.is_online = true;
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
             1
+        } else if user.is_online {
+            // The sweep sets the user offline.
+            0
         } else if heartbeat.is_resend && is_new && !never_resends {
             let (due, is_leave) = (user.deadline, user.is_leave);
             let reason = if is_leave { Reason::Leave } else { Reason::Timeout };
@@ -594,7 +604,15 @@ impl Model {
             if drops_unknown {
                 return 0;
             }
-            let user = User { is_online: false, seen: None, timeout: 0, deadline: 0, left: None, is_leave: false };
+            let user = User {
+                is_online: false,
+                seen: None,
+                timeout: 0,
+                deadline: 0,
+                left: None,
+                is_leave: false,
+                generation: data.generation,
+            };
             data.users.insert(leave.id.clone(), user);
         }
         let Some(user) = data.users.get_mut(&leave.id) else { return 0 };

@@ -41,11 +41,20 @@ pub(super) struct ColdEntry {
     pub(super) shortest_timeout: Cell<Nanos>,
     /// Whether the user left, in any process, and has sent no heartbeat here since this process heard of it.
     pub(super) is_left: Cell<bool>,
+    /// When the user left in this process, and after how long that makes the user due: kept to be written again.
+    pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
 }
 
 impl ColdEntry {
     pub(super) fn new(key: u64, id: UserId, timeout: Nanos) -> ColdEntry {
-        ColdEntry { key, id, timeout, shortest_timeout: Cell::new(timeout), is_left: Cell::new(false) }
+        ColdEntry {
+            key,
+            id,
+            timeout,
+            shortest_timeout: Cell::new(timeout),
+            is_left: Cell::new(false),
+            leave: Cell::new(None),
+        }
     }
 }
 
@@ -97,24 +106,42 @@ impl<K> HotEntry<K> {
         outbox: &mut Outbox,
     ) -> HotEntry<K> {
         let mut hot = HotEntry { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
-        hot.enqueue_write(cold, now, false, outbox);
+        hot.enqueue_write(cold, (now, now), false, outbox);
         hot
     }
 
     /// Has the store told of the heartbeat at `at`.
-    pub(super) fn enqueue_write(&mut self, cold: &ColdEntry, now: Nanos, is_resend: bool, outbox: &mut Outbox) {
-        let at = self.seen_at(now);
+    pub(super) fn enqueue_write(
+        &mut self,
+        cold: &ColdEntry,
+        (at, now): (Nanos, Nanos),
+        is_resend: bool,
+        outbox: &mut Outbox,
+    ) {
         self.is_unwritten = false;
         self.quiet_until = tick_of(now).wrapping_add(quiet_ticks(cold.timeout));
         cold.shortest_timeout.set(cold.timeout);
         outbox.heartbeat(cold.id.clone(), at, cold.timeout, is_resend);
+        if let Some((at, after)) = cold.leave.get() {
+            outbox.leave(cold.id.clone(), at, after);
+        }
+    }
+
+    /// The user leaves in this process. The last heartbeat goes before the leave: should the store have lost its data, it
+    /// would not know who leaves.
+    pub(super) fn leave(&mut self, cold: &ColdEntry, (now, after): (Nanos, Nanos), outbox: &mut Outbox) {
+        cold.is_left.set(true);
+        cold.leave.set(Some((now, after)));
+        self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
+        self.has_common_timeout = false;
+        self.quiet_until = tick_of(now);
     }
 
     /// The user left in some process: the last heartbeat is written at once unless it has been, and so is the next one.
     pub(super) fn mark_left(&mut self, cold: &ColdEntry, now: Nanos, outbox: &mut Outbox) {
         cold.is_left.set(true);
         if self.is_unwritten {
-            self.enqueue_write(cold, now, false, outbox);
+            self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
         }
         self.has_common_timeout = false;
         self.quiet_until = tick_of(now);
@@ -145,17 +172,18 @@ impl<K> HotEntry<K> {
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
         cold.is_left.set(false);
+        cold.leave.set(None);
         if self.is_quiet(tick_of(now)) {
             return Coalesced::Known;
         }
-        self.enqueue_write(cold, now, false, outbox.lock().as_mut());
+        self.enqueue_write(cold, (now, now), false, outbox.lock().as_mut());
         Coalesced::WriteDue
     }
 
     /// Answers whether the user is still to be kept.
     pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_unwritten && !self.is_quiet(tick_of(now)) {
-            self.enqueue_write(cold, now, false, outbox);
+            self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
         }
         self.is_unwritten || !self.is_expired(tick_of(last_ok), cold.timeout)
     }

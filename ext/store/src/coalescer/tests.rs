@@ -71,12 +71,26 @@ fn a_heartbeat_after_a_third_of_the_timeout_is_written_at_once() {
 }
 
 #[test]
-fn a_heartbeat_with_another_timeout_is_written_at_once() {
+fn two_timeouts_in_turn_are_written_as_often_as_the_shorter_one() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    assert_eq!(process.heartbeat(1, 2 * SECOND), Coalesced::WriteDue);
-    assert_eq!(process.written(2), [1]);
+    let mut writes = 0;
+    for tenth in 1..=60 {
+        let now = tenth * SECOND / 10;
+        process.heartbeat(now, if tenth % 2 == 0 { 3 * SECOND } else { 2 * SECOND });
+        writes += process.written(now).len();
+    }
+    assert!((8..=9).contains(&writes), "three within two seconds, for six seconds: {writes}");
+}
+
+#[test]
+fn a_shorter_timeout_is_written_as_soon_as_it_asks_for() {
+    let process = Process::new();
+    process.heartbeat(0, 60 * SECOND);
+    process.written(0);
+    assert_eq!(process.heartbeat(SECOND, 2 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(SECOND), [0]);
 }
 
 #[test]
@@ -92,14 +106,31 @@ fn an_expired_user_is_forgotten_after_the_last_heartbeat_is_written() {
 }
 
 #[test]
-fn a_user_who_was_forgotten_is_written_again() {
+fn a_heartbeat_after_a_leave_is_written_at_once() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    assert_eq!(process.coalescer.forget(string("ada"), 0), Some((0, 3 * SECOND)));
-    assert_eq!(process.coalescer.forget(string("ada"), 0), None);
-    assert_eq!(process.heartbeat(1, 3 * SECOND), Coalesced::Unknown);
-    assert_eq!(process.written(1), [0]);
+    process.heartbeat(1, 3 * SECOND);
+    assert!(process.coalescer.leave(string("ada"), (2, 0), &process.outbox));
+    assert_eq!(process.coalescer.last_seen(string("ada"), 3), None);
+    let writes = process.outbox.lock().take_batch(10).writes(3, 0);
+    assert!(matches!(writes[..], [Write::Heartbeat(_), Write::Leave(_)]), "{writes:?}");
+    assert_eq!(process.heartbeat(4, 3 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(4), [0]);
+    assert!(process.coalescer.last_seen(string("ada"), 5).is_some());
+    assert!(!process.coalescer.leave(string("bob"), (5, 0), &process.outbox));
+}
+
+#[test]
+fn a_heartbeat_after_a_leave_elsewhere_is_written_at_once() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.coalescer.mark_left(&user_id("ada"), TICK, &process.outbox);
+    assert_eq!(process.written(TICK), Vec::<Nanos>::new(), "the last heartbeat is written already");
+    assert_eq!(process.coalescer.last_seen(string("ada"), TICK), None);
+    assert_eq!(process.heartbeat(2 * TICK, 3 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(2 * TICK), [0]);
 }
 
 #[test]
@@ -144,17 +175,13 @@ fn resend_skips_users_who_expired_before_the_outage() {
 fn a_new_timeout_that_most_users_have_becomes_the_common_one() {
     let process = Process::new();
     process.heartbeat(0, 2 * SECOND);
-    // The pass through all of them takes 3 s for common_timeout.
+    // The pass through all users takes 3 s for the common timeout.
     assert_eq!(process.written(0), [0]);
-    assert_eq!(process.heartbeat(1, 3 * SECOND), Coalesced::WriteDue);
-    assert_eq!(process.written(1), [0]);
-    for now in 2..5 {
+    for now in 1..5 {
         assert_eq!(process.heartbeat(now, 3 * SECOND), Coalesced::Known);
     }
-    // Beside it another one is just as good.
-    assert_eq!(process.heartbeat(5, SECOND), Coalesced::WriteDue);
-    assert_eq!(process.heartbeat(6, SECOND), Coalesced::Known);
-    assert_eq!(process.written(6), [1]);
+    // Another timeout beside it is just as good.
+    assert_eq!(process.heartbeat(5, SECOND), Coalesced::Known);
     assert_eq!(process.written(SECOND), [SECOND]);
     assert_eq!(process.written(SECOND + 2 * TICK), Vec::<Nanos>::new());
     assert_eq!(process.heartbeat(SECOND + 3 * TICK, SECOND), Coalesced::Unknown);

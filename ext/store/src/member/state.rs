@@ -780,7 +780,7 @@ impl MemberState {
                 }
                 // From before the store was asked: so it ends here sooner than there.
                 log.set_lease(request.partition, asked_at + length - length / 8);
-                partition.lease_at = now + renewal;
+                partition.lease_at = asked_at + renewal;
             }
             // It is held, and is renewed in time.
             (LeaseState::Renewed | LeaseState::Acquired, _) if was_leased => {}

@@ -93,12 +93,9 @@ impl Process {
     /// A leave, as `Member::leave` does it.
     pub(super) fn leave(&self, user: usize, now: Nanos, after: Nanos) {
         let name = name(user);
-        let last = self.coalescer.forget(id(&name), now);
-        let mut state = self.state.lock();
-        if let Some((seen, timeout)) = last {
-            state.outbox.heartbeat(user_id(user), seen, timeout, false);
+        if !self.coalescer.leave(id(&name), (now, after), &self.state) {
+            self.state.lock().outbox.leave(user_id(user), now, after);
         }
-        state.outbox.leave(user_id(user), now, after);
     }
 
     /// Whether the process knows the user.

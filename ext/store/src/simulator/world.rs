@@ -82,6 +82,8 @@ pub(super) struct World {
     do_callbacks_fail: bool,
     failing_user: Option<usize>,
     is_slow: bool,
+    /// Whether a lease was not held at the first look.
+    is_handing_over: bool,
     /// Who sends heartbeats, how often, and through which process.
     is_active: Vec<bool>,
     intervals: Vec<Nanos>,
@@ -115,6 +117,7 @@ impl World {
             do_callbacks_fail: false,
             failing_user: None,
             is_slow: false,
+            is_handing_over: false,
             is_active: (0..users).map(|_| random.percent(60)).collect(),
             intervals,
             homes: (0..users).map(|_| random.range(0, options.processes as u64 - 1) as usize).collect(),
@@ -582,9 +585,9 @@ impl World {
             true
         } else {
             known.last_heartbeat = Some(self.now);
+            known.is_lost = false;
             process.heartbeat(user, clock, timeout)
         };
-        known.is_lost = false;
         if is_woken {
             self.wake(number);
         }
@@ -712,6 +715,9 @@ impl World {
             }
             FaultKind::WritesFail => {
                 self.do_writes_fail = true;
+                // What cannot be committed within a lease is delivered again.
+                self.judge.may_repeat_all();
+                self.judge.repeats_until = self.now + duration + 6 * SECOND;
                 self.judge.trouble(self.now + duration + 3 * SECOND);
                 self.at(duration, Happening::Repair(Repair::Writes));
             }
@@ -820,10 +826,13 @@ impl World {
                 self.at(pause + lease + 4 * SECOND, Happening::Part);
             }
             Part::Leases => {
-                for partition in 0..self.options.partitions {
-                    let result = self.check_lease(partition);
-                    self.check(result);
+                let result = (0..self.options.partitions).try_for_each(|partition| self.check_lease(partition));
+                if result.is_err() && !self.is_handing_over {
+                    // A lease may just go from one member to another.
+                    self.is_handing_over = true;
+                    return self.at(SECOND, Happening::Part);
                 }
+                self.check(result);
                 self.part = Part::Calm;
                 let length = self.random.range(3, 8) * SECOND;
                 self.at(length, Happening::Part);
