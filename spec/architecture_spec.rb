@@ -45,7 +45,7 @@ RSpec.describe "docs/architecture.md" do
     names = text.scan(/`([^`\n]+)`/).flatten
     files = names.grep(%r{\A(?:lib|ext|spec)/[\w/.]+\w\z})
     basenames = Dir["{bench,ext,lib,rakelib}/**/*.{rb,rs,lua}", base: root].map { |path| File.basename(path) }
-    rust = names.grep(/\A(?:Native|Shared)::/)
+    rust = names.grep(/\A(?:NativeTracker|NativeMember)::/)
     ruby = names.grep(/\A[A-Z]\w+#\w+\z/)
 
     expect(files.reject { |path| File.exist?("#{root}/#{path}") }).to be_empty
@@ -57,7 +57,8 @@ RSpec.describe "docs/architecture.md" do
 
   define_method(:rust?) do |name|
     type, function = name.split("::")
-    sources = Dir["#{root}/ext/online_manager/src/#{type.downcase}{.rs,/*.rs}"]
+    file = type.gsub(/(?<=[a-z])(?=[A-Z])/, "_").downcase
+    sources = Dir["#{root}/ext/online_manager/src/#{file}{.rs,/*.rs}"]
     sources.any? { |source| File.read(source).match?(/fn #{function}\(/) }
   end
 

@@ -100,7 +100,7 @@ RSpec.describe "The garbage collector" do
 
         def counts
           GC.start
-          objects = [OnlineManager, OnlineManager::Native, Application].map { |type| ObjectSpace.each_object(type).count }
+          objects = [OnlineManager, OnlineManager::NativeTracker, Application].map { |type| ObjectSpace.each_object(type).count }
           [*objects, Thread.list.size, *%w[task fd].map { |what| Dir.children("/proc/self/\#{what}").size }]
         end
 
@@ -150,7 +150,7 @@ RSpec.describe "The garbage collector" do
 
       before do
         stress = stress_class.new
-        allow(OnlineManager::Native).to receive(:new).and_wrap_original do |new, host|
+        allow(OnlineManager::NativeTracker).to receive(:new).and_wrap_original do |new, host|
           new.call(host).tap { |native| stress.in_extension(native) }
         end
         allow(OnlineManager::Config).to receive(:new).and_wrap_original do |new, config|

@@ -13,7 +13,7 @@ RSpec.describe "The signatures in sig/" do
   before(:context) { signatures = TimeLimit.enforce(60) { Signatures.new("#{root}/sig") } }
 
   # Those that are Rust, and private to the gem.
-  native = %w[OnlineManager::Native OnlineManager::Shared]
+  native = %w[OnlineManager::NativeTracker OnlineManager::NativeMember]
 
   in_rails = <<~RUBY
     require "bundler/setup"
@@ -115,8 +115,8 @@ RSpec.describe "The signatures in sig/" do
 
       # It wraps a class when its body ends.
       class OnlineManager
-        class Native; end
-        class Shared; end
+        class NativeTracker; end
+        class NativeMember; end
       end
 
       class Config
@@ -143,8 +143,8 @@ RSpec.describe "The signatures in sig/" do
       Dir.mktmpdir do |folder|
         store = "sqlite:\#{folder}/presence.sqlite3"
         use(OnlineManager.new(-> { Config.new }, reactor: :thread, store:))
-        OnlineManager::Shared.report(store, "")
-        OnlineManager::Shared.requeue_dead_letters(store, "")
+        OnlineManager::NativeMember.report(store, "")
+        OnlineManager::NativeMember.requeue_dead_letters(store, "")
       end
       Thread.new { sleep 0.1 until OnlineManager.current; OnlineManager.current.stop }
       OnlineManager.run(Config.new, reactor: :thread)

@@ -71,7 +71,7 @@ class OnlineManager
     end
 
     def report(url, namespace)
-      found = Shared.report(url, namespace)
+      found = NativeMember.report(url, namespace)
       section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
       section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
       section("dead letters", found[:dead_letters]) do |letter|
@@ -80,7 +80,7 @@ class OnlineManager
     end
 
     def requeue(url, namespace)
-      again, dropped = Shared.requeue_dead_letters(url, namespace)
+      again, dropped = NativeMember.requeue_dead_letters(url, namespace)
       @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has superseded them"
     end
 

@@ -8,8 +8,8 @@ require_relative "watchdog"
 class OnlineManager
   # Calls the config's methods, one user at a time and in order, until a stop is done.
   #
-  # It is the callback target of a Native, which calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
-  # `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  # It is the callback target of a NativeTracker, which calls `ready`, `timeout` and the callbacks (`online`,
+  # `online_all`, `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
   #
   # @private
   class Delivery
@@ -134,7 +134,7 @@ class OnlineManager
       { errors: @errors, delivering: method, delivering_for: since && (Latch.now - since) }
     end
 
-    # -- called by Native ------------------------------------------------------------------------
+    # -- called by NativeTracker -----------------------------------------------------------------
 
     # The first heartbeat in this process has come.
     def ready
@@ -163,7 +163,7 @@ class OnlineManager
 
     private
 
-    def new_native = Native.new(self)
+    def new_native = NativeTracker.new(self)
 
     # Calls the next callback, if there is one to be called.
     def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))

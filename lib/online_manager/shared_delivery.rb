@@ -2,13 +2,14 @@
 
 require_relative "delivery"
 require_relative "forks"
-require_relative "shared"
+require_relative "native_member"
 
 class OnlineManager
   # Delivers the events of a shared store's log, which may be of users who beat in other processes. Whatever a callback
   # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
   #
-  # It is the callback target of a Shared, which calls `ready`, `start_member`, `timeout`, `deliver_events` and `store_failed`.
+  # It is the callback target of a NativeMember, which calls `ready`, `start_member`, `timeout`, `deliver_events` and
+  # `store_failed`.
   #
   # @private
   class SharedDelivery < Delivery
@@ -76,7 +77,7 @@ class OnlineManager
     # @return [Hash] see {Delivery#stats}
     def stats = super.merge(@native.status)
 
-    # -- called by Shared ------------------------------------------------------------------------
+    # -- called by NativeMember ------------------------------------------------------------------
 
     def ready
       super

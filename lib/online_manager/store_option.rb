@@ -16,13 +16,13 @@ class OnlineManager
     # @raise [ArgumentError] if there is no such store
     def initialize(given)
       @location = expand(given)
-      @name = shared? ? Shared.describe(@location) : given
+      @name = shared? ? NativeMember.describe(@location) : given
     end
 
     def shared? = @location != :memory
 
-    # @return [Shared] a manager's part in it
-    def open(host, namespace) = Shared.new(host, @location, namespace)
+    # @return [NativeMember] a manager's part in it
+    def open(host, namespace) = NativeMember.new(host, @location, namespace)
 
     def inspect = "#<#{self.class} #{name}>"
 

@@ -1,16 +1,16 @@
 //! The binding between Ruby and the tracker, or a store: it state Ruby values into keys and back, and defines
-//! the native classes `OnlineManager::Native` and `OnlineManager::Shared`. No rule of presence lives here.
+//! the native classes `OnlineManager::NativeTracker` and `OnlineManager::NativeMember`. No rule of presence lives here.
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`native`] | the class, its one proc, and heartbeats; in `native::deliver` the reactor's part, in `native::seen_all` crowds |
+//! | [`native_tracker`] | the class, its one proc, and heartbeats; in `native_tracker::deliver` the reactor's part, in `native_tracker::seen_all` crowds |
 //! | [`heartbeat`] | that one proc |
-//! | [`target`] | the Ruby object behind it all: asked for the timeout, called for each transition |
+//! | [`callback_target`] | the Ruby object behind it all: asked for the timeout, called for each transition |
 //! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
 //! | [`objects`] | ids that are neither immediate nor plain strings |
-//! | [`shared`] | the class `OnlineManager::Shared`: the same with a store; in `shared::deliver` the reactor's part, in `shared::check` the look before `setup`, in `shared::look` an operator's |
+//! | [`native_member`] | the class `OnlineManager::NativeMember`: the same with a store; in `native_member::deliver` the reactor's part, in `native_member::check` the look before `setup`, in `native_member::look` an operator's |
 //! | [`store_id`] | how a Ruby object becomes an id of a store's, and back |
-//! | [`era`] | forks: every process has a tracker of its own, or a member of a store |
+//! | [`process_local`] | forks: every process has a tracker of its own, or a member of a store |
 //! | [`pipe`] | the wakeup pipe |
 //! | [`ractor`] | that everything belongs to the main Ractor |
 //! | [`clock`] | the coarse monotonic clock |
@@ -25,12 +25,12 @@ mod clock;
 mod faults;
 mod heartbeat;
 mod key;
-mod native;
+mod native_member;
+mod native_tracker;
 mod objects;
 mod pipe;
 mod process_local;
 mod ractor;
-mod shared;
 mod store_id;
 
 use magnus::{Error, Ruby};
@@ -40,8 +40,8 @@ use magnus::{Error, Ruby};
 fn init(ruby: &Ruby) -> Result<(), Error> {
     ractor::note_main();
     process_local::count_forks(ruby)?;
-    native::init(ruby)?;
-    shared::init(ruby)?;
+    native_tracker::init(ruby)?;
+    native_member::init(ruby)?;
     #[cfg(feature = "faults")]
     faults::init(ruby)?;
     Ok(())

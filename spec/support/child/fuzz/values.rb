@@ -67,7 +67,7 @@ module Fuzz
       ->(_) { Thread.current }, ->(_) { Fiber.new { nil } }, ->(n) { proc { n } }, ->(n) { ->(x) { x + n } },
       ->(_) { OnlineManager.current("storm") }, ->(_) { OnlineManager.current("storm")&.method(:seen) },
       ->(_) { Config.last.heartbeat }, ->(_) { OnlineManager }, ->(_) { Class.new }, ->(_) { 7.method(:+) },
-      ->(_) { ObjectSpace::WeakMap.new }, ->(_) { [:x].each }, ->(_) { OnlineManager::Native },
+      ->(_) { ObjectSpace::WeakMap.new }, ->(_) { [:x].each }, ->(_) { OnlineManager::NativeTracker },
       ->(_) { Comparable.instance_method(:clamp) }, ->(_) { Oops.new }, ->(n) { Random.new(n) }
     ].freeze
 

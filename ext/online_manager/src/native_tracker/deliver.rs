@@ -4,7 +4,7 @@ use magnus::value::{LazyId, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
 use online_manager_tracker::{CallbackOutcome, Claimed, Departed, Nanos, Reason, Transition, User};
 
-use super::{LocalTracker, Native, OFFLINE};
+use super::{LocalTracker, NativeTracker, OFFLINE};
 use crate::key;
 
 /// How many users go into one `offline_all`.
@@ -13,11 +13,11 @@ const BATCH_SIZE: usize = 1_000;
 static REJOIN: LazyId = LazyId::new("rejoin");
 static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 
-impl Native {
+impl NativeTracker {
     /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the target, reports.
     /// With `together`, all who are due go into one `offline_all`. With `detailed` the target is notified why and how
     /// late of each of them, else nil. One thread at a time.
-    pub(super) fn deliver(ruby: &Ruby, this: &Native, together: bool, detailed: bool) -> Result<bool, Error> {
+    pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
         let Some(era) = this.eras.current() else { return Ok(false) };
         // The target puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.

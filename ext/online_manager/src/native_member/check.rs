@@ -7,7 +7,7 @@ use magnus::{Error, Ruby, Value, prelude::*};
 use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
 
-use super::Shared;
+use super::NativeMember;
 use crate::process_local::{error_class, system_error};
 
 /// A check. It runs on a thread, since a server that does not answer must not keep Ruby from running.
@@ -16,14 +16,14 @@ pub(super) struct Check {
     interrupt: Interrupt,
 }
 
-impl Shared {
+impl NativeMember {
     /// Held for a moment only, and never while anything is waited for.
     fn check(&self) -> MutexGuard<'_, Option<Check>> {
         self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `begin_check`: opens the store once, on a thread, and closes it again. `end_check` must follow.
-    pub(super) fn begin_check(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
+    pub(super) fn begin_check(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let (store_url, namespace) = (this.store_url.clone(), this.namespace.clone());
         let interrupt = Interrupt::default();
         let waits = interrupt.clone();
@@ -37,7 +37,7 @@ impl Shared {
 
     /// `poll_check -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
     /// Raises if it is misconfigured.
-    pub(super) fn poll_check(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
+    pub(super) fn poll_check(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         let Some(check) = this.check().take_if(|check| check.thread.is_finished()) else {
             return Ok(ruby.to_symbol("wait").as_value());
         };
@@ -54,7 +54,7 @@ impl Shared {
     }
 
     /// `end_check`: does not wait any longer, and lets nothing of it run on.
-    pub(super) fn end_check(this: &Shared) {
+    pub(super) fn end_check(this: &NativeMember) {
         let check = this.check().take();
         if let Some(check) = check {
             check.interrupt.raise();

@@ -7,7 +7,7 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
 };
 
-use super::{LocalTracker, Native, ONLINE_ALL, outcome};
+use super::{LocalTracker, NativeTracker, ONLINE_ALL, outcome};
 use crate::clock::CoarseClock;
 use crate::key;
 use crate::objects::Found;
@@ -72,11 +72,11 @@ fn heartbeat_plain<C: Clock, S: Signal>(
     (plain, taken)
 }
 
-impl Native {
+impl NativeTracker {
     /// `seen_all(ids, together, nanoseconds or nil)`: with `together`, those who are new go into one `online_all`.
     pub(super) fn seen_all(
         ruby: &Ruby,
-        this: &Native,
+        this: &NativeTracker,
         ids: RArray,
         together: bool,
         timeout: Option<Nanos>,

@@ -5,7 +5,7 @@ class OnlineManager
   # come from there.
   #
   # @private
-  class Shared
+  class NativeMember
     # Seconds that a question waits for the store.
     ANSWER_TIMEOUT = 5
     # Seconds between two looks whether the answer has come.

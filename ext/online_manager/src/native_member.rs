@@ -1,6 +1,6 @@
-//! The class `OnlineManager::Shared`: one manager's part in a store that several processes share, as Ruby sees it.
+//! The class `OnlineManager::NativeMember`: one manager's part in a store that several processes share, as Ruby sees it.
 //!
-//! It is private to the gem, as [`crate::native`] is, and has the same methods. No method waits for the store but `look`
+//! It is private to the gem, as [`crate::native_tracker`] is, and has the same methods. No method waits for the store but `look`
 //! and `requeue_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
 
 mod check;
@@ -37,8 +37,8 @@ type LocalMember = ProcessValue<SharedMember>;
 
 /// One manager's part in a store, in this process and in those forked from it.
 #[derive(TypedData)]
-#[magnus(class = "OnlineManager::Shared", mark, free_immediately)]
-pub(crate) struct Shared {
+#[magnus(class = "OnlineManager::NativeMember", mark, free_immediately)]
+pub(crate) struct NativeMember {
     target: CallbackTarget,
     heartbeat: OnceLock<Opaque<Proc>>,
     store_url: StoreUrl,
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     is_stopped: AtomicBool,
 }
 
-impl DataTypeFunctions for Shared {
+impl DataTypeFunctions for NativeMember {
     fn mark(&self, marker: &gc::Marker) {
         self.target.mark(marker);
         if let Some(heartbeat) = self.heartbeat.get() {
@@ -57,7 +57,7 @@ impl DataTypeFunctions for Shared {
     }
 }
 
-impl TakesHeartbeats for Shared {
+impl TakesHeartbeats for NativeMember {
     #[inline]
     fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
         self.record_heartbeat(ruby, id, None)
@@ -67,42 +67,42 @@ impl TakesHeartbeats for Shared {
 /// Defines the class.
 pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
-    let class = manager.define_class("Shared", ruby.class_object())?;
+    let class = manager.define_class("NativeMember", ruby.class_object())?;
     class.undef_default_alloc_func();
-    class.define_singleton_method("new", function!(Shared::new, 3))?;
-    class.define_singleton_method("describe", function!(Shared::describe, 1))?;
-    class.define_singleton_method("report", function!(Shared::report, 2))?;
-    class.define_singleton_method("requeue_dead_letters", function!(Shared::requeue_dead_letters, 2))?;
-    class.define_method("begin_check", method!(Shared::begin_check, 0))?;
-    class.define_method("poll_check", method!(Shared::poll_check, 0))?;
-    class.define_method("end_check", method!(Shared::end_check, 0))?;
-    class.define_method("heartbeat", method!(Shared::heartbeat, 0))?;
-    class.define_method("seen", method!(Shared::seen, 1))?;
-    class.define_method("seen_for", method!(Shared::seen_for, 2))?;
-    class.define_method("seen_all", method!(Shared::seen_all, 3))?;
-    class.define_method("start", method!(Shared::start, 0))?;
-    class.define_method("start_member", method!(Shared::start_member, 0))?;
-    class.define_method("poll_leave", method!(Shared::leave, 2))?;
-    class.define_method("poll_online?", method!(Shared::is_online, 1))?;
-    class.define_method("poll_online_users", method!(Shared::online_users, 0))?;
-    class.define_method("poll_last_seen", method!(Shared::last_seen, 1))?;
-    class.define_method("poll_counts", method!(Shared::counts, 0))?;
-    class.define_method("status", method!(Shared::status, 0))?;
-    class.define_method("deliver", method!(Shared::deliver, 2))?;
-    class.define_method("pipe", method!(Shared::pipe, 0))?;
-    class.define_method("wake", method!(Shared::wake, 0))?;
-    class.define_method("stop", method!(Shared::stop, 0))?;
-    class.define_method("ended?", method!(Shared::has_ended, 0))?;
-    class.define_method("pause", method!(Shared::pause, 0))?;
-    class.define_method("paused?", method!(Shared::is_paused, 0))?;
-    class.define_method("resume", method!(Shared::resume, 0))?;
+    class.define_singleton_method("new", function!(NativeMember::new, 3))?;
+    class.define_singleton_method("describe", function!(NativeMember::describe, 1))?;
+    class.define_singleton_method("report", function!(NativeMember::report, 2))?;
+    class.define_singleton_method("requeue_dead_letters", function!(NativeMember::requeue_dead_letters, 2))?;
+    class.define_method("begin_check", method!(NativeMember::begin_check, 0))?;
+    class.define_method("poll_check", method!(NativeMember::poll_check, 0))?;
+    class.define_method("end_check", method!(NativeMember::end_check, 0))?;
+    class.define_method("heartbeat", method!(NativeMember::heartbeat, 0))?;
+    class.define_method("seen", method!(NativeMember::seen, 1))?;
+    class.define_method("seen_for", method!(NativeMember::seen_for, 2))?;
+    class.define_method("seen_all", method!(NativeMember::seen_all, 3))?;
+    class.define_method("start", method!(NativeMember::start, 0))?;
+    class.define_method("start_member", method!(NativeMember::start_member, 0))?;
+    class.define_method("poll_leave", method!(NativeMember::leave, 2))?;
+    class.define_method("poll_online?", method!(NativeMember::is_online, 1))?;
+    class.define_method("poll_online_users", method!(NativeMember::online_users, 0))?;
+    class.define_method("poll_last_seen", method!(NativeMember::last_seen, 1))?;
+    class.define_method("poll_counts", method!(NativeMember::counts, 0))?;
+    class.define_method("status", method!(NativeMember::status, 0))?;
+    class.define_method("deliver", method!(NativeMember::deliver, 2))?;
+    class.define_method("pipe", method!(NativeMember::pipe, 0))?;
+    class.define_method("wake", method!(NativeMember::wake, 0))?;
+    class.define_method("stop", method!(NativeMember::stop, 0))?;
+    class.define_method("ended?", method!(NativeMember::has_ended, 0))?;
+    class.define_method("pause", method!(NativeMember::pause, 0))?;
+    class.define_method("paused?", method!(NativeMember::is_paused, 0))?;
+    class.define_method("resume", method!(NativeMember::resume, 0))?;
     Ok(())
 }
 
-impl Shared {
-    /// `Shared.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
-    fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<Shared>, Error> {
-        let shared = ruby.obj_wrap(Shared {
+impl NativeMember {
+    /// `NativeMember.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
+    fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<NativeMember>, Error> {
+        let shared = ruby.obj_wrap(NativeMember {
             target: CallbackTarget::new(target),
             heartbeat: OnceLock::new(),
             store_url: locate(ruby, store)?,
@@ -117,28 +117,28 @@ impl Shared {
         Ok(shared)
     }
 
-    /// `Shared.describe(store) -> String`, without a password. Raises if there is no such store.
+    /// `NativeMember.describe(store) -> String`, without a password. Raises if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
         Ok(locate(ruby, store)?.to_string())
     }
 
     /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
-    fn heartbeat(ruby: &Ruby, this: &Shared) -> Option<Proc> {
+    fn heartbeat(ruby: &Ruby, this: &NativeMember) -> Option<Proc> {
         this.heartbeat.get().map(|heartbeat| ruby.get_inner(*heartbeat))
     }
 
     /// `seen(id) -> true, or false after a stop`
-    fn seen(ruby: &Ruby, this: &Shared, id: Value) -> Result<bool, Error> {
+    fn seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<bool, Error> {
         this.record_heartbeat(ruby, id, None)
     }
 
     /// `seen_for(id, nanoseconds)`
-    fn seen_for(ruby: &Ruby, this: &Shared, id: Value, timeout: Nanos) -> Result<bool, Error> {
+    fn seen_for(ruby: &Ruby, this: &NativeMember, id: Value, timeout: Nanos) -> Result<bool, Error> {
         this.record_heartbeat(ruby, id, Some(timeout))
     }
 
     /// `seen_all(ids, _, nanoseconds or nil)`
-    fn seen_all(ruby: &Ruby, this: &Shared, ids: RArray, _: bool, timeout: Option<Nanos>) -> Result<bool, Error> {
+    fn seen_all(ruby: &Ruby, this: &NativeMember, ids: RArray, _: bool, timeout: Option<Nanos>) -> Result<bool, Error> {
         let ids = ids.dup();
         // Whatever is wrong with an id is notified before anybody has beaten.
         for id in ids.into_iter() {
@@ -193,7 +193,7 @@ impl Shared {
     }
 
     /// `start`: takes part without a heartbeat. Answers false after a stop.
-    fn start(ruby: &Ruby, this: &Shared) -> Result<bool, Error> {
+    fn start(ruby: &Ruby, this: &NativeMember) -> Result<bool, Error> {
         if this.target.is_ready() {
             return Self::start_member(ruby, this).map(|()| true);
         }
@@ -226,7 +226,7 @@ impl Shared {
     }
 
     /// `start_member`: starts this process' member. The target calls it when it is ready, and when it is asked to `start_member`.
-    fn start_member(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
+    fn start_member(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let member = this.era(ruby)?.inner();
         member.set_timeout(this.target.timeout());
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
@@ -245,7 +245,7 @@ impl Shared {
     }
 
     /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
-    fn leave(ruby: &Ruby, this: &Shared, id: Value, after: Nanos) -> Result<Value, Error> {
+    fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
         let is_here = member.last_seen_here(store_id.as_id()).is_some();
@@ -261,7 +261,7 @@ impl Shared {
     }
 
     /// `poll_online?(id) -> true, false or :wait`
-    fn is_online(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
+    fn is_online(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
         if member.last_seen_here(store_id.as_id()).is_some() {
@@ -274,7 +274,7 @@ impl Shared {
     }
 
     /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
-    fn last_seen(ruby: &Ruby, this: &Shared, id: Value) -> Result<Value, Error> {
+    fn last_seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.era(ruby)?.inner();
         let here = member.last_seen_here(store_id.as_id());
@@ -292,7 +292,7 @@ impl Shared {
     }
 
     /// `poll_online_users -> Array`, in no order, or `:wait`
-    fn online_users(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
+    fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.era(ruby)?.inner().snapshot() {
             SnapshotResult::Ready(taken) => {
                 let users = ruby.ary_new_capa(taken.snapshot.users.len());
@@ -306,7 +306,7 @@ impl Shared {
     }
 
     /// `poll_counts -> Hash`, or `:wait`
-    fn counts(ruby: &Ruby, this: &Shared) -> Result<Value, Error> {
+    fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.era(ruby)?.inner().snapshot() {
             SnapshotResult::Ready(taken) => {
                 let hash = ruby.hash_new();
@@ -327,7 +327,7 @@ impl Shared {
     }
 
     /// `status -> Hash`: what this process knows without asking the store
-    fn status(ruby: &Ruby, this: &Shared) -> Result<RHash, Error> {
+    fn status(ruby: &Ruby, this: &NativeMember) -> Result<RHash, Error> {
         let status = this.eras.current().map(|era| era.inner().status()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("owner"), status.leases > 0)?;
@@ -341,19 +341,19 @@ impl Shared {
     }
 
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
-    fn pipe(ruby: &Ruby, this: &Shared) -> Result<i32, Error> {
+    fn pipe(ruby: &Ruby, this: &NativeMember) -> Result<i32, Error> {
         this.era(ruby)?.duplicate_reader(ruby)
     }
 
     /// Makes the pipe readable until the next `deliver`.
-    fn wake(this: &Shared) {
+    fn wake(this: &NativeMember) {
         if let Some(era) = this.eras.current() {
             era.inner().wake_reactor();
         }
     }
 
     /// Bars heartbeats, in this process and those forked from it; writes what is left and gives the leases back.
-    fn stop(this: &Shared) {
+    fn stop(this: &NativeMember) {
         this.is_stopped.store(true, Ordering::Relaxed);
         this.target.reset_ready();
         if let Some(era) = this.eras.current() {
@@ -362,24 +362,24 @@ impl Shared {
     }
 
     /// `ended? -> whether the stop is done`
-    fn has_ended(this: &Shared) -> bool {
+    fn has_ended(this: &NativeMember) -> bool {
         this.eras.current().is_none_or(|era| era.inner().has_ended())
     }
 
     /// `pause`: ends the threads, for a fork
-    fn pause(this: &Shared) {
+    fn pause(this: &NativeMember) {
         if let Some(era) = this.eras.current() {
             era.inner().pause();
         }
     }
 
     /// `paused? -> whether they have ended`
-    fn is_paused(this: &Shared) -> bool {
+    fn is_paused(this: &NativeMember) -> bool {
         this.eras.current().is_none_or(|era| era.inner().is_paused())
     }
 
     /// `resume`: after the fork, in the parent
-    fn resume(ruby: &Ruby, this: &Shared) -> Result<(), Error> {
+    fn resume(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let Some(era) = this.eras.current() else { return Ok(()) };
         era.inner().resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }

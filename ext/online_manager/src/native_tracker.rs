@@ -1,4 +1,4 @@
-//! The class `OnlineManager::Native`: one manager's tracker as Ruby sees it.
+//! The class `OnlineManager::NativeTracker`: one manager's tracker as Ruby sees it.
 //!
 //! It is private to the gem; `lib/online_manager.rb` documents what users call. Its methods may be
 //! called on any Ruby thread, in a trap handler too: they take no lock that Ruby code could hold.
@@ -35,8 +35,8 @@ static OFFLINE: LazyId = LazyId::new("offline");
 
 /// One manager's tracker, in this process and in those forked from it.
 #[derive(TypedData)]
-#[magnus(class = "OnlineManager::Native", mark, free_immediately)]
-pub(crate) struct Native {
+#[magnus(class = "OnlineManager::NativeTracker", mark, free_immediately)]
+pub(crate) struct NativeTracker {
     target: CallbackTarget,
     heartbeat: OnceLock<Opaque<Proc>>,
     objects: Objects,
@@ -53,14 +53,14 @@ impl LocalTracker {
     }
 }
 
-impl TakesHeartbeats for Native {
+impl TakesHeartbeats for NativeTracker {
     #[inline]
     fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
         self.record_heartbeat(ruby, id, None)
     }
 }
 
-impl DataTypeFunctions for Native {
+impl DataTypeFunctions for NativeTracker {
     fn mark(&self, marker: &gc::Marker) {
         self.target.mark(marker);
         marker.mark(self.objects.array());
@@ -73,30 +73,30 @@ impl DataTypeFunctions for Native {
 /// Defines the class.
 pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
-    let class = manager.define_class("Native", ruby.class_object())?;
+    let class = manager.define_class("NativeTracker", ruby.class_object())?;
     class.undef_default_alloc_func();
-    class.define_singleton_method("new", magnus::function!(Native::new, 1))?;
-    class.define_method("heartbeat", method!(Native::heartbeat, 0))?;
-    class.define_method("seen", method!(Native::seen, 1))?;
-    class.define_method("seen_for", method!(Native::seen_for, 2))?;
-    class.define_method("seen_all", method!(Native::seen_all, 3))?;
-    class.define_method("leave", method!(Native::leave, 2))?;
-    class.define_method("online?", method!(Native::is_online, 1))?;
-    class.define_method("online_users", method!(Native::online_users, 0))?;
-    class.define_method("size", method!(Native::size, 0))?;
-    class.define_method("last_seen", method!(Native::last_seen, 1))?;
-    class.define_method("counts", method!(Native::counts, 0))?;
-    class.define_method("deliver", method!(Native::deliver, 2))?;
-    class.define_method("pipe", method!(Native::pipe, 0))?;
-    class.define_method("wake", method!(Native::wake, 0))?;
-    class.define_method("stop", method!(Native::stop, 0))?;
+    class.define_singleton_method("new", magnus::function!(NativeTracker::new, 1))?;
+    class.define_method("heartbeat", method!(NativeTracker::heartbeat, 0))?;
+    class.define_method("seen", method!(NativeTracker::seen, 1))?;
+    class.define_method("seen_for", method!(NativeTracker::seen_for, 2))?;
+    class.define_method("seen_all", method!(NativeTracker::seen_all, 3))?;
+    class.define_method("leave", method!(NativeTracker::leave, 2))?;
+    class.define_method("online?", method!(NativeTracker::is_online, 1))?;
+    class.define_method("online_users", method!(NativeTracker::online_users, 0))?;
+    class.define_method("size", method!(NativeTracker::size, 0))?;
+    class.define_method("last_seen", method!(NativeTracker::last_seen, 1))?;
+    class.define_method("counts", method!(NativeTracker::counts, 0))?;
+    class.define_method("deliver", method!(NativeTracker::deliver, 2))?;
+    class.define_method("pipe", method!(NativeTracker::pipe, 0))?;
+    class.define_method("wake", method!(NativeTracker::wake, 0))?;
+    class.define_method("stop", method!(NativeTracker::stop, 0))?;
     Ok(())
 }
 
-impl Native {
-    /// `Native.new(target)`
-    fn new(ruby: &Ruby, target: Value) -> Result<Obj<Native>, Error> {
-        let native = ruby.obj_wrap(Native {
+impl NativeTracker {
+    /// `NativeTracker.new(target)`
+    fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
+        let native = ruby.obj_wrap(NativeTracker {
             target: CallbackTarget::new(target),
             heartbeat: OnceLock::new(),
             objects: Objects::new(ruby),
@@ -110,17 +110,17 @@ impl Native {
     }
 
     /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
-    fn heartbeat(ruby: &Ruby, this: &Native) -> Option<Proc> {
+    fn heartbeat(ruby: &Ruby, this: &NativeTracker) -> Option<Proc> {
         this.heartbeat.get().map(|heartbeat| ruby.get_inner(*heartbeat))
     }
 
     /// `seen(id) -> true, or false after a stop`
-    fn seen(ruby: &Ruby, this: &Native, id: Value) -> Result<bool, Error> {
+    fn seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
         this.record_heartbeat(ruby, id, None)
     }
 
     /// `seen_for(id, nanoseconds)`
-    fn seen_for(ruby: &Ruby, this: &Native, id: Value, timeout: Nanos) -> Result<bool, Error> {
+    fn seen_for(ruby: &Ruby, this: &NativeTracker, id: Value, timeout: Nanos) -> Result<bool, Error> {
         this.record_heartbeat(ruby, id, Some(timeout))
     }
 
@@ -219,7 +219,7 @@ impl Native {
     }
 
     /// `leave(id, nanoseconds) -> whether the user was online`
-    fn leave(ruby: &Ruby, this: &Native, id: Value, after: Nanos) -> Result<bool, Error> {
+    fn leave(ruby: &Ruby, this: &NativeTracker, id: Value, after: Nanos) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
         let Some(era) = this.eras.current() else { return Ok(false) };
         let left = era.tracker().leave(id_key, after);
@@ -230,13 +230,13 @@ impl Native {
     }
 
     /// `online?(id)`
-    fn is_online(ruby: &Ruby, this: &Native, id: Value) -> Result<bool, Error> {
+    fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
         Ok(this.eras.current().is_some_and(|era| era.tracker().is_online(id_key)))
     }
 
     /// `last_seen(id) -> seconds since then, or nil for who is offline`
-    fn last_seen(ruby: &Ruby, this: &Native, id: Value) -> Result<Option<f64>, Error> {
+    fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
         let Some(era) = this.eras.current() else { return Ok(None) };
         let seen = era.tracker().last_seen(id_key);
@@ -244,7 +244,7 @@ impl Native {
     }
 
     /// `online_users -> Array`, in no order
-    fn online_users(ruby: &Ruby, this: &Native) -> Result<RArray, Error> {
+    fn online_users(ruby: &Ruby, this: &NativeTracker) -> Result<RArray, Error> {
         let ids = this.eras.current().map(|era| era.tracker().online_users()).unwrap_or_default();
         let users = ruby.ary_new_capa(ids.len());
         for id in &ids {
@@ -254,12 +254,12 @@ impl Native {
     }
 
     /// `size -> how many are online`
-    fn size(this: &Native) -> usize {
+    fn size(this: &NativeTracker) -> usize {
         this.eras.current().map_or(0, |era| era.tracker().counts().present)
     }
 
     /// `counts -> Hash`
-    fn counts(ruby: &Ruby, this: &Native) -> Result<RHash, Error> {
+    fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
         let counts = this.eras.current().map(|era| era.tracker().counts()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("online"), counts.present)?;
@@ -278,19 +278,19 @@ impl Native {
     }
 
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
-    fn pipe(ruby: &Ruby, this: &Native) -> Result<i32, Error> {
+    fn pipe(ruby: &Ruby, this: &NativeTracker) -> Result<i32, Error> {
         this.era(ruby)?.duplicate_reader(ruby)
     }
 
     /// Makes the pipe readable until the next `deliver`.
-    fn wake(this: &Native) {
+    fn wake(this: &NativeTracker) {
         if let Some(era) = this.eras.current() {
             era.tracker().wake_reactor();
         }
     }
 
     /// Bars new users, in this process and those forked from it, and makes everybody due.
-    fn stop(ruby: &Ruby, this: &Native) {
+    fn stop(ruby: &Ruby, this: &NativeTracker) {
         this.is_stopped.store(true, Ordering::Relaxed);
         this.target.reset_ready();
         if let Some(era) = this.eras.current() {

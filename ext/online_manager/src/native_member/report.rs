@@ -6,13 +6,13 @@ use online_manager_store::store::Event;
 use online_manager_store::{Store, StoreError, StoreUrl};
 
 use super::deliver::name;
-use super::{Shared, locate};
-use crate::native::detail;
+use super::{NativeMember, locate};
+use crate::native_tracker::detail;
 use crate::process_local::error_class;
 use crate::store_id;
 
-impl Shared {
-    /// `Shared.poll(store, namespace) -> Hash`: everything in the store, for an operator
+impl NativeMember {
+    /// `NativeMember.poll(store, namespace) -> Hash`: everything in the store, for an operator
     pub(super) fn report(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
         let mut store = open(ruby, store, &namespace)?;
         let failed = |error| failed(ruby, &error);
@@ -39,7 +39,7 @@ impl Shared {
         Ok(hash)
     }
 
-    /// `Shared.requeue_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
+    /// `NativeMember.requeue_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
     pub(super) fn requeue_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
         open(ruby, store, &namespace)?.requeue_dead_letters().map_err(|error| failed(ruby, &error))
     }

@@ -7,19 +7,19 @@ use online_manager_store::log::DeliveryOutcome;
 use online_manager_store::store::Event;
 use online_manager_tracker::Transition;
 
-use super::Shared;
-use crate::native::{detail, is_entered};
+use super::NativeMember;
+use crate::native_tracker::{detail, is_entered};
 use crate::store_id;
 
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
-impl Shared {
+impl NativeMember {
     /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the target, reports.
     /// One thread at a time.
     pub(super) fn deliver(
         ruby: &Ruby,
-        this: &Shared,
+        this: &NativeMember,
         online_together: bool,
         offline_together: bool,
     ) -> Result<bool, Error> {
@@ -29,7 +29,7 @@ impl Shared {
             this.target.call(ruby, &STORE_FAILED, (message,))?;
             return Ok(true);
         }
-        // See `Native::deliver`.
+        // See `NativeTracker::deliver`.
         let entered = ruby.ary_new();
         let (transition, events) = member.claim(|transition| match transition {
             Transition::Online => online_together,
