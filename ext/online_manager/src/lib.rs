@@ -21,6 +21,7 @@
 
 mod callback_target;
 mod clock;
+mod error;
 #[cfg(feature = "faults")]
 mod faults;
 mod heartbeat;

@@ -24,10 +24,11 @@ use online_manager_tracker::Nanos;
 use self::check::Check;
 use crate::callback_target::CallbackTarget;
 use crate::clock::CoarseClock;
+use crate::error::{gem_error, store_error, system_error};
 use crate::heartbeat::{self, TakesHeartbeats};
 use crate::key;
 use crate::pipe::SharedPipe;
-use crate::process_local::{ProcessLocal, ProcessValue, error_class, system_error};
+use crate::process_local::{ProcessLocal, ProcessValue};
 use crate::store_id::{self, StoreId};
 
 static START_MEMBER: LazyId = LazyId::new("start_member");
@@ -219,7 +220,7 @@ impl NativeMember {
             Some(era) if !era.is_current() && era.inner().has_threads() => {
                 let message = "this process was forked behind our back, by Process.daemon for example, while the manager \
                                was using its store: daemonize first, before the first heartbeat";
-                Err(Error::new(error_class(ruby, "Error"), message))
+                Err(gem_error(ruby, message))
             }
             _ => Ok(()),
         }
@@ -321,7 +322,7 @@ impl NativeMember {
 
     fn no_answer(&self, ruby: &Ruby, answer: SnapshotResult) -> Result<Value, Error> {
         match answer {
-            SnapshotResult::Failed(message) => Err(Error::new(error_class(ruby, "StoreError"), message)),
+            SnapshotResult::Failed(message) => Err(store_error(ruby, message)),
             _ => Ok(ruby.to_symbol("wait").as_value()),
         }
     }

@@ -9,8 +9,9 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use magnus::{Error, Ruby, exception::ExceptionClass};
+use magnus::{Error, Ruby};
 
+use crate::error::system_error;
 use crate::pipe::{Pipe, SharedPipe};
 
 /// How many forks lie between this process and the one that loaded the extension, plus one.
@@ -137,15 +138,4 @@ impl<T> Drop for ProcessValue<T> {
             }
         }
     }
-}
-
-/// An error of the operating system as Ruby knows it.
-pub(crate) fn system_error(ruby: &Ruby, doing: &str, error: &std::io::Error) -> Error {
-    Error::new(error_class(ruby, "Error"), format!("{doing}: {error}"))
-}
-
-/// One of the gem's own classes of errors.
-pub(crate) fn error_class(ruby: &Ruby, name: &str) -> ExceptionClass {
-    let class: Option<ExceptionClass> = ruby.eval(&format!("OnlineManager::{name}")).ok();
-    class.unwrap_or_else(|| ruby.exception_runtime_error())
 }

@@ -8,7 +8,7 @@ use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
 
 use super::NativeMember;
-use crate::process_local::{error_class, system_error};
+use crate::error::{store_error, system_error};
 
 /// A check. It runs on a thread, since a server that does not answer must not keep Ruby from running.
 pub(super) struct Check {
@@ -43,12 +43,10 @@ impl NativeMember {
         };
         let warnings = match check.thread.join() {
             Ok(Ok(warnings)) => warnings,
-            Ok(Err(StoreError::Misconfigured(message))) => {
-                return Err(Error::new(error_class(ruby, "StoreError"), message));
-            }
+            Ok(Err(StoreError::Misconfigured(message))) => return Err(store_error(ruby, message)),
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
             // A bug, and notified of on standard error.
-            Err(_) => return Err(Error::new(error_class(ruby, "StoreError"), "the store could not be opened")),
+            Err(_) => return Err(store_error(ruby, "the store could not be opened")),
         };
         Ok(ruby.into_value(warnings))
     }

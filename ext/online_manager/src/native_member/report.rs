@@ -7,8 +7,8 @@ use online_manager_store::{Store, StoreError, StoreUrl};
 
 use super::deliver::name;
 use super::{NativeMember, locate};
+use crate::error::store_error;
 use crate::native_tracker::detail;
-use crate::process_local::error_class;
 use crate::store_id;
 
 impl NativeMember {
@@ -64,11 +64,11 @@ fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Er
         && !path.exists()
     {
         let message = format!("{}: there is no such file", path.display());
-        return Err(Error::new(error_class(ruby, "StoreError"), message));
+        return Err(store_error(ruby, message));
     }
     store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
 fn failed(ruby: &Ruby, error: &StoreError) -> Error {
-    Error::new(error_class(ruby, "StoreError"), error.to_string())
+    store_error(ruby, error.to_string())
 }
