@@ -45,7 +45,7 @@ pub(crate) struct NativeMember {
     store_url: StoreUrl,
     namespace: String,
     check: Mutex<Option<Check>>,
-    eras: ProcessLocal<SharedMember>,
+    members: ProcessLocal<SharedMember>,
     is_stopped: AtomicBool,
 }
 
@@ -109,7 +109,7 @@ impl NativeMember {
             store_url: locate(ruby, store)?,
             namespace,
             check: Mutex::default(),
-            eras: ProcessLocal::default(),
+            members: ProcessLocal::default(),
             is_stopped: AtomicBool::new(false),
         });
         let heartbeat = heartbeat::new(shared)?;
@@ -159,12 +159,12 @@ impl NativeMember {
         }
         let (now, timeout) = self.target.now_and_timeout(ruby, timeout)?;
         if let Some(plain) = key::plain(&id)
-            && let Some(era) = self.eras.current()
+            && let Some(member) = self.members.current()
         {
-            match era.inner().heartbeat(plain, now, timeout) {
+            match member.heartbeat(plain, now, timeout) {
                 Coalesced::Known => return Ok(true),
                 Coalesced::WriteDue => {
-                    era.inner().set_timeout(self.target.timeout());
+                    member.set_timeout(self.target.timeout());
                     return Ok(true);
                 }
                 Coalesced::Unknown => {}
@@ -177,11 +177,10 @@ impl NativeMember {
     #[cold]
     fn heartbeat_slow(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let Some(era) = self.eras.current() else {
+        let Some(member) = self.members.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return self.record_heartbeat(ruby, id, Some(timeout));
         };
-        let member = era.inner();
         member.set_timeout(self.target.timeout());
         if member.heartbeat(store_id.as_id(), now, timeout) == Coalesced::Unknown {
             member.add_user(store_id.as_id(), store_id.user_id.clone(), now, timeout);
@@ -209,15 +208,15 @@ impl NativeMember {
         }
         self.check_parent(ruby)?;
         self.target.ask_timeout(ruby)?;
-        self.target.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
+        self.target.become_ready(ruby, || self.member(ruby).map(|_| ()))?;
         Ok(true)
     }
 
     /// No connection to a store may cross a fork, and no thread does. The gem's hook sees to that before each fork, but
     /// `Process.daemon` does not come by it.
     fn check_parent(&self, ruby: &Ruby) -> Result<(), Error> {
-        match self.eras.latest() {
-            Some(era) if !era.is_current() && era.inner().has_threads() => {
+        match self.members.latest() {
+            Some(member) if !member.is_current() && member.has_threads() => {
                 let message = "this process was forked behind our back, by Process.daemon for example, while the manager \
                                was using its store: daemonize first, before the first heartbeat";
                 Err(gem_error(ruby, message))
@@ -228,27 +227,27 @@ impl NativeMember {
 
     /// `start_member`: starts this process' member. The target calls it when it is ready, and when it is asked to `start_member`.
     fn start_member(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
-        let member = this.era(ruby)?.inner();
+        let member = this.member(ruby)?;
         member.set_timeout(this.target.timeout());
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
-    /// This process' era, begun if need be.
-    fn era(&self, ruby: &Ruby) -> Result<&LocalMember, Error> {
-        let era = self
-            .eras
-            .begin(ruby, |pipe| Member::new(self.store_url.clone(), self.namespace.clone(), CoarseClock, pipe))?;
+    /// This process' member, begun if need be.
+    fn member(&self, ruby: &Ruby) -> Result<&LocalMember, Error> {
+        let member = self
+            .members
+            .get_or_init(ruby, |pipe| Member::new(self.store_url.clone(), self.namespace.clone(), CoarseClock, pipe))?;
         if self.is_stopped.load(Ordering::Relaxed) {
             // The stop came before there was anything to be stopped.
-            era.inner().stop();
+            member.stop();
         }
-        Ok(era)
+        Ok(member)
     }
 
     /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
     fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.era(ruby)?.inner();
+        let member = this.member(ruby)?;
         let is_here = member.last_seen_here(store_id.as_id()).is_some();
         let was_online = match member.snapshot() {
             _ if is_here => true,
@@ -264,7 +263,7 @@ impl NativeMember {
     /// `poll_online?(id) -> true, false or :wait`
     fn is_online(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.era(ruby)?.inner();
+        let member = this.member(ruby)?;
         if member.last_seen_here(store_id.as_id()).is_some() {
             return Ok(ruby.qtrue().as_value());
         }
@@ -277,7 +276,7 @@ impl NativeMember {
     /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
     fn last_seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.era(ruby)?.inner();
+        let member = this.member(ruby)?;
         let here = member.last_seen_here(store_id.as_id());
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
@@ -294,7 +293,7 @@ impl NativeMember {
 
     /// `poll_online_users -> Array`, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
-        match this.era(ruby)?.inner().snapshot() {
+        match this.member(ruby)?.snapshot() {
             SnapshotResult::Ready(taken) => {
                 let users = ruby.ary_new_capa(taken.snapshot.users.len());
                 for user_id in taken.snapshot.users.keys() {
@@ -308,7 +307,7 @@ impl NativeMember {
 
     /// `poll_counts -> Hash`, or `:wait`
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
-        match this.era(ruby)?.inner().snapshot() {
+        match this.member(ruby)?.snapshot() {
             SnapshotResult::Ready(taken) => {
                 let hash = ruby.hash_new();
                 hash.aset(ruby.to_symbol("online"), taken.snapshot.users.len())?;
@@ -329,7 +328,7 @@ impl NativeMember {
 
     /// `status -> Hash`: what this process knows without asking the store
     fn status(ruby: &Ruby, this: &NativeMember) -> Result<RHash, Error> {
-        let status = this.eras.current().map(|era| era.inner().status()).unwrap_or_default();
+        let status = this.members.current().map(|member| member.status()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("owner"), status.leases > 0)?;
         hash.aset(ruby.to_symbol("leases"), status.leases)?;
@@ -343,13 +342,13 @@ impl NativeMember {
 
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
     fn pipe(ruby: &Ruby, this: &NativeMember) -> Result<i32, Error> {
-        this.era(ruby)?.duplicate_reader(ruby)
+        this.member(ruby)?.duplicate_reader(ruby)
     }
 
     /// Makes the pipe readable until the next `deliver`.
     fn wake(this: &NativeMember) {
-        if let Some(era) = this.eras.current() {
-            era.inner().wake_reactor();
+        if let Some(member) = this.members.current() {
+            member.wake_reactor();
         }
     }
 
@@ -357,32 +356,32 @@ impl NativeMember {
     fn stop(this: &NativeMember) {
         this.is_stopped.store(true, Ordering::Relaxed);
         this.target.reset_ready();
-        if let Some(era) = this.eras.current() {
-            era.inner().stop();
+        if let Some(member) = this.members.current() {
+            member.stop();
         }
     }
 
     /// `ended? -> whether the stop is done`
     fn has_ended(this: &NativeMember) -> bool {
-        this.eras.current().is_none_or(|era| era.inner().has_ended())
+        this.members.current().is_none_or(|member| member.has_ended())
     }
 
     /// `pause`: ends the threads, for a fork
     fn pause(this: &NativeMember) {
-        if let Some(era) = this.eras.current() {
-            era.inner().pause();
+        if let Some(member) = this.members.current() {
+            member.pause();
         }
     }
 
     /// `paused? -> whether they have ended`
     fn is_paused(this: &NativeMember) -> bool {
-        this.eras.current().is_none_or(|era| era.inner().is_paused())
+        this.members.current().is_none_or(|member| member.is_paused())
     }
 
     /// `resume`: after the fork, in the parent
     fn resume(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
-        let Some(era) = this.eras.current() else { return Ok(()) };
-        era.inner().resume().map_err(|error| system_error(ruby, "starting a thread", &error))
+        let Some(member) = this.members.current() else { return Ok(()) };
+        member.resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 }
 

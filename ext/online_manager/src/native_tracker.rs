@@ -40,18 +40,11 @@ pub(crate) struct NativeTracker {
     target: CallbackTarget,
     heartbeat: OnceLock<Opaque<Proc>>,
     objects: Objects,
-    eras: ProcessLocal<Tracker<CoarseClock, SharedPipe>>,
+    trackers: ProcessLocal<Tracker<CoarseClock, SharedPipe>>,
     is_stopped: AtomicBool,
 }
 
 type LocalTracker = ProcessValue<Tracker<CoarseClock, SharedPipe>>;
-
-impl LocalTracker {
-    #[inline]
-    pub(crate) fn tracker(&self) -> &Tracker<CoarseClock, SharedPipe> {
-        self.inner()
-    }
-}
 
 impl TakesHeartbeats for NativeTracker {
     #[inline]
@@ -100,7 +93,7 @@ impl NativeTracker {
             target: CallbackTarget::new(target),
             heartbeat: OnceLock::new(),
             objects: Objects::new(ruby),
-            eras: ProcessLocal::default(),
+            trackers: ProcessLocal::default(),
             is_stopped: AtomicBool::new(false),
         });
         let heartbeat = heartbeat::new(native)?;
@@ -140,19 +133,19 @@ impl NativeTracker {
                 id_key
             }
         };
-        let Some(era) = self.eras.current() else {
+        let Some(tracker) = self.trackers.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return self.record_heartbeat(ruby, id, Some(timeout));
         };
-        match era.tracker().heartbeat(id_key, now, timeout) {
+        match tracker.heartbeat(id_key, now, timeout) {
             HeartbeatOutcome::Known => Ok(true),
             HeartbeatOutcome::Ignored => {
                 if let Id::Key(key) = id_key {
-                    self.release_unless_known(ruby, era, key);
+                    self.release_unless_known(ruby, tracker, key);
                 }
                 Ok(false)
             }
-            HeartbeatOutcome::Announce(user) => self.announce(ruby, era, user, id, timeout).map(|()| true),
+            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, timeout).map(|()| true),
         }
     }
 
@@ -162,29 +155,36 @@ impl NativeTracker {
         if self.is_stopped.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        self.target.become_ready(ruby, || self.era(ruby).map(|_| ()))?;
+        self.target.become_ready(ruby, || self.tracker(ruby).map(|_| ()))?;
         Ok(true)
     }
 
-    /// This process' era, begun if need be.
-    fn era(&self, ruby: &Ruby) -> Result<&LocalTracker, Error> {
-        if self.eras.current().is_none() {
+    /// This process' tracker, begun if need be.
+    fn tracker(&self, ruby: &Ruby) -> Result<&LocalTracker, Error> {
+        if self.trackers.current().is_none() {
             // Ids of the process that this one was forked from.
             self.objects.clear(ruby);
         }
-        let era = self.eras.begin(ruby, |pipe| Tracker::start(CoarseClock, pipe))?;
+        let tracker = self.trackers.get_or_init(ruby, |pipe| Tracker::start(CoarseClock, pipe))?;
         if self.is_stopped.load(Ordering::Relaxed) {
             // The stop came before there was anything to be stopped.
-            era.tracker().stop();
+            tracker.stop();
         }
-        Ok(era)
+        Ok(tracker)
     }
 
     /// Calls `online` for a user who is new.
     #[cold]
-    fn announce(&self, ruby: &Ruby, era: &LocalTracker, user: User, id: Value, timeout: Nanos) -> Result<(), Error> {
+    fn announce(
+        &self,
+        ruby: &Ruby,
+        tracker: &LocalTracker,
+        user: User,
+        id: Value,
+        timeout: Nanos,
+    ) -> Result<(), Error> {
         let online = self.target.call(ruby, &ONLINE, (id,));
-        self.announced(ruby, era, user, id, timeout, outcome(&online))?;
+        self.announced(ruby, tracker, user, id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
 
@@ -192,17 +192,17 @@ impl NativeTracker {
     fn announced(
         &self,
         ruby: &Ruby,
-        era: &LocalTracker,
+        tracker: &LocalTracker,
         user: User,
         id: Value,
         timeout: Nanos,
         outcome: CallbackOutcome,
     ) -> Result<(), Error> {
-        if !era.is_current() {
+        if !tracker.is_current() {
             // `online` has forked, and this is the child, which knows nobody.
             return Ok(());
         }
-        match era.tracker().announced(user, timeout, outcome) {
+        match tracker.announced(user, timeout, outcome) {
             Announced::Online => Ok(()),
             Announced::Offline => {
                 self.objects.release(ruby, user.key());
@@ -212,7 +212,7 @@ impl NativeTracker {
                 let entered = ruby.ary_new();
                 let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
                 let offline = self.target.call(ruby, &OFFLINE, (id, entered, details));
-                self.departed(ruby, era, [user], is_entered(entered, &offline));
+                self.departed(ruby, tracker, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
         }
@@ -221,8 +221,8 @@ impl NativeTracker {
     /// `leave(id, nanoseconds) -> whether the user was online`
     fn leave(ruby: &Ruby, this: &NativeTracker, id: Value, after: Nanos) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
-        let Some(era) = this.eras.current() else { return Ok(false) };
-        let left = era.tracker().leave(id_key, after);
+        let Some(tracker) = this.trackers.current() else { return Ok(false) };
+        let left = tracker.leave(id_key, after);
         if let Some(user) = left.forgotten {
             this.objects.release(ruby, user.key());
         }
@@ -232,20 +232,20 @@ impl NativeTracker {
     /// `online?(id)`
     fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
-        Ok(this.eras.current().is_some_and(|era| era.tracker().is_online(id_key)))
+        Ok(this.trackers.current().is_some_and(|tracker| tracker.is_online(id_key)))
     }
 
     /// `last_seen(id) -> seconds since then, or nil for who is offline`
     fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
-        let Some(era) = this.eras.current() else { return Ok(None) };
-        let seen = era.tracker().last_seen(id_key);
-        Ok(seen.map(|seen| era.tracker().now().saturating_sub(seen) as f64 / 1e9))
+        let Some(tracker) = this.trackers.current() else { return Ok(None) };
+        let seen = tracker.last_seen(id_key);
+        Ok(seen.map(|seen| tracker.now().saturating_sub(seen) as f64 / 1e9))
     }
 
     /// `online_users -> Array`, in no order
     fn online_users(ruby: &Ruby, this: &NativeTracker) -> Result<RArray, Error> {
-        let ids = this.eras.current().map(|era| era.tracker().online_users()).unwrap_or_default();
+        let ids = this.trackers.current().map(|tracker| tracker.online_users()).unwrap_or_default();
         let users = ruby.ary_new_capa(ids.len());
         for id in &ids {
             users.push(key::to_value(ruby, id, &this.objects))?;
@@ -255,12 +255,12 @@ impl NativeTracker {
 
     /// `size -> how many are online`
     fn size(this: &NativeTracker) -> usize {
-        this.eras.current().map_or(0, |era| era.tracker().counts().present)
+        this.trackers.current().map_or(0, |tracker| tracker.counts().present)
     }
 
     /// `counts -> Hash`
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
-        let counts = this.eras.current().map(|era| era.tracker().counts()).unwrap_or_default();
+        let counts = this.trackers.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("online"), counts.present)?;
         hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
@@ -271,21 +271,21 @@ impl NativeTracker {
 
     /// An id that the tracker did not take in needs no slot.
     #[cold]
-    fn release_unless_known(&self, ruby: &Ruby, era: &LocalTracker, key: u64) {
-        if !era.tracker().is_known(Id::Key(key)) {
+    fn release_unless_known(&self, ruby: &Ruby, tracker: &LocalTracker, key: u64) {
+        if !tracker.is_known(Id::Key(key)) {
             self.objects.release(ruby, key);
         }
     }
 
     /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
     fn pipe(ruby: &Ruby, this: &NativeTracker) -> Result<i32, Error> {
-        this.era(ruby)?.duplicate_reader(ruby)
+        this.tracker(ruby)?.duplicate_reader(ruby)
     }
 
     /// Makes the pipe readable until the next `deliver`.
     fn wake(this: &NativeTracker) {
-        if let Some(era) = this.eras.current() {
-            era.tracker().wake_reactor();
+        if let Some(tracker) = this.trackers.current() {
+            tracker.wake_reactor();
         }
     }
 
@@ -293,8 +293,8 @@ impl NativeTracker {
     fn stop(ruby: &Ruby, this: &NativeTracker) {
         this.is_stopped.store(true, Ordering::Relaxed);
         this.target.reset_ready();
-        if let Some(era) = this.eras.current() {
-            for user in era.tracker().stop() {
+        if let Some(tracker) = this.trackers.current() {
+            for user in tracker.stop() {
                 this.objects.release(ruby, user.key());
             }
         }

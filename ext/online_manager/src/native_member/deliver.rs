@@ -23,8 +23,7 @@ impl NativeMember {
         online_together: bool,
         offline_together: bool,
     ) -> Result<bool, Error> {
-        let Some(era) = this.eras.current() else { return Ok(false) };
-        let member = era.inner();
+        let Some(member) = this.members.current() else { return Ok(false) };
         if let Some(message) = member.next_outage() {
             this.target.call(ruby, &STORE_FAILED, (message,))?;
             return Ok(true);
@@ -37,7 +36,7 @@ impl NativeMember {
         });
         let Some(transition) = transition else { return Ok(false) };
         let called = this.call(ruby, transition, &events, entered);
-        if !era.is_current() {
+        if !member.is_current() {
             // The callback has forked, and this is the child, which delivers nothing of its parent's.
             return called.map(|_| true);
         }

@@ -18,12 +18,12 @@ impl NativeTracker {
     /// With `together`, all who are due go into one `offline_all`. With `detailed` the target is notified why and how
     /// late of each of them, else nil. One thread at a time.
     pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
-        let Some(era) = this.eras.current() else { return Ok(false) };
+        let Some(tracker) = this.trackers.current() else { return Ok(false) };
         // The target puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
         let entered = ruby.ary_new();
         let mut work = Vec::new();
-        let Some(transition) = era.tracker().claim(if together { BATCH_SIZE } else { 1 }, &mut work) else {
+        let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut work) else {
             return Ok(false);
         };
         let Some(first) = work.first() else { return Ok(true) };
@@ -42,14 +42,14 @@ impl NativeTracker {
         // The target has dealt with what the config's method raised, and says so.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
         match transition {
-            Transition::Offline => this.departed(ruby, era, work.iter().map(|work| work.user), is_entered),
+            Transition::Offline => this.departed(ruby, tracker, work.iter().map(|work| work.user), is_entered),
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
                 let timeout = this.target.timeout();
                 let outcome = if returned { CallbackOutcome::Returned } else { CallbackOutcome::Aborted };
-                this.announced(ruby, era, first.user, id, timeout, outcome)?;
+                this.announced(ruby, tracker, first.user, id, timeout, outcome)?;
             }
-            Transition::Online => this.unclaim(ruby, era, first.user, transition),
+            Transition::Online => this.unclaim(ruby, tracker, first.user, transition),
         }
         called.map(|_| true)
     }
@@ -66,25 +66,25 @@ impl NativeTracker {
     pub(super) fn departed(
         &self,
         ruby: &Ruby,
-        era: &LocalTracker,
+        tracker: &LocalTracker,
         users: impl IntoIterator<Item = User, IntoIter: DoubleEndedIterator>,
         is_entered: bool,
     ) {
         let users = users.into_iter();
-        if !era.is_current() {
+        if !tracker.is_current() {
             // `offline` has forked, and this is the child, which knows nobody.
         } else if is_entered {
-            for user in era.tracker().departed_all(users) {
+            for user in tracker.departed_all(users) {
                 self.objects.release(ruby, user.key());
             }
         } else {
             // Each becomes the next to be claimed: the last of them first, to keep their order.
-            users.rev().for_each(|user| self.unclaim(ruby, era, user, Transition::Offline));
+            users.rev().for_each(|user| self.unclaim(ruby, tracker, user, Transition::Offline));
         }
     }
 
-    pub(super) fn unclaim(&self, ruby: &Ruby, era: &LocalTracker, user: User, transition: Transition) {
-        if era.is_current() && era.tracker().unclaim(user, transition) == Departed::Offline {
+    pub(super) fn unclaim(&self, ruby: &Ruby, tracker: &LocalTracker, user: User, transition: Transition) {
+        if tracker.is_current() && tracker.unclaim(user, transition) == Departed::Offline {
             self.objects.release(ruby, user.key());
         }
     }

@@ -94,7 +94,7 @@ impl NativeTracker {
             }
         }
         let (_, timeout) = this.target.now_and_timeout(ruby, timeout)?;
-        let Some(era) = this.eras.current() else {
+        let Some(tracker) = this.trackers.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
         };
@@ -110,9 +110,9 @@ impl NativeTracker {
                 let index = found.partition_point(|(before, _)| *before < place);
                 let found = found.get(index).filter(|(same, _)| *same == place).and_then(|(_, found)| *found);
                 result = this
-                    .heartbeat_object(ruby, era, (first, found), place, timeout, &mut arrivals)
+                    .heartbeat_object(ruby, tracker, (first, found), place, timeout, &mut arrivals)
                     .map(|known| taken &= known);
-                if !era.is_current() {
+                if !tracker.is_current() {
                     return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
                 }
                 if result.is_err() {
@@ -121,7 +121,7 @@ impl NativeTracker {
                 place += 1;
             } else {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
-                let mut heartbeats = era.tracker().heartbeat_batch(CoarseClock.now(), timeout);
+                let mut heartbeats = tracker.heartbeat_batch(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
                 for group in ids.from(place).chunks(Presence::AHEAD).take(BATCH_SIZE / Presence::AHEAD) {
                     let (beaten, all_taken) = heartbeat_plain(&mut heartbeats, group, place, &mut arrivals);
@@ -137,15 +137,14 @@ impl NativeTracker {
         let mut arrivals = arrivals.into_iter();
         if result.is_ok() && arrivals.len() > 0 {
             result = if together {
-                this.announce_together(ruby, era, &ids, &mut arrivals, timeout)
+                this.announce_together(ruby, tracker, &ids, &mut arrivals, timeout)
             } else {
-                this.announce_in_turn(ruby, era, &ids, &mut arrivals, timeout)
+                this.announce_in_turn(ruby, tracker, &ids, &mut arrivals, timeout)
             };
         }
         // Whoever has not been announced is offline, as if the error had been theirs.
         for (user, _) in arrivals {
-            if era.is_current()
-                && era.tracker().announced(user, timeout, CallbackOutcome::Aborted) == Announced::Offline
+            if tracker.is_current() && tracker.announced(user, timeout, CallbackOutcome::Aborted) == Announced::Offline
             {
                 this.objects.release(ruby, user.key());
             }
@@ -157,7 +156,7 @@ impl NativeTracker {
     fn heartbeat_object(
         &self,
         ruby: &Ruby,
-        era: &LocalTracker,
+        tracker: &LocalTracker,
         (id, found): (Value, Option<Found>),
         place: usize,
         timeout: Nanos,
@@ -168,13 +167,13 @@ impl NativeTracker {
             // It is new, or another thread has given its slot back meanwhile.
             None => self.objects.intern(ruby, id)?,
         };
-        if !era.is_current() {
+        if !tracker.is_current() {
             return Ok(false);
         }
-        match era.tracker().heartbeat(Id::Key(slot.key()), CoarseClock.now(), timeout) {
+        match tracker.heartbeat(Id::Key(slot.key()), CoarseClock.now(), timeout) {
             HeartbeatOutcome::Known => Ok(true),
             HeartbeatOutcome::Ignored => {
-                self.release_unless_known(ruby, era, slot.key());
+                self.release_unless_known(ruby, tracker, slot.key());
                 Ok(false)
             }
             HeartbeatOutcome::Announce(user) => {
@@ -187,18 +186,18 @@ impl NativeTracker {
     fn announce_in_turn(
         &self,
         ruby: &Ruby,
-        era: &LocalTracker,
+        tracker: &LocalTracker,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
     ) -> Result<(), Error> {
-        arrivals.try_for_each(|(user, place)| self.announce(ruby, era, user, ids.at(ruby, place), timeout))
+        arrivals.try_for_each(|(user, place)| self.announce(ruby, tracker, user, ids.at(ruby, place), timeout))
     }
 
     fn announce_together(
         &self,
         ruby: &Ruby,
-        era: &LocalTracker,
+        tracker: &LocalTracker,
         ids: &Ids,
         arrivals: &mut std::vec::IntoIter<Arrival>,
         timeout: Nanos,
@@ -212,13 +211,13 @@ impl NativeTracker {
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {
             if result.is_ok() {
-                result = self.announced(ruby, era, user, ids.at(ruby, place), timeout, outcome);
-            } else if era.is_current() {
+                result = self.announced(ruby, tracker, user, ids.at(ruby, place), timeout, outcome);
+            } else if tracker.is_current() {
                 // With an error on its way no Ruby may run: who has to be set offline is left to the reactor.
-                match era.tracker().announced(user, timeout, outcome) {
+                match tracker.announced(user, timeout, outcome) {
                     Announced::Online => {}
                     Announced::Offline => self.objects.release(ruby, user.key()),
-                    Announced::Depart => self.unclaim(ruby, era, user, Transition::Offline),
+                    Announced::Depart => self.unclaim(ruby, tracker, user, Transition::Offline),
                 }
             }
         }
