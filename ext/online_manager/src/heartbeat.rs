@@ -10,19 +10,14 @@ use std::panic::AssertUnwindSafe;
 use magnus::block::Proc;
 use magnus::rb_sys::{AsRawValue, FromRawValue, catch_unwind, resume_error};
 use magnus::typed_data::Obj;
-use magnus::{Error, Ruby, TypedData, Value, prelude::*};
+use magnus::{Error, Ruby, Value, prelude::*};
 use rb_sys::VALUE;
 
+use crate::handle::NativeObject;
 use crate::ractor;
 
-/// A native object that takes heartbeats.
-pub(crate) trait TakesHeartbeats: TypedData {
-    /// A heartbeat; answers false after a stop.
-    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error>;
-}
-
 /// A proc that takes one id and answers what `native.seen(id)` does.
-pub(crate) fn new<T: TakesHeartbeats>(native: Obj<T>) -> Result<Proc, Error> {
+pub(crate) fn new<T: NativeObject>(native: Obj<T>) -> Result<Proc, Error> {
     // SAFETY: `call` is such a function, and relies on its second argument to be a T.
     let raw = unsafe { Value::from_raw(rb_sys::rb_proc_new(Some(call::<T>), native.as_raw())) };
     Proc::try_convert(raw)
@@ -33,7 +28,7 @@ pub(crate) fn new<T: TakesHeartbeats>(native: Obj<T>) -> Result<Proc, Error> {
 /// # Safety
 ///
 /// `native` must be a live object of the class of T, and `argv` point to `argc` live objects.
-unsafe extern "C" fn call<T: TakesHeartbeats>(
+unsafe extern "C" fn call<T: NativeObject>(
     _first: VALUE,
     native: VALUE,
     argc: c_int,
@@ -50,7 +45,7 @@ unsafe extern "C" fn call<T: TakesHeartbeats>(
         ractor::check_main(&ruby)?;
         let native: &T = &*rb_sys::RTYPEDDATA_GET_DATA(native).cast();
         // Made a VALUE in here: moving a `Result` of it about costs more than the rest of this function.
-        let is_taken = native.heartbeat(&ruby, Value::from_raw(*argv))?;
+        let is_taken = native.record_heartbeat(&ruby, Value::from_raw(*argv), None)?;
         Ok(ruby.into_value(is_taken).as_raw())
     }));
     match answer {

@@ -24,6 +24,7 @@ mod clock;
 mod error;
 #[cfg(feature = "faults")]
 mod faults;
+mod handle;
 mod heartbeat;
 mod key;
 mod native_member;

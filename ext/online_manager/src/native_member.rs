@@ -7,12 +7,11 @@ mod check;
 mod deliver;
 mod report;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::io;
+use std::sync::Mutex;
 
-use magnus::block::Proc;
 use magnus::typed_data::Obj;
-use magnus::value::{LazyId, Opaque, ReprValue};
+use magnus::value::{LazyId, ReprValue};
 use magnus::{
     DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, function, gc, method, prelude::*,
 };
@@ -22,46 +21,78 @@ use online_manager_store::member::{Member, SnapshotResult};
 use online_manager_tracker::Nanos;
 
 use self::check::Check;
-use crate::callback_target::CallbackTarget;
 use crate::clock::CoarseClock;
 use crate::error::{gem_error, store_error, system_error};
-use crate::heartbeat::{self, TakesHeartbeats};
+use crate::handle::{Handle, NativeObject};
 use crate::key;
 use crate::pipe::SharedPipe;
-use crate::process_local::{ProcessLocal, ProcessValue};
 use crate::store_id::{self, StoreId};
 
 static START_MEMBER: LazyId = LazyId::new("start_member");
 
-type SharedMember = Member<CoarseClock, SharedPipe>;
-type LocalMember = ProcessValue<SharedMember>;
+type CoarseMember = Member<CoarseClock, SharedPipe>;
 
 /// One manager's part in a store, in this process and in those forked from it.
 #[derive(TypedData)]
 #[magnus(class = "OnlineManager::NativeMember", mark, free_immediately)]
 pub(crate) struct NativeMember {
-    target: CallbackTarget,
-    heartbeat: OnceLock<Opaque<Proc>>,
+    handle: Handle<CoarseMember>,
     store_url: StoreUrl,
     namespace: String,
     check: Mutex<Option<Check>>,
-    members: ProcessLocal<SharedMember>,
-    is_stopped: AtomicBool,
+}
+
+impl NativeObject for NativeMember {
+    type Local = CoarseMember;
+
+    #[inline]
+    fn handle(&self) -> &Handle<CoarseMember> {
+        &self.handle
+    }
+
+    #[inline]
+    fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if !self.ensure_ready(ruby)? {
+            return Ok(false);
+        }
+        let (now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
+        if let Some(plain) = key::plain(&id)
+            && let Some(member) = self.handle.current()
+        {
+            match member.heartbeat(plain, now, timeout) {
+                Coalesced::Known => return Ok(true),
+                Coalesced::WriteDue => {
+                    member.set_timeout(self.handle.target.timeout());
+                    return Ok(true);
+                }
+                Coalesced::Unknown => {}
+            }
+        }
+        self.heartbeat_slow(ruby, id, now, timeout)
+    }
+
+    fn create(&self, _ruby: &Ruby, pipe: SharedPipe) -> io::Result<CoarseMember> {
+        Member::new(self.store_url.clone(), self.namespace.clone(), CoarseClock, pipe)
+    }
+
+    fn wake_local(member: &CoarseMember) {
+        member.wake_reactor();
+    }
+
+    /// Writes what is left and gives the leases back.
+    fn stop_local(&self, _ruby: &Ruby, member: &CoarseMember) {
+        member.stop();
+    }
+
+    fn prepare(&self, ruby: &Ruby) -> Result<(), Error> {
+        self.check_parent(ruby)?;
+        self.handle.target.ask_timeout(ruby).map(|_| ())
+    }
 }
 
 impl DataTypeFunctions for NativeMember {
     fn mark(&self, marker: &gc::Marker) {
-        self.target.mark(marker);
-        if let Some(heartbeat) = self.heartbeat.get() {
-            marker.mark(*heartbeat);
-        }
-    }
-}
-
-impl TakesHeartbeats for NativeMember {
-    #[inline]
-    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
-        self.record_heartbeat(ruby, id, None)
+        self.handle.mark(marker);
     }
 }
 
@@ -103,39 +134,13 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 impl NativeMember {
     /// `NativeMember.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
     fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<NativeMember>, Error> {
-        let shared = ruby.obj_wrap(NativeMember {
-            target: CallbackTarget::new(target),
-            heartbeat: OnceLock::new(),
-            store_url: locate(ruby, store)?,
-            namespace,
-            check: Mutex::default(),
-            members: ProcessLocal::default(),
-            is_stopped: AtomicBool::new(false),
-        });
-        let heartbeat = heartbeat::new(shared)?;
-        // Set once, here: nobody else has seen the object yet.
-        let _first = shared.heartbeat.set(heartbeat.into());
-        Ok(shared)
+        let store_url = locate(ruby, store)?;
+        NativeMember { handle: Handle::new(target), store_url, namespace, check: Mutex::default() }.wrap(ruby)
     }
 
     /// `NativeMember.describe(store) -> String`, without a password. Raises if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
         Ok(locate(ruby, store)?.to_string())
-    }
-
-    /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
-    fn heartbeat(ruby: &Ruby, this: &NativeMember) -> Option<Proc> {
-        this.heartbeat.get().map(|heartbeat| ruby.get_inner(*heartbeat))
-    }
-
-    /// `seen(id) -> true, or false after a stop`
-    fn seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<bool, Error> {
-        this.record_heartbeat(ruby, id, None)
-    }
-
-    /// `seen_for(id, nanoseconds)`
-    fn seen_for(ruby: &Ruby, this: &NativeMember, id: Value, timeout: Nanos) -> Result<bool, Error> {
-        this.record_heartbeat(ruby, id, Some(timeout))
     }
 
     /// `seen_all(ids, _, nanoseconds or nil)`
@@ -152,70 +157,37 @@ impl NativeMember {
         Ok(taken)
     }
 
-    #[inline]
-    fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
-        if !self.target.is_ready() && !self.become_ready(ruby)? {
-            return Ok(false);
-        }
-        let (now, timeout) = self.target.now_and_timeout(ruby, timeout)?;
-        if let Some(plain) = key::plain(&id)
-            && let Some(member) = self.members.current()
-        {
-            match member.heartbeat(plain, now, timeout) {
-                Coalesced::Known => return Ok(true),
-                Coalesced::WriteDue => {
-                    member.set_timeout(self.target.timeout());
-                    return Ok(true);
-                }
-                Coalesced::Unknown => {}
-            }
-        }
-        self.heartbeat_slow(ruby, id, now, timeout)
-    }
-
     /// A heartbeat of somebody new, or whose id has to be made into bytes.
     #[cold]
     fn heartbeat_slow(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let Some(member) = self.members.current() else {
+        let Some(member) = self.handle.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return self.record_heartbeat(ruby, id, Some(timeout));
         };
-        member.set_timeout(self.target.timeout());
+        member.set_timeout(self.handle.target.timeout());
         if member.heartbeat(store_id.as_id(), now, timeout) == Coalesced::Unknown {
             member.add_user(store_id.as_id(), store_id.user_id.clone(), now, timeout);
         }
         if member.is_inactive() {
             // It stood down at a fork, or one is going on.
-            self.target.call(ruby, &START_MEMBER, ())?;
+            self.handle.target.call(ruby, &START_MEMBER, ())?;
         }
         Ok(true)
     }
 
     /// `start`: takes part without a heartbeat. Answers false after a stop.
     fn start(ruby: &Ruby, this: &NativeMember) -> Result<bool, Error> {
-        if this.target.is_ready() {
+        if this.handle.target.is_ready() {
             return Self::start_member(ruby, this).map(|()| true);
         }
         this.become_ready(ruby)
     }
 
-    /// Has the target start its reactor, in this process for the first time. Answers false after a stop.
-    #[cold]
-    fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
-        if self.is_stopped.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        self.check_parent(ruby)?;
-        self.target.ask_timeout(ruby)?;
-        self.target.become_ready(ruby, || self.member(ruby).map(|_| ()))?;
-        Ok(true)
-    }
-
     /// No connection to a store may cross a fork, and no thread does. The gem's hook sees to that before each fork, but
     /// `Process.daemon` does not come by it.
     fn check_parent(&self, ruby: &Ruby) -> Result<(), Error> {
-        match self.members.latest() {
+        match self.handle.latest() {
             Some(member) if !member.is_current() && member.has_threads() => {
                 let message = "this process was forked behind our back, by Process.daemon for example, while the manager \
                                was using its store: daemonize first, before the first heartbeat";
@@ -227,34 +199,22 @@ impl NativeMember {
 
     /// `start_member`: starts this process' member. The target calls it when it is ready, and when it is asked to `start_member`.
     fn start_member(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
-        let member = this.member(ruby)?;
-        member.set_timeout(this.target.timeout());
+        let member = this.local(ruby)?;
+        member.set_timeout(this.handle.target.timeout());
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
-    }
-
-    /// This process' member, begun if need be.
-    fn member(&self, ruby: &Ruby) -> Result<&LocalMember, Error> {
-        let member = self
-            .members
-            .get_or_init(ruby, |pipe| Member::new(self.store_url.clone(), self.namespace.clone(), CoarseClock, pipe))?;
-        if self.is_stopped.load(Ordering::Relaxed) {
-            // The stop came before there was anything to be stopped.
-            member.stop();
-        }
-        Ok(member)
     }
 
     /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
     fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.member(ruby)?;
+        let member = this.local(ruby)?;
         let is_here = member.last_seen_here(store_id.as_id()).is_some();
         let was_online = match member.snapshot() {
             _ if is_here => true,
             SnapshotResult::Ready(taken) => taken.snapshot.users.contains_key(&store_id.user_id),
             answer => return this.no_answer(ruby, answer),
         };
-        if was_online && !this.is_stopped.load(Ordering::Relaxed) {
+        if was_online && !this.handle.is_stopped() {
             member.leave(store_id.as_id(), store_id.user_id.clone(), after);
         }
         Ok(ruby.into_value(was_online))
@@ -263,7 +223,7 @@ impl NativeMember {
     /// `poll_online?(id) -> true, false or :wait`
     fn is_online(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.member(ruby)?;
+        let member = this.local(ruby)?;
         if member.last_seen_here(store_id.as_id()).is_some() {
             return Ok(ruby.qtrue().as_value());
         }
@@ -276,7 +236,7 @@ impl NativeMember {
     /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
     fn last_seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
-        let member = this.member(ruby)?;
+        let member = this.local(ruby)?;
         let here = member.last_seen_here(store_id.as_id());
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
@@ -293,7 +253,7 @@ impl NativeMember {
 
     /// `poll_online_users -> Array`, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
-        match this.member(ruby)?.snapshot() {
+        match this.local(ruby)?.snapshot() {
             SnapshotResult::Ready(taken) => {
                 let users = ruby.ary_new_capa(taken.snapshot.users.len());
                 for user_id in taken.snapshot.users.keys() {
@@ -307,7 +267,7 @@ impl NativeMember {
 
     /// `poll_counts -> Hash`, or `:wait`
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
-        match this.member(ruby)?.snapshot() {
+        match this.local(ruby)?.snapshot() {
             SnapshotResult::Ready(taken) => {
                 let hash = ruby.hash_new();
                 hash.aset(ruby.to_symbol("online"), taken.snapshot.users.len())?;
@@ -328,7 +288,7 @@ impl NativeMember {
 
     /// `status -> Hash`: what this process knows without asking the store
     fn status(ruby: &Ruby, this: &NativeMember) -> Result<RHash, Error> {
-        let status = this.members.current().map(|member| member.status()).unwrap_or_default();
+        let status = this.handle.current().map(|member| member.status()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("owner"), status.leases > 0)?;
         hash.aset(ruby.to_symbol("leases"), status.leases)?;
@@ -340,47 +300,26 @@ impl NativeMember {
         Ok(hash)
     }
 
-    /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
-    fn pipe(ruby: &Ruby, this: &NativeMember) -> Result<i32, Error> {
-        this.member(ruby)?.duplicate_reader(ruby)
-    }
-
-    /// Makes the pipe readable until the next `deliver`.
-    fn wake(this: &NativeMember) {
-        if let Some(member) = this.members.current() {
-            member.wake_reactor();
-        }
-    }
-
-    /// Bars heartbeats, in this process and those forked from it; writes what is left and gives the leases back.
-    fn stop(this: &NativeMember) {
-        this.is_stopped.store(true, Ordering::Relaxed);
-        this.target.reset_ready();
-        if let Some(member) = this.members.current() {
-            member.stop();
-        }
-    }
-
     /// `ended? -> whether the stop is done`
     fn has_ended(this: &NativeMember) -> bool {
-        this.members.current().is_none_or(|member| member.has_ended())
+        this.handle.current().is_none_or(|member| member.has_ended())
     }
 
     /// `pause`: ends the threads, for a fork
     fn pause(this: &NativeMember) {
-        if let Some(member) = this.members.current() {
+        if let Some(member) = this.handle.current() {
             member.pause();
         }
     }
 
     /// `paused? -> whether they have ended`
     fn is_paused(this: &NativeMember) -> bool {
-        this.members.current().is_none_or(|member| member.is_paused())
+        this.handle.current().is_none_or(|member| member.is_paused())
     }
 
     /// `resume`: after the fork, in the parent
     fn resume(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
-        let Some(member) = this.members.current() else { return Ok(()) };
+        let Some(member) = this.handle.current() else { return Ok(()) };
         member.resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 }

@@ -11,55 +11,98 @@
 mod deliver;
 mod seen_all;
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 
-use magnus::block::Proc;
 use magnus::typed_data::Obj;
-use magnus::value::{LazyId, Opaque};
+use magnus::value::LazyId;
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
 use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
 pub(crate) use self::deliver::{detail, is_entered};
-use crate::callback_target::CallbackTarget;
 use crate::clock::CoarseClock;
-use crate::heartbeat::{self, TakesHeartbeats};
+use crate::handle::{Handle, NativeObject};
 use crate::key;
 use crate::objects::Objects;
 use crate::pipe::SharedPipe;
-use crate::process_local::{ProcessLocal, ProcessValue};
+use crate::process_local::ProcessValue;
 
 static ONLINE: LazyId = LazyId::new("online");
 static ONLINE_ALL: LazyId = LazyId::new("online_all");
 static OFFLINE: LazyId = LazyId::new("offline");
 
+type CoarseTracker = Tracker<CoarseClock, SharedPipe>;
+type LocalTracker = ProcessValue<CoarseTracker>;
+
 /// One manager's tracker, in this process and in those forked from it.
 #[derive(TypedData)]
 #[magnus(class = "OnlineManager::NativeTracker", mark, free_immediately)]
 pub(crate) struct NativeTracker {
-    target: CallbackTarget,
-    heartbeat: OnceLock<Opaque<Proc>>,
+    handle: Handle<CoarseTracker>,
     objects: Objects,
-    trackers: ProcessLocal<Tracker<CoarseClock, SharedPipe>>,
-    is_stopped: AtomicBool,
 }
 
-type LocalTracker = ProcessValue<Tracker<CoarseClock, SharedPipe>>;
+impl NativeObject for NativeTracker {
+    type Local = CoarseTracker;
 
-impl TakesHeartbeats for NativeTracker {
     #[inline]
-    fn heartbeat(&self, ruby: &Ruby, id: Value) -> Result<bool, Error> {
-        self.record_heartbeat(ruby, id, None)
+    fn handle(&self) -> &Handle<CoarseTracker> {
+        &self.handle
+    }
+
+    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is notified, and nothing is in between.
+    #[inline]
+    fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if !self.ensure_ready(ruby)? {
+            return Ok(false);
+        }
+        let (mut now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
+        let id_key = match key::plain(&id) {
+            Some(id_key) => id_key,
+            None => {
+                let id_key = Id::Key(self.objects.intern(ruby, id)?.key());
+                // The id's `hash` may have taken longer than the timeout.
+                now = CoarseClock.now();
+                id_key
+            }
+        };
+        let Some(tracker) = self.handle.current() else {
+            // Ruby code that ran above has forked, and this is the child.
+            return self.record_heartbeat(ruby, id, Some(timeout));
+        };
+        match tracker.heartbeat(id_key, now, timeout) {
+            HeartbeatOutcome::Known => Ok(true),
+            HeartbeatOutcome::Ignored => {
+                if let Id::Key(key) = id_key {
+                    self.release_unless_known(ruby, tracker, key);
+                }
+                Ok(false)
+            }
+            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, timeout).map(|()| true),
+        }
+    }
+
+    fn create(&self, ruby: &Ruby, pipe: SharedPipe) -> io::Result<CoarseTracker> {
+        // Ids of the process that this one was forked from.
+        self.objects.clear(ruby);
+        Tracker::start(CoarseClock, pipe)
+    }
+
+    fn wake_local(tracker: &CoarseTracker) {
+        tracker.wake_reactor();
+    }
+
+    /// Makes everybody due.
+    fn stop_local(&self, ruby: &Ruby, tracker: &CoarseTracker) {
+        for user in tracker.stop() {
+            self.objects.release(ruby, user.key());
+        }
     }
 }
 
 impl DataTypeFunctions for NativeTracker {
     fn mark(&self, marker: &gc::Marker) {
-        self.target.mark(marker);
+        self.handle.mark(marker);
         marker.mark(self.objects.array());
-        if let Some(heartbeat) = self.heartbeat.get() {
-            marker.mark(*heartbeat);
-        }
     }
 }
 
@@ -89,88 +132,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 impl NativeTracker {
     /// `NativeTracker.new(target)`
     fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
-        let native = ruby.obj_wrap(NativeTracker {
-            target: CallbackTarget::new(target),
-            heartbeat: OnceLock::new(),
-            objects: Objects::new(ruby),
-            trackers: ProcessLocal::default(),
-            is_stopped: AtomicBool::new(false),
-        });
-        let heartbeat = heartbeat::new(native)?;
-        // Set once, here: nobody else has seen the object yet.
-        let _first = native.heartbeat.set(heartbeat.into());
-        Ok(native)
-    }
-
-    /// `heartbeat -> Proc`, always the same: takes one id, answers what `seen` does.
-    fn heartbeat(ruby: &Ruby, this: &NativeTracker) -> Option<Proc> {
-        this.heartbeat.get().map(|heartbeat| ruby.get_inner(*heartbeat))
-    }
-
-    /// `seen(id) -> true, or false after a stop`
-    fn seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
-        this.record_heartbeat(ruby, id, None)
-    }
-
-    /// `seen_for(id, nanoseconds)`
-    fn seen_for(ruby: &Ruby, this: &NativeTracker, id: Value, timeout: Nanos) -> Result<bool, Error> {
-        this.record_heartbeat(ruby, id, Some(timeout))
-    }
-
-    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is notified, and nothing is in between.
-    #[inline]
-    pub(crate) fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
-        if !self.target.is_ready() && !self.become_ready(ruby)? {
-            return Ok(false);
-        }
-        let (mut now, timeout) = self.target.now_and_timeout(ruby, timeout)?;
-        let id_key = match key::plain(&id) {
-            Some(id_key) => id_key,
-            None => {
-                let id_key = Id::Key(self.objects.intern(ruby, id)?.key());
-                // The id's `hash` may have taken longer than the timeout.
-                now = CoarseClock.now();
-                id_key
-            }
-        };
-        let Some(tracker) = self.trackers.current() else {
-            // Ruby code that ran above has forked, and this is the child.
-            return self.record_heartbeat(ruby, id, Some(timeout));
-        };
-        match tracker.heartbeat(id_key, now, timeout) {
-            HeartbeatOutcome::Known => Ok(true),
-            HeartbeatOutcome::Ignored => {
-                if let Id::Key(key) = id_key {
-                    self.release_unless_known(ruby, tracker, key);
-                }
-                Ok(false)
-            }
-            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, timeout).map(|()| true),
-        }
-    }
-
-    /// Has the target start its reactor, in this process for the first time. Answers false after a stop.
-    #[cold]
-    fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
-        if self.is_stopped.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        self.target.become_ready(ruby, || self.tracker(ruby).map(|_| ()))?;
-        Ok(true)
-    }
-
-    /// This process' tracker, begun if need be.
-    fn tracker(&self, ruby: &Ruby) -> Result<&LocalTracker, Error> {
-        if self.trackers.current().is_none() {
-            // Ids of the process that this one was forked from.
-            self.objects.clear(ruby);
-        }
-        let tracker = self.trackers.get_or_init(ruby, |pipe| Tracker::start(CoarseClock, pipe))?;
-        if self.is_stopped.load(Ordering::Relaxed) {
-            // The stop came before there was anything to be stopped.
-            tracker.stop();
-        }
-        Ok(tracker)
+        NativeTracker { handle: Handle::new(target), objects: Objects::new(ruby) }.wrap(ruby)
     }
 
     /// Calls `online` for a user who is new.
@@ -183,7 +145,7 @@ impl NativeTracker {
         id: Value,
         timeout: Nanos,
     ) -> Result<(), Error> {
-        let online = self.target.call(ruby, &ONLINE, (id,));
+        let online = self.handle.target.call(ruby, &ONLINE, (id,));
         self.announced(ruby, tracker, user, id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
@@ -211,7 +173,7 @@ impl NativeTracker {
             Announced::Depart => {
                 let entered = ruby.ary_new();
                 let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
-                let offline = self.target.call(ruby, &OFFLINE, (id, entered, details));
+                let offline = self.handle.target.call(ruby, &OFFLINE, (id, entered, details));
                 self.departed(ruby, tracker, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
@@ -221,7 +183,7 @@ impl NativeTracker {
     /// `leave(id, nanoseconds) -> whether the user was online`
     fn leave(ruby: &Ruby, this: &NativeTracker, id: Value, after: Nanos) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
-        let Some(tracker) = this.trackers.current() else { return Ok(false) };
+        let Some(tracker) = this.handle.current() else { return Ok(false) };
         let left = tracker.leave(id_key, after);
         if let Some(user) = left.forgotten {
             this.objects.release(ruby, user.key());
@@ -232,20 +194,20 @@ impl NativeTracker {
     /// `online?(id)`
     fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
-        Ok(this.trackers.current().is_some_and(|tracker| tracker.is_online(id_key)))
+        Ok(this.handle.current().is_some_and(|tracker| tracker.is_online(id_key)))
     }
 
     /// `last_seen(id) -> seconds since then, or nil for who is offline`
     fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
-        let Some(tracker) = this.trackers.current() else { return Ok(None) };
+        let Some(tracker) = this.handle.current() else { return Ok(None) };
         let seen = tracker.last_seen(id_key);
         Ok(seen.map(|seen| tracker.now().saturating_sub(seen) as f64 / 1e9))
     }
 
     /// `online_users -> Array`, in no order
     fn online_users(ruby: &Ruby, this: &NativeTracker) -> Result<RArray, Error> {
-        let ids = this.trackers.current().map(|tracker| tracker.online_users()).unwrap_or_default();
+        let ids = this.handle.current().map(|tracker| tracker.online_users()).unwrap_or_default();
         let users = ruby.ary_new_capa(ids.len());
         for id in &ids {
             users.push(key::to_value(ruby, id, &this.objects))?;
@@ -255,12 +217,12 @@ impl NativeTracker {
 
     /// `size -> how many are online`
     fn size(this: &NativeTracker) -> usize {
-        this.trackers.current().map_or(0, |tracker| tracker.counts().present)
+        this.handle.current().map_or(0, |tracker| tracker.counts().present)
     }
 
     /// `counts -> Hash`
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
-        let counts = this.trackers.current().map(|tracker| tracker.counts()).unwrap_or_default();
+        let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
         hash.aset(ruby.to_symbol("online"), counts.present)?;
         hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
@@ -274,29 +236,6 @@ impl NativeTracker {
     fn release_unless_known(&self, ruby: &Ruby, tracker: &LocalTracker, key: u64) {
         if !tracker.is_known(Id::Key(key)) {
             self.objects.release(ruby, key);
-        }
-    }
-
-    /// `pipe -> Integer`: a descriptor, readable while `deliver` has something to do. The caller closes it.
-    fn pipe(ruby: &Ruby, this: &NativeTracker) -> Result<i32, Error> {
-        this.tracker(ruby)?.duplicate_reader(ruby)
-    }
-
-    /// Makes the pipe readable until the next `deliver`.
-    fn wake(this: &NativeTracker) {
-        if let Some(tracker) = this.trackers.current() {
-            tracker.wake_reactor();
-        }
-    }
-
-    /// Bars new users, in this process and those forked from it, and makes everybody due.
-    fn stop(ruby: &Ruby, this: &NativeTracker) {
-        this.is_stopped.store(true, Ordering::Relaxed);
-        this.target.reset_ready();
-        if let Some(tracker) = this.trackers.current() {
-            for user in tracker.stop() {
-                this.objects.release(ruby, user.key());
-            }
         }
     }
 }

@@ -23,9 +23,9 @@ impl NativeMember {
         online_together: bool,
         offline_together: bool,
     ) -> Result<bool, Error> {
-        let Some(member) = this.members.current() else { return Ok(false) };
+        let Some(member) = this.handle.current() else { return Ok(false) };
         if let Some(message) = member.next_outage() {
-            this.target.call(ruby, &STORE_FAILED, (message,))?;
+            this.handle.target.call(ruby, &STORE_FAILED, (message,))?;
             return Ok(true);
         }
         // See `NativeTracker::deliver`.
@@ -61,7 +61,7 @@ impl NativeMember {
             ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
         }
-        self.target.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
+        self.handle.target.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
     }
 }
 

@@ -18,7 +18,7 @@ impl NativeTracker {
     /// With `together`, all who are due go into one `offline_all`. With `detailed` the target is notified why and how
     /// late of each of them, else nil. One thread at a time.
     pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
-        let Some(tracker) = this.trackers.current() else { return Ok(false) };
+        let Some(tracker) = this.handle.current() else { return Ok(false) };
         // The target puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
         let entered = ruby.ary_new();
@@ -30,12 +30,12 @@ impl NativeTracker {
 
         let details = if detailed { details(ruby, &work).map(Some) } else { Ok(None) };
         let called = details.and_then(|details| match transition {
-            Transition::Offline if together => {
-                this.ids_of(ruby, &work).and_then(|ids| this.target.call(ruby, &OFFLINE_ALL, (ids, entered, details)))
-            }
+            Transition::Offline if together => this
+                .ids_of(ruby, &work)
+                .and_then(|ids| this.handle.target.call(ruby, &OFFLINE_ALL, (ids, entered, details))),
             _ => {
                 let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
-                this.target.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
+                this.handle.target.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
             }
         });
         let is_entered = is_entered(entered, &called);
@@ -45,7 +45,7 @@ impl NativeTracker {
             Transition::Offline => this.departed(ruby, tracker, work.iter().map(|work| work.user), is_entered),
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
-                let timeout = this.target.timeout();
+                let timeout = this.handle.target.timeout();
                 let outcome = if returned { CallbackOutcome::Returned } else { CallbackOutcome::Aborted };
                 this.announced(ruby, tracker, first.user, id, timeout, outcome)?;
             }

@@ -9,6 +9,7 @@ use online_manager_tracker::{
 
 use super::{LocalTracker, NativeTracker, ONLINE_ALL, outcome};
 use crate::clock::CoarseClock;
+use crate::handle::NativeObject;
 use crate::key;
 use crate::objects::Found;
 
@@ -81,7 +82,7 @@ impl NativeTracker {
         together: bool,
         timeout: Option<Nanos>,
     ) -> Result<bool, Error> {
-        if !this.target.is_ready() && !this.become_ready(ruby)? {
+        if !this.ensure_ready(ruby)? {
             return Ok(false);
         }
         let ids = Ids::new(ids);
@@ -93,8 +94,8 @@ impl NativeTracker {
                 found.push((place, this.objects.find(ruby, id)?));
             }
         }
-        let (_, timeout) = this.target.now_and_timeout(ruby, timeout)?;
-        let Some(tracker) = this.trackers.current() else {
+        let (_, timeout) = this.handle.target.now_and_timeout(ruby, timeout)?;
+        let Some(tracker) = this.handle.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
         };
@@ -206,7 +207,7 @@ impl NativeTracker {
         for (_, place) in arrivals.as_slice() {
             new.push(ids.at(ruby, *place))?;
         }
-        let online = self.target.call(ruby, &ONLINE_ALL, (new,));
+        let online = self.handle.target.call(ruby, &ONLINE_ALL, (new,));
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {
