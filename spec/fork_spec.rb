@@ -166,8 +166,8 @@ RSpec.describe "A fork" do
           Application.setup do |manager|
             aside do
               # Should the timer thread have had a turn before that, it gives up the lock after a second.
-              until Faults.keeps_lock?
-                fault(:keep_lock, manager) if Faults.none?
+              until Faults.confirm_hold
+                fault(:hold_lock, manager) if Faults.none?
                 sleep 0.001
               end
               fork_and_reap

@@ -17,20 +17,20 @@ class OnlineManager
     # @raise [StoreError] if it is misconfigured
     def check
       begin_check
-      wait(Float::INFINITY) { poll_check }
+      wait(Float::INFINITY) { check_result }
     ensure
       end_check
     end
 
-    def online?(user_id) = wait { poll_online?(user_id) }
-    def online_users = wait { poll_online_users }
-    def last_seen(user_id) = wait { poll_last_seen(user_id) }
-    def leave(user_id, nanoseconds) = wait { poll_leave(user_id, nanoseconds) }
+    def online?(user_id) = wait { try_online?(user_id) }
+    def online_users = wait { try_online_users }
+    def last_seen(user_id) = wait { try_last_seen(user_id) }
+    def leave(user_id, nanoseconds) = wait { try_leave(user_id, nanoseconds) }
     def size = counts[:online]
 
     # @return [Hash{Symbol => Integer}] how many users are `:online`, how many events are `:waiting`, and how many are
     #   `:dead_letters`
-    def counts = wait { poll_counts }
+    def counts = wait { try_counts }
 
     private
 

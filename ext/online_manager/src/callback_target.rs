@@ -11,7 +11,7 @@ use crate::clock::CoarseClock;
 use crate::process_local::generation;
 
 /// How long the answer of `config.timeout` is good for: asking on every heartbeat would double the cost of one.
-const TIMEOUT_GOOD_FOR: Nanos = 10_000_000;
+const TIMEOUT_TTL: Nanos = 10_000_000;
 
 static READY: LazyId = LazyId::new("ready");
 static TIMEOUT: LazyId = LazyId::new("timeout");
@@ -20,20 +20,20 @@ static TIMEOUT: LazyId = LazyId::new("timeout");
 pub(crate) struct CallbackTarget {
     object: Opaque<Value>,
     /// The generation in which the target is ready, and the one in which it has been notified to become so.
-    ready: AtomicU64,
-    notified: AtomicU64,
+    ready_in: AtomicU64,
+    notified_in: AtomicU64,
     timeout: AtomicU64,
-    timeout_asked_at: AtomicU64,
+    timeout_read_at: AtomicU64,
 }
 
 impl CallbackTarget {
     pub(crate) fn new(object: Value) -> CallbackTarget {
         CallbackTarget {
             object: object.into(),
-            ready: AtomicU64::new(0),
-            notified: AtomicU64::new(0),
+            ready_in: AtomicU64::new(0),
+            notified_in: AtomicU64::new(0),
             timeout: AtomicU64::new(0),
-            timeout_asked_at: AtomicU64::new(0),
+            timeout_read_at: AtomicU64::new(0),
         }
     }
 
@@ -44,29 +44,29 @@ impl CallbackTarget {
     /// Whether it has started its reactor in this process.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) == generation()
+        self.ready_in.load(Ordering::Relaxed) == generation()
     }
 
     /// Has every heartbeat ask again whether there is a target.
     pub(crate) fn reset_ready(&self) {
-        self.ready.store(0, Ordering::Relaxed);
+        self.ready_in.store(0, Ordering::Relaxed);
     }
 
     /// Has the target start its reactor, in this process for the first time. `begin` comes first.
     pub(crate) fn become_ready(&self, ruby: &Ruby, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let generation = generation();
-        if self.notified.swap(generation, Ordering::Relaxed) == generation {
+        if self.notified_in.swap(generation, Ordering::Relaxed) == generation {
             // Another thread is telling the target. Its reactor will find this heartbeat.
             return begin();
         }
         let notified = begin().and_then(|()| self.call(ruby, &READY, ()));
         match notified {
             Ok(_) => {
-                self.ready.store(generation, Ordering::Relaxed);
+                self.ready_in.store(generation, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
-                self.notified.store(0, Ordering::Relaxed);
+                self.notified_in.store(0, Ordering::Relaxed);
                 Err(error)
             }
         }
@@ -83,19 +83,19 @@ impl CallbackTarget {
         let now = CoarseClock.now();
         match timeout {
             Some(timeout) => Ok((now, timeout)),
-            None if now.wrapping_sub(self.timeout_asked_at.load(Ordering::Relaxed)) < TIMEOUT_GOOD_FOR => {
+            None if now.wrapping_sub(self.timeout_read_at.load(Ordering::Relaxed)) < TIMEOUT_TTL => {
                 Ok((now, self.timeout.load(Ordering::Relaxed)))
             }
-            None => self.ask_timeout(ruby),
+            None => self.read_timeout(ruby),
         }
     }
 
     #[cold]
-    pub(crate) fn ask_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
+    pub(crate) fn read_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
         let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, ())?)?;
         let now = CoarseClock.now();
         self.timeout.store(timeout, Ordering::Relaxed);
-        self.timeout_asked_at.store(now, Ordering::Relaxed);
+        self.timeout_read_at.store(now, Ordering::Relaxed);
         Ok((now, timeout))
     }
 

@@ -6,9 +6,9 @@ use online_manager_tracker::{Clock, Nanos};
 /// Linux keeps a monotonic clock that moves only with the timer tick (4 ms, mostly). Elsewhere the
 /// exact one has to do.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+const CLOCK_ID: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const SOURCE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+const CLOCK_ID: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
 /// What is added for timer ticks that come late (measured: well under 0.1 ms on a busy virtual boot_clock).
 const LATE_TICK: Nanos = 1_000_000;
@@ -23,14 +23,14 @@ impl Clock for CoarseClock {
         crate::faults::strike();
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the pointer is to a timespec of our own, which the call fills.
-        unsafe { libc::clock_gettime(SOURCE, &mut time) };
+        unsafe { libc::clock_gettime(CLOCK_ID, &mut time) };
         nanos(time)
     }
 
     fn jitter(&self) -> Nanos {
         let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: as above.
-        unsafe { libc::clock_getres(SOURCE, &mut resolution) };
+        unsafe { libc::clock_getres(CLOCK_ID, &mut resolution) };
         nanos(resolution).saturating_add(LATE_TICK)
     }
 }

@@ -11,15 +11,15 @@ use magnus::{Error, Ruby, function, prelude::*};
 
 const NONE: u8 = 0;
 /// At its next turn the timer thread shall keep the lock.
-const KEEP: u8 = 1;
+const HOLD: u8 = 1;
 /// It has the lock, and gives it up soon: somebody may be waiting for it with the GVL held.
-const HAS: u8 = 2;
+const HELD_BRIEFLY: u8 = 2;
 /// It has the lock until it is notified to let go: nobody waits.
-const KEEPS: u8 = 3;
+const HELD: u8 = 3;
 /// At its next turn the timer thread shall panic.
 const PANIC: u8 = 4;
 
-/// Only the thread that has got the lock requests at `HAS` and `KEEPS`, so a child inherits no fault.
+/// Only the thread that has got the lock requests at `HELD_BRIEFLY` and `HELD`, so a child inherits no fault.
 static FAULT: AtomicU8 = AtomicU8::new(NONE);
 
 /// How long the lock is held for nothing.
@@ -29,9 +29,9 @@ const LOCK_HOLD: Duration = Duration::from_secs(1);
 pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
     let faults = manager.define_module("Faults")?;
-    faults.define_singleton_method("keep_lock", function!(|| FAULT.store(KEEP, Ordering::SeqCst), 0))?;
-    faults.define_singleton_method("keeps_lock?", function!(|| change(HAS, KEEPS), 0))?;
-    faults.define_singleton_method("release_lock", function!(|| change(KEEPS, NONE), 0))?;
+    faults.define_singleton_method("hold_lock", function!(|| FAULT.store(HOLD, Ordering::SeqCst), 0))?;
+    faults.define_singleton_method("confirm_hold", function!(|| change(HELD_BRIEFLY, HELD), 0))?;
+    faults.define_singleton_method("release_lock", function!(|| change(HELD, NONE), 0))?;
     faults.define_singleton_method("panic", function!(|| FAULT.store(PANIC, Ordering::SeqCst), 0))?;
     faults.define_singleton_method("none?", function!(|| FAULT.load(Ordering::SeqCst) == NONE, 0))?;
     Ok(())
@@ -40,20 +40,20 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 /// Called when somebody reads the clock.
 pub(crate) fn strike() {
     if thread::current().name() == Some("online_manager") {
-        if change(KEEP, HAS) {
-            keep_lock();
+        if change(HOLD, HELD_BRIEFLY) {
+            hold_lock();
         } else if change(PANIC, NONE) {
             panic();
         }
     }
 }
 
-fn keep_lock() {
+fn hold_lock() {
     let start = Instant::now();
     loop {
         match FAULT.load(Ordering::SeqCst) {
-            HAS if start.elapsed() > LOCK_HOLD && change(HAS, NONE) => break,
-            HAS | KEEPS => thread::sleep(Duration::from_millis(1)),
+            HELD_BRIEFLY if start.elapsed() > LOCK_HOLD && change(HELD_BRIEFLY, NONE) => break,
+            HELD_BRIEFLY | HELD => thread::sleep(Duration::from_millis(1)),
             _ => break,
         }
     }

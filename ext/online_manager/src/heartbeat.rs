@@ -37,7 +37,7 @@ unsafe extern "C" fn call<T: NativeObject>(
 ) -> VALUE {
     // SAFETY: this is a thread of Ruby's, since Ruby calls; `native` is what the proc was made with, and lives
     // as long as the proc; there are `argc` arguments, which live as long as the call.
-    let answer = catch_unwind(AssertUnwindSafe(|| unsafe {
+    let result = catch_unwind(AssertUnwindSafe(|| unsafe {
         let ruby = Ruby::get_unchecked();
         if argc != 1 {
             return Err(wrong_number(&ruby, argc));
@@ -45,11 +45,11 @@ unsafe extern "C" fn call<T: NativeObject>(
         ractor::check_main(&ruby)?;
         let native: &T = &*rb_sys::RTYPEDDATA_GET_DATA(native).cast();
         // Made a VALUE in here: moving a `Result` of it about costs more than the rest of this function.
-        let is_taken = native.record_heartbeat(&ruby, Value::from_raw(*argv), None)?;
-        Ok(ruby.into_value(is_taken).as_raw())
+        let is_recorded = native.record_heartbeat(&ruby, Value::from_raw(*argv), None)?;
+        Ok(ruby.into_value(is_recorded).as_raw())
     }));
-    match answer {
-        Ok(Ok(answer)) => answer,
+    match result {
+        Ok(Ok(value)) => value,
         // SAFETY: nothing is left to be dropped.
         Ok(Err(error)) | Err(error) => unsafe { resume_error(error) },
     }

@@ -24,7 +24,7 @@ const US_ASCII_INDEX: u16 = 2;
 /// The id of `value` if that can be notified without calling Ruby. The bytes of a string are borrowed:
 /// Ruby must not run while the answer is in use.
 #[inline(always)]
-pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
+pub(crate) fn plain_id<'a>(value: &'a Value) -> Option<Id<'a>> {
     let raw = value.as_raw();
     if is_immediate(raw) {
         return Some(Id::Key(raw));
@@ -32,7 +32,7 @@ pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
     // SAFETY: `raw` is a live object, kept so by the caller's argument.
     unsafe {
         if !rb_sys::SPECIAL_CONST_P(raw) && rb_sys::RB_BUILTIN_TYPE(raw) == ruby_value_type::RUBY_T_STRING {
-            return text(raw).map(Id::String);
+            return string_id(raw).map(Id::String);
         }
     }
     None
@@ -40,7 +40,7 @@ pub(crate) fn plain<'a>(value: &'a Value) -> Option<Id<'a>> {
 
 /// The id of `value`, or `None` if nobody of that id can be known. May call the value's `hash` and `eql?`.
 pub(crate) fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Option<Id<'a>>, Error> {
-    match plain(value) {
+    match plain_id(value) {
         Some(id) => Ok(Some(id)),
         None => Ok(objects.find(ruby, *value)?.map(|found| Id::Key(found.key()))),
     }
@@ -51,7 +51,7 @@ pub(crate) fn to_value(ruby: &Ruby, id: &OwnedId, objects: &Objects) -> Value {
     match id {
         OwnedId::Key(key) => {
             let object = crate::objects::Slot::of_key(*key).map(|slot| objects.get(ruby, slot));
-            // SAFETY: a key that is no slot came out of `plain`, and immediates never move or die.
+            // SAFETY: a key that is no slot came out of `plain_id`, and immediates never move or die.
             object.unwrap_or_else(|| unsafe { Value::from_raw(*key) })
         }
         OwnedId::String { bytes, label, .. } => {
@@ -82,7 +82,7 @@ fn is_immediate(raw: VALUE) -> bool {
 ///
 /// `string` must be a live String, and Ruby must not run while the answer is in use.
 #[inline(always)]
-unsafe fn text<'a>(string: VALUE) -> Option<StringId<'a>> {
+unsafe fn string_id<'a>(string: VALUE) -> Option<StringId<'a>> {
     // SAFETY: as the caller promises; nothing in here runs Ruby code.
     unsafe {
         let class = rb_sys::stable_api::get_default().rbasic_class(string)?.as_ptr() as VALUE;
@@ -104,7 +104,7 @@ unsafe fn text<'a>(string: VALUE) -> Option<StringId<'a>> {
 ///
 /// # Safety
 ///
-/// As for [`text`].
+/// As for [`string_id`].
 #[inline(never)]
 unsafe fn class_and_label(string: VALUE, bytes: &[u8]) -> Option<(u8, u16)> {
     // SAFETY: as the caller promises; nothing in here runs Ruby code.

@@ -40,7 +40,7 @@ use magnus::{Error, Ruby};
 /// Called by Ruby when it loads the extension.
 #[magnus::init(name = "online_manager")]
 fn init(ruby: &Ruby) -> Result<(), Error> {
-    ractor::note_main();
+    ractor::record_main();
     process_local::count_forks(ruby)?;
     native_tracker::init(ruby)?;
     native_member::init(ruby)?;

@@ -56,7 +56,7 @@ impl NativeObject for NativeMember {
             return Ok(false);
         }
         let (now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
-        if let Some(plain) = key::plain(&id)
+        if let Some(plain) = key::plain_id(&id)
             && let Some(member) = self.handle.current()
         {
             match member.heartbeat(plain, now, timeout) {
@@ -86,7 +86,7 @@ impl NativeObject for NativeMember {
 
     fn prepare(&self, ruby: &Ruby) -> Result<(), Error> {
         self.check_parent(ruby)?;
-        self.handle.target.ask_timeout(ruby).map(|_| ())
+        self.handle.target.read_timeout(ruby).map(|_| ())
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_singleton_method("report", function!(NativeMember::report, 2))?;
     class.define_singleton_method("requeue_dead_letters", function!(NativeMember::requeue_dead_letters, 2))?;
     class.define_method("begin_check", method!(NativeMember::begin_check, 0))?;
-    class.define_method("poll_check", method!(NativeMember::poll_check, 0))?;
+    class.define_method("check_result", method!(NativeMember::check_result, 0))?;
     class.define_method("end_check", method!(NativeMember::end_check, 0))?;
     class.define_method("heartbeat", method!(NativeMember::heartbeat, 0))?;
     class.define_method("seen", method!(NativeMember::seen, 1))?;
@@ -114,11 +114,11 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("seen_all", method!(NativeMember::seen_all, 3))?;
     class.define_method("start", method!(NativeMember::start, 0))?;
     class.define_method("start_member", method!(NativeMember::start_member, 0))?;
-    class.define_method("poll_leave", method!(NativeMember::leave, 2))?;
-    class.define_method("poll_online?", method!(NativeMember::is_online, 1))?;
-    class.define_method("poll_online_users", method!(NativeMember::online_users, 0))?;
-    class.define_method("poll_last_seen", method!(NativeMember::last_seen, 1))?;
-    class.define_method("poll_counts", method!(NativeMember::counts, 0))?;
+    class.define_method("try_leave", method!(NativeMember::leave, 2))?;
+    class.define_method("try_online?", method!(NativeMember::is_online, 1))?;
+    class.define_method("try_online_users", method!(NativeMember::online_users, 0))?;
+    class.define_method("try_last_seen", method!(NativeMember::last_seen, 1))?;
+    class.define_method("try_counts", method!(NativeMember::counts, 0))?;
     class.define_method("status", method!(NativeMember::status, 0))?;
     class.define_method("deliver", method!(NativeMember::deliver, 2))?;
     class.define_method("pipe", method!(NativeMember::pipe, 0))?;
@@ -134,13 +134,13 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 impl NativeMember {
     /// `NativeMember.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
     fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<NativeMember>, Error> {
-        let store_url = locate(ruby, store)?;
+        let store_url = parse_store_url(ruby, store)?;
         NativeMember { handle: Handle::new(target), store_url, namespace, check: Mutex::default() }.wrap(ruby)
     }
 
     /// `NativeMember.describe(store) -> String`, without a password. Raises if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
-        Ok(locate(ruby, store)?.to_string())
+        Ok(parse_store_url(ruby, store)?.to_string())
     }
 
     /// `seen_all(ids, _, nanoseconds or nil)`
@@ -148,13 +148,13 @@ impl NativeMember {
         let ids = ids.dup();
         // Whatever is wrong with an id is notified before anybody has beaten.
         for id in ids.into_iter() {
-            store_id::user_id(ruby, id)?;
+            store_id::to_user_id(ruby, id)?;
         }
-        let mut taken = true;
+        let mut all_recorded = true;
         for id in ids.into_iter() {
-            taken &= this.record_heartbeat(ruby, id, timeout)?;
+            all_recorded &= this.record_heartbeat(ruby, id, timeout)?;
         }
-        Ok(taken)
+        Ok(all_recorded)
     }
 
     /// A heartbeat of somebody new, or whose id has to be made into bytes.
@@ -204,15 +204,15 @@ impl NativeMember {
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
-    /// `poll_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
+    /// `try_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
     fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
         let is_here = member.last_seen_here(store_id.as_id()).is_some();
         let was_online = match member.snapshot() {
             _ if is_here => true,
-            SnapshotResult::Ready(taken) => taken.snapshot.users.contains_key(&store_id.user_id),
-            answer => return this.no_answer(ruby, answer),
+            SnapshotResult::Ready(timed) => timed.snapshot.users.contains_key(&store_id.user_id),
+            unavailable => return this.not_ready(ruby, unavailable),
         };
         if was_online && !this.handle.is_stopped() {
             member.leave(store_id.as_id(), store_id.user_id.clone(), after);
@@ -220,7 +220,7 @@ impl NativeMember {
         Ok(ruby.into_value(was_online))
     }
 
-    /// `poll_online?(id) -> true, false or :wait`
+    /// `try_online?(id) -> true, false or :wait`
     fn is_online(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
@@ -228,12 +228,12 @@ impl NativeMember {
             return Ok(ruby.qtrue().as_value());
         }
         match member.snapshot() {
-            SnapshotResult::Ready(taken) => Ok(ruby.into_value(taken.snapshot.users.contains_key(&store_id.user_id))),
-            answer => this.no_answer(ruby, answer),
+            SnapshotResult::Ready(timed) => Ok(ruby.into_value(timed.snapshot.users.contains_key(&store_id.user_id))),
+            unavailable => this.not_ready(ruby, unavailable),
         }
     }
 
-    /// `poll_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
+    /// `try_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
     fn last_seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
@@ -241,46 +241,46 @@ impl NativeMember {
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
         match member.snapshot() {
-            SnapshotResult::Ready(taken) => {
-                let there = taken.snapshot.users.get(&store_id.user_id);
-                let there = there.map(|ago| ago.saturating_add(now.saturating_sub(taken.at)));
+            SnapshotResult::Ready(timed) => {
+                let there = timed.snapshot.users.get(&store_id.user_id);
+                let there = there.map(|ago| ago.saturating_add(now.saturating_sub(timed.at)));
                 let ago = here.into_iter().chain(there).min();
                 Ok(ruby.into_value(ago.map(|ago| ago as f64 / 1e9)))
             }
-            answer => this.no_answer(ruby, answer),
+            unavailable => this.not_ready(ruby, unavailable),
         }
     }
 
-    /// `poll_online_users -> Array`, in no order, or `:wait`
+    /// `try_online_users -> Array`, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
-            SnapshotResult::Ready(taken) => {
-                let users = ruby.ary_new_capa(taken.snapshot.users.len());
-                for user_id in taken.snapshot.users.keys() {
+            SnapshotResult::Ready(timed) => {
+                let users = ruby.ary_new_capa(timed.snapshot.users.len());
+                for user_id in timed.snapshot.users.keys() {
                     users.push(store_id::to_value(ruby, user_id)?)?;
                 }
                 Ok(users.as_value())
             }
-            answer => this.no_answer(ruby, answer),
+            unavailable => this.not_ready(ruby, unavailable),
         }
     }
 
-    /// `poll_counts -> Hash`, or `:wait`
+    /// `try_counts -> Hash`, or `:wait`
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
-            SnapshotResult::Ready(taken) => {
+            SnapshotResult::Ready(timed) => {
                 let hash = ruby.hash_new();
-                hash.aset(ruby.to_symbol("online"), taken.snapshot.users.len())?;
-                hash.aset(ruby.to_symbol("waiting"), taken.snapshot.waiting)?;
-                hash.aset(ruby.to_symbol("dead_letters"), taken.snapshot.dead_letters)?;
+                hash.aset(ruby.to_symbol("online"), timed.snapshot.users.len())?;
+                hash.aset(ruby.to_symbol("waiting"), timed.snapshot.waiting)?;
+                hash.aset(ruby.to_symbol("dead_letters"), timed.snapshot.dead_letters)?;
                 Ok(hash.as_value())
             }
-            answer => this.no_answer(ruby, answer),
+            unavailable => this.not_ready(ruby, unavailable),
         }
     }
 
-    fn no_answer(&self, ruby: &Ruby, answer: SnapshotResult) -> Result<Value, Error> {
-        match answer {
+    fn not_ready(&self, ruby: &Ruby, snapshot: SnapshotResult) -> Result<Value, Error> {
+        match snapshot {
             SnapshotResult::Failed(message) => Err(store_error(ruby, message)),
             _ => Ok(ruby.to_symbol("wait").as_value()),
         }
@@ -324,7 +324,7 @@ impl NativeMember {
     }
 }
 
-fn locate(ruby: &Ruby, store: Value) -> Result<StoreUrl, Error> {
+fn parse_store_url(ruby: &Ruby, store: Value) -> Result<StoreUrl, Error> {
     let store_url = match RArray::from_value(store) {
         Some(urls) => StoreUrl::parse_cluster(&urls.to_vec::<String>()?),
         None => StoreUrl::parse(&String::try_convert(store)?),

@@ -56,7 +56,7 @@ impl NativeObject for NativeTracker {
             return Ok(false);
         }
         let (mut now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
-        let id_key = match key::plain(&id) {
+        let id_key = match key::plain_id(&id) {
             Some(id_key) => id_key,
             None => {
                 let id_key = Id::Key(self.objects.intern(ruby, id)?.key());

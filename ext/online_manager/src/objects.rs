@@ -13,8 +13,8 @@ use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
 
-/// A slot's key is a multiple of eight at `FIRST` or above, which no immediate value is in any Ruby version.
-const FIRST: u64 = 1 << 16;
+/// A slot's key is a multiple of eight at `FIRST_KEY` or above, which no immediate value is in any Ruby version.
+const FIRST_KEY: u64 = 1 << 16;
 
 /// The number of an object that is an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub(crate) struct Slot(u32);
 impl Slot {
     /// What the tracker knows the slot by.
     pub(crate) fn key(self) -> u64 {
-        FIRST + (u64::from(self.0) << 3)
+        FIRST_KEY + (u64::from(self.0) << 3)
     }
 
     /// The slot that `key` stands for, if it is not the bits of an immediate value.
     pub(crate) fn of_key(key: u64) -> Option<Slot> {
-        let is_slot = key & 0b111 == 0 && key >= FIRST;
-        if is_slot { u32::try_from((key - FIRST) >> 3).ok().map(Slot) } else { None }
+        let is_slot = key & 0b111 == 0 && key >= FIRST_KEY;
+        if is_slot { u32::try_from((key - FIRST_KEY) >> 3).ok().map(Slot) } else { None }
     }
 }
 
@@ -37,7 +37,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     slot: Slot,
-    times: u64,
+    version: u64,
 }
 
 impl Found {
@@ -58,22 +58,22 @@ pub(crate) struct Objects {
 #[derive(Default)]
 struct Index {
     /// Of the objects of one hash, the slot of the one that came last.
-    latest: HashMap<u64, Slot, RandomState>,
-    slots: Vec<Given>,
+    chains: HashMap<u64, Slot, RandomState>,
+    slots: Vec<SlotEntry>,
     free: Vec<Slot>,
     /// Goes up with each change, so that who has called Ruby meanwhile can tell.
-    version: u64,
+    changes: u64,
 }
 
 /// What is known of a slot.
 #[derive(Clone, Copy, Default)]
-struct Given {
+struct SlotEntry {
     /// The hash of its object as it was when it came.
     hash: u64,
     /// How often the slot was given out and given back.
-    times: u64,
+    version: u64,
     /// The one of the same hash that came before.
-    earlier: Option<Slot>,
+    next: Option<Slot>,
 }
 
 impl Objects {
@@ -86,11 +86,6 @@ impl Objects {
         self.array
     }
 
-    /// The object in a slot.
-    pub(crate) fn get(&self, ruby: &Ruby, slot: Slot) -> Value {
-        self.at(ruby, slot)
-    }
-
     /// The slot of an object equal to `value`. Calls `hash`, and `eql?` if need be; what they raise is the error.
     pub(crate) fn find(&self, ruby: &Ruby, value: Value) -> Result<Option<Found>, Error> {
         let hash = hash_of(value)?;
@@ -99,7 +94,7 @@ impl Objects {
 
     /// The slot of an object equal to `value`, a new one if there is none. Calls what `find` calls.
     pub(crate) fn intern(&self, ruby: &Ruby, value: Value) -> Result<Slot, Error> {
-        let value = kept(value)?;
+        let value = owned(value)?;
         let hash = hash_of(value)?;
         match self.find_hashed(ruby, value, hash)? {
             // Between the search and this no Ruby code has run.
@@ -109,25 +104,25 @@ impl Objects {
     }
 
     /// The slot, unless it was given back since it was found.
-    pub(crate) fn still(&self, found: Found) -> Option<Slot> {
-        (self.index().given(found.slot).times == found.times).then_some(found.slot)
+    pub(crate) fn resolve(&self, found: Found) -> Option<Slot> {
+        (self.index().entry(found.slot).version == found.version).then_some(found.slot)
     }
 
     fn find_hashed(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Option<Found>, Error> {
-        let mut looked_at: Option<(Found, u64)> = None;
+        let mut tried: Option<(Found, u64)> = None;
         loop {
             let index = self.index();
-            let next = match looked_at {
-                Some((found, version)) if index.version == version => index.given(found.slot).earlier,
+            let next = match tried {
+                Some((found, changes)) if index.changes == changes => index.entry(found.slot).next,
                 // The first one; or `eql?` let another thread run, and it has taken or given back a slot.
-                _ => index.latest.get(&hash).copied(),
+                _ => index.chains.get(&hash).copied(),
             };
             let Some(slot) = next else { return Ok(None) };
-            let found = Found { slot, times: index.given(slot).times };
-            looked_at = Some((found, index.version));
+            let found = Found { slot, version: index.entry(slot).version };
+            tried = Some((found, index.changes));
             drop(index);
-            let known = self.at(ruby, slot);
-            if (known.as_raw() == value.as_raw() || eql(value, known)?) && self.still(found).is_some() {
+            let known = self.get(ruby, slot);
+            if (known.as_raw() == value.as_raw() || is_eql(value, known)?) && self.resolve(found).is_some() {
                 return Ok(Some(found));
             }
         }
@@ -148,13 +143,13 @@ impl Objects {
         let mut index = self.index();
         index.free.pop();
         if index.slots.len() <= slot.0 as usize {
-            index.slots.push(Given::default());
+            index.slots.push(SlotEntry::default());
         }
-        let earlier = index.latest.insert(hash, slot);
-        if let Some(given) = index.given_mut(slot) {
-            *given = Given { hash, times: given.times + 1, earlier };
+        let next = index.chains.insert(hash, slot);
+        if let Some(entry) = index.entry_mut(slot) {
+            *entry = SlotEntry { hash, version: entry.version + 1, next };
         }
-        index.version += 1;
+        index.changes += 1;
         Ok(slot)
     }
 
@@ -167,9 +162,9 @@ impl Objects {
             return;
         }
         index.free.push(slot);
-        index.version += 1;
-        if index.latest.is_empty() {
-            index.latest = HashMap::default();
+        index.changes += 1;
+        if index.chains.is_empty() {
+            index.chains = HashMap::default();
         }
         drop(index);
         // Nothing to do about an error: the Array has that index, and is not frozen.
@@ -179,13 +174,14 @@ impl Objects {
     /// Forgets every id: those of the process that this one was forked from.
     pub(crate) fn clear(&self, ruby: &Ruby) {
         let mut index = self.index();
-        *index = Index { version: index.version + 1, ..Index::default() };
+        *index = Index { changes: index.changes + 1, ..Index::default() };
         drop(index);
         // Nothing to do about an error: the Array is ours, and not frozen.
         let _cleared = ruby.get_inner(self.array).clear();
     }
 
-    fn at(&self, ruby: &Ruby, slot: Slot) -> Value {
+    /// The object in a slot.
+    pub(crate) fn get(&self, ruby: &Ruby, slot: Slot) -> Value {
         let array = ruby.get_inner(self.array);
         array.entry(slot.0 as isize).unwrap_or_else(|_| ruby.qnil().as_value())
     }
@@ -196,35 +192,35 @@ impl Objects {
 }
 
 impl Index {
-    fn given(&self, slot: Slot) -> Given {
+    fn entry(&self, slot: Slot) -> SlotEntry {
         self.slots.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
-    fn given_mut(&mut self, slot: Slot) -> Option<&mut Given> {
+    fn entry_mut(&mut self, slot: Slot) -> Option<&mut SlotEntry> {
         self.slots.get_mut(slot.0 as usize)
     }
 
     /// Takes a slot out of those of its hash. Answers false if it is in none: it is free.
     fn unlink(&mut self, slot: Slot) -> bool {
-        let Given { hash, earlier, .. } = self.given(slot);
-        let Some(latest) = self.latest.get(&hash).copied() else { return false };
-        if latest == slot {
-            match earlier {
-                Some(earlier) => self.latest.insert(hash, earlier),
-                None => self.latest.remove(&hash),
+        let SlotEntry { hash, next, .. } = self.entry(slot);
+        let Some(first) = self.chains.get(&hash).copied() else { return false };
+        if first == slot {
+            match next {
+                Some(next) => self.chains.insert(hash, next),
+                None => self.chains.remove(&hash),
             };
         } else {
-            let mut later = latest;
-            while let Some(next) = self.given(later).earlier.filter(|next| *next != slot) {
-                later = next;
+            let mut previous = first;
+            while let Some(next) = self.entry(previous).next.filter(|next| *next != slot) {
+                previous = next;
             }
-            match self.given_mut(later) {
-                Some(later) if later.earlier == Some(slot) => later.earlier = earlier,
+            match self.entry_mut(previous) {
+                Some(previous) if previous.next == Some(slot) => previous.next = next,
                 _ => return false,
             }
         }
-        if let Some(given) = self.given_mut(slot) {
-            *given = Given { times: given.times + 1, ..Given::default() };
+        if let Some(entry) = self.entry_mut(slot) {
+            *entry = SlotEntry { version: entry.version + 1, ..SlotEntry::default() };
         }
         true
     }
@@ -244,7 +240,7 @@ fn hash_of(value: Value) -> Result<u64, Error> {
     }
 }
 
-fn eql(value: Value, known: Value) -> Result<bool, Error> {
+fn is_eql(value: Value, known: Value) -> Result<bool, Error> {
     // SAFETY: both are alive; what `eql?` raises is caught by `protect`. The answer is made a VALUE,
     // since that is what `protect` hands through.
     protect(|| unsafe { rb_sys::VALUE::from(rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0) })
@@ -252,7 +248,7 @@ fn eql(value: Value, known: Value) -> Result<bool, Error> {
 }
 
 /// What to keep of a key: a copy of a String, and all else as it is, subclasses of String too.
-fn kept(value: Value) -> Result<Value, Error> {
+fn owned(value: Value) -> Result<Value, Error> {
     // SAFETY: the value is alive, and a String where it is copied.
     unsafe {
         if !is_string(value) || rb_sys::rb_obj_class(value.as_raw()) != rb_sys::rb_cString {

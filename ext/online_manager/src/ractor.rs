@@ -10,15 +10,15 @@ use magnus::{Error, ExceptionClass, Module, RClass, Ruby};
 use rb_sys::rb_ractor_local_key_struct as Key;
 
 /// A key under which only the main Ractor has something.
-static MAIN: AtomicPtr<Key> = AtomicPtr::new(ptr::null_mut());
+static MAIN_KEY: AtomicPtr<Key> = AtomicPtr::new(ptr::null_mut());
 
 /// Overflow that the present Ractor is the main one: no other may load an extension.
-pub(crate) fn note_main() {
+pub(crate) fn record_main() {
     // SAFETY: a key without a type holds a pointer that nobody follows, marks or frees.
     unsafe {
         let key = rb_sys::rb_ractor_local_storage_ptr_newkey(ptr::null());
         rb_sys::rb_ractor_local_storage_ptr_set(key, key.cast());
-        MAIN.store(key, Ordering::Relaxed);
+        MAIN_KEY.store(key, Ordering::Relaxed);
     }
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn note_main() {
 #[inline]
 pub(crate) fn check_main(ruby: &Ruby) -> Result<(), Error> {
     // SAFETY: the key was made when the extension was loaded.
-    let is_main = unsafe { !rb_sys::rb_ractor_local_storage_ptr(MAIN.load(Ordering::Relaxed)).is_null() };
+    let is_main = unsafe { !rb_sys::rb_ractor_local_storage_ptr(MAIN_KEY.load(Ordering::Relaxed)).is_null() };
     if is_main { Ok(()) } else { Err(unsafe_error(ruby)) }
 }
 

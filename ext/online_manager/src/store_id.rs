@@ -16,11 +16,11 @@ pub(crate) struct StoreId {
 }
 
 impl StoreId {
-    /// May call Ruby, see [`user_id`].
+    /// May call Ruby, see [`to_user_id`].
     pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<StoreId, Error> {
         // Raises for the keys that are no ids: true, false and nil.
-        let user_id = user_id(ruby, value)?;
-        let key = if let Some(Id::Key(key)) = key::plain(&value) { Some(key) } else { None };
+        let user_id = to_user_id(ruby, value)?;
+        let key = if let Some(Id::Key(key)) = key::plain_id(&value) { Some(key) } else { None };
         Ok(StoreId { user_id, key })
     }
 
@@ -35,15 +35,15 @@ impl StoreId {
 }
 
 /// What a store calls `value`. May call Ruby, but no method that could be anybody's.
-pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
-    if let Some(Id::String(text)) = key::plain(&value) {
-        let charset = match text.class {
+pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
+    if let Some(Id::String(id)) = key::plain_id(&value) {
+        let charset = match id.class {
             ASCII => Charset::Ascii,
             UTF_8 => Charset::Utf8,
             BINARY => Charset::Binary,
             _ => Charset::Other,
         };
-        return Ok(UserId::new(Kind::String(charset), text.bytes));
+        return Ok(UserId::new(Kind::String(charset), id.bytes));
     }
     if let Some(integer) = Integer::from_value(value) {
         let digits = match integer.to_i64() {
@@ -54,11 +54,11 @@ pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
         return Ok(UserId::new(Kind::Integer, digits.as_bytes()));
     }
     if let Some(string) = RString::from_value(value) {
-        let (charset, bytes) = text(string);
+        let (charset, bytes) = charset_and_bytes(string);
         return Ok(UserId::new(Kind::String(charset), &bytes));
     }
     if let Some(symbol) = Symbol::from_value(value) {
-        let (charset, bytes) = text(RString::try_convert(symbol.funcall("name", ())?)?);
+        let (charset, bytes) = charset_and_bytes(RString::try_convert(symbol.funcall("name", ())?)?);
         return Ok(UserId::new(Kind::Symbol(charset), &bytes));
     }
     // Its class only: a channel of ActionCable raises it into the framework, which logs it, and ids belong in no log.
@@ -72,7 +72,7 @@ pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
 }
 
 /// The charset of a string, and its bytes as [`Charset`] wants them.
-fn text(string: RString) -> (Charset, Vec<u8>) {
+fn charset_and_bytes(string: RString) -> (Charset, Vec<u8>) {
     // SAFETY: the bytes are copied before Ruby runs again.
     let bytes = unsafe { string.as_slice() }.to_vec();
     let encoding = RbEncoding::from(string.enc_get());

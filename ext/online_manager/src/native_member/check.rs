@@ -26,18 +26,18 @@ impl NativeMember {
     pub(super) fn begin_check(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let (store_url, namespace) = (this.store_url.clone(), this.namespace.clone());
         let interrupt = Interrupt::default();
-        let waits = interrupt.clone();
+        let interrupt_of_thread = interrupt.clone();
         let thread = thread::Builder::new()
             .name("online_manager".into())
-            .spawn(move || store_url.open(&namespace, &waits).map(|store| store.warnings()))
+            .spawn(move || store_url.open(&namespace, &interrupt_of_thread).map(|store| store.warnings()))
             .map_err(|error| system_error(ruby, "starting a thread", &error))?;
         *this.check() = Some(Check { thread, interrupt });
         Ok(())
     }
 
-    /// `poll_check -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
+    /// `check_result -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
     /// Raises if it is misconfigured.
-    pub(super) fn poll_check(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
+    pub(super) fn check_result(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         let Some(check) = this.check().take_if(|check| check.thread.is_finished()) else {
             return Ok(ruby.to_symbol("wait").as_value());
         };

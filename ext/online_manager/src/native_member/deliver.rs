@@ -40,15 +40,15 @@ impl NativeMember {
             // The callback has forked, and this is the child, which delivers nothing of its parent's.
             return called.map(|_| true);
         }
-        let how = match &called {
-            Ok(answer) => match RString::from_value(*answer) {
+        let outcome = match &called {
+            Ok(returned) => match RString::from_value(*returned) {
                 Some(message) => DeliveryOutcome::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
                 None => DeliveryOutcome::Returned,
             },
             Err(_) if is_entered(entered, &called) => DeliveryOutcome::Interrupted,
             Err(_) => DeliveryOutcome::NotCalled,
         };
-        member.delivered(&how);
+        member.delivered(&outcome);
         called.map(|_| true)
     }
 
@@ -61,12 +61,12 @@ impl NativeMember {
             ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
         }
-        self.handle.target.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
+        self.handle.target.call(ruby, &DELIVER_EVENTS, (symbol(ruby, transition), ids, versions, entered, details))
     }
 }
 
 /// What Ruby calls a transition.
-pub(super) fn name(ruby: &Ruby, transition: Transition) -> Value {
+pub(super) fn symbol(ruby: &Ruby, transition: Transition) -> Value {
     let name = match transition {
         Transition::Online => "online",
         Transition::Offline => "offline",

@@ -5,8 +5,8 @@ use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::Event;
 use online_manager_store::{Store, StoreError, StoreUrl};
 
-use super::deliver::name;
-use super::{NativeMember, locate};
+use super::deliver::symbol;
+use super::{NativeMember, parse_store_url};
 use crate::error::store_error;
 use crate::native_tracker::detail;
 use crate::store_id;
@@ -23,11 +23,11 @@ impl NativeMember {
         }
         let events = ruby.ary_new();
         for event in store.waiting().map_err(failed)? {
-            events.push(describe(ruby, &event)?)?;
+            events.push(event_to_hash(ruby, &event)?)?;
         }
         let dead_letters = ruby.ary_new();
         for letter in store.dead_letters().map_err(failed)? {
-            let hash = describe(ruby, &letter.event)?;
+            let hash = event_to_hash(ruby, &letter.event)?;
             hash.aset(ruby.to_symbol("error"), letter.error)?;
             hash.aset(ruby.to_symbol("superseded"), letter.is_superseded)?;
             dead_letters.push(hash)?;
@@ -45,10 +45,10 @@ impl NativeMember {
     }
 }
 
-fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
+fn event_to_hash(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("user_id"), store_id::to_value(ruby, &event.id)?)?;
-    hash.aset(ruby.to_symbol("transition"), name(ruby, event.transition))?;
+    hash.aset(ruby.to_symbol("transition"), symbol(ruby, event.transition))?;
     let detail = detail(ruby, event.reason, event.lateness)?;
     hash.aset(ruby.to_symbol("reason"), detail.entry::<Value>(0)?)?;
     hash.aset(ruby.to_symbol("lateness"), detail.entry::<Value>(1)?)?;
@@ -59,7 +59,7 @@ fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
 
 /// Opens a store that must be there already: whoever mistypes a path shall not be notified that nobody is online.
 fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
-    let store_url = locate(ruby, store)?;
+    let store_url = parse_store_url(ruby, store)?;
     if let StoreUrl::Sqlite(path) = &store_url
         && !path.exists()
     {

@@ -22,16 +22,16 @@ impl NativeTracker {
         // The target puts something in when it is about to enter the config's method. If it comes to
         // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
         let entered = ruby.ary_new();
-        let mut work = Vec::new();
-        let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut work) else {
+        let mut claimed = Vec::new();
+        let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut claimed) else {
             return Ok(false);
         };
-        let Some(first) = work.first() else { return Ok(true) };
+        let Some(first) = claimed.first() else { return Ok(true) };
 
-        let details = if detailed { details(ruby, &work).map(Some) } else { Ok(None) };
+        let details = if detailed { details(ruby, &claimed).map(Some) } else { Ok(None) };
         let called = details.and_then(|details| match transition {
             Transition::Offline if together => this
-                .ids_of(ruby, &work)
+                .ids_of(ruby, &claimed)
                 .and_then(|ids| this.handle.target.call(ruby, &OFFLINE_ALL, (ids, entered, details))),
             _ => {
                 let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
@@ -42,7 +42,7 @@ impl NativeTracker {
         // The target has dealt with what the config's method raised, and says so.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
         match transition {
-            Transition::Offline => this.departed(ruby, tracker, work.iter().map(|work| work.user), is_entered),
+            Transition::Offline => this.departed(ruby, tracker, claimed.iter().map(|claimed| claimed.user), is_entered),
             Transition::Online if is_entered => {
                 let id = key::to_value(ruby, &first.id, &this.objects);
                 let timeout = this.handle.target.timeout();
@@ -54,10 +54,10 @@ impl NativeTracker {
         called.map(|_| true)
     }
 
-    fn ids_of(&self, ruby: &Ruby, work: &[Claimed]) -> Result<RArray, Error> {
-        let ids = ruby.ary_new_capa(work.len());
-        for work in work {
-            ids.push(key::to_value(ruby, &work.id, &self.objects))?;
+    fn ids_of(&self, ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
+        let ids = ruby.ary_new_capa(claimed.len());
+        for user in claimed {
+            ids.push(key::to_value(ruby, &user.id, &self.objects))?;
         }
         Ok(ids)
     }
@@ -91,10 +91,10 @@ impl NativeTracker {
 }
 
 /// Why each of them is called for, and how many seconds late.
-fn details(ruby: &Ruby, work: &[Claimed]) -> Result<RArray, Error> {
-    let details = ruby.ary_new_capa(work.len());
-    for work in work {
-        details.push(detail(ruby, work.reason, work.lateness)?)?;
+fn details(ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
+    let details = ruby.ary_new_capa(claimed.len());
+    for user in claimed {
+        details.push(detail(ruby, user.reason, user.lateness)?)?;
     }
     Ok(details)
 }

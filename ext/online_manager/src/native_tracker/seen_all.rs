@@ -60,7 +60,7 @@ impl NativeTracker {
         let mut found = Vec::new();
         for place in 0..ids.len() {
             let id = ids.at(ruby, place);
-            if key::plain(&id).is_none() {
+            if key::plain_id(&id).is_none() {
                 found.push((place, self.objects.find(ruby, id)?));
             }
         }
@@ -122,7 +122,7 @@ impl SeenAll<'_> {
     fn record(&mut self, found: &[(usize, Option<Found>)]) -> Result<(), Error> {
         while self.place < self.ids.len() {
             let id = self.ids.at(self.ruby, self.place);
-            if key::plain(&id).is_some() {
+            if key::plain_id(&id).is_some() {
                 self.record_plain();
                 continue;
             }
@@ -174,7 +174,7 @@ impl SeenAll<'_> {
 
     /// Returns the slot that was found, or a new one if there was none, or if another thread has released it meanwhile.
     fn slot(&self, id: Value, found: Option<Found>) -> Result<Slot, Error> {
-        match found.and_then(|found| self.native.objects.still(found)) {
+        match found.and_then(|found| self.native.objects.resolve(found)) {
             Some(slot) => Ok(slot),
             None => self.native.objects.intern(self.ruby, id),
         }
@@ -239,7 +239,7 @@ fn record_group<C: Clock, S: Signal>(
 ) -> (usize, bool) {
     let mut ids = [Id::Key(0); Presence::AHEAD];
     let mut plain = 0;
-    for (id, prefetched) in group.iter().map_while(key::plain).zip(&mut ids) {
+    for (id, prefetched) in group.iter().map_while(key::plain_id).zip(&mut ids) {
         heartbeats.prefetch(id);
         *prefetched = id;
         plain += 1;
