@@ -1,5 +1,5 @@
-//! The *target* of a native object, an `OnlineManager::Delivery`: it is notified `ready`, asked for the `timeout`, and called
-//! for each transition.
+//! The callback target of a native object: the `OnlineManager::Delivery` whose `ready`, `timeout` and callback methods
+//! are called.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,19 +10,23 @@ use online_manager_tracker::{Clock, Nanos};
 use crate::clock::CoarseClock;
 use crate::process_local::generation;
 
-/// How long the answer of `config.timeout` is good for: asking on every heartbeat would double the cost of one.
+/// Nanoseconds for which the value of `config.timeout` is cached: reading it on every heartbeat would double the cost
+/// of one.
 const TIMEOUT_TTL: Nanos = 10_000_000;
 
 static READY: LazyId = LazyId::new("ready");
 static TIMEOUT: LazyId = LazyId::new("timeout");
 
-/// The target, what it has been notified, and what it has answered.
+/// The target, and the timeout that it returned last.
 pub(crate) struct CallbackTarget {
     object: Opaque<Value>,
-    /// The generation in which the target is ready, and the one in which it has been notified to become so.
+    /// The fork generation in which the target's `ready` has returned; 0 in none.
     ready_in: AtomicU64,
+    /// The fork generation in which the target's `ready` was called; 0 in none.
     notified_in: AtomicU64,
+    /// Nanoseconds.
     timeout: AtomicU64,
+    /// When the timeout was read, in nanoseconds of [`CoarseClock`].
     timeout_read_at: AtomicU64,
 }
 
@@ -37,30 +41,32 @@ impl CallbackTarget {
         }
     }
 
+    /// Marks the target, for the garbage collector.
     pub(crate) fn mark(&self, marker: &gc::Marker) {
         marker.mark(self.object);
     }
 
-    /// Whether it has started its reactor in this process.
+    /// Returns whether the target has started its reactor in this process.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.ready_in.load(Ordering::Relaxed) == generation()
     }
 
-    /// Has every heartbeat ask again whether there is a target.
+    /// Has the next heartbeat check again whether the target may become ready. After a stop it may not.
     pub(crate) fn reset_ready(&self) {
         self.ready_in.store(0, Ordering::Relaxed);
     }
 
-    /// Has the target start its reactor, in this process for the first time. `begin` comes first.
-    pub(crate) fn become_ready(&self, ruby: &Ruby, begin: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `create`, then the target's `ready`, once in each process. Fails with the error of either; the next
+    /// heartbeat tries again.
+    pub(crate) fn become_ready(&self, ruby: &Ruby, create: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let generation = generation();
         if self.notified_in.swap(generation, Ordering::Relaxed) == generation {
-            // Another thread is telling the target. Its reactor will find this heartbeat.
-            return begin();
+            // Another thread is in `ready`. Its reactor will find this heartbeat.
+            return create();
         }
-        let notified = begin().and_then(|()| self.call(ruby, &READY, ()));
-        match notified {
+        let result = create().and_then(|()| self.call(ruby, &READY, ()));
+        match result {
             Ok(_) => {
                 self.ready_in.store(generation, Ordering::Relaxed);
                 Ok(())
@@ -72,12 +78,13 @@ impl CallbackTarget {
         }
     }
 
-    /// The timeout that was answered last.
+    /// Returns the timeout that was read last, in nanoseconds.
     pub(crate) fn timeout(&self) -> Nanos {
         self.timeout.load(Ordering::Relaxed)
     }
 
-    /// The time, and the timeout of a heartbeat at that time.
+    /// Returns the time and the timeout of a heartbeat, both in nanoseconds. Without a `timeout` that is the config's,
+    /// which may call Ruby.
     #[inline]
     pub(crate) fn now_and_timeout(&self, ruby: &Ruby, timeout: Option<Nanos>) -> Result<(Nanos, Nanos), Error> {
         let now = CoarseClock.now();
@@ -90,6 +97,7 @@ impl CallbackTarget {
         }
     }
 
+    /// Calls the target's `timeout`. Returns the time after that, and the timeout, both in nanoseconds.
     #[cold]
     pub(crate) fn read_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
         let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, ())?)?;
@@ -99,6 +107,7 @@ impl CallbackTarget {
         Ok((now, timeout))
     }
 
+    /// Calls a method of the target.
     pub(crate) fn call(&self, ruby: &Ruby, name: &'static LazyId, args: impl magnus::ArgList) -> Result<Value, Error> {
         ruby.get_inner(self.object).funcall(LazyId::get_inner_with(name, ruby), args)
     }

@@ -15,7 +15,8 @@ pub(crate) fn store_error(ruby: &Ruby, message: impl Into<Cow<'static, str>>) ->
     Error::new(class(ruby, "StoreError"), message)
 }
 
-/// Returns an `OnlineManager::Error` for a refusal by the operating system. `action` is what failed: "starting a thread".
+/// Returns an `OnlineManager::Error` for a refusal by the operating system. `action` is what failed: "starting a
+/// thread".
 pub(crate) fn system_error(ruby: &Ruby, action: &str, cause: &io::Error) -> Error {
     gem_error(ruby, format!("{action}: {cause}"))
 }

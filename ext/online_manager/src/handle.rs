@@ -1,4 +1,4 @@
-//! What the two native classes have in common: [`Handle`] is the state, [`NativeObject`] the Ruby methods.
+//! What the two native classes have in common: [`Handle`] has the state, [`NativeObject`] the Ruby methods.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,11 +15,13 @@ use crate::heartbeat;
 use crate::pipe::SharedPipe;
 use crate::process_local::{ProcessLocal, ProcessValue};
 
-/// A native object's state. Each process has a `T` of its own: a tracker, or a member of a store.
+/// The state of a native object. Each process has a `T` of its own: a tracker, or a member of a store.
 pub(crate) struct Handle<T> {
     pub(crate) target: CallbackTarget,
+    /// The proc that `setup` gets. Set by [`NativeObject::wrap`].
     heartbeat: OnceLock<Opaque<Proc>>,
     locals: ProcessLocal<T>,
+    /// Forked children are stopped too.
     is_stopped: AtomicBool,
 }
 
@@ -59,25 +61,26 @@ impl<T> Handle<T> {
 
 /// A native class. The functions that take `this` are methods of the Ruby class.
 pub(crate) trait NativeObject: TypedData {
-    /// What each process has one of.
+    /// The tracker or member that each process has one of.
     type Local;
 
     fn handle(&self) -> &Handle<Self::Local>;
 
-    /// Records a heartbeat of `id`. `timeout` is in nanoseconds; without one, the config's timeout applies. Returns false
-    /// after a stop.
+    /// Records a heartbeat of `id`. `timeout` is in nanoseconds; without one, the config's timeout applies. Returns
+    /// false after a stop.
     fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error>;
 
-    /// Creates this process' value, which raises `pipe` when `deliver` has something to do.
+    /// Creates this process' tracker or member, which raises `pipe` when `deliver` has something to do.
     fn create(&self, ruby: &Ruby, pipe: SharedPipe) -> io::Result<Self::Local>;
 
     /// Makes the pipe readable until the next `deliver`.
     fn wake_local(local: &Self::Local);
 
-    /// Stops this process' value.
+    /// Stops this process' tracker or member.
     fn stop_local(&self, ruby: &Ruby, local: &Self::Local);
 
-    /// Runs before the target's `ready`, at this process' first heartbeat. An error keeps the target from becoming ready.
+    /// Runs before the target's `ready`, at this process' first heartbeat. An error keeps the target from becoming
+    /// ready.
     fn prepare(&self, _ruby: &Ruby) -> Result<(), Error> {
         Ok(())
     }
@@ -94,14 +97,14 @@ pub(crate) trait NativeObject: TypedData {
         Ok(object)
     }
 
-    /// Comes before each heartbeat: returns whether the target has started its reactor in this process, and has it do so
-    /// at the first heartbeat. Returns false after a stop.
+    /// Returns whether heartbeats are recorded: false after a stop. Each heartbeat calls it first; the first one in
+    /// this process has the target start its reactor.
     #[inline]
     fn ensure_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
         Ok(self.handle().target.is_ready() || self.become_ready(ruby)?)
     }
 
-    /// Has the target start its reactor, at this process' first heartbeat. Returns false after a stop.
+    /// Has the target start its reactor. Returns false after a stop.
     #[cold]
     fn become_ready(&self, ruby: &Ruby) -> Result<bool, Error> {
         if self.handle().is_stopped() {
@@ -112,7 +115,8 @@ pub(crate) trait NativeObject: TypedData {
         Ok(true)
     }
 
-    /// Returns this process' value; creates it if need be.
+    /// Returns this process' tracker or member; creates it if need be. Fails when the operating system has no pipe or
+    /// thread to give.
     fn local(&self, ruby: &Ruby) -> Result<&ProcessValue<Self::Local>, Error> {
         let local = self.handle().locals.get_or_init(ruby, |pipe| self.create(ruby, pipe))?;
         if self.handle().is_stopped() {
@@ -149,7 +153,7 @@ pub(crate) trait NativeObject: TypedData {
         }
     }
 
-    /// `stop`: bars heartbeats of new users, in this process and in those forked from it, and stops this process' value.
+    /// `stop`: bars new users, in this process and in those forked from it, and stops this process' tracker or member
     fn stop(ruby: &Ruby, this: &Self) {
         let handle = this.handle();
         handle.is_stopped.store(true, Ordering::Relaxed);

@@ -1,7 +1,9 @@
-//! The class `OnlineManager::NativeMember`: one manager's part in a store that several processes share, as Ruby sees it.
+//! The class `OnlineManager::NativeMember`: one manager's part in a store that several processes share, for Ruby.
 //!
-//! It is private to the gem, as [`crate::native_tracker`] is, and has the same methods. No method waits for the store but `look`
-//! and `requeue_dead_letters`, which open it for themselves; where an answer takes time, `:wait` says so.
+//! It is private to the gem, as [`crate::native_tracker`] is. All methods may be called on any Ruby thread. Those that
+//! need the store's answer are called `try_…` and return `:wait` until it is there;
+//! `lib/online_manager/native_member.rb` waits. Only `report` and `requeue_dead_letters` wait for the store themselves:
+//! they open a connection of their own.
 
 mod check;
 mod deliver;
@@ -39,6 +41,7 @@ pub(crate) struct NativeMember {
     handle: Handle<CoarseMember>,
     store_url: StoreUrl,
     namespace: String,
+    /// The check of the store before `setup`, while it runs.
     check: Mutex<Option<Check>>,
 }
 
@@ -79,11 +82,13 @@ impl NativeObject for NativeMember {
         member.wake_reactor();
     }
 
-    /// Writes what is left and gives the leases back.
+    /// Bars heartbeats. The member writes what is left and releases its leases.
     fn stop_local(&self, _ruby: &Ruby, member: &CoarseMember) {
         member.stop();
     }
 
+    /// Fails in a process that was forked while its parent's member was running. Reads the config's timeout, which a
+    /// member needs before it starts.
     fn prepare(&self, ruby: &Ruby) -> Result<(), Error> {
         self.check_parent(ruby)?;
         self.handle.target.read_timeout(ruby).map(|_| ())
@@ -132,21 +137,27 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 }
 
 impl NativeMember {
-    /// `NativeMember.new(target, store, namespace)`: the store is a URL, or an Array of those of a cluster
+    /// `NativeMember.new(target, store, namespace)`: the target is an `OnlineManager::SharedDelivery`, the store a URL
+    /// or an Array of the URLs of a cluster
+    ///
+    /// Raises an ArgumentError if there is no such store.
     fn new(ruby: &Ruby, target: Value, store: Value, namespace: String) -> Result<Obj<NativeMember>, Error> {
         let store_url = parse_store_url(ruby, store)?;
         NativeMember { handle: Handle::new(target), store_url, namespace, check: Mutex::default() }.wrap(ruby)
     }
 
-    /// `NativeMember.describe(store) -> String`, without a password. Raises if there is no such store.
+    /// `NativeMember.describe(store) -> String`: the URL without its password
+    ///
+    /// Raises an ArgumentError if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
         Ok(parse_store_url(ruby, store)?.to_string())
     }
 
-    /// `seen_all(ids, _, nanoseconds or nil)`
+    /// `seen_all(ids, _, nanoseconds or nil) -> true`, or false after a stop. The second argument is there for the sake
+    /// of `NativeTracker#seen_all`: here `online` is called when the event is delivered.
     fn seen_all(ruby: &Ruby, this: &NativeMember, ids: RArray, _: bool, timeout: Option<Nanos>) -> Result<bool, Error> {
         let ids = ids.dup();
-        // Whatever is wrong with an id is notified before anybody has beaten.
+        // All ids are checked before the first heartbeat is recorded, so that a wrong id leaves nothing half done.
         for id in ids.into_iter() {
             store_id::to_user_id(ruby, id)?;
         }
@@ -157,7 +168,7 @@ impl NativeMember {
         Ok(all_recorded)
     }
 
-    /// A heartbeat of somebody new, or whose id has to be made into bytes.
+    /// Records a heartbeat of a new user, or one whose id has no plain form and must be converted to bytes.
     #[cold]
     fn heartbeat_slow(&self, ruby: &Ruby, id: Value, now: Nanos, timeout: Nanos) -> Result<bool, Error> {
         let store_id = StoreId::new(ruby, id)?;
@@ -170,13 +181,13 @@ impl NativeMember {
             member.add_user(store_id.as_id(), store_id.user_id.clone(), now, timeout);
         }
         if member.is_inactive() {
-            // It stood down at a fork, or one is going on.
+            // The member became inactive at a fork. While a fork is in progress, the target does nothing here.
             self.handle.target.call(ruby, &START_MEMBER, ())?;
         }
         Ok(true)
     }
 
-    /// `start`: takes part without a heartbeat. Answers false after a stop.
+    /// `start -> true`, or false after a stop: starts the member without a heartbeat
     fn start(ruby: &Ruby, this: &NativeMember) -> Result<bool, Error> {
         if this.handle.target.is_ready() {
             return Self::start_member(ruby, this).map(|()| true);
@@ -184,8 +195,8 @@ impl NativeMember {
         this.become_ready(ruby)
     }
 
-    /// No connection to a store may cross a fork, and no thread does. The gem's hook sees to that before each fork, but
-    /// `Process.daemon` does not come by it.
+    /// Fails in a process that was forked while its parent's member was running: a connection to a store must not cross
+    /// a fork. The gem hooks into `fork` and pauses the member first, but `Process.daemon` does not run that hook.
     fn check_parent(&self, ruby: &Ruby) -> Result<(), Error> {
         match self.handle.latest() {
             Some(member) if !member.is_current() && member.has_threads() => {
@@ -197,14 +208,16 @@ impl NativeMember {
         }
     }
 
-    /// `start_member`: starts this process' member. The target calls it when it is ready, and when it is asked to `start_member`.
+    /// `start_member`: starts this process' member, unless it is running
+    ///
+    /// The target calls it in its own `start_member`. Raises an Error when the operating system has no thread to give.
     fn start_member(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let member = this.local(ruby)?;
         member.set_timeout(this.handle.target.timeout());
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
-    /// `try_leave(id, nanoseconds) -> whether the user was online`, or `:wait`
+    /// `try_leave(id, nanoseconds) -> whether the user was online`, or `:wait`, in which case nothing has happened
     fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
@@ -233,7 +246,7 @@ impl NativeMember {
         }
     }
 
-    /// `try_last_seen(id) -> seconds since then, nil for who is offline, or :wait`
+    /// `try_last_seen(id) -> Float`: seconds since the user's latest heartbeat, nil if the user is offline, or `:wait`
     fn last_seen(ruby: &Ruby, this: &NativeMember, id: Value) -> Result<Value, Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
@@ -251,7 +264,7 @@ impl NativeMember {
         }
     }
 
-    /// `try_online_users -> Array`, in no order, or `:wait`
+    /// `try_online_users -> Array`: the ids, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
             SnapshotResult::Ready(timed) => {
@@ -265,7 +278,8 @@ impl NativeMember {
         }
     }
 
-    /// `try_counts -> Hash`, or `:wait`
+    /// `try_counts -> Hash`: how many users are `:online`, and how many events are `:waiting` or `:dead_letters`; or
+    /// `:wait`
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
             SnapshotResult::Ready(timed) => {
@@ -279,6 +293,7 @@ impl NativeMember {
         }
     }
 
+    /// Returns `:wait`, or the StoreError when the store cannot be read.
     fn not_ready(&self, ruby: &Ruby, snapshot: SnapshotResult) -> Result<Value, Error> {
         match snapshot {
             SnapshotResult::Failed(message) => Err(store_error(ruby, message)),
@@ -286,7 +301,7 @@ impl NativeMember {
         }
     }
 
-    /// `status -> Hash`: what this process knows without asking the store
+    /// `status -> Hash`: what this process knows without asking the store. Lags are in seconds.
     fn status(ruby: &Ruby, this: &NativeMember) -> Result<RHash, Error> {
         let status = this.handle.current().map(|member| member.status()).unwrap_or_default();
         let hash = ruby.hash_new();
@@ -300,30 +315,33 @@ impl NativeMember {
         Ok(hash)
     }
 
-    /// `ended? -> whether the stop is done`
+    /// `ended?`: whether the member has stopped, after `stop`
     fn has_ended(this: &NativeMember) -> bool {
         this.handle.current().is_none_or(|member| member.has_ended())
     }
 
-    /// `pause`: ends the threads, for a fork
+    /// `pause`: ends the threads and their connections before a fork. Returns at once.
     fn pause(this: &NativeMember) {
         if let Some(member) = this.handle.current() {
             member.pause();
         }
     }
 
-    /// `paused? -> whether they have ended`
+    /// `paused?`: whether all threads have ended
     fn is_paused(this: &NativeMember) -> bool {
         this.handle.current().is_none_or(|member| member.is_paused())
     }
 
-    /// `resume`: after the fork, in the parent
+    /// `resume`: goes on after a fork, in the parent
+    ///
+    /// Raises an Error when the operating system has no thread to give.
     fn resume(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let Some(member) = this.handle.current() else { return Ok(()) };
         member.resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 }
 
+/// Parses a URL, or an Array of the URLs of a cluster. Fails with an ArgumentError.
 fn parse_store_url(ruby: &Ruby, store: Value) -> Result<StoreUrl, Error> {
     let store_url = match RArray::from_value(store) {
         Some(urls) => StoreUrl::parse_cluster(&urls.to_vec::<String>()?),

@@ -1,12 +1,11 @@
-//! The class `OnlineManager::NativeTracker`: one manager's tracker as Ruby sees it.
+//! The class `OnlineManager::NativeTracker`: one manager's tracker, for Ruby.
 //!
-//! It is private to the gem; `lib/online_manager.rb` documents what users call. Its methods may be
-//! called on any Ruby thread, in a trap handler too: they take no lock that Ruby code could hold.
+//! It is private to the gem; `lib/online_manager.rb` documents the public methods. All methods may be called on any
+//! Ruby thread and in a trap handler: they take no lock that Ruby code could hold.
 //!
-//! Callbacks go through the *target*, an `OnlineManager::Delivery`: it is notified `ready`, asked for the
-//! `timeout`, and called for each transition. The order is always the same: the tracker hands out a
-//! user, the target is called with no lock held, and what became of the call is reported. An exception
-//! comes back as an `Err` and is raised again when all of Rust is done with.
+//! A callback takes three steps: the tracker hands out a user, the callback target is called with no lock held, and the
+//! outcome is reported to the tracker. An exception comes back as an `Err`, and is raised again once the Rust method is
+//! done.
 
 mod deliver;
 mod seen_all;
@@ -49,7 +48,8 @@ impl NativeObject for NativeTracker {
         &self.handle
     }
 
-    /// A heartbeat. Whatever may call Ruby comes first; then the tracker is notified, and nothing is in between.
+    /// First does everything that may call Ruby, then calls the tracker. No Ruby runs between the two,
+    /// so no other thread can change the string or release the slot.
     #[inline]
     fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
         if !self.ensure_ready(ruby)? {
@@ -82,7 +82,7 @@ impl NativeObject for NativeTracker {
     }
 
     fn create(&self, ruby: &Ruby, pipe: SharedPipe) -> io::Result<CoarseTracker> {
-        // Ids of the process that this one was forked from.
+        // The ids are those of the process that this one was forked from.
         self.objects.clear(ruby);
         Tracker::start(CoarseClock, pipe)
     }
@@ -91,7 +91,7 @@ impl NativeObject for NativeTracker {
         tracker.wake_reactor();
     }
 
-    /// Makes everybody due.
+    /// Bars new users, and makes all users due.
     fn stop_local(&self, ruby: &Ruby, tracker: &CoarseTracker) {
         for user in tracker.stop() {
             self.objects.release(ruby, user.key());
@@ -130,12 +130,12 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 }
 
 impl NativeTracker {
-    /// `NativeTracker.new(target)`
+    /// `NativeTracker.new(target)`: the target is an `OnlineManager::Delivery`
     fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
         NativeTracker { handle: Handle::new(target), objects: Objects::new(ruby) }.wrap(ruby)
     }
 
-    /// Calls `online` for a user who is new.
+    /// Calls `online` for a new user, and reports the outcome.
     #[cold]
     fn announce(
         &self,
@@ -150,7 +150,7 @@ impl NativeTracker {
         online.map(|_| ())
     }
 
-    /// Reports the end of an `online`, and calls `offline` when a stop came meanwhile (rule 12).
+    /// Reports the outcome of an `online`. Calls `offline` if the manager was stopped during `online` (rule 12).
     fn announced(
         &self,
         ruby: &Ruby,
@@ -191,13 +191,13 @@ impl NativeTracker {
         Ok(left.was_online)
     }
 
-    /// `online?(id)`
+    /// `online?(id) -> true or false`
     fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
         Ok(this.handle.current().is_some_and(|tracker| tracker.is_online(id_key)))
     }
 
-    /// `last_seen(id) -> seconds since then, or nil for who is offline`
+    /// `last_seen(id) -> Float`: seconds since the user's latest heartbeat, or nil if the user is offline
     fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
         let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
         let Some(tracker) = this.handle.current() else { return Ok(None) };
@@ -205,7 +205,7 @@ impl NativeTracker {
         Ok(seen.map(|seen| tracker.now().saturating_sub(seen) as f64 / 1e9))
     }
 
-    /// `online_users -> Array`, in no order
+    /// `online_users -> Array`: the ids, in no order
     fn online_users(ruby: &Ruby, this: &NativeTracker) -> Result<RArray, Error> {
         let ids = this.handle.current().map(|tracker| tracker.online_users()).unwrap_or_default();
         let users = ruby.ary_new_capa(ids.len());
@@ -215,12 +215,13 @@ impl NativeTracker {
         Ok(users)
     }
 
-    /// `size -> how many are online`
+    /// `size -> Integer`: how many users are online
     fn size(this: &NativeTracker) -> usize {
         this.handle.current().map_or(0, |tracker| tracker.counts().present)
     }
 
-    /// `counts -> Hash`
+    /// `counts -> Hash`: how many users are `:online`, how many are in an `online` (`:announcing`) or in an `offline`
+    /// (`:departing`), and how many are `:due`
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
         let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
@@ -231,7 +232,7 @@ impl NativeTracker {
         Ok(hash)
     }
 
-    /// An id that the tracker did not take in needs no slot.
+    /// Releases the slot of an id whose heartbeat was ignored, unless the tracker knows the user from before.
     #[cold]
     fn release_unless_known(&self, ruby: &Ruby, tracker: &LocalTracker, key: u64) {
         if !tracker.is_known(Id::Key(key)) {

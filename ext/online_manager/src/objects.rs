@@ -1,9 +1,9 @@
-//! Ids that are neither immediate nor plain strings: floats, big integers, arrays, objects with their
-//! own `hash` and `eql?`. Each gets a slot, and the slot's number is what the tracker knows.
+//! Ids that are neither immediate values nor plain strings: floats, big integers, arrays, objects with their own `hash`
+//! and `eql?`. Each gets a slot, and the tracker knows the user by the slot's number.
 //!
-//! The objects are in a Ruby Array, where the garbage collector finds them. The index is ours and not
-//! a Ruby Hash, because a Hash calls `hash` and `eql?` to delete: other threads would run in the
-//! middle of it, when the user is gone and the id is not. Here a slot is given back by its number.
+//! The objects are in a Ruby Array, where the garbage collector finds them. The index is not a Ruby Hash, because a
+//! Hash calls `hash` and `eql?` to delete a key: other threads would run when the user is already forgotten and the id
+//! is not. Here a slot is released by its number.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,27 +13,28 @@ use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
 
-/// A slot's key is a multiple of eight at `FIRST_KEY` or above, which no immediate value is in any Ruby version.
+/// The key of slot 0. All slots' keys are multiples of eight from here on: no immediate value has such bits in any
+/// version of Ruby.
 const FIRST_KEY: u64 = 1 << 16;
 
-/// The number of an object that is an id.
+/// The place of an object in the Array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
 impl Slot {
-    /// What the tracker knows the slot by.
+    /// Returns the tracker's key of this slot.
     pub(crate) fn key(self) -> u64 {
         FIRST_KEY + (u64::from(self.0) << 3)
     }
 
-    /// The slot that `key` stands for, if it is not the bits of an immediate value.
+    /// Returns the slot of a key, or `None` if the key is the bits of an immediate value.
     pub(crate) fn of_key(key: u64) -> Option<Slot> {
         let is_slot = key & 0b111 == 0 && key >= FIRST_KEY;
         if is_slot { u32::try_from((key - FIRST_KEY) >> 3).ok().map(Slot) } else { None }
     }
 }
 
-/// The slot of an object that is known, for as long as it is not given back.
+/// The slot of a known object. It is stale once the slot's version has changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     slot: Slot,
@@ -41,38 +42,38 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// What the tracker knows the slot by.
+    /// Returns the tracker's key of this slot.
     pub(crate) fn key(self) -> u64 {
         self.slot.key()
     }
 }
 
-/// All such ids of one manager.
+/// The objects of one manager that are ids.
 pub(crate) struct Objects {
-    /// The objects, each at its slot's number; nil where the slot is free.
+    /// The object of each slot; nil where the slot is free.
     array: Opaque<RArray>,
-    /// Held for a few instructions with the GVL held, and never while Ruby runs.
+    /// Locked for a few instructions, with the GVL held, and never while Ruby runs.
     index: Mutex<Index>,
 }
 
 #[derive(Default)]
 struct Index {
-    /// Of the objects of one hash, the slot of the one that came last.
+    /// The first slot of each hash's chain.
     chains: HashMap<u64, Slot, RandomState>,
     slots: Vec<SlotEntry>,
     free: Vec<Slot>,
-    /// Goes up with each change, so that who has called Ruby meanwhile can tell.
+    /// The number of changes. A search that has called Ruby compares it, and starts again if it differs.
     changes: u64,
 }
 
-/// What is known of a slot.
+/// A slot's part of the index.
 #[derive(Clone, Copy, Default)]
 struct SlotEntry {
-    /// The hash of its object as it was when it came.
+    /// The hash of the object at the time it was added.
     hash: u64,
-    /// How often the slot was given out and given back.
+    /// How often the slot was taken or released.
     version: u64,
-    /// The one of the same hash that came before.
+    /// The next slot in the chain of the same hash: the newest comes first.
     next: Option<Slot>,
 }
 
@@ -81,40 +82,43 @@ impl Objects {
         Objects { array: ruby.ary_new().into(), index: Mutex::default() }
     }
 
-    /// The Array that has to be marked.
+    /// Returns the Array, for the garbage collector to mark.
     pub(crate) fn array(&self) -> Opaque<RArray> {
         self.array
     }
 
-    /// The slot of an object equal to `value`. Calls `hash`, and `eql?` if need be; what they raise is the error.
+    /// Returns the slot of an object equal to `value`. Calls `hash`, and `eql?` if need be; fails with what they raise.
     pub(crate) fn find(&self, ruby: &Ruby, value: Value) -> Result<Option<Found>, Error> {
         let hash = hash_of(value)?;
         self.find_hashed(ruby, value, hash)
     }
 
-    /// The slot of an object equal to `value`, a new one if there is none. Calls what `find` calls.
+    /// Returns the slot of an object equal to `value`, or a new slot. Calls and fails as `find` does, and fails with a
+    /// NoMemoryError if there are 2**32 slots.
     pub(crate) fn intern(&self, ruby: &Ruby, value: Value) -> Result<Slot, Error> {
         let value = owned(value)?;
         let hash = hash_of(value)?;
         match self.find_hashed(ruby, value, hash)? {
-            // Between the search and this no Ruby code has run.
+            // No Ruby code has run since the search, so nobody else has added the object.
             None => self.add(ruby, value, hash),
             Some(found) => Ok(found.slot),
         }
     }
 
-    /// The slot, unless it was given back since it was found.
+    /// Returns the slot, unless it was released since it was found.
     pub(crate) fn resolve(&self, found: Found) -> Option<Slot> {
         (self.index().entry(found.slot).version == found.version).then_some(found.slot)
     }
 
+    /// Searches the chain of a hash. Starts again when another thread has changed the index during an `eql?`.
     fn find_hashed(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Option<Found>, Error> {
         let mut tried: Option<(Found, u64)> = None;
         loop {
             let index = self.index();
             let next = match tried {
                 Some((found, changes)) if index.changes == changes => index.entry(found.slot).next,
-                // The first one; or `eql?` let another thread run, and it has taken or given back a slot.
+                // The first slot of the chain. Or `eql?` has let another thread run, which has taken or released a
+                // slot.
                 _ => index.chains.get(&hash).copied(),
             };
             let Some(slot) = next else { return Ok(None) };
@@ -128,6 +132,7 @@ impl Objects {
         }
     }
 
+    /// Adds an object that is not known.
     fn add(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Slot, Error> {
         let slot = {
             let index = self.index();
@@ -138,7 +143,7 @@ impl Objects {
                 })?),
             }
         };
-        // First the part that can fail, for want of memory.
+        // First the part that can fail: there may be no memory.
         ruby.get_inner(self.array).store(slot.0 as isize, value)?;
         let mut index = self.index();
         index.free.pop();
@@ -153,8 +158,8 @@ impl Objects {
         Ok(slot)
     }
 
-    /// Gives back the slot that `key` stands for, if it stands for one: its user is forgotten. Must be
-    /// called before Ruby runs again.
+    /// Releases the slot of a key, if the key is one of a slot, because the user is forgotten. Must be called before
+    /// Ruby runs again.
     pub(crate) fn release(&self, ruby: &Ruby, key: u64) {
         let Some(slot) = Slot::of_key(key) else { return };
         let mut index = self.index();
@@ -167,20 +172,20 @@ impl Objects {
             index.chains = HashMap::default();
         }
         drop(index);
-        // Nothing to do about an error: the Array has that index, and is not frozen.
+        // This cannot fail: the Array has that index, and is not frozen.
         let _stored = ruby.get_inner(self.array).store(slot.0 as isize, ruby.qnil());
     }
 
-    /// Forgets every id: those of the process that this one was forked from.
+    /// Forgets all ids. They are those of the process that this one was forked from.
     pub(crate) fn clear(&self, ruby: &Ruby) {
         let mut index = self.index();
         *index = Index { changes: index.changes + 1, ..Index::default() };
         drop(index);
-        // Nothing to do about an error: the Array is ours, and not frozen.
+        // This cannot fail: the Array is not frozen.
         let _cleared = ruby.get_inner(self.array).clear();
     }
 
-    /// The object in a slot.
+    /// Returns the object in a slot; nil if the slot is free.
     pub(crate) fn get(&self, ruby: &Ruby, slot: Slot) -> Value {
         let array = ruby.get_inner(self.array);
         array.entry(slot.0 as isize).unwrap_or_else(|_| ruby.qnil().as_value())
@@ -200,7 +205,7 @@ impl Index {
         self.slots.get_mut(slot.0 as usize)
     }
 
-    /// Takes a slot out of those of its hash. Answers false if it is in none: it is free.
+    /// Removes a slot from its chain. Returns false if it is in none, because it is free.
     fn unlink(&mut self, slot: Slot) -> bool {
         let SlotEntry { hash, next, .. } = self.entry(slot);
         let Some(first) = self.chains.get(&hash).copied() else { return false };
@@ -226,9 +231,10 @@ impl Index {
     }
 }
 
-/// The hash that a Ruby Hash goes by: of a string its text's, whatever `hash` its class has, and of a symbol its name's.
+/// Returns a hash that is equal for equal Hash keys. Like a Ruby Hash, it never calls the `hash` of a String; a Symbol
+/// has the hash of its name. Fails with what the value's `hash` raises.
 fn hash_of(value: Value) -> Result<u64, Error> {
-    // SAFETY: the value is alive; what its `hash` raises is caught by `protect`.
+    // SAFETY: the value is alive. `protect` catches what its `hash` raises.
     unsafe {
         if is_string(value) {
             return Ok(rb_sys::rb_str_hash(value.as_raw()));
@@ -240,16 +246,17 @@ fn hash_of(value: Value) -> Result<u64, Error> {
     }
 }
 
+/// Calls `eql?`, as a Ruby Hash does.
 fn is_eql(value: Value, known: Value) -> Result<bool, Error> {
-    // SAFETY: both are alive; what `eql?` raises is caught by `protect`. The answer is made a VALUE,
-    // since that is what `protect` hands through.
+    // SAFETY: both are alive. `protect` catches what `eql?` raises; it returns a VALUE, so the result is made one.
     protect(|| unsafe { rb_sys::VALUE::from(rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0) })
         .map(|answer| answer != 0)
 }
 
-/// What to keep of a key: a copy of a String, and all else as it is, subclasses of String too.
+/// Returns the object to keep: a frozen copy of a String, and any other object itself, even one of a subclass of
+/// String.
 fn owned(value: Value) -> Result<Value, Error> {
-    // SAFETY: the value is alive, and a String where it is copied.
+    // SAFETY: the value is alive, and a String when it is copied.
     unsafe {
         if !is_string(value) || rb_sys::rb_obj_class(value.as_raw()) != rb_sys::rb_cString {
             return Ok(value);

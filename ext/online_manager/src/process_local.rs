@@ -1,8 +1,8 @@
 //! Forks: each process has a tracker, or a member of a store, of its own.
 //!
 //! A child of `fork` gets a copy of its parent's memory, but only the thread that forked. The copied tracker may be
-//! locked for ever or half changed, and its pipe is the parent's. So the child never touches that copy, not even to free
-//! it. It creates a value of its own, with nobody online.
+//! locked for ever or half changed, and its pipe is the parent's. So the child never touches that copy, not even to
+//! free it. It creates a value of its own, with nobody online.
 
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -26,13 +26,13 @@ pub(crate) fn generation() -> u64 {
 
 /// Has each fork from now on count up the child's generation.
 pub(crate) fn count_forks(ruby: &Ruby) -> Result<(), Error> {
-    // `system` and backticks may really fork too, with other threads' locks in any state. So the child does nothing here
-    // but an addition.
+    // `system` and backticks may really fork too, with other threads' locks in any state. So the child does nothing
+    // here but an addition.
     extern "C" fn count() {
         GENERATION.fetch_add(1, Ordering::Relaxed);
     }
-    // SAFETY: `count` lives as long as the process (Ruby unloads no extension), and does nothing that is forbidden between
-    // fork and exec.
+    // SAFETY: `count` lives as long as the process (Ruby unloads no extension), and does nothing that is forbidden
+    // between fork and exec.
     match unsafe { libc::pthread_atfork(None, None, Some(count)) } {
         0 => Ok(()),
         code => Err(system_error(ruby, "pthread_atfork", &std::io::Error::from_raw_os_error(code))),
@@ -82,7 +82,8 @@ impl<T> ProcessLocal<T> {
         Some(latest)
     }
 
-    /// Returns this process' value; creates it if need be. Fails when the operating system has no pipe or thread to give.
+    /// Returns this process' value; creates it if need be. Fails when the operating system has no pipe or thread to
+    /// give.
     ///
     /// The caller holds the GVL, which is not released here. So no fork can interrupt another thread that is in here.
     pub(crate) fn get_or_init(

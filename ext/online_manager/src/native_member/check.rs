@@ -1,4 +1,4 @@
-//! The look at a store before `setup`: whether it is configured right, and what an operator should know of it.
+//! The check of a store before `setup`: opens it once, to find wrong configuration early.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -10,19 +10,21 @@ use online_manager_store::interrupt::Interrupt;
 use super::NativeMember;
 use crate::error::{store_error, system_error};
 
-/// A check. It runs on a thread, since a server that does not answer must not keep Ruby from running.
+/// A check that is running. It has a thread of its own, since a server that does not reply must not block Ruby.
 pub(super) struct Check {
     thread: JoinHandle<Result<Vec<String>, StoreError>>,
     interrupt: Interrupt,
 }
 
 impl NativeMember {
-    /// Held for a moment only, and never while anything is waited for.
+    /// Locks the running check. The lock is held for a moment only, and never during a wait.
     fn check(&self) -> MutexGuard<'_, Option<Check>> {
         self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `begin_check`: opens the store once, on a thread, and closes it again. `end_check` must follow.
+    /// `begin_check`: opens and closes the store on a thread. `end_check` must follow.
+    ///
+    /// Raises an Error when the operating system has no thread to give.
     pub(super) fn begin_check(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
         let (store_url, namespace) = (this.store_url.clone(), this.namespace.clone());
         let interrupt = Interrupt::default();
@@ -35,8 +37,9 @@ impl NativeMember {
         Ok(())
     }
 
-    /// `check_result -> Array of what an operator should know`, what keeps the store from being reached now for one, or `:wait`.
-    /// Raises if it is misconfigured.
+    /// `check_result -> Array of Strings`: warnings for the operator, or `:wait`
+    ///
+    /// An unreachable store is a warning, since it may come back. Raises a StoreError if it is misconfigured.
     pub(super) fn check_result(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         let Some(check) = this.check().take_if(|check| check.thread.is_finished()) else {
             return Ok(ruby.to_symbol("wait").as_value());
@@ -45,18 +48,18 @@ impl NativeMember {
             Ok(Ok(warnings)) => warnings,
             Ok(Err(StoreError::Misconfigured(message))) => return Err(store_error(ruby, message)),
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
-            // A bug, and notified of on standard error.
+            // The thread has panicked, which is a bug. Rust has printed it on standard error.
             Err(_) => return Err(store_error(ruby, "the store could not be opened")),
         };
         Ok(ruby.into_value(warnings))
     }
 
-    /// `end_check`: does not wait any longer, and lets nothing of it run on.
+    /// `end_check`: interrupts the check, and waits until its thread has ended
     pub(super) fn end_check(this: &NativeMember) {
         let check = this.check().take();
         if let Some(check) = check {
             check.interrupt.raise();
-            // Its answer is nobody's any more.
+            // Nobody needs the result any more.
             drop(check.thread.join());
         }
     }

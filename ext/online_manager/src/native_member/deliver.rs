@@ -1,5 +1,5 @@
-//! What the reactor calls again and again: it takes events out of the log, calls the target, and reports what became of the
-//! call.
+//! `deliver`, which the reactor calls whenever the pipe is readable: it claims events, calls the target, reports the
+//! outcome.
 
 use magnus::value::LazyId;
 use magnus::{Error, RArray, RString, Ruby, Value, prelude::*};
@@ -15,8 +15,10 @@ static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
 impl NativeMember {
-    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the target, reports.
-    /// One thread at a time.
+    /// `deliver(online_together, offline_together) -> whether there was something to do`: makes one call of the target
+    ///
+    /// Several events go into one call if the argument for their transition is true. An outage of the store comes
+    /// first. Only one thread at a time may call it.
     pub(super) fn deliver(
         ruby: &Ruby,
         this: &NativeMember,
@@ -37,7 +39,7 @@ impl NativeMember {
         let Some(transition) = transition else { return Ok(false) };
         let called = this.call(ruby, transition, &events, entered);
         if !member.is_current() {
-            // The callback has forked, and this is the child, which delivers nothing of its parent's.
+            // The callback has forked, and this is the child: the events are its parent's.
             return called.map(|_| true);
         }
         let outcome = match &called {
@@ -52,6 +54,7 @@ impl NativeMember {
         called.map(|_| true)
     }
 
+    /// Calls the target's `deliver_events`. It returns true, or a String if the callback has raised.
     fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
         let ids = ruby.ary_new_capa(events.len());
         let versions = ruby.ary_new_capa(events.len());
@@ -65,7 +68,7 @@ impl NativeMember {
     }
 }
 
-/// What Ruby calls a transition.
+/// Returns `:online` or `:offline`.
 pub(super) fn symbol(ruby: &Ruby, transition: Transition) -> Value {
     let name = match transition {
         Transition::Online => "online",

@@ -1,4 +1,4 @@
-//! What an operator asks of a store, with the executable: these wait for it, and open it for themselves.
+//! The operator's view of a store, for the executable. These methods open the store themselves, and wait for it.
 
 use magnus::{Error, RHash, Ruby, Value};
 use online_manager_store::interrupt::Interrupt;
@@ -12,7 +12,10 @@ use crate::native_tracker::detail;
 use crate::store_id;
 
 impl NativeMember {
-    /// `NativeMember.poll(store, namespace) -> Hash`: everything in the store, for an operator
+    /// `NativeMember.report(store, namespace) -> Hash`: who is `:online` and for how many seconds not seen, the
+    /// `:waiting` events and the `:dead_letters`
+    ///
+    /// Raises a StoreError if the store cannot be read, and an ArgumentError if there is no such store.
     pub(super) fn report(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
         let mut store = open(ruby, store, &namespace)?;
         let failed = |error| failed(ruby, &error);
@@ -39,12 +42,16 @@ impl NativeMember {
         Ok(hash)
     }
 
-    /// `NativeMember.requeue_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
+    /// `NativeMember.requeue_dead_letters(store, namespace) -> [requeued, dropped]`: how many dead letters are
+    /// delivered again, and how many were superseded and are dropped
+    ///
+    /// Raises as `report` does.
     pub(super) fn requeue_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
         open(ruby, store, &namespace)?.requeue_dead_letters().map_err(|error| failed(ruby, &error))
     }
 }
 
+/// Returns an event as a Hash, with its lateness in seconds.
 fn event_to_hash(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("user_id"), store_id::to_value(ruby, &event.id)?)?;
@@ -57,7 +64,7 @@ fn event_to_hash(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     Ok(hash)
 }
 
-/// Opens a store that must be there already: whoever mistypes a path shall not be notified that nobody is online.
+/// Opens a store that must exist already: a mistyped path would otherwise create an empty store with nobody online.
 fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
     let store_url = parse_store_url(ruby, store)?;
     if let StoreUrl::Sqlite(path) = &store_url
@@ -69,6 +76,7 @@ fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Er
     store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
+/// Returns the StoreError for Ruby.
 fn failed(ruby: &Ruby, error: &StoreError) -> Error {
     store_error(ruby, error.to_string())
 }

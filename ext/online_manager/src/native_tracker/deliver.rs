@@ -1,4 +1,5 @@
-//! What the reactor calls again and again: it claims who is due, calls the target, and reports what became of the call.
+//! `deliver`, which the reactor calls whenever the pipe is readable: it claims users, calls the target, reports the
+//! outcome.
 
 use magnus::value::{LazyId, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
@@ -7,20 +8,21 @@ use online_manager_tracker::{CallbackOutcome, Claimed, Departed, Nanos, Reason, 
 use super::{LocalTracker, NativeTracker, OFFLINE};
 use crate::key;
 
-/// How many users go into one `offline_all`.
+/// The most users in one `offline_all`. A reactor does nothing else during that call.
 const BATCH_SIZE: usize = 1_000;
 
 static REJOIN: LazyId = LazyId::new("rejoin");
 static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 
 impl NativeTracker {
-    /// `deliver(together, detailed) -> whether there was anybody`: claims who is due, calls the target, reports.
-    /// With `together`, all who are due go into one `offline_all`. With `detailed` the target is notified why and how
-    /// late of each of them, else nil. One thread at a time.
+    /// `deliver(together, detailed) -> whether a user was claimed`: makes one call of the target
+    ///
+    /// With `together`, up to `BATCH_SIZE` users go into one `offline_all`. With `detailed`, the target gets each
+    /// user's reason and lateness, else nil. Only one thread at a time may call it.
     pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
         let Some(tracker) = this.handle.current() else { return Ok(false) };
-        // The target puts something in when it is about to enter the config's method. If it comes to
-        // nothing before that (the thread is killed, say), the claim is taken back, and nobody is lost.
+        // The target adds an element just before it enters the config's method. If the call ends earlier (because the
+        // thread is killed, say), the claim is undone, so that no user is lost.
         let entered = ruby.ary_new();
         let mut claimed = Vec::new();
         let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut claimed) else {
@@ -39,7 +41,7 @@ impl NativeTracker {
             }
         });
         let is_entered = is_entered(entered, &called);
-        // The target has dealt with what the config's method raised, and says so.
+        // The target returns false when the config's method has raised: it has handled the exception.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
         match transition {
             Transition::Offline => this.departed(ruby, tracker, claimed.iter().map(|claimed| claimed.user), is_entered),
@@ -54,6 +56,7 @@ impl NativeTracker {
         called.map(|_| true)
     }
 
+    /// Returns the ids of the claimed users as an Array.
     fn ids_of(&self, ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
         let ids = ruby.ary_new_capa(claimed.len());
         for user in claimed {
@@ -62,7 +65,7 @@ impl NativeTracker {
         Ok(ids)
     }
 
-    /// Reports the end of an `offline`; takes the claim back if it was never entered.
+    /// Reports the end of an `offline`. Undoes the claim if the config's method was not entered.
     pub(super) fn departed(
         &self,
         ruby: &Ruby,
@@ -78,11 +81,12 @@ impl NativeTracker {
                 self.objects.release(ruby, user.key());
             }
         } else {
-            // Each becomes the next to be claimed: the last of them first, to keep their order.
+            // Each goes to the front of the due queue, so the last user comes first, to keep the order.
             users.rev().for_each(|user| self.unclaim(ruby, tracker, user, Transition::Offline));
         }
     }
 
+    /// Undoes the claim of a user, whom the next `deliver` claims again.
     pub(super) fn unclaim(&self, ruby: &Ruby, tracker: &LocalTracker, user: User, transition: Transition) {
         if tracker.is_current() && tracker.unclaim(user, transition) == Departed::Offline {
             self.objects.release(ruby, user.key());
@@ -90,7 +94,7 @@ impl NativeTracker {
     }
 }
 
-/// Why each of them is called for, and how many seconds late.
+/// Returns the [`detail`] of each claimed user.
 fn details(ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
     let details = ruby.ary_new_capa(claimed.len());
     for user in claimed {
@@ -99,7 +103,7 @@ fn details(ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
     Ok(details)
 }
 
-/// `[reason, lateness in seconds]`
+/// Returns a callback's reason and its lateness in seconds: `[:timeout, 0.004]`. `lateness` is in nanoseconds.
 pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RArray, Error> {
     let name = match reason {
         Reason::Heartbeat => "heartbeat",
@@ -113,7 +117,8 @@ pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RAr
     Ok(detail)
 }
 
-/// Whether the config's method was entered: a call that returned was, even if the target had nothing to call.
+/// Returns whether the config's method was entered. A call that returned counts as entered, even if the config has no
+/// such method.
 pub(crate) fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
     result.is_ok() || !entered.is_empty()
 }

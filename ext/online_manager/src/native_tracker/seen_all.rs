@@ -22,8 +22,8 @@ const BATCH_SIZE: usize = 256;
 type Arrival = (User, usize);
 
 impl NativeTracker {
-    /// `seen_all(ids, together, nanoseconds or nil) -> true`, or false after a stop. With `together`, all users who are new
-    /// go into one `online_all`.
+    /// `seen_all(ids, together, nanoseconds or nil) -> true`, or false after a stop. With `together`, all users who are
+    /// new go into one `online_all`.
     pub(super) fn seen_all(
         ruby: &Ruby,
         this: &NativeTracker,
@@ -54,8 +54,8 @@ impl NativeTracker {
         announced.map(|()| call.all_recorded)
     }
 
-    /// Finds the slots of the ids that are not plain, by their places. Comes before any heartbeat is recorded: what an id's
-    /// `hash` raises, it raises here, before anybody's state has changed.
+    /// Finds the slots of the ids that are not plain, by their places. Comes before any heartbeat is recorded: what an
+    /// id's `hash` raises, it raises here, before anybody's state has changed.
     fn find_objects(&self, ruby: &Ruby, ids: &Ids) -> Result<Vec<(usize, Option<Found>)>, Error> {
         let mut found = Vec::new();
         for place in 0..ids.len() {
@@ -70,8 +70,8 @@ impl NativeTracker {
 
 /// The ids of one call, addressed by their places.
 ///
-/// Whatever calls Ruby may bring a compaction, which moves ids and updates the Array, but nothing on Rust's heap. The Array
-/// may have other memory afterwards, too.
+/// Whatever calls Ruby may bring a compaction, which moves ids and updates the Array, but nothing on Rust's heap. The
+/// Array may have other memory afterwards, too.
 struct Ids(RArray);
 
 impl Ids {
@@ -97,8 +97,8 @@ impl Ids {
     ///
     /// Ruby must not run while the slice is in use.
     unsafe fn from(&self, place: usize) -> &[Value] {
-        // SAFETY: nobody else knows the copy, so it does not change while Ruby does not run, which the caller promises. It
-        // is not collected, since `self` is on the stack.
+        // SAFETY: nobody else knows the copy, so it does not change while Ruby does not run, which the caller promises.
+        // It is not collected, since `self` is on the stack.
         unsafe { self.0.as_slice() }.get(place..).unwrap_or_default()
     }
 }
@@ -215,8 +215,8 @@ impl SeenAll<'_> {
         arrivals.for_each(|(user, _)| self.announced_quietly(user, CallbackOutcome::Aborted));
     }
 
-    /// Reports the end of an `online` while an error is on its way, when no Ruby may run: the reactor calls the `offline`
-    /// that is due after a stop.
+    /// Reports the end of an `online` while an error is on its way, when no Ruby may run: the reactor calls the
+    /// `offline` that is due after a stop.
     fn announced_quietly(&self, user: User, outcome: CallbackOutcome) {
         if !self.tracker.is_current() {
             return;
@@ -229,8 +229,8 @@ impl SeenAll<'_> {
     }
 }
 
-/// Records the heartbeats of a group of ids, `Presence::AHEAD` at most, up to the first that is not plain. `place` is that of
-/// the first. Returns how many are plain, and whether all of those were recorded.
+/// Records the heartbeats of a group of ids, `Presence::AHEAD` at most, up to the first that is not plain. `place` is
+/// that of the first. Returns how many are plain, and whether all of those were recorded.
 fn record_group<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
     group: &[Value],
