@@ -83,7 +83,7 @@ RSpec.describe "The gem" do
       it "says how to install Rust where there is no cargo" do
         process = home.install(package, PATH: home.path_without("cargo"))
 
-        expect(process.stderr).to include("no cargo runs here", "https://rustup.rs", "apt install rustup")
+        expect(process.stderr).to include("cargo did not run", "https://rustup.rs", "apt install rustup")
         expect_it_not_to_be_built(process)
       end
 

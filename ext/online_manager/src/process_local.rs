@@ -94,8 +94,8 @@ impl<T> ProcessLocal<T> {
         if let Some(value) = self.current() {
             return Ok(value);
         }
-        let value =
-            ProcessValue::new(create).map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
+        let value = ProcessValue::new(create)
+            .map_err(|error| system_error(ruby, "starting the manager in this process", &error))?;
         let mut list = self;
         while let Some(earlier) = list.0.get() {
             list = &earlier.next;

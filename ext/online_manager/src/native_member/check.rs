@@ -49,7 +49,12 @@ impl NativeMember {
             Ok(Err(StoreError::Misconfigured(message))) => return Err(store_error(ruby, message)),
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
             // The thread has panicked, which is a bug. Rust has printed it on standard error.
-            Err(_) => return Err(store_error(ruby, "the store could not be opened")),
+            Err(_) => {
+                return Err(store_error(
+                    ruby,
+                    "checking the store failed: its thread panicked, see standard error; please report this bug",
+                ));
+            }
         };
         Ok(ruby.into_value(warnings))
     }

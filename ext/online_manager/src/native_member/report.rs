@@ -70,7 +70,8 @@ fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Er
     if let StoreUrl::Sqlite(path) = &store_url
         && !path.exists()
     {
-        let message = format!("{}: there is no such file", path.display());
+        let message =
+            format!("{}: there is no such file; pass the path of a store that a manager has created", path.display());
         return Err(store_error(ruby, message));
     }
     store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
