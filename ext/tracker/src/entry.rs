@@ -18,10 +18,10 @@ use crate::id::VACANT;
 pub(crate) const HORIZON: u64 = 1 << 30;
 
 /// No wheel entry is put farther ahead than this (9.8 hours), a quarter of what 27 bits can tell apart.
-pub(crate) const REACH: u64 = 1 << 25;
+pub(crate) const WHEEL_HORIZON: u64 = 1 << 25;
 
 /// How many timeouts have a state of their own.
-pub(crate) const CLASSES: u8 = 28;
+pub(crate) const MAX_TIMEOUTS: u8 = 28;
 
 const STATE_BITS: u32 = 5;
 const WHEEL_BITS: u32 = 27;
@@ -41,32 +41,32 @@ pub(crate) struct State(u8);
 
 impl State {
     /// Online, and a extra holds the deadline and the last heartbeat.
-    pub(crate) const OVERFLOW: State = State(CLASSES);
+    pub(crate) const OVERFLOW: State = State(MAX_TIMEOUTS);
     /// Somebody is inside `online`; a extra holds what is to be remembered, if anything.
-    pub(crate) const ANNOUNCING: State = State(CLASSES + 1);
+    pub(crate) const ANNOUNCING: State = State(MAX_TIMEOUTS + 1);
     /// Somebody is inside `offline`; a extra holds what is to be remembered, if anything.
-    pub(crate) const DEPARTING: State = State(CLASSES + 2);
+    pub(crate) const DEPARTING: State = State(MAX_TIMEOUTS + 2);
 
     /// No user's.
-    pub(crate) const NEVER: State = State(CLASSES + 3);
+    pub(crate) const NONE: State = State(MAX_TIMEOUTS + 3);
 
     /// Online, with the timeout of that number.
     #[inline]
-    pub(crate) fn online(class: u8) -> State {
-        debug_assert!(class < CLASSES);
-        State(class)
+    pub(crate) fn online(index: u8) -> State {
+        debug_assert!(index < MAX_TIMEOUTS);
+        State(index)
     }
 
     /// The number of the timeout, for those who are online without a extra.
     #[inline]
-    pub(crate) fn class(self) -> Option<u8> {
-        (self.0 < CLASSES).then_some(self.0)
+    pub(crate) fn timeout_index(self) -> Option<u8> {
+        (self.0 < MAX_TIMEOUTS).then_some(self.0)
     }
 
     /// Whether this is the state Online of the rules, noted or not.
     #[inline]
     pub(crate) fn is_online(self) -> bool {
-        self.0 <= CLASSES
+        self.0 <= MAX_TIMEOUTS
     }
 }
 
@@ -196,13 +196,13 @@ mod tests {
             near in HORIZON..1 << 50,
             ahead in 0..=HORIZON,
             behind in 0..3 * HORIZON,
-            wheel_ahead in 0..=REACH,
-            class in 0..CLASSES,
+            wheel_ahead in 0..=WHEEL_HORIZON,
+            index in 0..MAX_TIMEOUTS,
         ) {
             let wheel_tick = Entry::wheel_tick_from(near + wheel_ahead);
-            let mut entry = Entry::new(7, State::online(class), near + ahead);
+            let mut entry = Entry::new(7, State::online(index), near + ahead);
             entry.set_wheel_tick(wheel_tick);
-            prop_assert_eq!(entry.state().class(), Some(class));
+            prop_assert_eq!(entry.state().timeout_index(), Some(index));
             prop_assert_eq!(entry.deadline(near), near + ahead);
             prop_assert!(entry.is_on_wheel_in(&(wheel_tick..=wheel_tick)));
             entry.set_state(State::DEPARTING);
@@ -216,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn a_deadline_is_compared_with_the_wheel(near in HORIZON..1 << 50, wheel in 0..=REACH, deadline in 0..REACH) {
+        fn a_deadline_is_compared_with_the_wheel(near in HORIZON..1 << 50, wheel in 0..=WHEEL_HORIZON, deadline in 0..WHEEL_HORIZON) {
             let wheel_tick = Entry::wheel_tick_from(near + wheel);
             let mut entry = Entry::new(7, State::OVERFLOW, 0);
             entry.set_wheel_tick(wheel_tick);

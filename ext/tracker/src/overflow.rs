@@ -10,14 +10,14 @@ use crate::time::Nanos;
 pub(crate) enum OverflowEntry {
     /// Online, with a deadline that does not follow from the last heartbeat, or is far away; whether a leave has set
     /// it. It stays through `offline`, unless a heartbeat has to be remembered.
-    Online { last_seen: Nanos, deadline: u64, is_left: bool },
+    Online { last_seen: Nanos, deadline: u64, is_leave: bool },
     /// HeartbeatBatch and leaves while somebody is inside `online`: the last timeout, the soonest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
     /// A heartbeat while somebody is inside `offline`, and whether that `offline` has returned.
-    Departing { timeout: Nanos, is_waiting: bool },
+    Departing { timeout: Nanos, has_returned: bool },
 }
 
-/// The overflow, by key. In parts, like the table: when a crowd leaves at once everybody gets a extra, and
+/// The overflow, by key. In parts, like the table: when a crowd leaves at once everybody gets a entry, and
 /// one map would have to move them all at once as it grows.
 #[derive(Clone)]
 pub(crate) struct Overflow {
@@ -35,20 +35,20 @@ impl Overflow {
         self.parts.get(part_of(key))?.get(&key).copied()
     }
 
-    pub(crate) fn insert(&mut self, key: u64, extra: OverflowEntry) {
+    pub(crate) fn insert(&mut self, key: u64, entry: OverflowEntry) {
         if let Some(part) = self.parts.get_mut(part_of(key)) {
-            part.insert(key, extra);
+            part.insert(key, entry);
         }
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<OverflowEntry> {
         let part = self.parts.get_mut(part_of(key))?;
-        let extra = part.remove(&key);
+        let entry = part.remove(&key);
         if part.is_empty() {
             // The memory goes with the last of them.
             part.shrink_to_fit();
         }
-        extra
+        entry
     }
 
     /// How many there are.
@@ -76,7 +76,7 @@ mod tests {
     fn a_crowd_is_spread_and_leaves_no_memory_behind() {
         let mut overflow = Overflow::new();
         for number in 0..64_000 {
-            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_left: false });
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
         }
         assert!(overflow.parts.iter().all(|part| (500..2_000).contains(&part.len())));
         assert_eq!(overflow.len(), 64_000);

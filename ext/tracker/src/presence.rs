@@ -22,13 +22,13 @@ pub use self::transition::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason, Transition,
     User,
 };
-use crate::entry::{Entry, HORIZON, REACH, State};
+use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
 use crate::table::{AHEAD, PARTS, Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
-use crate::wheel::{Taken, Wheel};
+use crate::wheel::{DrainedSlot, Wheel};
 
 /// From this on (10 ms) an `online` took so long that the heartbeat before it is remembered by itself.
 const SLOW_ONLINE: Nanos = 10_000_000;
@@ -41,7 +41,7 @@ pub struct Presence {
     overflow: Overflow,
     wheel: Wheel,
     /// The slot that is being looked through.
-    taken: Option<Taken>,
+    drained: Option<DrainedSlot>,
     /// The line of those whose deadline had passed when they were looked at, each once; their entries say so.
     due: VecDeque<u64>,
     /// Users who beat during their `offline`.
@@ -50,11 +50,11 @@ pub struct Presence {
     /// Added to every deadline, see [`crate::Clock::jitter`].
     jitter: Nanos,
     /// The tick at which the timer will call, and whether it has to be told of an earlier one.
-    timer: u64,
+    timer_tick: u64,
     is_wake_requested: bool,
     is_stopping: bool,
     /// How far the search for the remaining users has come.
-    remaining: Place,
+    stop_cursor: Place,
 }
 
 impl Presence {
@@ -65,15 +65,15 @@ impl Presence {
             timeouts: Timeouts::new(),
             overflow: Overflow::new(),
             wheel: Wheel::new(tick_of(now)),
-            taken: None,
+            drained: None,
             due: VecDeque::new(),
             rejoining: VecDeque::new(),
             counts: Counts::default(),
             jitter,
-            timer: u64::MAX,
+            timer_tick: u64::MAX,
             is_wake_requested: false,
             is_stopping: false,
-            remaining: Table::START,
+            stop_cursor: Table::START,
         }
     }
 
@@ -97,8 +97,8 @@ impl Presence {
     /// other that it does so anyway.
     #[inline]
     pub fn prefetch(&self, id: Id<'_>) {
-        if let Id::String(text) = id {
-            self.table.prefetch_string(text);
+        if let Id::String(string) = id {
+            self.table.prefetch_string(string);
         }
     }
 
@@ -152,16 +152,16 @@ impl Presence {
             }
             State::DEPARTING => {
                 entry.set_deadline(tick_of(now));
-                let is_waiting =
-                    matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }));
-                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting });
+                let has_returned =
+                    matches!(self.overflow.get(key), Some(OverflowEntry::Departing { has_returned: true, .. }));
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned });
             }
             _ => self.set_online(place, state, self.deadline_after(now, timeout), now, false, now),
         }
     }
 
     /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`, which a leave may have set.
-    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_left: bool, now: Nanos) {
+    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_leave: bool, now: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
         let is_scheduled = old.is_online() && entry.is_scheduled_by(deadline, tick_of(now));
@@ -170,7 +170,7 @@ impl Presence {
         self.timeouts.enter(state);
         self.timeouts.exit(old);
         if state == State::OVERFLOW {
-            self.overflow.insert(key, OverflowEntry::Online { last_seen: seen, deadline, is_left });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen: seen, deadline, is_leave });
         } else if old == State::OVERFLOW {
             self.overflow.remove(key);
         }
@@ -189,13 +189,13 @@ impl Presence {
             self.due.push_back(entry.key);
             entry.queue_due();
         } else {
-            if self.taken.is_none() {
+            if self.drained.is_none() {
                 self.wheel.catch_up(present);
             }
-            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + REACH)));
+            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + WHEEL_HORIZON)));
             self.wheel.insert(entry.key, tick);
             entry.set_wheel_tick(tick);
-            self.is_wake_requested |= tick < self.timer;
+            self.is_wake_requested |= tick < self.timer_tick;
         }
     }
 
@@ -207,7 +207,7 @@ impl Presence {
             return Announced::Offline;
         };
         let seen = start_of(entry.deadline(tick_of(now)));
-        let extra = self.overflow.remove(key);
+        let overflow = self.overflow.remove(key);
         self.counts.announcing -= 1;
         if outcome == CallbackOutcome::Aborted {
             self.counts.present -= 1;
@@ -218,8 +218,10 @@ impl Presence {
             self.depart(place, now);
             return Announced::Depart;
         }
-        let (timeout, leave) = match extra {
-            Some(OverflowEntry::Announcing { timeout: newer, leave }) => (newer.unwrap_or(timeout), leave),
+        let (timeout, leave) = match overflow {
+            Some(OverflowEntry::Announcing { timeout: newer_timeout, leave }) => {
+                (newer_timeout.unwrap_or(timeout), leave)
+            }
             _ => (timeout, None),
         };
         let deadline = self.deadline_after(now, timeout);
@@ -246,18 +248,18 @@ impl Presence {
         let leave = if after == 0 { tick_of(now) } else { self.deadline_after(now, after) };
         match entry.state() {
             State::ANNOUNCING => {
-                let (timeout, sooner) = match self.overflow.get(key) {
+                let (timeout, earlier) = match self.overflow.get(key) {
                     Some(OverflowEntry::Announcing { timeout, leave }) => (timeout, leave),
                     _ => (None, None),
                 };
-                let leave = Some(sooner.map_or(leave, |sooner| sooner.min(leave)));
+                let leave = Some(earlier.map_or(leave, |earlier| earlier.min(leave)));
                 self.overflow.insert(key, OverflowEntry::Announcing { timeout, leave });
                 stayed(true)
             }
             State::DEPARTING => {
-                if let Some(OverflowEntry::Departing { is_waiting, .. }) = self.overflow.get(key) {
+                if let Some(OverflowEntry::Departing { has_returned, .. }) = self.overflow.get(key) {
                     self.overflow.remove(key);
-                    if is_waiting {
+                    if has_returned {
                         self.remove_departed(place);
                         return LeaveOutcome { was_online: false, forgotten: Some(User(key)) };
                     }
@@ -284,7 +286,7 @@ impl Presence {
     pub fn take_wake_request(&mut self) -> bool {
         if self.is_wake_requested {
             // It will ask again.
-            self.timer = 0;
+            self.timer_tick = 0;
         }
         std::mem::take(&mut self.is_wake_requested)
     }
@@ -293,7 +295,7 @@ impl Presence {
     #[cfg(feature = "shuttle")]
     pub(crate) fn is_timer_due(&self, now: Nanos) -> bool {
         // 0 while it is up already, or has been told.
-        (1..=tick_of(now)).contains(&self.timer)
+        (1..=tick_of(now)).contains(&self.timer_tick)
     }
 
     /// Whether somebody can be claimed. Some of them may have been saved by a heartbeat meanwhile.
@@ -357,14 +359,14 @@ impl Presence {
     pub const AHEAD: usize = AHEAD;
 
     fn owned_id(&self, key: u64) -> Option<OwnedId> {
-        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.text(key) }
+        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.owned_string(key) }
     }
 
     /// How many things are kept, of whatever kind: 0 when everybody has left and the wheel has come round.
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
-        let taken = self.taken.as_ref().map_or(0, |taken| taken.keys.len());
-        self.table.len() + self.overflow.len() + self.wheel.len() + taken + self.due.len() + self.rejoining.len()
+        let drained = self.drained.as_ref().map_or(0, |slot| slot.keys.len());
+        self.table.len() + self.overflow.len() + self.wheel.len() + drained + self.due.len() + self.rejoining.len()
     }
 
     /// The tick from which on a user is due who beat at `now`: rounded up, so that it is never early, and

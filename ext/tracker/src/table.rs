@@ -43,7 +43,7 @@ pub(crate) struct Table {
 struct Part {
     /// Empty, or of a length that is a power of two, with vacant places in it.
     entries: Vec<Entry>,
-    used: usize,
+    len: usize,
 }
 
 impl Table {
@@ -63,23 +63,23 @@ impl Table {
                 debug_assert!(is_valid_key(key), "{key:#x} is not the caller's to choose");
                 self.find_key(key)
             }
-            Id::String(text) => {
-                let hash = self.hash_string(text);
-                let suspect = string_key(hash, 0);
-                let same_hash = !0 << (u64::BITS - crate::id::HASH_BITS);
+            Id::String(string) => {
+                let hash = self.hash_string(string);
+                let key_of_hash = string_key(hash, 0);
+                let hash_mask = !0 << (u64::BITS - crate::id::HASH_BITS);
                 self.probe(hash, |key| {
-                    (key ^ suspect) & same_hash == 0
-                        && string_index(key).is_some_and(|index| self.strings.matches(index, text))
+                    (key ^ key_of_hash) & hash_mask == 0
+                        && string_index(key).is_some_and(|index| self.strings.matches(index, string))
                 })
             }
         }
     }
 
-    /// Changes nothing, but makes it faster to find `text` soon: the processor fetches from memory what lies where the search
+    /// Changes nothing, but makes it faster to find `string` soon: the processor fetches from memory what lies where the search
     /// will begin. It waits for several of them once, and not for one after the other.
     #[inline]
-    pub(crate) fn prefetch_string(&self, text: StringId<'_>) {
-        self.prefetch_one(self.hash_string(text));
+    pub(crate) fn prefetch_string(&self, string: StringId<'_>) {
+        self.prefetch_one(self.hash_string(string));
     }
 
     /// The same before a long row of keys is sought: `keys` are those that are left after `number` of them.
@@ -133,9 +133,9 @@ impl Table {
     pub(crate) fn key_for(&mut self, id: Id<'_>) -> Option<u64> {
         match id {
             Id::Key(key) => Some(key),
-            Id::String(text) => {
-                let hash = self.hash_string(text);
-                Some(string_key(hash, self.strings.insert(text)?))
+            Id::String(string) => {
+                let hash = self.hash_string(string);
+                Some(string_key(hash, self.strings.insert(string)?))
             }
         }
     }
@@ -146,11 +146,11 @@ impl Table {
         let Table { parts, hasher, .. } = self;
         if let Some(part) = parts.get_mut(part_of(hash)) {
             // Three quarters: beyond that the runs of linear probing become long.
-            if (part.used + 1) * 4 > part.entries.len() * 3 {
+            if (part.len + 1) * 4 > part.entries.len() * 3 {
                 part.resize((part.entries.len() * 2).max(SMALLEST), hasher);
             }
             part.place(entry, hash);
-            part.used += 1;
+            part.len += 1;
         }
     }
 
@@ -166,10 +166,10 @@ impl Table {
             strings.remove(index);
         }
         part.vacate(place.index, hasher);
-        part.used -= 1;
-        if part.used == 0 {
+        part.len -= 1;
+        if part.len == 0 {
             *part = Part::default();
-        } else if part.used * 8 < part.entries.len() {
+        } else if part.len * 8 < part.entries.len() {
             part.resize((part.entries.len() / 2).max(SMALLEST), hasher);
         }
     }
@@ -193,13 +193,13 @@ impl Table {
     pub(crate) const START: Place = Place { part: 0, index: 0 };
 
     /// A string's own copy, by its key.
-    pub(crate) fn text(&self, key: u64) -> Option<crate::id::OwnedId> {
+    pub(crate) fn owned_string(&self, key: u64) -> Option<crate::id::OwnedId> {
         self.strings.get(string_index(key)?)
     }
 
     /// How many entries and strings there are.
     pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.used).sum::<usize>() + self.strings.len()
+        self.parts.iter().map(|part| part.len).sum::<usize>() + self.strings.len()
     }
 
     #[inline]
@@ -208,10 +208,10 @@ impl Table {
     }
 
     #[inline]
-    fn hash_string(&self, text: StringId<'_>) -> u64 {
+    fn hash_string(&self, string: StringId<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(text.bytes);
-        hasher.write_u8(text.class);
+        hasher.write(string.bytes);
+        hasher.write_u8(string.class);
         hasher.finish()
     }
 }

@@ -47,8 +47,8 @@ struct Shared<C, S> {
     /// Rings when the timer thread has to look at its wheel earlier than it meant to.
     wakeup: Condvar,
     /// How many threads wait for the lock. While there are any, the timer thread stands back.
-    waiting: AtomicUsize,
-    ended: AtomicBool,
+    waiting_threads: AtomicUsize,
+    is_ended: AtomicBool,
     timer_panics: AtomicU64,
     clock: C,
     signal: S,
@@ -74,8 +74,8 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         let shared = Shared {
             presence: Mutex::new(presence),
             wakeup: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
+            waiting_threads: AtomicUsize::new(0),
+            is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
             clock,
             signal,
@@ -93,9 +93,9 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     #[inline]
     pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let mut presence = self.shared.lock();
-        let beat = presence.heartbeat(id, now, timeout);
+        let outcome = presence.heartbeat(id, now, timeout);
         self.shared.release(presence);
-        beat
+        outcome
     }
 
     /// Takes the lock for several heartbeats of one moment, of a few hundred users at the most: the
@@ -115,9 +115,9 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 
     /// See [`Presence::claim`]. Clears the signal when there is nobody.
-    pub fn claim(&self, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
+    pub fn claim(&self, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
-        let transition = presence.claim(self.now(), most, work);
+        let transition = presence.claim(self.now(), max, claimed);
         if transition.is_none() {
             // Under the lock, so that nobody becomes due between the look and this.
             self.shared.signal.clear();
@@ -143,8 +143,8 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         let mut forgotten = Vec::new();
         while users.peek().is_some() {
             self.with(|presence, _| {
-                let some = users.by_ref().take(CHECKS_PER_STEP);
-                forgotten.extend(some.filter(|user| presence.departed(*user) == Departed::Offline));
+                let batch = users.by_ref().take(CHECKS_PER_STEP);
+                forgotten.extend(batch.filter(|user| presence.departed(*user) == Departed::Offline));
             });
         }
         forgotten
@@ -211,18 +211,18 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     #[cfg(feature = "shuttle")]
     pub fn wake_timer_if_due(&self) {
         let presence = self.shared.lock();
-        let is_time = presence.is_timer_due(self.now());
+        let is_due = presence.is_timer_due(self.now());
         drop(presence);
-        if is_time {
+        if is_due {
             self.shared.wakeup.notify_one();
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Presence, Nanos) -> T) -> T {
+    fn with<T>(&self, operation: impl FnOnce(&mut Presence, Nanos) -> T) -> T {
         let mut presence = self.shared.lock();
         // Read under the lock, so that no heartbeat has a later reading than what comes after it.
         let now = self.now();
-        let result = act(&mut presence, now);
+        let result = operation(&mut presence, now);
         if presence.is_claimable() {
             self.shared.signal.raise();
         }
@@ -292,9 +292,9 @@ impl<C: Clock, S: Signal> Shared<C, S> {
 
     #[cold]
     fn lock_contended(&self) -> MutexGuard<'_, Presence> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting_threads.fetch_add(1, Ordering::Relaxed);
         let guard = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waiting_threads.fetch_sub(1, Ordering::Relaxed);
         guard
     }
 
@@ -310,7 +310,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
 
     fn end_timer(&self, presence: MutexGuard<'_, Presence>) {
         // Under the lock, so that the thread does not look at this just before, and rest after it.
-        self.ended.store(true, Ordering::Relaxed);
+        self.is_ended.store(true, Ordering::Relaxed);
         drop(presence);
         self.wakeup.notify_one();
     }
@@ -335,22 +335,22 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     fn run_timer(&self) {
         while catch_unwind(AssertUnwindSafe(|| self.timer_loop())).is_err() {
             self.timer_panics.fetch_add(1, Ordering::Relaxed);
-            let is_running = |_: &mut Presence| !self.ended.load(Ordering::Relaxed);
+            let is_running = |_: &mut Presence| !self.is_ended.load(Ordering::Relaxed);
             drop(self.wakeup.wait_timeout_while(self.lock(), PANIC_BACKOFF, is_running));
         }
     }
 
     fn timer_loop(&self) {
         let mut presence = self.lock();
-        while !self.ended.load(Ordering::Relaxed) {
+        while !self.is_ended.load(Ordering::Relaxed) {
             presence = match self.step(&mut presence) {
                 Some(0) => {
                     drop(presence);
                     self.yield_to_waiters();
                     self.lock()
                 }
-                Some(rest) => {
-                    let waited = self.wakeup.wait_timeout(presence, Duration::from_nanos(rest));
+                Some(sleep) => {
+                    let waited = self.wakeup.wait_timeout(presence, Duration::from_nanos(sleep));
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.wakeup.wait(presence).unwrap_or_else(PoisonError::into_inner),
@@ -361,7 +361,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     /// Whoever waits may hold a lock of its own that everybody needs (Ruby's): lets it go first.
     fn yield_to_waiters(&self) {
         for _ in 0..MAX_YIELDS {
-            if self.waiting.load(Ordering::Relaxed) == 0 {
+            if self.waiting_threads.load(Ordering::Relaxed) == 0 {
                 break;
             }
             thread::yield_now();

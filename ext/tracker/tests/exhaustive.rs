@@ -2,7 +2,7 @@
 //! the real [`Presence`].
 //!
 //! There are heartbeats of two lengths, a leaver, the timer, the reactor, a stopper and the clock. Which of
-//! two threads beats, or whether whoever is inside a callback calls back, is all the same to `Presence`: it is
+//! two threads heartbeats, or whether whoever is inside a callback calls back, is all the same to `Presence`: it is
 //! not told. So one kind of heartbeat stands for two beaters and for calls out of callbacks. In every state
 //! each of them may take the next step; states that were reached before are not gone on from.
 
@@ -20,7 +20,7 @@ use online_manager_tracker::{
 };
 
 /// Who all this is about, in the naive model.
-const KEY: usize = 0;
+const INDEX: usize = 0;
 
 /// Where time starts: so that the wheel has to use two of its levels, and a deadline is one of the ticks
 /// that the wheel has no place for.
@@ -30,21 +30,21 @@ const TICKS: u64 = 3;
 
 /// Who leaves and comes back leaves keys behind in the wheel, and may do so for ever. More than these differ in
 /// nothing but number: the entry, its string and its extra, and four places in the wheel and in line.
-const MOST_KEPT: usize = 5;
+const MAX_KEPT: usize = 5;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    HeartbeatOutcome(Nanos),
+    Heartbeat(Nanos),
     Leave(Nanos),
     /// A tick of the clock.
     Wait,
     /// A turn of the timer that looks at so many users at the most.
-    Turn(usize),
+    Advance(usize),
     Claim,
     /// The callback ends.
-    End(CallbackOutcome),
+    EndCallback(CallbackOutcome),
     /// The callback was never entered.
     Unclaim,
     Stop,
@@ -52,7 +52,7 @@ enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Caller {
-    Beater,
+    HeartbeatThread,
     Reactor,
 }
 
@@ -74,15 +74,15 @@ struct State {
     is_online: bool,
     /// When the timer will come, and whether it has been there at this very moment.
     timer: Next,
-    has_turned: bool,
+    has_advanced: bool,
 }
 
 fn steps() -> Vec<Step> {
-    let beats = TIMEOUTS.map(Step::HeartbeatOutcome);
+    let heartbeats = TIMEOUTS.map(Step::Heartbeat);
     let leaves = LEAVES.map(Step::Leave);
-    let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::End);
-    let others = [Step::Wait, Step::Turn(usize::MAX), Step::Turn(1), Step::Claim, Step::Unclaim, Step::Stop];
-    [&beats[..], &leaves, &ends, &others].concat()
+    let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::EndCallback);
+    let others = [Step::Wait, Step::Advance(usize::MAX), Step::Advance(1), Step::Claim, Step::Unclaim, Step::Stop];
+    [&heartbeats[..], &leaves, &ends, &others].concat()
 }
 
 fn id() -> Id<'static> {
@@ -98,12 +98,12 @@ impl State {
             call: None,
             is_online: false,
             timer: Next::Never,
-            has_turned: true,
+            has_advanced: true,
         }
     }
 
     /// All that the future depends on.
-    fn key(&self) -> (u64, u64) {
+    fn fingerprint(&self) -> (u64, u64) {
         let all = (
             format!("{:?}", self.presence),
             &self.naive,
@@ -111,7 +111,7 @@ impl State {
             self.call,
             self.is_online,
             format!("{:?}", self.timer),
-            self.has_turned,
+            self.has_advanced,
         );
         let hash = |salt: u64| {
             let mut hasher = DefaultHasher::new();
@@ -124,12 +124,12 @@ impl State {
     fn can_take(&self, step: Step) -> bool {
         match (step, self.call) {
             (Step::Wait, _) => self.now < START + TICKS * TICK,
-            (Step::End(_), Some(Call { transition: Transition::Online, .. })) => true,
-            (Step::End(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
+            (Step::EndCallback(_), Some(Call { transition: Transition::Online, .. })) => true,
+            (Step::EndCallback(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
             (Step::Unclaim, Some(call)) => call.caller == Caller::Reactor || call.transition == Transition::Offline,
-            (Step::End(_) | Step::Unclaim, None) => false,
+            (Step::EndCallback(_) | Step::Unclaim, None) => false,
             // The reactor does one thing at a time.
-            (Step::Claim, Some(call)) => call.caller == Caller::Beater,
+            (Step::Claim, Some(call)) => call.caller == Caller::HeartbeatThread,
             (Step::Stop, _) => !self.presence.is_stopping(),
             _ => true,
         }
@@ -141,37 +141,37 @@ impl State {
         let mut rules = 0;
         let inside = self.call.is_some();
         match step {
-            Step::HeartbeatOutcome(timeout) => {
-                let beat = self.presence.heartbeat(id(), self.now, timeout);
-                assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(KEY, self.now, timeout));
-                assert_eq!(beat == HeartbeatOutcome::Ignored, self.presence.is_stopping());
-                if let HeartbeatOutcome::Announce(user) = beat {
-                    self.call(user, Transition::Online, Caller::Beater);
+            Step::Heartbeat(timeout) => {
+                let outcome = self.presence.heartbeat(id(), self.now, timeout);
+                assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(INDEX, self.now, timeout));
+                assert_eq!(outcome == HeartbeatOutcome::Ignored, self.presence.is_stopping());
+                if let HeartbeatOutcome::Announce(user) = outcome {
+                    self.call(user, Transition::Online, Caller::HeartbeatThread);
                 }
             }
             Step::Leave(after) => {
                 let left = self.presence.leave(id(), self.now, after);
-                assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(KEY, self.now, after));
+                assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(INDEX, self.now, after));
             }
             Step::Wait => {
                 self.now += TICK;
-                self.has_turned = false;
+                self.has_advanced = false;
             }
-            Step::Turn(budget) => {
+            Step::Advance(budget) => {
                 let kept = self.presence.kept();
                 self.timer = self.presence.advance(self.now, budget);
-                self.has_turned |= self.timer != Next::Now;
+                self.has_advanced |= self.timer != Next::Now;
                 if self.presence.kept() < kept {
                     // Nothing is ever dropped by a turn but an entry that was left behind.
                     rules |= 1 << 13;
                 }
             }
             Step::Claim => self.claim(),
-            Step::End(outcome) => self.end(outcome),
+            Step::EndCallback(outcome) => self.end(outcome),
             Step::Unclaim => {
                 let Call { user, transition, .. } = self.call.take().unwrap();
                 let unclaimed = self.presence.unclaim(user, transition, self.now);
-                assert_eq!(unclaimed, self.naive.unclaim(KEY, transition, self.now));
+                assert_eq!(unclaimed, self.naive.unclaim(INDEX, transition, self.now));
             }
             Step::Stop => assert_eq!(self.presence.stop().len(), self.naive.stop().len()),
         }
@@ -180,7 +180,7 @@ impl State {
         }
         rules |= self.naive.rules;
         self.naive.rules = 0;
-        if inside && matches!(step, Step::HeartbeatOutcome(_) | Step::Leave(_) | Step::Stop) {
+        if inside && matches!(step, Step::Heartbeat(_) | Step::Leave(_) | Step::Stop) {
             rules |= 1 << 6;
         }
         rules
@@ -194,18 +194,18 @@ impl State {
     }
 
     fn claim(&mut self) {
-        let owed = self.naive.claimable(self.now, self.has_turned);
-        assert!(owed.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {owed:?}");
-        let mut work = Vec::new();
-        match (self.presence.claim(self.now, 1, &mut work), &work[..]) {
+        let expected = self.naive.claimable(self.now, self.has_advanced);
+        assert!(expected.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {expected:?}");
+        let mut claimed = Vec::new();
+        match (self.presence.claim(self.now, 1, &mut claimed), &claimed[..]) {
             (None, []) => {
-                assert_eq!(owed, []);
+                assert_eq!(expected, []);
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
             (Some(transition), [Claimed { user, id, .. }]) => {
                 assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
-                self.naive.claimed(KEY, transition, self.now);
+                self.naive.claimed(INDEX, transition, self.now);
                 self.call(*user, transition, Caller::Reactor);
             }
             claimed => panic!("{claimed:?}"),
@@ -217,26 +217,26 @@ impl State {
         match transition {
             Transition::Online => {
                 let announced = self.presence.announced(user, self.now, TIMEOUTS[1], outcome);
-                assert_eq!(announced, self.naive.announced(KEY, self.now, TIMEOUTS[1], outcome));
+                assert_eq!(announced, self.naive.announced(INDEX, self.now, TIMEOUTS[1], outcome));
                 self.is_online = announced != Announced::Offline;
                 if announced == Announced::Depart {
                     self.call(user, Transition::Offline, caller);
                 }
             }
             Transition::Offline => {
-                assert_eq!(self.presence.departed(user), self.naive.departed(KEY));
+                assert_eq!(self.presence.departed(user), self.naive.departed(INDEX));
                 self.is_online = false;
             }
         }
     }
 
     fn check(&mut self) {
-        assert_eq!(self.presence.is_online(id()), self.naive.is_online(KEY));
-        assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&KEY));
+        assert_eq!(self.presence.is_online(id()), self.naive.is_online(INDEX));
+        assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&INDEX));
         let counts = self.presence.counts();
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
         assert!(counts.due <= 1, "in line twice");
-        match (self.presence.last_seen(id(), self.now), self.naive.last_seen(KEY)) {
+        match (self.presence.last_seen(id(), self.now), self.naive.last_seen(INDEX)) {
             (None, None) => {}
             (Some(real), Some(seen)) => {
                 assert!(real <= self.now && real + TICK > seen.earliest && real < seen.latest + TICK)
@@ -261,11 +261,11 @@ impl State {
     fn settle(mut self) {
         let mut rounds = 0;
         while self.presence.kept() > 0 {
-            self.take(Step::Turn(usize::MAX));
+            self.take(Step::Advance(usize::MAX));
             if self.can_take(Step::Claim) {
                 self.take(Step::Claim);
             }
-            self.take(if self.call.is_some() { Step::End(CallbackOutcome::Returned) } else { Step::Wait });
+            self.take(if self.call.is_some() { Step::EndCallback(CallbackOutcome::Returned) } else { Step::Wait });
             self.check();
             rounds += 1;
             assert!(rounds < 30, "for ever online, or never forgotten: {:?}", self.presence);
@@ -275,19 +275,19 @@ impl State {
 }
 
 #[test]
-fn whatever_happens_to_one_user_in_whatever_order_keeps_the_rules() {
+fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
     let start = State::new();
-    let mut reached = HashSet::from([start.key()]);
-    let mut to_go_on_from = VecDeque::from([start]);
+    let mut reached = HashSet::from([start.fingerprint()]);
+    let mut queue = VecDeque::from([start]);
     let mut rules = 0;
-    while let Some(state) = to_go_on_from.pop_front() {
+    while let Some(state) = queue.pop_front() {
         for step in steps().into_iter().filter(|step| state.can_take(*step)) {
             let mut next = state.clone();
             rules |= next.take(step);
             next.check();
-            if next.presence.kept() <= MOST_KEPT && reached.insert(next.key()) {
+            if next.presence.kept() <= MAX_KEPT && reached.insert(next.fingerprint()) {
                 next.clone().settle();
-                to_go_on_from.push_back(next);
+                queue.push_back(next);
             }
         }
     }

@@ -17,31 +17,31 @@ impl Presence {
     /// Looks at no more than `budget` users whose turn it is. Those who are due become claimable.
     pub fn advance(&mut self, now: Nanos, budget: usize) -> Next {
         let tick = tick_of(now);
-        let mut looks = 0;
+        let mut checks = 0;
         // Nobody need rouse the timer while it is up.
-        self.timer = 0;
+        self.timer_tick = 0;
         loop {
-            let Some(taken) = &mut self.taken else {
-                self.taken = self.wheel.take(tick);
-                if self.taken.is_none() {
+            let Some(drained) = &mut self.drained else {
+                self.drained = self.wheel.drain_next(tick);
+                if self.drained.is_none() {
                     break;
                 }
                 continue;
             };
-            let ticks = taken.ticks.clone();
-            self.table.prefetch(looks, taken.keys.as_slice());
-            let Some(key) = taken.keys.next() else {
-                self.taken = None;
+            let ticks = drained.ticks.clone();
+            self.table.prefetch(checks, drained.keys.as_slice());
+            let Some(key) = drained.keys.next() else {
+                self.drained = None;
                 continue;
             };
             self.check_deadline(key, &ticks, now);
-            looks += 1;
-            if looks >= budget {
+            checks += 1;
+            if checks >= budget {
                 return Next::Now;
             }
         }
-        let next = self.wheel.next();
-        self.timer = next.unwrap_or(u64::MAX);
+        let next = self.wheel.next_tick();
+        self.timer_tick = next.unwrap_or(u64::MAX);
         next.map_or(Next::Never, |next| Next::At(start_of(next)))
     }
 
@@ -57,42 +57,42 @@ impl Presence {
         }
     }
 
-    /// Claims up to `most` users for `offline`, or one for the `online` that follows its `offline`, and
-    /// adds them to `work`, which must be empty. Answers which of the two, or `None` when nobody is
+    /// Claims up to `max` users for `offline`, or one for the `online` that follows its `offline`, and
+    /// adds them to `claimed`, which must be empty. Answers which of the two, or `None` when nobody is
     /// left who could be claimed now.
     ///
-    /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
-    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
-        debug_assert!(most > 0 && work.is_empty());
+    /// Fewer than `max`, or even none, may be added although more are waiting: so no claim takes long.
+    pub fn claim(&mut self, now: Nanos, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+        debug_assert!(max > 0 && claimed.is_empty());
         while let Some(key) = self.rejoining.pop_front() {
-            self.claim_rejoining(key, now, work);
-            if !work.is_empty() {
+            self.claim_rejoining(key, now, claimed);
+            if !claimed.is_empty() {
                 return Some(Transition::Online);
             }
         }
         if self.is_stopping {
-            return self.claim_remaining(now, most, work);
+            return self.claim_remaining(now, max, claimed);
         }
-        for looks in 0..MAX_CHECKS_PER_CLAIM {
-            self.table.prefetch(looks, self.due.iter().take(most));
+        for checks in 0..MAX_CHECKS_PER_CLAIM {
+            self.table.prefetch(checks, self.due.iter().take(max));
             let Some(key) = self.due.pop_front() else {
                 // The memory goes with the last user: a crowd that left at once is not paid for for ever.
                 self.due = VecDeque::new();
                 self.rejoining = VecDeque::new();
-                return (!work.is_empty()).then_some(Transition::Offline);
+                return (!claimed.is_empty()).then_some(Transition::Offline);
             };
-            self.claim_due(key, now, work);
-            if work.len() >= most {
+            self.claim_due(key, now, claimed);
+            if claimed.len() >= max {
                 break;
             }
         }
         Some(Transition::Offline)
     }
 
-    fn claim_rejoining(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
+    fn claim_rejoining(&mut self, key: u64, now: Nanos, claimed: &mut Vec<Claimed>) {
         let Some(id) = self.owned_id(key) else { return };
         // A leave may have come before the claim, and since then anything else.
-        let Some(OverflowEntry::Departing { timeout, is_waiting: true }) = self.overflow.get(key) else { return };
+        let Some(OverflowEntry::Departing { timeout, has_returned: true }) = self.overflow.get(key) else { return };
         let Some(entry) = self.table.entry_mut(key) else { return };
         let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
         entry.set_state(State::ANNOUNCING);
@@ -100,59 +100,58 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        work.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
+        claimed.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
     }
 
-    fn claim_due(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
+    fn claim_due(&mut self, key: u64, now: Nanos, claimed: &mut Vec<Claimed>) {
         let Some(place) = self.table.find_key(key) else { return };
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
             // Rule 2: a heartbeat came before the claim.
             self.schedule(place, deadline, now);
         } else if let Some(id) = self.owned_id(key) {
-            let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
+            let reason = if self.is_due_by_leave(place) { Reason::Leave } else { Reason::Timeout };
             self.depart(place, now);
-            work.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            claimed.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
         }
     }
 
     /// Whether the deadline of somebody online is the work of a leave.
-    fn is_left(&self, place: Place) -> bool {
-        let noted = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
-        noted.is_some_and(|entry| {
-            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_left: true, .. }))
+    fn is_due_by_leave(&self, place: Place) -> bool {
+        let overflow = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
+        overflow.is_some_and(|entry| {
+            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_leave: true, .. }))
         })
     }
 
     /// After a stop everybody is due; who is inside `online` is left to whoever called it.
-    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
-        while work.len() < most && self.counts.present > self.counts.announcing {
+    fn claim_remaining(&mut self, now: Nanos, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+        while claimed.len() < max && self.counts.present > self.counts.announcing {
             let is_online = |entry: &Entry| entry.state().is_online();
-            let found = self.table.search(self.remaining, is_online);
+            let found = self.table.search(self.stop_cursor, is_online);
             // Removals move entries up, perhaps to where the search has been.
             let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
-            self.remaining = place;
+            self.stop_cursor = place;
             let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
             let Some(id) = self.owned_id(key) else { break };
             self.depart(place, now);
-            work.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
+            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
         }
-        (!work.is_empty()).then_some(Transition::Offline)
+        (!claimed.is_empty()).then_some(Transition::Offline)
     }
 
     /// Online or Announcing becomes Departing.
     pub(super) fn depart(&mut self, place: Place, now: Nanos) {
-        let seen = self.last_seen_of(place, now).unwrap_or(now);
+        let last_seen = self.last_seen_of(place, now).unwrap_or(now);
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
         // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
-        entry.set_deadline(tick_of(seen));
+        entry.set_deadline(tick_of(last_seen));
         self.timeouts.exit(old);
-        if old != State::OVERFLOW && tick_of(now) - tick_of(seen) > HORIZON {
+        if old != State::OVERFLOW && tick_of(now) - tick_of(last_seen) > HORIZON {
             // Nobody came for so long that the entry may soon be too small to tell when that was.
-            self.overflow
-                .insert(key, OverflowEntry::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline: tick_of(now), is_leave: false });
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
@@ -172,7 +171,7 @@ impl Presence {
                 self.counts.departing += 1;
                 match self.overflow.remove(key) {
                     Some(OverflowEntry::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
-                        self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                        self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                         self.rejoining.push_front(key);
                     }
                     // A leave (rule 9) or a stop (rule 12) came meanwhile.
@@ -183,20 +182,20 @@ impl Presence {
                 }
             }
             Transition::Offline if entry.state() == State::DEPARTING => {
-                let seen = start_of(entry.deadline(tick_of(now)));
+                let last_seen = start_of(entry.deadline(tick_of(now)));
                 entry.set_state(State::OVERFLOW);
                 entry.queue_due();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
-                let (last_seen, deadline, is_left) = match self.overflow.get(key) {
+                let (last_seen, deadline, is_leave) = match self.overflow.get(key) {
                     // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
                     Some(OverflowEntry::Departing { timeout, .. }) => {
-                        (seen, self.deadline_after(seen + TICK, timeout), false)
+                        (last_seen, self.deadline_after(last_seen + TICK, timeout), false)
                     }
-                    Some(OverflowEntry::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
-                    _ => (seen, tick_of(now), false),
+                    Some(OverflowEntry::Online { last_seen, is_leave, .. }) => (last_seen, tick_of(now), is_leave),
+                    _ => (last_seen, tick_of(now), false),
                 };
-                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_left });
+                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
                 if !self.is_stopping {
                     self.due.push_front(key);
                 }
@@ -215,7 +214,7 @@ impl Presence {
         }
         match self.overflow.remove(key) {
             Some(OverflowEntry::Departing { timeout, .. }) if !self.is_stopping => {
-                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                 self.rejoining.push_back(key);
                 Departed::Rejoining
             }
@@ -237,7 +236,7 @@ impl Presence {
         self.is_stopping = true;
         let mut dropped = Vec::new();
         for key in std::mem::take(&mut self.rejoining) {
-            if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }))
+            if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { has_returned: true, .. }))
                 && let Some(place) = self.table.find_key(key)
             {
                 self.overflow.remove(key);
@@ -247,7 +246,7 @@ impl Presence {
         }
         self.due = VecDeque::new();
         self.wheel.clear();
-        self.taken = None;
+        self.drained = None;
         dropped
     }
 }

@@ -4,6 +4,6 @@
 
 mod callbacks;
 mod deadlines;
-mod endings;
+mod harness;
 mod heartbeats;
-mod stage;
+mod leaves_and_stops;

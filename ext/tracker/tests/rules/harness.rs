@@ -14,31 +14,31 @@ pub(crate) const SECOND: Nanos = 1_000_000_000;
 pub(crate) const TIMEOUT: Nanos = 5 * SECOND;
 
 /// A presence whose clock is moved by hand.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) presence: Presence,
     pub(crate) now: Nanos,
 }
 
-impl Stage {
-    pub(crate) fn new() -> Stage {
-        Stage::with_jitter(0)
+impl Harness {
+    pub(crate) fn new() -> Harness {
+        Harness::with_jitter(0)
     }
 
-    pub(crate) fn with_jitter(jitter: Nanos) -> Stage {
+    pub(crate) fn with_jitter(jitter: Nanos) -> Harness {
         // Somewhere in the middle of a tick, and of a slot of the wheel.
         let now = 77 * SECOND + 77;
-        Stage { presence: Presence::new(now, jitter), now }
+        Harness { presence: Presence::new(now, jitter), now }
     }
 
-    pub(crate) fn beat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
+    pub(crate) fn heartbeat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
         self.presence.heartbeat(id, self.now, TIMEOUT)
     }
 
     /// A heartbeat that calls `online`.
     pub(crate) fn announce(&mut self, id: Id<'_>) -> User {
-        match self.beat(id) {
+        match self.heartbeat(id) {
             HeartbeatOutcome::Announce(user) => user,
-            beat => panic!("{id:?} is not new: {beat:?}"),
+            outcome => panic!("{id:?} is not new: {outcome:?}"),
         }
     }
 
@@ -68,10 +68,10 @@ impl Stage {
     }
 
     /// Takes back the claim of a user who was last seen at `seen`, and still was.
-    pub(crate) fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
+    pub(crate) fn assert_claim_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
         assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Rejoining);
-        let told = self.presence.last_seen(id, self.now).unwrap();
-        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+        let last_seen = self.presence.last_seen(id, self.now).unwrap();
+        assert!(last_seen.abs_diff(seen) <= TICK, "seen {} days later", last_seen.abs_diff(seen) / (86_400 * SECOND));
     }
 
     pub(crate) fn step(&mut self) -> Next {
@@ -85,12 +85,12 @@ impl Stage {
     }
 
     pub(crate) fn claim(&mut self) -> Vec<(Transition, User)> {
-        let mut claimed = Vec::new();
+        let mut claims = Vec::new();
         loop {
-            let mut work = Vec::new();
-            match self.presence.claim(self.now, 1, &mut work) {
-                Some(transition) => claimed.extend(work.into_iter().map(|work| (transition, work.user))),
-                None => return claimed,
+            let mut claimed = Vec::new();
+            match self.presence.claim(self.now, 1, &mut claimed) {
+                Some(transition) => claims.extend(claimed.into_iter().map(|claimed| (transition, claimed.user))),
+                None => return claims,
             }
         }
     }
@@ -105,7 +105,7 @@ impl Stage {
 
     /// Goes on tick by tick until somebody can be claimed for `offline`: `user`, and at the tick of `deadline`.
     #[track_caller]
-    pub(crate) fn ends_at(&mut self, deadline: Nanos, user: User) {
+    pub(crate) fn assert_offline_at(&mut self, deadline: Nanos, user: User) {
         loop {
             match self.claim()[..] {
                 [] => self.wait((self.now + 1).next_multiple_of(TICK) - self.now),
