@@ -57,6 +57,18 @@ pub struct Presence {
     stop_cursor: Place,
 }
 
+/// What [`Presence::set_online`] stores of a user.
+struct Online {
+    /// [`State::OVERFLOW`], or the state of the user's timeout.
+    state: State,
+    /// The tick from which the user is due.
+    deadline: u64,
+    /// When the last heartbeat came.
+    last_seen: Nanos,
+    /// Whether a leave has set the deadline.
+    is_leave: bool,
+}
+
 impl Presence {
     /// Nobody, at `now` on a clock with that jitter.
     pub fn new(now: Nanos, jitter: Nanos) -> Presence {
@@ -156,12 +168,16 @@ impl Presence {
                     matches!(self.overflow.get(key), Some(OverflowEntry::Departing { has_returned: true, .. }));
                 self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned });
             }
-            _ => self.set_online(place, state, self.deadline_after(now, timeout), now, false, now),
+            _ => {
+                let deadline = self.deadline_after(now, timeout);
+                self.set_online(place, Online { state, deadline, last_seen: now, is_leave: false }, now);
+            }
         }
     }
 
-    /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`, which a leave may have set.
-    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_leave: bool, now: Nanos) {
+    /// Makes the user at `place` Online, and schedules the deadline unless the user is scheduled early enough already.
+    fn set_online(&mut self, place: Place, online: Online, now: Nanos) {
+        let Online { state, deadline, last_seen, is_leave } = online;
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
         let is_scheduled = old.is_online() && entry.is_scheduled_by(deadline, tick_of(now));
@@ -170,7 +186,7 @@ impl Presence {
         self.timeouts.enter(state);
         self.timeouts.exit(old);
         if state == State::OVERFLOW {
-            self.overflow.insert(key, OverflowEntry::Online { last_seen: seen, deadline, is_leave });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
         } else if old == State::OVERFLOW {
             self.overflow.remove(key);
         }
@@ -206,7 +222,7 @@ impl Presence {
         let Some(entry) = self.table.get(place).filter(|entry| entry.state() == State::ANNOUNCING) else {
             return Announced::Offline;
         };
-        let seen = start_of(entry.deadline(tick_of(now)));
+        let last_seen = start_of(entry.deadline(tick_of(now)));
         let overflow = self.overflow.remove(key);
         self.counts.announcing -= 1;
         if outcome == CallbackOutcome::Aborted {
@@ -225,17 +241,17 @@ impl Presence {
             _ => (timeout, None),
         };
         let deadline = self.deadline_after(now, timeout);
-        match leave {
-            Some(leave) if leave < deadline => self.set_online(place, State::OVERFLOW, leave, seen, true, now),
+        let online = match leave {
+            Some(leave) if leave < deadline => {
+                Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true }
+            }
             // The deadline would not tell when this user was last seen.
-            _ if now.saturating_sub(seen) >= SLOW_ONLINE => {
-                self.set_online(place, State::OVERFLOW, deadline, seen, false, now);
+            _ if now.saturating_sub(last_seen) >= SLOW_ONLINE => {
+                Online { state: State::OVERFLOW, deadline, last_seen, is_leave: false }
             }
-            _ => {
-                let state = self.timeouts.state_for(timeout);
-                self.set_online(place, state, deadline, now, false, now);
-            }
-        }
+            _ => Online { state: self.timeouts.state_for(timeout), deadline, last_seen: now, is_leave: false },
+        };
+        self.set_online(place, online, now);
         Announced::Online
     }
 
@@ -268,9 +284,10 @@ impl Presence {
             }
             _ => {
                 if leave < self.deadline_of(place, now)
-                    && let Some(seen) = self.last_seen_of(place, now)
+                    && let Some(last_seen) = self.last_seen_of(place, now)
                 {
-                    self.set_online(place, State::OVERFLOW, leave, seen, true, now);
+                    let online = Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true };
+                    self.set_online(place, online, now);
                 }
                 stayed(true)
             }
@@ -326,7 +343,7 @@ impl Presence {
 
     fn last_seen_of(&self, place: Place, now: Nanos) -> Option<Nanos> {
         let entry = self.table.get(place)?;
-        let seen = match entry.state() {
+        let last_seen = match entry.state() {
             State::DEPARTING => return None,
             State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
             State::OVERFLOW => match self.overflow.get(entry.key) {
@@ -338,7 +355,7 @@ impl Presence {
                 start_of(entry.deadline(tick_of(now))).saturating_sub(timeout.saturating_add(self.jitter))
             }
         };
-        Some(seen.min(now))
+        Some(last_seen.min(now))
     }
 
     /// How many users are in which state.
