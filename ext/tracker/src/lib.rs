@@ -11,7 +11,7 @@
 //! | [`table`] | where a user is kept: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |
 //! | [`overflow`] | what those sixteen bytes have no room for |
-//! | [`strings`] | the ids that are strings |
+//! | [`string_arena`] | the ids that are strings |
 //! | [`timeouts`] | the few timeouts that users have, numbered so that an entry can name one |
 //! | [`wheel`] | which users to look at, and when |
 //! | [`tracker`] | the lock around it all, and the timer thread |
@@ -19,17 +19,17 @@
 //! | [`time`] | nanoseconds, ticks and clocks |
 #![forbid(unsafe_code)]
 
-pub mod entry;
+mod entry;
 pub mod id;
-pub mod overflow;
+mod overflow;
 pub mod presence;
-pub mod string_arena;
+mod string_arena;
 mod sync;
-pub mod table;
+mod table;
 pub mod time;
-pub mod timeouts;
+mod timeouts;
 pub mod tracker;
-pub mod wheel;
+mod wheel;
 
 pub use id::{Id, OwnedId, StringId};
 pub use presence::{
