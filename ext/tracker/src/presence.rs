@@ -25,7 +25,7 @@ pub use self::transition::{
 use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
-use crate::table::{AHEAD, PARTS, Place, Table};
+use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
 use crate::wheel::{DrainedSlot, Wheel};
@@ -373,7 +373,7 @@ impl Presence {
     pub const PARTS: usize = PARTS;
 
     /// Of how many users a caller may [`prefetch`](Presence::prefetch) the heartbeats before it comes to the first of them.
-    pub const AHEAD: usize = AHEAD;
+    pub const PREFETCH_BATCH: usize = PREFETCH_BATCH;
 
     fn owned_id(&self, key: u64) -> Option<OwnedId> {
         if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.owned_string(key) }

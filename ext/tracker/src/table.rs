@@ -20,7 +20,7 @@ const PART_SHIFT: u32 = u64::BITS - PART_BITS;
 const SMALLEST: usize = 8;
 
 /// How many entries are fetched from memory together: more than a processor keeps track of would be for nothing.
-pub(crate) const AHEAD: usize = 16;
+pub(crate) const PREFETCH_BATCH: usize = 16;
 
 /// Where an entry is. Good until an entry is inserted or removed.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +85,8 @@ impl Table {
     /// The same before a long row of keys is sought: `keys` are those that are left after `number` of them.
     #[inline]
     pub(crate) fn prefetch<'a>(&self, number: usize, keys: impl IntoIterator<Item = &'a u64>) {
-        if number.is_multiple_of(AHEAD) {
-            keys.into_iter().take(AHEAD).for_each(|key| self.prefetch_one(self.hash_of(*key)));
+        if number.is_multiple_of(PREFETCH_BATCH) {
+            keys.into_iter().take(PREFETCH_BATCH).for_each(|key| self.prefetch_one(self.hash_of(*key)));
         }
     }
 

@@ -46,7 +46,7 @@ impl Ids {
     }
 }
 
-/// The heartbeats of a group of `Presence::AHEAD` at the most, up to the first who is not plain. Answers how many those are,
+/// The heartbeats of a group of `Presence::PREFETCH_BATCH` at the most, up to the first who is not plain. Answers how many those are,
 /// and whether all were taken. `place` is that of the first.
 fn heartbeat_plain<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
@@ -54,7 +54,7 @@ fn heartbeat_plain<C: Clock, S: Signal>(
     place: usize,
     arrivals: &mut Vec<Arrival>,
 ) -> (usize, bool) {
-    let mut keys = [Id::Key(0); Presence::AHEAD];
+    let mut keys = [Id::Key(0); Presence::PREFETCH_BATCH];
     let mut plain = 0;
     for (id_key, key) in group.iter().map_while(key::plain).zip(&mut keys) {
         heartbeats.prefetch(id_key);
@@ -123,7 +123,9 @@ impl Native {
                 // Each time, since the `hash` of an id before these may have taken longer than the timeout.
                 let mut heartbeats = era.tracker().heartbeat_batch(CoarseClock.now(), timeout);
                 // No Ruby in here: the lock is held.
-                for group in ids.from(place).chunks(Presence::AHEAD).take(BATCH_SIZE / Presence::AHEAD) {
+                for group in
+                    ids.from(place).chunks(Presence::PREFETCH_BATCH).take(BATCH_SIZE / Presence::PREFETCH_BATCH)
+                {
                     let (beaten, all_taken) = heartbeat_plain(&mut heartbeats, group, place, &mut arrivals);
                     place += beaten;
                     taken &= all_taken;
