@@ -1,35 +1,37 @@
-//! The ids that are strings, each kept once, at an address that is its index.
+//! The ids that are strings, each stored once, at an address that is its index.
 //!
-//! They lie in chunks, one behind the other: an allocation for each would cost a million users 16
-//! bytes and a pointer apiece, and every heartbeat one more place in memory to go to.
+//! The strings lie in chunks, one after the other: an allocation for each would cost every one of a million users 16
+//! bytes and a pointer, and every heartbeat one more memory access.
 
 use std::collections::HashMap;
 
 use crate::id::{OwnedId, StringId};
 
-/// Strings and what stands before each: its class, its label and its length.
+/// The strings, each after a header with its class, its label and its length.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StringArena {
-    /// Each of [`CHUNK_UNITS`] units, but for those that hold a single longer string.
+    /// Chunks of [`CHUNK_UNITS`] units, except those that hold a single longer string.
     chunks: Vec<Box<[u8]>>,
-    /// The chunk that is being filled, and its first vacant unit.
+    /// The chunk that is being filled, and its first free unit.
     filling: Option<(u32, u32)>,
-    /// Addresses that were freed, by the number of units there.
+    /// Freed addresses, by their number of units.
     free: HashMap<u32, Vec<u32>>,
     /// Chunks whose single string was freed.
     free_chunks: Vec<u32>,
+    /// How many strings there are.
     count: usize,
 }
 
-/// Addresses are in units of eight bytes, so 32 bits of them reach 32 GiB.
+/// Bytes in a unit. Addresses count units, so 32 bits address 32 GiB.
 const UNIT_BYTES: usize = 8;
-/// Units in a chunk (64 KiB): a power of two, so that an address is a chunk and a place in it.
+/// Units in a chunk (64 KiB): a power of two, so that shifts and masks turn an address into a chunk and a unit in it.
 const CHUNK_UNITS: u32 = 1 << 13;
 
+/// Bytes before a string: class (1), label (2), unused (1), length (4).
 const HEADER_BYTES: usize = 8;
 
 impl StringArena {
-    /// Copies `string` and answers its index, or `None` when there is no address left for it.
+    /// Copies `string` and returns its index, or `None` if no address is left for it.
     pub(crate) fn insert(&mut self, string: StringId<'_>) -> Option<u32> {
         let length = u32::try_from(string.bytes.len()).ok()?;
         let units = u32::try_from((HEADER_BYTES + string.bytes.len()).div_ceil(UNIT_BYTES)).ok()?;
@@ -43,7 +45,7 @@ impl StringArena {
         Some(index)
     }
 
-    /// How many strings there are.
+    /// Returns how many strings there are.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
@@ -54,18 +56,18 @@ impl StringArena {
         self.at(index).is_some_and(|stored| stored.class == string.class && stored.bytes == string.bytes)
     }
 
-    /// A copy of the string at `index`.
+    /// Returns a copy of the string at `index`.
     pub(crate) fn get(&self, index: u32) -> Option<OwnedId> {
         let StringId { bytes, class, label } = self.at(index)?;
         Some(OwnedId::String { bytes: bytes.into(), class, label })
     }
 
-    /// Forgets the string at `index`, which must be there.
+    /// Frees the string at `index`, which must be there.
     pub(crate) fn remove(&mut self, index: u32) {
         let Some(length) = self.at(index).map(|string| string.bytes.len()) else { return };
         self.count -= 1;
         if self.count == 0 {
-            // Everybody has left: give the memory back.
+            // Otherwise the arena would keep the memory of its largest crowd.
             *self = StringArena::default();
             return;
         }
@@ -78,7 +80,7 @@ impl StringArena {
         }
     }
 
-    /// The address of that many vacant units.
+    /// Returns the address of that many free units.
     fn reserve(&mut self, units: u32) -> Option<u32> {
         if let Some(index) = self.free.get_mut(&units).and_then(Vec::pop) {
             return Some(index);
@@ -94,13 +96,14 @@ impl StringArena {
         Some(chunk * CHUNK_UNITS + unit)
     }
 
+    /// Adds a chunk and returns its number, or `None` if no address is left for it.
     fn add_chunk(&mut self, units: u32) -> Option<u32> {
         let chunk = vec![0; units as usize * UNIT_BYTES].into_boxed_slice();
         if let Some(number) = self.free_chunks.pop() {
             *self.chunks.get_mut(number as usize)? = chunk;
             return Some(number);
         }
-        // The last address is left out: its key would look like a vacant place in the table.
+        // Never the last address: its key would be that of a vacant place in the table.
         let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < u32::MAX / CHUNK_UNITS)?;
         self.chunks.push(chunk);
         Some(number)

@@ -1,24 +1,27 @@
-//! The few timeouts that users have, numbered so that an entry can name one in its state.
+//! A number for each of the few timeouts in use, which an entry holds in its state.
 //!
-//! With the timeout known, one deadline tells both when a user is due and when it was last seen.
+//! With the timeout known, one deadline gives both when a user is due and when the user was last seen.
 
 use crate::entry::{HORIZON, MAX_TIMEOUTS, State};
 use crate::time::{Nanos, tick_from};
 
-/// No user is in that state.
+/// No latest timeout: no user has this state.
 const NONE: (Nanos, State) = (0, State::NONE);
 
-/// Numbers for timeouts, counted: a number whose last user has gone is free for another timeout.
+/// The timeouts in use, by number, each with the count of its users. A number without users is free for another
+/// timeout.
 #[derive(Clone)]
 pub(crate) struct Timeouts {
     interned: [InternedTimeout; MAX_TIMEOUTS as usize],
-    /// The timeout that was asked for last and has a number, and its state: nearly always it is asked for again.
+    /// The timeout last asked for that has a number, and its state: nearly every heartbeat asks for it again.
     latest: (Nanos, State),
 }
 
+/// A timeout with a number.
 #[derive(Clone, Copy, Debug, Default)]
 struct InternedTimeout {
     timeout: Nanos,
+    /// How many users have it. Without any, the number is free.
     users: u64,
 }
 
@@ -27,8 +30,8 @@ impl Timeouts {
         Timeouts { interned: [InternedTimeout::default(); MAX_TIMEOUTS as usize], latest: NONE }
     }
 
-    /// The state of a user who beats with `timeout`: a number, or [`State::OVERFLOW`] when the deadline
-    /// would be beyond the horizon or all numbers are taken.
+    /// Returns the state Online for `timeout`: one with a number, or [`State::OVERFLOW`] if the deadline would be
+    /// beyond the horizon or all numbers are in use.
     #[inline]
     pub(crate) fn state_for(&mut self, timeout: Nanos) -> State {
         if self.latest.0 == timeout && self.latest != NONE {
@@ -41,9 +44,8 @@ impl Timeouts {
         state
     }
 
-    /// Whether `state` is that of `timeout`, being the one that was asked for last: if so, a heartbeat with that timeout of
-    /// a user in that state can only move the deadline on, and the wheel entry stays where it is. When it comes up, the
-    /// timer finds the new deadline.
+    /// Whether `timeout` is the one last asked for, and `state` is its state. If so, a heartbeat of a user in that
+    /// state only moves the deadline on, and the wheel entry stays where it is: the timer finds the new deadline there.
     #[inline]
     pub(crate) fn is_latest(&self, timeout: Nanos, state: State) -> bool {
         self.latest == (timeout, state)
@@ -51,7 +53,7 @@ impl Timeouts {
 
     #[cold]
     fn intern(&mut self, timeout: Nanos) -> State {
-        // Far enough inside the horizon for what is added to a deadline: rounding and the clock's jitter.
+        // Half the horizon leaves room for what is added to a deadline: rounding and the clock's jitter.
         if tick_from(timeout) > HORIZON / 2 {
             return State::OVERFLOW;
         }
@@ -68,26 +70,26 @@ impl Timeouts {
         }
     }
 
-    /// The timeout of a user in that state, unless it is noted.
+    /// Returns the timeout of a user in that state, or `None` in the states without a number.
     #[inline]
     pub(crate) fn timeout_of(&self, state: State) -> Option<Nanos> {
         self.interned.get(usize::from(state.timeout_index()?)).map(|interned| interned.timeout)
     }
 
-    /// A user came into `state`.
+    /// Counts a user who enters `state`.
     pub(crate) fn enter(&mut self, state: State) {
         if let Some(interned) = self.interned_mut(state) {
             interned.users += 1;
         }
     }
 
-    /// A user left `state`.
+    /// Counts a user who leaves `state`.
     pub(crate) fn exit(&mut self, state: State) {
         if let Some(interned) = self.interned_mut(state) {
             debug_assert!(interned.users > 0);
             interned.users -= 1;
             if interned.users == 0 {
-                // A number is free: whoever asks next is not answered from memory.
+                // The number may go to another timeout, so the next question must not be answered from memory.
                 self.latest = NONE;
             }
         }
@@ -98,7 +100,7 @@ impl Timeouts {
     }
 }
 
-/// The timeouts in use, and by how many: what another number is left with changes nothing.
+/// Shows the numbers in use: what a free number was used for does not change the future.
 impl std::fmt::Debug for Timeouts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let used = self.interned.iter().enumerate().filter(|(_, interned)| interned.users > 0);

@@ -1,39 +1,41 @@
-//! The timing wheel: which users to look at, and when.
+//! The timing wheel: which users to check at which tick.
 //!
-//! Hashed and hierarchical (Varghese and Lauck, 1987), with few slots for the next moments and many for
-//! what is farther away. It holds keys and nothing else; whether a key that comes up is
-//! still wanted is for the user's entry to say, so nothing is ever taken out of the wheel early.
+//! Hashed and hierarchical (Varghese and Lauck, 1987): short slots for the next ticks, long ones for ticks farther
+//! away. It holds only keys. The user's entry shows whether a key that comes up still counts, so no key is ever removed
+//! early.
 
-/// What a slot of each level is long, as a power of two of ticks, and how many slots it has: 64 ticks in a slot each,
-/// then 4,096 slots of 67 ms (4.6 minutes), then 512 of 4.6 minutes (39 hours).
+/// For each level: how many ticks a slot is long, as a power of two, and how many slots there are. 64 slots of a tick,
+/// then 4,096 slots of 67 ms (4.6 minutes in all), then 512 slots of 4.6 minutes (39 hours in all).
 ///
-/// While a slot's keys are distributed over shorter slots, nobody else is looked at. So the middle level is as long as
-/// any usual timeout: of a million users with a timeout of 5 s, 13,000 come up together, which takes a
-/// millisecond. With slots of 4.3 s there were nearly all of them, and whoever was due meanwhile was 60 ms late.
+/// While the keys of a long slot are distributed over shorter ones, no other user is checked. So the middle level is
+/// longer than any usual timeout: of a million users with a timeout of 5 s, 13,000 come up together, which takes a
+/// millisecond. With slots of 4.3 s nearly all of them came up together, and users who were due meanwhile were 60 ms
+/// late.
 const LEVELS: [(u32, usize); 3] = [(0, 64), (6, 4_096), (18, 512)];
 
-/// A wheel, with its hand at the last tick that was taken.
+/// A wheel. Its hand is at the tick that was drained last.
 #[derive(Clone)]
 pub(crate) struct Wheel {
     hand: u64,
+    /// How many keys there are.
     len: usize,
     levels: [Level; LEVELS.len()],
 }
 
-/// Slots of one length. The next one to come up is that after the hand's own, and so on, round and round.
+/// Slots of one length, in a ring. The next one to come up is the one after that of the hand.
 #[derive(Clone)]
 struct Level {
-    /// The length of a slot is two to the power of this, in ticks.
+    /// A slot is two to the power of this long, in ticks.
     slot_bits: u32,
-    /// How many there are, a power of two and at least 64.
+    /// How many slots there are: a power of two, at least 64.
     slot_count: usize,
-    /// One bit for each that is not empty.
+    /// One bit for each slot: set if it is not empty.
     occupied: Vec<u64>,
-    /// None before the first key.
+    /// The keys of each slot; no slots before the first key.
     slots: Vec<Vec<u64>>,
 }
 
-/// What was in one slot: keys, and the ticks that they can have been put in for.
+/// The content of one slot: its keys, and the ticks that they may have been inserted for.
 #[derive(Clone, Debug)]
 pub(crate) struct DrainedSlot {
     pub(crate) keys: std::vec::IntoIter<u64>,
@@ -41,12 +43,12 @@ pub(crate) struct DrainedSlot {
 }
 
 impl Wheel {
-    /// An empty wheel with its hand at `hand`.
+    /// Returns an empty wheel with its hand at the tick `hand`.
     pub(crate) fn new(hand: u64) -> Wheel {
         Wheel { hand, len: 0, levels: LEVELS.map(|(slot_bits, slot_count)| Level::new(slot_bits, slot_count)) }
     }
 
-    /// Puts `key` in for `tick`, which must be one of those [`Wheel::within_reach`].
+    /// Inserts `key` for `tick`, which must be [`Wheel::within_reach`].
     pub(crate) fn insert(&mut self, key: u64, tick: u64) {
         debug_assert!(tick > self.hand);
         let hand = self.hand;
@@ -56,18 +58,19 @@ impl Wheel {
         }
     }
 
-    /// `tick`, or the one nearest to it that a key can be put in for now: after the hand, and not too far away.
+    /// Returns `tick`, or the tick nearest to it that a key can be inserted for: after the hand, and within the last
+    /// level.
     pub(crate) fn within_reach(&self, tick: u64) -> u64 {
         tick.min(self.levels.last().map_or(0, |level| level.start_of_last_slot(self.hand))).max(self.hand + 1)
     }
 
-    /// The tick at which the next slot is to be taken: no entry is for an earlier one.
+    /// Returns the tick at which the next slot comes up: no key is for an earlier one. `None` if the wheel is empty.
     pub(crate) fn next_tick(&self) -> Option<u64> {
         self.levels.iter().filter_map(|level| level.next_tick(self.hand)).min()
     }
 
-    /// Moves the hand to the next slot that begins at `now` or before, and empties it; without one,
-    /// moves the hand to `now`.
+    /// Moves the hand to the next slot that is not empty, and drains it. If that begins after `now`, or there is none,
+    /// moves the hand to `now` and returns `None`.
     pub(crate) fn drain_next(&mut self, now: u64) -> Option<DrainedSlot> {
         let hand = self.hand;
         let next =
@@ -82,24 +85,25 @@ impl Wheel {
         Some(drained)
     }
 
-    /// Moves the hand of an empty wheel to `now`, so that a long idle time is not wound through slot by slot.
+    /// Moves the hand of an empty wheel to `now`. Otherwise the hand would lag behind by the idle time, and the next
+    /// key would be moved on from slot to slot until the hand has caught up.
     pub(crate) fn catch_up(&mut self, now: u64) {
         if self.len == 0 {
             self.hand = self.hand.max(now);
         }
     }
 
-    /// Drops all keys.
+    /// Removes all keys.
     pub(crate) fn clear(&mut self) {
         *self = Wheel::new(self.hand);
     }
 
-    /// How many keys there are.
+    /// Returns how many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The slots that are not empty, by level and number.
+    /// Returns the slots that are not empty, by level and number.
     fn slots(&self) -> impl Iterator<Item = ((usize, usize), &Vec<u64>)> {
         let slots = self.levels.iter().enumerate().flat_map(|(level, Level { slots, .. })| {
             slots.iter().enumerate().map(move |(slot, keys)| ((level, slot), keys))
@@ -113,12 +117,12 @@ impl Level {
         Level { slot_bits, slot_count, occupied: Vec::new(), slots: Vec::new() }
     }
 
-    /// Whether there is a slot for `tick`: each has one meaning only, so not for what comes a whole round later.
+    /// Whether there is a slot for `tick`. A tick of a whole round later has none: its slot is that of an earlier tick.
     fn reaches(&self, tick: u64, hand: u64) -> bool {
         (tick >> self.slot_bits) - (hand >> self.slot_bits) < self.slot_count as u64
     }
 
-    /// The tick at which the slot begins that is the last to come up.
+    /// Returns the tick at which the last slot to come up begins.
     fn start_of_last_slot(&self, hand: u64) -> u64 {
         ((hand >> self.slot_bits) + self.slot_count as u64 - 1) << self.slot_bits
     }
@@ -141,14 +145,14 @@ impl Level {
         }
     }
 
-    /// The tick at which the first slot begins that is not empty.
+    /// Returns the tick at which the first slot that is not empty begins.
     fn next_tick(&self, hand: u64) -> Option<u64> {
         let from = self.slot_of(hand);
         let sections = self.occupied.len();
         if sections == 0 {
             return None;
         }
-        // The section that the hand is in comes twice: what is behind the hand is a round ahead.
+        // The hand's own section comes twice: its slots behind the hand are a round ahead.
         let slot = (0..=sections).find_map(|ahead| {
             let section = (from / 64 + ahead) % sections;
             let mask = if ahead == 0 { !0 << (from % 64) } else { !0 };
@@ -159,19 +163,19 @@ impl Level {
         Some(((hand >> self.slot_bits) + ahead as u64) << self.slot_bits)
     }
 
-    /// Empties the slot that begins at `tick`.
+    /// Drains the slot that begins at `tick`.
     fn drain(&mut self, tick: u64) -> DrainedSlot {
         let slot = self.slot_of(tick);
         if let Some(occupied) = self.occupied.get_mut(slot / 64) {
             *occupied &= !(1 << (slot % 64));
         }
-        // The memory goes with the keys: else each slot would keep what its fullest hour needed.
+        // The memory goes with the keys: otherwise each slot would keep the memory of its largest crowd.
         let keys = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default().into_iter();
         DrainedSlot { keys, ticks: tick..=tick + (1 << self.slot_bits) - 1 }
     }
 }
 
-/// The hand, and what is in the slots that are not empty.
+/// Shows the hand, and the keys of the slots that are not empty.
 impl std::fmt::Debug for Wheel {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_map().entry(&"hand", &self.hand).entries(self.slots()).finish()
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Runs the wheel as its user does: what comes up too early is put in again.
+    /// Advances the wheel as `Presence` does: a key that comes up too early is inserted again.
     fn advance(wheel: &mut Wheel, now: u64, ticks: &[u64]) -> Vec<u64> {
         let mut expired = Vec::new();
         while let Some(drained) = wheel.drain_next(now) {
@@ -286,12 +290,12 @@ mod tests {
         assert_eq!(wheel.hand, 1_000);
         wheel.insert(7, 1_001);
         wheel.catch_up(2_000);
-        assert_eq!(wheel.hand, 1_000, "somebody is still to be taken");
+        assert_eq!(wheel.hand, 1_000, "a key is still on the wheel");
     }
 
     #[test]
     fn different_wheels_have_different_debug_output() {
-        // tests/exhaustive.rs tells states apart by what they show.
+        // tests/exhaustive.rs distinguishes states by their Debug output.
         let mut wheel = Wheel::new(64);
         wheel.insert(7, 70);
         wheel.insert(8, 200);

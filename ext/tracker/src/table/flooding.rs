@@ -1,21 +1,22 @@
-//! Ids that were chosen to be slow: the table is looked through as fast as with random ones.
+//! Hash flooding: ids that an attacker chose to collide are found as fast as random ones.
 //!
-//! Whoever chooses ids knows how the table and its hasher work, but not the key that the process drew. What is counted is
-//! how many entries are looked at to find a user. It is no measurement, so the machine's speed has no part in it.
+//! The attacker knows how the table and its hasher work, but not the seed that the process drew. The tests count the
+//! entries that a search probes, so the machine's speed does not matter.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
 use crate::entry::State;
 
-/// How many users there are. With it the parts are two thirds full; no part is likely to have grown once more than others.
+/// How many users there are. With this number the parts are about two thirds full, and none is likely to have grown
+/// once more than the others.
 const USERS: u64 = 20_000;
-/// How many tables are filled, each with a key of its own.
+/// How many tables are filled, each with a seed of its own.
 const SEEDS: usize = 12;
-/// How many times that of random ids the mean may be, and the longest. Chance alone makes 1.05 and 1.8 times of them.
+/// How many times those of random ids the mean and the longest probe length may be. Chance alone makes 1.05 and 1.8.
 const MAX_MEAN_RATIO: f64 = 1.25;
 const MAX_LONGEST_RATIO: f64 = 5.0;
 
-/// What somebody comes with.
+/// The ids of all users.
 enum UserIds {
     Integers(Vec<u64>),
     Strings(Vec<Vec<u8>>),
@@ -23,7 +24,7 @@ enum UserIds {
 
 use UserIds::{Integers, Strings};
 
-/// How many entries are looked at: on the average, and for the user who takes most.
+/// How many entries a search probes: on average, and for the user with the longest search.
 #[derive(Clone, Copy, Debug)]
 struct ProbeLengths {
     mean: f64,
@@ -31,7 +32,7 @@ struct ProbeLengths {
 }
 
 impl UserIds {
-    /// Fills a table, whose key is drawn anew.
+    /// Returns a table with these users, and with a new seed.
     fn table(&self) -> Table {
         let mut table = Table::new();
         let mut add = |id: Id<'_>| {
@@ -46,7 +47,7 @@ impl UserIds {
         table
     }
 
-    /// The worst that any of the keys makes of them.
+    /// Returns the worst of all seeds.
     fn probe_lengths(&self) -> ProbeLengths {
         (0..SEEDS)
             .map(|_| probe_lengths(&self.table()))
@@ -58,7 +59,7 @@ impl UserIds {
     }
 }
 
-/// The key of a Ruby Integer.
+/// Returns the key of a small Ruby Integer.
 fn fixnum(number: u64) -> u64 {
     number << 1 | 1
 }
@@ -87,14 +88,14 @@ fn strings(string: impl FnMut(u64) -> String) -> UserIds {
     Strings((0..USERS).map(string).map(String::into_bytes).collect())
 }
 
-/// Numbers that look like random ones, the same on each run.
+/// Returns a number that looks random, the same on each run.
 fn pseudo_random(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (mixed ^ mixed >> 27) >> 2
 }
 
-/// The ids of `candidates` that would be neighbours in a table of another key.
+/// Returns ids of `candidates` that are neighbours in a table with another seed.
 fn neighbours_of_another_seed<T>(candidates: impl Iterator<Item = T>, hash: impl Fn(&Table, &T) -> u64) -> Vec<T> {
     let other_table = Table::new();
     candidates
@@ -106,7 +107,7 @@ fn neighbours_of_another_seed<T>(candidates: impl Iterator<Item = T>, hash: impl
         .collect()
 }
 
-/// The blocks that the hasher takes at once, in the `number`th order.
+/// Returns eight blocks, each as long as what the hasher reads at once, in the `number`th order.
 fn permutation(mut number: u64) -> String {
     let mut blocks: Vec<char> = ('a'..='h').collect();
     (1..=8)
@@ -152,7 +153,7 @@ fn no_integers_take_more_probes_than_random_ones() {
 
 #[test]
 fn no_strings_take_more_probes_than_random_ones() {
-    let long = "the same in each of them, and longer than what the hasher takes at once, ".repeat(3);
+    let long = "the same in each of them, and longer than what the hasher reads at once, ".repeat(3);
     let chosen = vec![
         ("common prefix".into(), strings(|number| format!("{long}{number}"))),
         ("common suffix".into(), strings(|number| format!("{number:08}{long}"))),

@@ -1,4 +1,4 @@
-//! What the table keeps, gives back and finds.
+//! What the table holds, finds and frees.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
