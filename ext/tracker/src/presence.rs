@@ -22,7 +22,7 @@ pub use self::transition::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason, Transition,
     User,
 };
-use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
+use crate::entry::{Entry, HORIZON, State};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
 use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
@@ -196,27 +196,6 @@ impl Presence {
         }
         if !is_scheduled {
             self.schedule(place, deadline, now);
-        }
-    }
-
-    /// Schedules the check of the user's deadline: on the wheel, or in the due queue if `deadline` is not in the
-    /// future. The wheel entry may be for an earlier tick than `deadline`, as far as the wheel reaches.
-    fn schedule(&mut self, place: Place, deadline: u64, now: Nanos) {
-        let present = tick_of(now);
-        let Some(entry) = self.table.get_mut(place) else { return };
-        if self.is_stopping {
-            // After a stop everyone is due; nothing is scheduled.
-        } else if deadline <= present {
-            self.due.push_back(entry.key);
-            entry.queue_due();
-        } else {
-            if self.drained.is_none() {
-                self.wheel.catch_up(present);
-            }
-            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + WHEEL_HORIZON)));
-            self.wheel.insert(entry.key, tick);
-            entry.set_wheel_tick(tick);
-            self.is_wake_requested |= tick < self.timer_tick;
         }
     }
 

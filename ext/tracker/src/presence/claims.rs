@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use super::{Claimed, Departed, Next, Presence, Reason, Transition, User};
-use crate::entry::{Entry, HORIZON, State};
+use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::overflow::OverflowEntry;
 use crate::table::{Place, Table};
 use crate::time::{Nanos, TICK, start_of, tick_of};
@@ -15,6 +15,27 @@ use crate::time::{Nanos, TICK, start_of, tick_of};
 const MAX_CHECKS_PER_CLAIM: usize = 1024;
 
 impl Presence {
+    /// Schedules the check of the user's deadline: on the wheel, or in the due queue if `deadline` is not in the
+    /// future. The wheel entry may be for an earlier tick than `deadline`, as far as the wheel reaches.
+    pub(super) fn schedule(&mut self, place: Place, deadline: u64, now: Nanos) {
+        let present = tick_of(now);
+        let Some(entry) = self.table.get_mut(place) else { return };
+        if self.is_stopping {
+            // After a stop everyone is due; nothing is scheduled.
+        } else if deadline <= present {
+            self.due.push_back(entry.key);
+            entry.queue_due();
+        } else {
+            if self.drained.is_none() {
+                self.wheel.catch_up(present);
+            }
+            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + WHEEL_HORIZON)));
+            self.wheel.insert(entry.key, tick);
+            entry.set_wheel_tick(tick);
+            self.is_wake_requested |= tick < self.timer_tick;
+        }
+    }
+
     /// Checks up to `budget` users whose wheel tick has come. Those who are due go into the due queue. Returns when to
     /// call this again.
     pub fn advance(&mut self, now: Nanos, budget: usize) -> Next {
