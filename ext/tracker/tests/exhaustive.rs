@@ -1,10 +1,10 @@
-//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over
-//! the real [`Presence`].
+//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over the real
+//! [`Presence`].
 //!
-//! There are heartbeats of two lengths, a leaver, the timer, the reactor, a stopper and the clock. Which of
-//! two threads heartbeats, or whether whoever is inside a callback calls back, is all the same to `Presence`: it is
-//! not told. So one kind of heartbeat stands for two beaters and for calls out of callbacks. In every state
-//! each of them may take the next step; states that were reached before are not gone on from.
+//! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
+//! stop and a tick of the clock. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
+//! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
+//! state that was reached before is not searched again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -19,17 +19,18 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK, Transition, User,
 };
 
-/// Who all this is about, in the naive model.
+/// The user, in the naive model.
 const INDEX: usize = 0;
 
-/// Where time starts: so that the wheel has to use two of its levels, and a deadline is one of the ticks
-/// that the wheel has no place for.
+/// The first moment. The wheel has to use two of its levels, and one deadline is a tick that the wheel has no entries
+/// for.
 const START: Nanos = ((1 << 27) - 2) * TICK;
 
 const TICKS: u64 = 3;
 
-/// Who leaves and comes back leaves keys behind in the wheel, and may do so for ever. More than these differ in
-/// nothing but number: the entry, its string and its extra, and four places in the wheel and in line.
+/// The search stops at states that keep more: a user who leaves and comes back adds a key to the wheel each time, for
+/// ever, and such states differ only in number. The entry, its string, its overflow entry, and two keys on the wheel or
+/// in queues.
 const MAX_KEPT: usize = 5;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
@@ -40,7 +41,7 @@ enum Step {
     Leave(Nanos),
     /// A tick of the clock.
     Wait,
-    /// A turn of the timer that looks at so many users at the most.
+    /// A step of the timer that checks up to this many users.
     Advance(usize),
     Claim,
     /// The callback ends.
@@ -56,7 +57,7 @@ enum Caller {
     Reactor,
 }
 
-/// An `online` or `offline` that has been called and has not ended.
+/// A running `online` or `offline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Call {
     user: User,
@@ -70,10 +71,11 @@ struct State {
     naive: Naive,
     now: Nanos,
     call: Option<Call>,
-    /// The last callback that has ended, or rather what is true since then.
+    /// Whether the last callback that ended was an `online` that returned.
     is_online: bool,
-    /// When the timer will come, and whether it has been there at this very moment.
+    /// What the timer waits for.
     timer: Next,
+    /// Whether the timer has checked everyone at the present moment.
     has_advanced: bool,
 }
 
@@ -102,7 +104,7 @@ impl State {
         }
     }
 
-    /// All that the future depends on.
+    /// Returns two hashes of all that the future depends on.
     fn fingerprint(&self) -> (u64, u64) {
         let all = (
             format!("{:?}", self.presence),
@@ -135,7 +137,7 @@ impl State {
         }
     }
 
-    /// Takes a step, and compares what comes of it with the naive model. Answers the rules that it shows.
+    /// Takes a step, and compares the result with the naive model. Returns the rules that it shows, one bit each.
     fn take(&mut self, step: Step) -> u16 {
         self.naive.rules = 0;
         let mut rules = 0;
@@ -162,7 +164,7 @@ impl State {
                 self.timer = self.presence.advance(self.now, budget);
                 self.has_advanced |= self.timer != Next::Now;
                 if self.presence.kept() < kept {
-                    // Nothing is ever dropped by a turn but an entry that was left behind.
+                    // A step of the timer drops nothing but a wheel entry that was left behind.
                     rules |= 1 << 13;
                 }
             }
@@ -186,7 +188,7 @@ impl State {
         rules
     }
 
-    /// Rule 1: never while a callback runs, and never what is true already.
+    /// Asserts rule 1: no other callback runs, and the transition is not that of the last one.
     fn call(&mut self, user: User, transition: Transition, caller: Caller) {
         assert_eq!(self.call, None);
         assert_eq!(self.is_online, transition == Transition::Offline);
@@ -235,7 +237,7 @@ impl State {
         assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&INDEX));
         let counts = self.presence.counts();
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
-        assert!(counts.due <= 1, "in line twice");
+        assert!(counts.due <= 1, "in the due queue twice");
         match (self.presence.last_seen(id(), self.now), self.naive.last_seen(INDEX)) {
             (None, None) => {}
             (Some(real), Some(seen)) => {
@@ -243,7 +245,7 @@ impl State {
             }
             (real, seen) => panic!("seen {seen:?}, not at {real:?}"),
         }
-        // What is true between the callbacks is what the last one said.
+        // Between callbacks, the last one decides whether the user is online.
         if self.call.is_none() {
             assert_eq!(self.is_online, self.presence.is_online(id()));
         }
@@ -257,7 +259,7 @@ impl State {
         }
     }
 
-    /// From any state on, if everybody does what is expected, the user ends offline and nothing is kept.
+    /// Asserts that from this state on the user ends offline and nothing is kept, if timer, reactor and clock go on.
     fn settle(mut self) {
         let mut rounds = 0;
         while self.presence.kept() > 0 {
@@ -268,7 +270,7 @@ impl State {
             self.take(if self.call.is_some() { Step::EndCallback(CallbackOutcome::Returned) } else { Step::Wait });
             self.check();
             rounds += 1;
-            assert!(rounds < 30, "for ever online, or never forgotten: {:?}", self.presence);
+            assert!(rounds < 30, "the user stays online or is never forgotten: {:?}", self.presence);
         }
         assert!(!self.is_online);
     }

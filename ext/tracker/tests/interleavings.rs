@@ -1,18 +1,18 @@
-//! The tracker with its timer thread, under a scheduler that tries out in which order threads may run.
+//! The tracker and its timer thread, under a scheduler that explores the interleavings of threads.
 //!
-//! Over 400 lines: each scenario is a few lines, and all of them play on the same stage.
+//! Over 400 lines: each scenario is a few lines, and all of them share one harness.
 //!
 //! `cargo test -p online_manager_tracker --features shuttle --test interleavings`
 //!
-//! A lost wakeup shows as a deadlock: the reactor waits for its signal and the timer thread for its wakeup, for
-//! ever. A failure prints a schedule; `shuttle::replay(scenario, schedule)` runs just that one again.
+//! A lost wakeup is a deadlock: the reactor waits for its signal and the timer thread for its wakeup, for ever. A
+//! failure prints a schedule; `shuttle::replay(scenario, schedule)` runs just that one again.
 
 // Not `required-features` in Cargo.toml: the gem leaves the tests out, and cargo refuses a manifest that names them.
 #![cfg(feature = "shuttle")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
-// What the tests themselves keep is no business of the scheduler's.
+// The tests' own state is not under the scheduler: it would add interleavings that show nothing.
 use std::sync::Mutex as UnscheduledMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ impl Clock for MockClock {
     }
 }
 
-/// What the reactor waits for: readable or not, like the pipe.
+/// The reactor's signal: raised or not, as the wakeup pipe is readable or not.
 #[derive(Clone, Default)]
 struct MockSignal(Arc<(Mutex<bool>, Condvar)>);
 
@@ -63,12 +63,12 @@ impl Signal for MockSignal {
     }
 }
 
-/// What has happened to one user.
+/// What the callbacks of one user have done.
 #[derive(Clone, Copy, Default)]
 struct History {
     is_online: bool,
     is_in_callback: bool,
-    /// The reading of the clock of the latest heartbeat that is over.
+    /// The latest heartbeat that has returned, in nanoseconds of the clock.
     last_seen: Nanos,
     online_count: u32,
 }
@@ -78,9 +78,9 @@ struct Harness {
     clock: MockClock,
     signal: MockSignal,
     histories: UnscheduledMutex<HashMap<u64, History>>,
-    /// Whether nobody leaves and nothing stops, so that deadlines are all there is.
+    /// Whether the scenario has no leaves and no stop, so that only deadlines set users offline.
     only_expiry: bool,
-    /// Whether `online` sometimes raises, and claims are sometimes taken back.
+    /// Whether `online` sometimes raises and claims are sometimes taken back.
     is_faulty: bool,
 }
 
@@ -96,7 +96,7 @@ impl Harness {
         change(self.histories.lock().unwrap().entry(key).or_default())
     }
 
-    /// Calls `online` or `offline`: rule 1 is checked as it begins.
+    /// Runs `online` or `offline`, and asserts rule 1 as it begins.
     fn call(&self, key: u64, transition: Transition) -> CallbackOutcome {
         self.history(key, |history| {
             assert!(!history.is_in_callback, "two callbacks of {key} overlap");
@@ -142,7 +142,7 @@ impl Harness {
         self.tracker.wake_timer_if_due();
     }
 
-    /// Waits for its signal and calls whom it claims, until `is_done`.
+    /// Runs the reactor until `is_done`: waits for the signal, claims, and calls the callbacks.
     fn react(&self, is_done: impl Fn(Counts) -> bool) {
         loop {
             self.signal.wait();
@@ -179,7 +179,7 @@ impl Harness {
         }
     }
 
-    /// Everybody is offline, and the tracker agrees.
+    /// Asserts that all users are offline, for the callbacks and for the tracker.
     fn check_everyone_is_offline(&self) {
         assert!(self.histories.lock().unwrap().values().all(|history| !history.is_online && !history.is_in_callback));
         assert_eq!(self.tracker.counts(), Counts::default());
@@ -198,7 +198,7 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Tries out random orders, and such where few preemptions are all that is needed.
+/// Runs the scenario in random orders, and in orders with few preemptions, which find most bugs.
 fn explore(scenario: fn()) {
     let mut config = shuttle::Config::new();
     config.stack_size = 0x20000;
@@ -232,7 +232,7 @@ fn a_user_without_heartbeats_is_set_offline_and_not_too_early() {
         join(senders);
         join([time]);
         *ended.lock().unwrap() = true;
-        // Now the timer thread alone brings this to an end. Who has just been rejoining has another timeout.
+        // From here the timer thread alone ends the test. A user who has just rejoined has another timeout.
         for _ in 0..200 {
             if harness.tracker.counts() != Counts::default() {
                 harness.wait(TIMEOUT);
@@ -252,7 +252,7 @@ fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
         let harness = Harness::new(false, false);
         let long = spawn(&harness, |harness| harness.heartbeat(1, 100 * TIMEOUT));
         let short = spawn(&harness, |harness| {
-            // Only the last heartbeat tells the timer, and it must do so by itself.
+            // Only the last heartbeat wakes the timer, and no other call does.
             harness.heartbeat(3, 100 * TIMEOUT);
             if thread_rng().gen_bool(0.5) {
                 harness.heartbeat(3, TIMEOUT);
@@ -261,7 +261,7 @@ fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
             }
         });
         join([long, short]);
-        // Which is when the one is due, and the other is not.
+        // The one with the short timeout is due, the other is not.
         let reactor = spawn(&harness, |harness| harness.react(|counts| counts.present == 1 && counts.departing == 0));
         harness.wait(2 * TIMEOUT);
         join([reactor]);
@@ -298,7 +298,7 @@ fn a_user_who_leaves_is_set_offline_without_the_timer() {
     });
 }
 
-/// Everybody at once.
+/// Heartbeats, leaves, expiry and a stop at once.
 fn everything_at_once(is_faulty: bool) {
     let harness = Harness::new(false, is_faulty);
     let senders = [TIMEOUT, 3 * TICK].map(|timeout| {
@@ -321,7 +321,7 @@ fn everything_at_once(is_faulty: bool) {
     let stopper = spawn(&harness, |harness| {
         thread::yield_now();
         assert!(harness.tracker.stop().len() <= 2);
-        // Those who are inside `online` look after themselves.
+        // A thread inside `online` calls `offline` itself.
         harness.tracker.wake_reactor();
     });
     let stopped = Arc::new(UnscheduledMutex::new(false));
@@ -358,7 +358,7 @@ fn a_crowd_that_expires_lets_heartbeats_through() {
         let reactor = spawn(&harness, |harness| harness.react(|counts| counts == Counts::default()));
         let senders = [1, 2].map(|_| {
             spawn(&harness, move |harness| {
-                // The timer thread looks at one user at a time, and gives way in between.
+                // The timer thread checks one user at a time, and yields in between.
                 for key in keys {
                     harness.tracker.is_online(Id::Key(key));
                 }
@@ -373,7 +373,7 @@ fn a_crowd_that_expires_lets_heartbeats_through() {
 
 #[test]
 fn a_crowd_that_expires_is_checked_a_few_users_at_a_time() {
-    // With one order or another somebody finds the timer thread half way.
+    // In some order a thread must find the timer thread half way.
     static HALF_WAY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     explore(|| {
         let harness = Harness::new(false, false);

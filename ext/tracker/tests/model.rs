@@ -1,6 +1,6 @@
-//! Random sequences of everything that can happen, compared with the naive model step by step.
+//! Random sequences of everything that can happen, compared with the naive model after each step.
 //!
-//! Over 400 lines: each step is defined, played and compared here; apart, a step would be in three files.
+//! Over 400 lines: each step is defined, taken and compared here; otherwise a step would be in three files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -21,11 +21,12 @@ const HOUR: Nanos = 3_600 * SECOND;
 const DAY: Nanos = 24 * HOUR;
 const YEAR: Nanos = 365 * DAY;
 
-/// The timeout of an `online` that follows an `offline`, if no heartbeat brought one: all do.
+/// The timeout passed for an `online` that follows an `offline`. It never counts: the remembered heartbeat brings its
+/// own.
 const REJOIN_TIMEOUT: Nanos = 3 * SECOND;
 
-/// An entry is read right for 39 days after its deadline, and after the heartbeat that a callback runs
-/// for. Nobody is kept waiting for longer than this.
+/// How long a user may wait for a claim, or a callback may run. An entry is read correctly for 39 days after its
+/// deadline, or after the last heartbeat while a callback runs.
 const LONGEST_WAIT: Nanos = 38 * DAY;
 
 #[derive(Clone, Debug)]
@@ -39,12 +40,12 @@ enum Step {
         after: Nanos,
     },
     Wait(Nanos),
-    /// To somebody's deadline, and so many nanoseconds more or less.
+    /// Waits until the deadline of one of the users, and `offset` nanoseconds more or less.
     WaitFor {
         which: usize,
         offset: i64,
     },
-    /// A turn of the timer that looks at so many users at once, at most.
+    /// Steps of the timer, each of which checks up to `budget` users.
     Advance {
         budget: usize,
         times: usize,
@@ -57,7 +58,7 @@ enum Step {
         which: usize,
         outcome: CallbackOutcome,
     },
-    /// The same, but the callback was not even entered.
+    /// One of the callbacks was never entered.
     Unclaim {
         which: usize,
     },
@@ -100,7 +101,7 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// Where time starts: at zero, or a little before ticks have one bit more than some field has room for.
+/// The first moment: zero, any, or a little before ticks need one bit more than a field has.
 fn starts() -> impl Strategy<Value = Nanos> {
     let edges = prop::sample::select(vec![6u32, 12, 18, 24, 25, 26, 27, 28, 30, 31, 32, 33, 36, 40]);
     prop_oneof![
@@ -114,7 +115,7 @@ fn edges_of_days() -> impl Strategy<Value = Nanos> {
     (0u64..2_000).prop_map(|days| days * DAY)
 }
 
-/// An `online` or `offline` that has been called and has not ended.
+/// A running `online` or `offline`.
 #[derive(Clone, Copy, Debug)]
 struct Callback {
     index: UserIndex,
@@ -129,16 +130,17 @@ struct Run {
     users: usize,
     now: Nanos,
     callbacks: Vec<Callback>,
-    /// When the timer last had a whole turn, and when it said that it would come again.
+    /// When the timer last checked everyone.
     advanced_at: Nanos,
+    /// What the timer waits for.
     timer: Next,
-    /// How long somebody may have been kept waiting.
+    /// How long a user may have waited for a claim, in nanoseconds.
     waited: Nanos,
-    /// The last callback of each user, and whether it is over: by itself, without the naive model.
+    /// The last callback of each user, and whether it has ended: independent of the naive model.
     last_callbacks: HashMap<UserIndex, (Transition, bool)>,
 }
 
-/// Odd users have keys, even ones strings; of those two each have the same bytes, in another class.
+/// Users with an odd index have keys, the others strings. Each two strings have the same bytes and different classes.
 fn with_id<T>(index: UserIndex, use_id: impl FnOnce(Id<'_>) -> T) -> T {
     let [_, _, class, label] = parts_of(index);
     let bytes = format!("user {}", index / 4);
@@ -188,7 +190,7 @@ impl Run {
                 let deadlines: Vec<Nanos> = self.naive.users.values().filter_map(deadline_of).collect();
                 if !deadlines.is_empty() {
                     let moment = deadlines[which % deadlines.len()].saturating_add_signed(offset);
-                    // What is a year away is not waited for, or this would be all that is tested.
+                    // A deadline a year away is not waited for, or the sequences would test nothing else.
                     self.wait(moment.saturating_sub(self.now).min(20 * DAY));
                 }
             }
@@ -240,7 +242,7 @@ impl Run {
         }
     }
 
-    /// Claims, ends every callback and claims again until nobody is left whom that brings further.
+    /// Claims and ends callbacks until nobody can be claimed and no callback runs.
     fn settle(&mut self) {
         loop {
             self.step(usize::MAX);
@@ -266,18 +268,18 @@ impl Run {
         assert!(claimed.len() <= if transition == Some(Transition::Online) { 1 } else { max });
         for Claimed { user, id, .. } in claimed {
             let index = (0..self.users).find(|index| owned_id(*index) == id).expect("the id comes back as it came in");
-            let transition = transition.expect("somebody was claimed");
+            let transition = transition.expect("a user was claimed");
             self.naive.claimed(index, transition, self.now);
             self.call(Callback { index, user, transition, timeout: REJOIN_TIMEOUT });
         }
         if transition.is_none() {
-            // Nobody may be passed over.
+            // No user may be left out.
             assert_eq!(self.naive.claimable(self.now, self.advanced_at == self.now), []);
             assert!(!self.presence.is_claimable());
         }
     }
 
-    /// Rule 1, straight: `online` and `offline` alternate and never overlap.
+    /// Starts a callback, and asserts rule 1: `online` and `offline` alternate and never overlap.
     fn call(&mut self, callback: Callback) {
         let before = self.last_callbacks.insert(callback.index, (callback.transition, false));
         let alternates = match before {
@@ -316,7 +318,7 @@ impl Run {
         let Callback { index, user, transition, .. } = callback;
         let unclaimed = self.presence.unclaim(user, transition, self.now);
         assert_eq!(unclaimed, self.naive.unclaim(index, transition, self.now));
-        // As if it had not been called.
+        // The callback counts as never called.
         self.record_end(&callback, transition == Transition::Online);
         if unclaimed == Departed::Rejoining {
             assert!(self.presence.is_claimable(), "{index} is the next to be claimed");
@@ -347,7 +349,7 @@ impl Run {
 
         let counts = self.presence.counts();
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
-        assert!(counts.due <= counts.present - counts.announcing, "somebody stands in line twice");
+        assert!(counts.due <= counts.present - counts.announcing, "a user is in the due queue twice");
 
         let online = (0..Presence::PARTS).flat_map(|part| self.presence.online_users(part));
         let online: BTreeSet<UserIndex> =
@@ -363,14 +365,14 @@ impl Run {
             match self.timer {
                 Next::Now => {}
                 Next::At(moment) if moment <= by => {}
-                // Somebody stands in line already.
+                // A user is in the due queue already.
                 _ if counts.due > 0 => {}
                 timer => panic!("the timer comes {timer:?}, but is needed by {by}"),
             }
         }
     }
 
-    /// Everybody leaves, and nothing is kept.
+    /// Makes all users leave, and asserts that nothing is kept.
     fn finish(mut self) {
         self.settle();
         for index in 0..self.users {
@@ -379,7 +381,7 @@ impl Run {
         self.settle();
         assert_eq!(self.naive.users, [].into());
         assert_eq!(self.presence.counts(), Counts::default());
-        // What the wheel still holds comes up some time.
+        // All keys that are left on the wheel come up within its 9.8 hours.
         self.now += 30 * HOUR;
         self.step(usize::MAX);
         assert_eq!(self.presence.kept(), 0, "{:?}", self.presence);
@@ -402,8 +404,8 @@ fn run(users: usize, start: Nanos, jitter: Nanos, steps: &[Step]) {
     run.finish();
 }
 
-/// So many cases, or as many as PROPTEST_CASES says: `PROPTEST_CASES=1000000` for a night. PROPTEST_MAX_SHRINK_ITERS
-/// says for how long to look for a shorter failure, which `rake mutants` does not ask for.
+/// Runs `cases` cases, or PROPTEST_CASES of them: `PROPTEST_CASES=1000000` takes a night. PROPTEST_MAX_SHRINK_ITERS
+/// limits the search for a shorter failure, which `rake mutants` does without.
 fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     let or_default = |name, own, default| if std::env::var_os(name).is_some() { default } else { own };
@@ -437,7 +439,7 @@ proptest! {
         arrivals in prop::collection::vec((timeouts(), 1u64..SECOND), 60..61),
         steps in steps(60),
     ) {
-        // Everybody comes online first, each with another timeout.
+        // All users come online first, each with another timeout.
         let arrivals = arrivals.into_iter().enumerate().flat_map(|(index, (timeout, wait))| {
             let end = Step::EndCallback { which: 0, outcome: CallbackOutcome::Returned };
             [Step::Heartbeat { index, timeout: timeout.saturating_add(index as u64) }, Step::Wait(wait), end]

@@ -1,5 +1,4 @@
-//! The timer thread as it really runs: a thread of its own, in real time. Nothing in here sleeps, and nothing
-//! is late however slow the machine is.
+//! The timer thread in real time. No test sleeps, and none fails on a slow machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -17,13 +16,13 @@ use online_manager_tracker::{
 const ADA: Id<'_> = Id::Key(1);
 const BOB: Id<'_> = Id::Key(5);
 
-/// How long a test waits for what must come: longer than any machine takes.
+/// How long a test waits for what must come: longer than the slowest machine needs.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the timer thread rests after a panic.
+/// How long the timer thread sleeps after a panic.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Panics so many times more, on the timer thread only.
+/// How many more times to panic, on the timer thread only.
 #[derive(Clone, Default)]
 struct Fault(Arc<AtomicU64>);
 
@@ -110,7 +109,7 @@ fn wait_for_offline(tracker: &Tracker<RealClock, ChannelSignal>, raised: &Receiv
 fn a_user_without_heartbeats_is_due_in_time() {
     let (signal, raised) = channel_signal(Fault::default());
     let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
-    // The timer thread rests for an hour when it is told of Bob.
+    // The timer thread sleeps for an hour when Bob comes online.
     come_online(&tracker, ADA, 3_600_000_000_000);
     for timeout in [1, TICK, 20 * TICK] {
         let bob = come_online(&tracker, BOB, timeout);
@@ -133,7 +132,7 @@ fn a_shorter_timeout_wakes_the_timer_thread_by_itself() {
         } else {
             tracker.heartbeat(ADA, tracker.now(), TICK);
         }
-        // Without another call, which would tell it as well.
+        // Without another call, which would wake it too.
         raised.recv_timeout(TIME_LIMIT).expect("the signal is raised");
     }
 }
@@ -155,7 +154,7 @@ fn the_timer_thread_survives_a_signal_that_panics_and_does_not_spin() {
     let (signal, raised) = channel_signal(fault);
     let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
     let ada = come_online(&tracker, ADA, TICK);
-    // It panics after each of three attempts to raise the signal. Ada is not forgotten over it.
+    // It panics after each of three attempts to raise the signal. Ada stays due.
     let attempts: Vec<Instant> = (0..4).map(|_| raised.recv_timeout(TIME_LIMIT).expect("another attempt")).collect();
     for pair in attempts.windows(2) {
         assert!(pair[1] - pair[0] >= PANIC_BACKOFF, "it spins: {:?}", pair[1] - pair[0]);
@@ -174,11 +173,11 @@ fn a_tracker_whose_timer_thread_panics_for_ever_can_be_dropped() {
 }
 
 thread_local! {
-    /// Goes with its thread, which tells the other end of the channel.
+    /// Dropped at the end of its thread, which disconnects the channel.
     static DROPPED_AT_THREAD_EXIT: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
 }
 
-/// Gives its sender to the timer thread when that reads the clock, and says so.
+/// Moves its sender to the timer thread when that thread reads the clock, and sends a message.
 struct ThreadExitClock(Mutex<Option<Sender<()>>>);
 
 impl Clock for ThreadExitClock {
@@ -203,11 +202,11 @@ fn a_stop_ends_the_timer_thread() {
     let (signal, _raised) = channel_signal(Fault::default());
     let tracker = Tracker::start(ThreadExitClock(Mutex::new(Some(sender))), signal).unwrap();
     let HeartbeatOutcome::Announce(ada) = tracker.heartbeat(ADA, 0, TICK) else { panic!("Ada is new") };
-    ended.recv_timeout(TIME_LIMIT).expect("the timer thread looks at its wheel");
+    ended.recv_timeout(TIME_LIMIT).expect("the timer thread reads the clock");
     tracker.stop();
 
     assert_eq!(ended.recv_timeout(TIME_LIMIT), Err(RecvTimeoutError::Disconnected));
-    // Nobody needs it any more.
+    // The tracker works without the thread.
     assert_eq!(tracker.announced(ada, TICK, CallbackOutcome::Returned), Announced::Depart);
     tracker.departed(ada);
 }

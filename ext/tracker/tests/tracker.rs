@@ -1,4 +1,4 @@
-//! What the tracker adds to the state machine: the lock (rule 6), the signal and the timer's turns.
+//! What the tracker adds to the state machine: the lock (rule 6), the signal and the timer's steps.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -14,7 +14,7 @@ const ADA: Id<'_> = Id::Key(1);
 const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
 const CY: Id<'_> = Id::Key(5);
 
-/// Long enough for ticks of 1.05 ms not to matter.
+/// So long that ticks of 1.05 ms do not matter.
 const SECOND: Nanos = 1_000_000_000;
 const TIMEOUT: Nanos = 5 * SECOND;
 
@@ -61,7 +61,7 @@ impl Signal for MockSignal {
     }
 }
 
-/// A tracker without a timer thread, its clock and its signal.
+/// Returns a tracker without a timer thread, its clock and its signal.
 fn tracker() -> (Tracker<SharedClock, MockSignal>, Arc<MockClock>, MockSignal) {
     let (clock, signal) = (SharedClock::default(), MockSignal::default());
     (Tracker::new(clock.clone(), signal.clone()), clock.0, signal)
@@ -75,7 +75,7 @@ fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
     user
 }
 
-// Rule 6: callbacks may call back. No lock is held while one runs, and that is all there is to it.
+// Rule 6: callbacks may call the tracker, since no lock is held while one runs.
 
 #[test]
 fn rule_6_callbacks_may_call_back() {
@@ -106,7 +106,7 @@ fn rule_6_callbacks_may_call_back() {
     assert_eq!(tracker.departed(ada), Departed::Offline);
 }
 
-// The rest: the signal, and the turns of the timer.
+// The signal, and the steps of the timer.
 
 #[test]
 fn a_step_returns_how_long_the_timer_may_sleep() {
@@ -114,9 +114,9 @@ fn a_step_returns_how_long_the_timer_may_sleep() {
     assert_eq!(tracker.step(), None);
     come_online(&tracker, ADA);
     let mut steps = 0;
-    // What was far away is looked at on the way, but not often.
+    // A key that was far away comes up on the way, but not often.
     while let Some(sleep) = tracker.step() {
-        assert!(sleep >= TICK, "a clock that moves in steps would be asked again and again");
+        assert!(sleep >= TICK, "the thread would spin on a clock that moves in steps");
         clock.advance(sleep);
         steps += 1;
     }
@@ -161,7 +161,7 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
     assert!(signal.is_raised(), "one is left");
     tracker.departed(claimed[0].user);
     assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
-    // The heartbeat is not what takes the signal back: the claim finds out.
+    // The heartbeat does not clear the signal, the claim that finds nobody does.
     let mut claimed = Vec::new();
     while tracker.claim(1, &mut claimed).is_some() {}
     assert!(claimed.is_empty());
@@ -193,7 +193,7 @@ fn departed_all_forgets_everyone_without_a_new_heartbeat() {
     tracker.claim(1_000, &mut claimed);
     assert_eq!(claimed.len(), 1_000);
 
-    // One in each of the steps that the lock is taken for, and the last.
+    // Users of the first, the second and the last time that the lock is taken.
     let rejoining = [3, 300, 999].map(|number: usize| crowd[number]);
     for user in rejoining {
         assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), HeartbeatOutcome::Known);

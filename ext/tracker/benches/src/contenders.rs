@@ -1,15 +1,15 @@
-//! Those who are compared: each knows a number of users, and takes heartbeats of theirs.
+//! The contenders of the benchmark: each holds a number of users and takes their heartbeats.
 //!
-//! | contender | a heartbeat is |
+//! | contender | a heartbeat |
 //! |---|---|
-//! | [`Core`] | [`Tracker::heartbeat`], of a key, with a time that is given |
-//! | [`CoreWithClock`] | the same, with the time read from the gem's clock, beside a running timer thread |
-//! | [`CoreWithStrings`] | the same as the first, of a string |
-//! | [`Map`] | a deadline stored in a bare hash map: no lock, no clock, and nobody is ever offline |
-//! | [`LockedMap`] | the same, behind the standard library's mutex |
+//! | [`Core`] | [`Tracker::heartbeat`] of a key, at a moment that is passed in |
+//! | [`CoreWithClock`] | the same, with the moment read from the gem's clock, beside a running timer thread |
+//! | [`CoreWithStrings`] | as [`Core`], of a string |
+//! | [`Map`] | stores a deadline in a plain hash map, without a lock, a clock or expiry |
+//! | [`LockedMap`] | as [`Map`], behind the standard library's mutex |
 //! | [`StringMap`] | as [`Map`], of a string |
-//! | [`TokioDelayQueue`] | tokio-util's `DelayQueue::reset`, by a key that need not be looked up |
-//! | [`MokaCache`] | moka's `get`, with a time-to-idle |
+//! | [`TokioDelayQueue`] | tokio-util's `DelayQueue::reset`, with a key that needs no lookup |
+//! | [`MokaCache`] | moka's `get`, with a time to idle |
 
 use std::time::Duration;
 
@@ -17,35 +17,35 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Signal, StringId, Tracker,
 };
 
-/// What every contender gets: an hour, so that nobody is offline before the end.
+/// The timeout of every heartbeat, in nanoseconds: an hour, so that no user goes offline during a run.
 const TIMEOUT: Nanos = 3_600_000_000_000;
 
-/// How the users of keys are told apart: as Ruby's small integers are, by their odd keys.
+/// Returns the key of a user: odd, like those of Ruby's small integers.
 fn key(user: u32) -> u64 {
     u64::from(user) << 1 | 1
 }
 
-/// The name of a user of strings: 36 characters, as a UUID has.
+/// Returns the string id of a user: 36 characters, as in a UUID.
 pub fn string_id(user: u32) -> String {
     let scattered = u64::from(user).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{scattered:016x}-7000-{user:014x}")
 }
 
-/// Somebody who keeps track of users.
+/// A data structure that takes heartbeats.
 pub trait Contender {
-    /// What a user is known by.
+    /// What identifies a user.
     type User;
 
-    /// One who knows `users` users, and what each of them is known by.
+    /// Returns a contender with `users` users, and what identifies each of them.
     fn with_users(users: u32) -> (Self, Vec<Self::User>)
     where
         Self: Sized;
 
-    /// A heartbeat; `moment` grows by one with each.
+    /// Takes a heartbeat; `moment` grows by one each time.
     fn heartbeat(&mut self, user: &Self::User, moment: u64);
 }
 
-/// Nobody to wake.
+/// A signal without a reactor.
 struct NoSignal;
 
 impl Signal for NoSignal {
@@ -66,7 +66,7 @@ impl Clock for FrozenClock {
     }
 }
 
-/// The clock of the gem, which is the cheapest that Linux has.
+/// The clock of the gem, the cheapest on Linux.
 struct CoarseClock;
 
 impl Clock for CoarseClock {
@@ -83,6 +83,7 @@ impl Clock for CoarseClock {
     }
 }
 
+/// Brings a user online.
 fn bring_online<C: Clock>(tracker: &Tracker<C, NoSignal>, id: Id<'_>) {
     let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else {
         panic!("{id:?} is not new")
@@ -90,7 +91,7 @@ fn bring_online<C: Clock>(tracker: &Tracker<C, NoSignal>, id: Id<'_>) {
     assert_eq!(tracker.announced(user, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
 }
 
-/// The tracker, of keys.
+/// The tracker, with keys.
 pub struct Core(Tracker<FrozenClock, NoSignal>);
 
 impl Contender for Core {
@@ -112,14 +113,14 @@ impl Contender for Core {
     }
 }
 
-/// The tracker, of keys, as the gem runs it.
+/// The tracker, with keys, as the gem runs it.
 pub struct CoreWithClock(Tracker<CoarseClock, NoSignal>);
 
 impl Contender for CoreWithClock {
     type User = u64;
 
     fn with_users(users: u32) -> (CoreWithClock, Vec<u64>) {
-        let tracker = Tracker::start(CoarseClock, NoSignal).expect("there is a thread to be had");
+        let tracker = Tracker::start(CoarseClock, NoSignal).expect("the operating system starts a thread");
         let keys: Vec<_> = (0..users).map(key).collect();
         for key in &keys {
             bring_online(&tracker, Id::Key(*key));
@@ -134,7 +135,7 @@ impl Contender for CoreWithClock {
     }
 }
 
-/// The tracker, of strings.
+/// The tracker, with strings.
 pub struct CoreWithStrings(Tracker<FrozenClock, NoSignal>);
 
 impl Contender for CoreWithStrings {
@@ -157,10 +158,10 @@ impl Contender for CoreWithStrings {
     }
 }
 
-/// A hash map that is hashed as the tracker's table is, with values as large as the tracker's.
+/// A hash map with the hasher of the tracker's table, and with values of the same size.
 type Hashed<K> = hashbrown::HashMap<K, Deadline, foldhash::quality::RandomState>;
 
-/// Eight bytes, of which a heartbeat stores four.
+/// Eight bytes, of which a heartbeat writes four.
 struct Deadline {
     tick: u32,
     _rest: u32,
@@ -170,7 +171,7 @@ fn deadline(moment: u64) -> u32 {
     ((moment + TIMEOUT) >> 20) as u32
 }
 
-/// A bare hash map, of keys.
+/// A plain hash map, with keys.
 pub struct Map(Hashed<u64>);
 
 impl Contender for Map {
@@ -178,7 +179,7 @@ impl Contender for Map {
 
     fn with_users(users: u32) -> (Map, Vec<u64>) {
         let keys: Vec<_> = (0..users).map(key).collect();
-        // It grows as the tracker does.
+        // Without a capacity: the tracker grows too.
         let mut map = Hashed::default();
         for key in &keys {
             map.insert(*key, Deadline { tick: 0, _rest: 0 });
@@ -194,7 +195,7 @@ impl Contender for Map {
     }
 }
 
-/// The same behind the mutex that the tracker has too.
+/// [`Map`] behind a mutex like the tracker's.
 pub struct LockedMap(std::sync::Mutex<Map>);
 
 impl Contender for LockedMap {
@@ -214,7 +215,7 @@ impl Contender for LockedMap {
     }
 }
 
-/// A bare hash map, of strings.
+/// A plain hash map, with strings.
 pub struct StringMap(Hashed<Box<str>>);
 
 impl Contender for StringMap {
@@ -237,7 +238,7 @@ impl Contender for StringMap {
     }
 }
 
-/// tokio-util's queue of timers, inside a runtime of tokio's.
+/// tokio-util's timer queue, in a tokio runtime.
 pub struct TokioDelayQueue {
     queue: tokio_util::time::DelayQueue<u32>,
     runtime: tokio::runtime::Runtime,
@@ -257,13 +258,13 @@ impl Contender for TokioDelayQueue {
 
     #[inline]
     fn heartbeat(&mut self, key: &Self::User, _moment: u64) {
-        // What it costs to enter is a few nanoseconds of a hundred.
+        // Entering the runtime costs a few nanoseconds of a hundred.
         let _entered = self.runtime.enter();
         self.queue.reset(key, Duration::from_nanos(TIMEOUT));
     }
 }
 
-/// moka's cache, hashed as the tracker's table is.
+/// moka's cache, with the hasher of the tracker's table.
 pub struct MokaCache(moka::sync::Cache<u64, (), foldhash::quality::RandomState>);
 
 impl Contender for MokaCache {

@@ -1,7 +1,7 @@
-//! What a heartbeat of a known user costs, in random order, by the tracker alone and by others.
+//! What a heartbeat of a known user costs, in random order, in the tracker alone and in other data structures.
 //!
-//! All of one size take turns, several times, so that whatever else the machine does meanwhile hits each of them
-//! alike: `rake bench:core` takes the medians. `BENCH_ROUNDS` and `BENCH_SCALE` make a trial run short.
+//! The contenders of one size alternate for several rounds, so that other load on the machine affects all of them
+//! alike; `rake bench:core` takes the medians. `BENCH_ROUNDS` and `BENCH_SCALE` make a trial run short.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -29,14 +29,14 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Ruby has none either: it switches them off for its process.
+/// Disables transparent huge pages, as Ruby does for its process.
 fn disable_huge_pages() {
     // SAFETY: the call takes numbers and touches no memory.
     let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     assert_eq!(done, 0, "the kernel knows no PR_SET_THP_DISABLE");
 }
 
-/// In groups that fit into the memory together, each with those whom it is compared with.
+/// Measures in groups that fit into memory together, each with the contenders that are compared.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
     alternate(
         group,
@@ -55,7 +55,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, users: u32) {
     );
 }
 
-/// A contender's name, and what beats so many times.
+/// A contender's name, and a function that sends a number of heartbeats.
 type Named = (&'static str, Box<dyn FnMut(u64) -> Duration>);
 
 fn named<C: Contender + 'static>(name: &'static str, users: u32) -> Named {
@@ -66,7 +66,7 @@ fn named<C: Contender + 'static>(name: &'static str, users: u32) -> Named {
     let heartbeats = move |times| {
         let start = std::time::Instant::now();
         for _ in 0..times {
-            // Nothing of it is kept in registers from one heartbeat to the next, nor would it be in an application.
+            // Nothing stays in registers from one heartbeat to the next, as in an application.
             black_box(&mut contender).heartbeat(black_box(&known[next]), moment);
             next = if next + 1 == known.len() { 0 } else { next + 1 };
             moment += 1;
@@ -89,11 +89,11 @@ fn env_number(name: &str) -> Option<f64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Fisher and Yates' shuffle, the same on every run.
+/// Shuffles the list (Fisher and Yates), the same way on every run.
 fn shuffle<T>(list: &mut [T]) {
     let mut state = SEED;
     for last in (1..list.len()).rev() {
-        // An LCG of Knuth's; its upper bits are random enough.
+        // Knuth's LCG; its upper bits are random enough.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let other = ((u128::from(state) * (last as u128 + 1)) >> 64) as usize;
         list.swap(last, other);

@@ -1,6 +1,6 @@
-//! Rules 1 to 13 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states,
-//! times as they are, and everybody looked at each time. Slow and easy to believe; it shares nothing with
-//! what it is compared with but the types of the answers.
+//! Rules 1 to 13 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states, moments that
+//! are not rounded, and a scan of all users each time. Slow and easy to check; it shares only the types of the results
+//! with the code that it is compared with.
 
 // Each test has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use online_manager_tracker::{Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Nanos, TICK, Transition};
 
-/// Which user: the tests number them.
+/// A user: the tests number them.
 pub(crate) type UserIndex = usize;
 
-/// An `online` that takes less than this may count as the user's first heartbeat.
+/// The return of an `online` that takes less than this may count as the user's first heartbeat.
 const SLOW_ONLINE: Nanos = 10_000_000;
 
-/// A deadline: no claim before `from`, and a claim from `by` on, if the timer has had its turn.
+/// A deadline: no claim before `from`, and a claim from `by` on if the timer has checked everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Due {
     pub(crate) from: Nanos,
@@ -30,13 +30,14 @@ impl Due {
     fn after(now: Nanos, timeout: Nanos, jitter: Nanos) -> Due {
         let from = now.saturating_add(timeout.max(1));
         let tick = from.saturating_add(jitter).saturating_add(TICK - 1) / TICK;
-        // The wheel has a place for every tick but one in 2²⁷.
+        // The wheel has entries for every tick but one in 2²⁷.
         let tick = if tick.is_multiple_of(1 << 27) { tick + 1 } else { tick };
         Due { from, by: tick.saturating_mul(TICK) }
     }
 
+    /// Returns the earlier of the two deadlines.
     fn or_sooner(self, other: Due) -> Due {
-        // Who is due anyway stays with the tick that the wheel has a place for.
+        // A deadline that is no later stays at its tick, which the wheel has entries for.
         if self.from <= other.from && self.by <= other.by.saturating_add(TICK) {
             return self;
         }
@@ -59,7 +60,7 @@ impl LastSeen {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UserState {
-    /// Somebody is inside `online`.
+    /// `online` is running.
     Announcing {
         seen: LastSeen,
         newer_timeout: Option<Nanos>,
@@ -69,7 +70,8 @@ pub(crate) enum UserState {
         seen: LastSeen,
         due: Due,
     },
-    /// Somebody is inside `offline`; with `has_returned` nobody is any more, and `heartbeat` waits to be announced.
+    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for `heartbeat`, which is a
+    /// moment and a timeout.
     Departing {
         seen: LastSeen,
         heartbeat: Option<(Nanos, Nanos)>,
@@ -82,7 +84,7 @@ pub(crate) struct Naive {
     pub(crate) users: BTreeMap<UserIndex, UserState>,
     pub(crate) is_stopping: bool,
     jitter: Nanos,
-    /// One bit for each rule that has decided something.
+    /// One bit for each rule that has decided a result.
     pub(crate) rules: u16,
 }
 
@@ -95,7 +97,7 @@ impl Naive {
         self.rules |= 1 << rule;
     }
 
-    /// Whether a new `online` follows.
+    /// Returns whether `online` has to be called.
     pub(crate) fn heartbeat(&mut self, index: UserIndex, now: Nanos, timeout: Nanos) -> bool {
         let jitter = self.jitter;
         if self.is_stopping {
@@ -130,7 +132,7 @@ impl Naive {
         false
     }
 
-    /// Whether the user was online, and whether it is forgotten.
+    /// Returns whether the user was online, and whether the leave has removed it.
     pub(crate) fn leave(&mut self, index: UserIndex, now: Nanos, after: Nanos) -> (bool, bool) {
         let leave = if after == 0 { Due::now(now) } else { Due::after(now, after, self.jitter) };
         let result = match self.users.get_mut(&index) {
@@ -188,7 +190,7 @@ impl Naive {
         Announced::Online
     }
 
-    /// The reactor claims `index`; panics if it must not.
+    /// Records a claim; panics if the user must not be claimed.
     pub(crate) fn claimed(&mut self, index: UserIndex, transition: Transition, now: Nanos) {
         match (transition, self.users.get(&index).copied()) {
             (
@@ -207,7 +209,7 @@ impl Naive {
         }
     }
 
-    /// Whom a claim must bring now: in any case, or if the timer has had its turn.
+    /// Returns the users that claims must bring now; those who are due only if the timer has checked everyone.
     pub(crate) fn claimable(&self, now: Nanos, timer_is_up_to_date: bool) -> Vec<(UserIndex, Transition)> {
         let claimable = self.users.iter().filter_map(|(index, state)| match state {
             UserState::Departing { has_returned: true, .. } => Some((*index, Transition::Online)),
@@ -265,7 +267,7 @@ impl Naive {
         }
     }
 
-    /// Who is dropped.
+    /// Returns the users who are dropped.
     pub(crate) fn stop(&mut self) -> Vec<UserIndex> {
         self.is_stopping = true;
         self.record_rule(12);
@@ -291,7 +293,7 @@ impl Naive {
         }
     }
 
-    /// All counts but that of those who are up for a claim.
+    /// Returns the counts; `due` is 0.
     pub(crate) fn counts(&self) -> Counts {
         let count = |is_in: fn(&UserState) -> bool| self.users.values().filter(|user| is_in(user)).count();
         Counts {
@@ -302,7 +304,7 @@ impl Naive {
         }
     }
 
-    /// The latest moment by which the timer has to look at somebody.
+    /// Returns the latest moment by which the timer has to check a user.
     pub(crate) fn timer_is_needed_by(&self) -> Option<Nanos> {
         let dues = self.users.values().filter_map(|state| match state {
             UserState::Online { due, .. } => Some(due.by),
@@ -312,7 +314,7 @@ impl Naive {
     }
 }
 
-/// Whether a heartbeat's answer is what the naive model says.
+/// Whether `online` has to be called.
 pub(crate) fn is_announcement(outcome: HeartbeatOutcome) -> bool {
     matches!(outcome, HeartbeatOutcome::Announce(_))
 }

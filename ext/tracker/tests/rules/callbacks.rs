@@ -1,4 +1,4 @@
-//! Rules 7, 10 and 11: how callbacks end, and what they are called for.
+//! Rules 7, 10 and 11: how callbacks end, and the reason of a claim.
 
 use online_manager_tracker::{
     Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Reason, TICK, Transition,
@@ -6,7 +6,7 @@ use online_manager_tracker::{
 
 use crate::harness::{ADA, BOB, CY, Harness, SECOND, TIMEOUT};
 
-// Rule 7: however `offline` ends, the user stays offline and everything else happens.
+// Rule 7: the user stays offline, no matter how `offline` ends.
 
 #[test]
 fn rule_7_after_an_offline_that_raised_everything_goes_on() {
@@ -16,7 +16,7 @@ fn rule_7_after_an_offline_that_raised_everything_goes_on() {
     harness.wait(TIMEOUT + TICK);
     let mut claimed = Vec::new();
     harness.presence.claim(harness.now, 1, &mut claimed);
-    // There is no outcome to report: an `offline` that raised is over like any other.
+    // `departed` takes no outcome: an `offline` that raised has ended like any other.
     assert_eq!(harness.presence.departed(ada), Departed::Offline);
     assert_eq!(harness.claim(), [(Transition::Offline, bob)]);
     assert!(!harness.is_online(ADA));
@@ -24,7 +24,7 @@ fn rule_7_after_an_offline_that_raised_everything_goes_on() {
     assert_eq!(harness.announced(again, CallbackOutcome::Returned), Announced::Online);
 }
 
-// Rule 10: any way out of `online` but a normal return means Offline.
+// Rule 10: the user is offline if `online` does not return normally.
 
 #[test]
 fn rule_10_an_online_that_raised_leaves_its_user_offline() {
@@ -34,7 +34,7 @@ fn rule_10_an_online_that_raised_leaves_its_user_offline() {
     harness.heartbeat(ADA);
     assert_eq!(harness.announced(ada, CallbackOutcome::Aborted), Announced::Offline);
     assert!(!harness.is_online(ADA));
-    // The heartbeats of others are lost with it, and nothing of them is left behind.
+    // The heartbeats of other threads during `online` are lost too, and nothing of them is kept.
     assert_eq!(harness.presence.kept(), 0);
     assert_eq!(harness.presence.counts(), Counts::default());
     harness.wait(2 * TIMEOUT);
@@ -52,7 +52,7 @@ fn rule_10_a_leave_during_an_online_that_raised_does_not_affect_the_next() {
     assert_eq!(harness.claim(), []);
 }
 
-// Rule 11: what falls due while somebody is inside `online` is due when it returns.
+// Rule 11: a user whose deadline passes during `online` is due when it returns.
 
 #[test]
 fn rule_11_a_deadline_that_passes_during_online_is_due_as_it_returns() {
@@ -73,17 +73,17 @@ fn rule_11_the_reactor_calls_the_online_after_an_offline() {
     harness.claim();
     harness.heartbeat(ADA);
     harness.presence.departed(ada);
-    // No heartbeat calls it, and the reactor does before it sets anybody else offline.
+    // No heartbeat calls it. The reactor does, before it sets another user offline.
     assert_eq!(harness.heartbeat(ADA), HeartbeatOutcome::Known);
     let bob = harness.come_online(BOB);
     harness.leave(BOB, 0);
     assert_eq!(harness.claim(), [(Transition::Online, ada), (Transition::Offline, bob)]);
-    // Its end is as any other's.
+    // It ends like any other `online`.
     assert_eq!(harness.announced(ada, CallbackOutcome::Aborted), Announced::Offline);
     assert!(!harness.presence.is_known(ADA));
 }
 
-// What a claim tells of the callback that it is for.
+// The reason and the lateness of a claim.
 
 #[test]
 fn a_claim_carries_its_reason_and_its_lateness() {

@@ -1,4 +1,4 @@
-//! Rules 5 and 13: when a user is due, and what the wheel keeps for it.
+//! Rules 5 and 13: when a user is due, and which entries the wheel has for a user.
 
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{CallbackOutcome, Departed, HeartbeatOutcome, Id, Nanos, TICK, Transition, User};
@@ -7,13 +7,13 @@ use crate::harness::{ADA, BOB, CY, Harness, SECOND, TIMEOUT};
 
 // Rule 5: never early, and not late.
 
-/// `user` can be claimed when that time has passed, and not a moment before.
+/// Asserts that `user` can be claimed after `time` nanoseconds, and not a nanosecond before.
 #[track_caller]
 fn assert_due_after(harness: &mut Harness, time: Nanos, user: User) {
     let due = harness.now + time;
     harness.wait(time - 1);
     assert_eq!(harness.claim(), []);
-    // With the tick that the deadline is rounded up to.
+    // The deadline is rounded up to a tick.
     harness.wait(1 + due.next_multiple_of(TICK) - due);
     assert_eq!(harness.claim(), [(Transition::Offline, user)]);
 }
@@ -69,7 +69,7 @@ fn rule_5_a_shorter_timeout_brings_the_deadline_forward() {
 
 #[test]
 fn rule_5_an_overtaken_heartbeat_does_not_bring_the_deadline_forward() {
-    // Two threads beat: one reads the clock sooner, and takes the lock later.
+    // Of two threads with a heartbeat, one reads the clock earlier and takes the lock later.
     for overtaken_by in [1, TICK, 40 * TICK, SECOND] {
         let mut harness = Harness::new();
         let ada = harness.come_online(ADA);
@@ -92,7 +92,7 @@ fn rule_5_no_heartbeat_makes_its_user_due() {
     harness.now = harness.now.next_multiple_of(TICK);
     let ada = harness.come_online(ADA);
     harness.presence.heartbeat(ADA, harness.now, 0);
-    // Nobody would raise the signal.
+    // A heartbeat does not raise the signal, so the user would stay unclaimed.
     assert!(!harness.presence.is_claimable());
     assert!(harness.presence.take_wake_request());
     harness.wait(TICK);
@@ -105,10 +105,10 @@ fn rule_5_the_timer_is_woken_when_it_would_come_too_late() {
     assert_eq!(harness.step(), Next::Never);
     harness.come_online(ADA);
     assert!(harness.presence.take_wake_request());
-    assert!(!harness.presence.take_wake_request(), "once is enough");
-    let Next::At(moment) = harness.step() else { panic!("Ada is waited for") };
+    assert!(!harness.presence.take_wake_request(), "a request is returned once");
+    let Next::At(moment) = harness.step() else { panic!("the timer waits for Ada") };
     assert!(moment <= (harness.now + TIMEOUT).next_multiple_of(TICK));
-    // The timer comes in time for Bob as it is.
+    // The timer comes early enough for Bob already.
     harness.come_online(BOB);
     assert!(!harness.presence.take_wake_request());
     harness.presence.heartbeat(CY, harness.now, TICK);
@@ -118,7 +118,7 @@ fn rule_5_the_timer_is_woken_when_it_would_come_too_late() {
 #[test]
 fn rule_5_the_timer_is_not_woken_for_a_tick_that_it_waits_for() {
     let mut harness = Harness::new();
-    // So soon that the wheel knows the very tick.
+    // So soon that the wheel has a slot for the exact tick.
     for (id, is_earlier) in [(ADA, true), (BOB, false)] {
         harness.come_online_for(id, TICK);
         assert_eq!(harness.presence.take_wake_request(), is_earlier);
@@ -128,7 +128,8 @@ fn rule_5_the_timer_is_not_woken_for_a_tick_that_it_waits_for() {
 
 #[test]
 fn rule_5_a_wheel_entry_is_for_a_tick_that_the_hand_has_not_passed() {
-    // The first tick that looks like a place in line. Another thread read the clock just before the timer.
+    // The next tick looks queued, so the wheel has no entries for it. Another thread read the clock just before the
+    // timer.
     let hand = (1 << 27) - 1;
     let mut harness = Harness { presence: Presence::new(0, 0), now: (hand - 1) * TICK };
     harness.presence.advance(hand * TICK, usize::MAX);
@@ -153,22 +154,22 @@ fn rule_5_many_small_steps_find_the_same_users_as_one() {
     assert_eq!(harness.presence.counts().due, 500);
 }
 
-// Rule 13: a user never owns two entries of the wheel.
+// Rule 13: of a user's wheel entries, only the recorded one counts.
 
-/// The user's entry, and one key in the wheel or in line.
+/// What is kept of a user: the entry, and one key on the wheel or in the due queue.
 const ONE_OF_EACH: usize = 2;
 
 #[test]
 fn rule_13_a_wheel_entry_that_was_left_behind_is_dropped() {
     let mut harness = Harness::new();
     let ada = harness.come_online(ADA);
-    // Forward, and on again: what was put in first comes up later than what was put in last.
+    // The deadline moves forward, and back again: the first wheel entry comes up later than the second.
     harness.presence.heartbeat(ADA, harness.now, SECOND);
     harness.heartbeat(ADA);
     harness.wait(TIMEOUT - SECOND);
     harness.heartbeat(ADA);
     let seen_at = harness.now;
-    // A little less than the timeout, so all that was put in has come up.
+    // A little less than the timeout, so all earlier wheel entries have come up.
     harness.wait(TIMEOUT - 2 * TICK);
     assert_eq!(harness.presence.kept(), ONE_OF_EACH);
     assert_eq!(harness.claim(), []);
@@ -189,7 +190,7 @@ fn rule_13_a_user_is_in_the_due_queue_once() {
     harness.wait(2 * TIMEOUT);
     assert_eq!(harness.presence.counts().due, 1);
     assert_eq!(harness.claim().len(), 1);
-    // All but the entry itself and what is noted of it.
+    // The entry and its overflow entry.
     assert_eq!(harness.presence.kept(), 2);
 }
 
@@ -208,7 +209,7 @@ fn rule_13_a_user_is_in_the_due_queue_once_after_any_time() {
         }
         assert_eq!(harness.presence.counts().due, 1, "after {hours} hours");
         assert_eq!(harness.presence.kept(), ONE_OF_EACH, "after {hours} hours");
-        // All heartbeats count, and the place in line is given up for one in the wheel.
+        // The heartbeats count: the user leaves the due queue for the wheel.
         assert_eq!(harness.claim(), []);
         assert_eq!(harness.presence.kept(), ONE_OF_EACH);
         let seen_at = harness.now;
@@ -218,7 +219,7 @@ fn rule_13_a_user_is_in_the_due_queue_once_after_any_time() {
 
 #[test]
 fn rule_13_a_timer_that_comes_a_month_late_loses_no_user() {
-    // The process was stopped. The hand of the wheel is far behind when somebody is put in.
+    // The process was suspended: the wheel's hand lags behind when a user is scheduled.
     for days in [1, 2, 10, 14, 30] {
         let mut harness = Harness::new();
         let bob = harness.come_online(BOB);
@@ -237,7 +238,7 @@ fn rule_13_a_timer_that_comes_a_month_late_loses_no_user() {
     }
 }
 
-// What the other tests count on: that nothing is kept which `kept` does not know of.
+// The other tests rely on this: `kept` counts everything.
 
 #[test]
 fn kept_counts_everything_that_is_held() {
@@ -246,12 +247,12 @@ fn kept_counts_everything_that_is_held() {
     assert_eq!(harness.presence.kept(), 3 + 3, "in the table and on the wheel");
     harness.now += TIMEOUT + TICK;
     assert_eq!(harness.presence.advance(harness.now, 1), Next::Now);
-    assert_eq!(harness.presence.kept(), 3 + 2 + 1, "taken from the wheel, and in line");
+    assert_eq!(harness.presence.kept(), 3 + 2 + 1, "drained from the wheel, and in the due queue");
     harness.step();
     let mut claimed = Vec::new();
     harness.presence.claim(harness.now, 1, &mut claimed);
     assert_eq!(claimed.len(), 1);
     harness.presence.heartbeat(ADA, harness.now, TIMEOUT);
     assert_eq!(harness.presence.departed(users[0]), Departed::Rejoining);
-    assert_eq!(harness.presence.kept(), 3 + 2 + 1 + 1, "in line, with a extra, and rejoining");
+    assert_eq!(harness.presence.kept(), 3 + 2 + 1 + 1, "in the due queue, with an overflow entry, and rejoining");
 }

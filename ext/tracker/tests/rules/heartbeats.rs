@@ -1,4 +1,4 @@
-//! Rules 1 to 4: `online` and `offline` take turns, whenever a heartbeat comes.
+//! Rules 1 to 4: `online` and `offline` alternate, whenever a heartbeat comes.
 
 use online_manager_tracker::presence::Presence;
 use online_manager_tracker::{
@@ -114,19 +114,19 @@ fn rule_2_a_claim_without_a_callback_is_taken_back() {
     assert_eq!(harness.presence.unclaim(ada, Transition::Offline, harness.now), Departed::Rejoining);
     assert!(harness.is_online(ADA));
     let last_seen = harness.presence.last_seen(ADA, harness.now).unwrap();
-    assert!(last_seen.abs_diff(seen) <= TICK, "nobody has seen Ada meanwhile");
-    // The next one again, before those who came later.
+    assert!(last_seen.abs_diff(seen) <= TICK, "no heartbeat of Ada came");
+    // Ada is the next again, before users who were due later.
     assert_eq!(harness.claim(), [(Transition::Offline, ada), (Transition::Offline, bob)]);
 }
 
 #[test]
 fn rule_2_a_claim_taken_back_keeps_the_last_seen_time_of_a_long_timeout() {
-    // Longer than the ticks of an entry reach, so that nothing but its extra knows.
+    // Beyond the horizon, so that only the overflow entry holds the moment.
     let timeout = 60 * 86_400 * SECOND;
     let mut harness = Harness::new();
     let ada = harness.come_online_for(ADA, timeout);
     let seen = harness.now;
-    // In steps, since the wheel holds nobody for so long.
+    // In steps, since the wheel reaches less far.
     while harness.claim().is_empty() {
         harness.wait(timeout / 100);
     }
@@ -135,7 +135,7 @@ fn rule_2_a_claim_taken_back_keeps_the_last_seen_time_of_a_long_timeout() {
 
 #[test]
 fn rule_2_a_claim_taken_back_weeks_late_keeps_the_last_seen_time() {
-    // A timeout that has a number, and so no extra; but the process was stopped.
+    // The timeout has a number, so there is no overflow entry. The process was suspended.
     let timeout = 6 * 86_400 * SECOND;
     for days in [10, 20, 30, 38] {
         let mut harness = Harness::new();
@@ -149,7 +149,7 @@ fn rule_2_a_claim_taken_back_weeks_late_keeps_the_last_seen_time() {
 
 #[test]
 fn rule_2_a_claim_in_time_needs_no_overflow_entry() {
-    // However long the clock has run.
+    // Soon and long after the start of the clock.
     for now in [SECOND, 20 * 86_400 * SECOND] {
         let mut harness = Harness { presence: Presence::new(now, 0), now };
         harness.come_online(ADA);
@@ -172,7 +172,7 @@ fn rule_2_a_heartbeat_before_a_claim_is_taken_back_counts() {
     harness.assert_offline_at(seen_at + TIMEOUT, ada);
 }
 
-// Rule 3: a heartbeat while somebody is inside `online` only moves the deadline.
+// Rule 3: a heartbeat during `online` only moves the deadline.
 
 #[test]
 fn rule_3_a_heartbeat_during_online_counts() {
@@ -190,7 +190,7 @@ fn rule_3_a_heartbeat_during_online_counts() {
     harness.assert_offline_at(returned + 9 * SECOND, ada);
 }
 
-// Rule 4: a heartbeat while somebody is inside `offline` is remembered.
+// Rule 4: a heartbeat during `offline` is remembered.
 
 #[test]
 fn rule_4_a_heartbeat_during_offline_is_followed_by_online() {
@@ -200,7 +200,7 @@ fn rule_4_a_heartbeat_during_offline_is_followed_by_online() {
     assert!(!harness.is_online(ADA));
     assert_eq!(harness.claim(), [], "offline has not returned");
     assert_eq!(harness.presence.departed(ada), Departed::Rejoining);
-    // The next one still finds the user known: `online` is called once.
+    // The next heartbeat finds the user known: `online` is called once.
     assert_eq!(harness.heartbeat(ADA), HeartbeatOutcome::Known);
     assert!(harness.presence.is_claimable());
     assert_eq!(harness.claim(), [(Transition::Online, ada)]);

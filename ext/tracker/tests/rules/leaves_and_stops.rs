@@ -14,7 +14,7 @@ fn rule_8_each_remaining_user_is_set_offline_once() {
     for max in [1, 3, 1_000] {
         let mut harness = Harness::new();
         let users: Vec<User> = (0..300u64).map(|number| harness.come_online(Id::Key(number << 2 | 1))).collect();
-        // Some are due anyway, some have left, one is in the middle of it.
+        // Ten are due, ten leave in a second, one is inside `offline`.
         for number in 0..20 {
             harness.leave(Id::Key(number << 2 | 1), if number < 10 { 0 } else { SECOND });
         }
@@ -78,7 +78,7 @@ fn rule_9_a_user_who_leaves_is_due_at_once() {
     let ada = harness.come_online(ADA);
     assert!(harness.leave(ADA, 0));
     assert!(harness.is_online(ADA));
-    // Without a turn of the timer.
+    // Without a step of the timer.
     assert!(harness.presence.is_claimable());
     assert_eq!(harness.claim(), [(Transition::Offline, ada)]);
     assert!(!harness.leave(ADA, 0));
@@ -92,7 +92,7 @@ fn rule_9_a_delayed_leave_is_due_after_its_delay() {
     let left = harness.now;
     assert!(harness.leave(ADA, 2 * SECOND));
     assert!(harness.presence.take_wake_request());
-    // No leave is later than what there is.
+    // A leave never postpones an earlier deadline.
     assert!(harness.leave(ADA, 3 * SECOND));
     harness.assert_offline_at(left + 2 * SECOND, ada);
 
@@ -110,7 +110,7 @@ fn rule_9_a_leave_at_the_current_deadline_needs_no_overflow_entry() {
     harness.announced(ada, CallbackOutcome::Returned);
     let kept = harness.presence.kept();
     harness.leave(ADA, TIMEOUT);
-    assert_eq!([kept, harness.presence.kept()], [2, 2], "the user and its entry in the wheel");
+    assert_eq!([kept, harness.presence.kept()], [2, 2], "the user and the wheel entry");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn rule_12_a_stop_drops_remembered_heartbeats() {
     let [ada, bob, cy] = [ADA, BOB, CY].map(|id| harness.come_online(id));
     harness.wait(TIMEOUT + TICK);
     harness.claim();
-    // Ada has been set offline and waits, Bob is still inside offline, and nobody waits for Cy.
+    // Ada is rejoining, Bob is inside `offline` with a heartbeat to remember, Cy is inside `offline` without.
     harness.heartbeat(ADA);
     harness.presence.departed(ada);
     harness.heartbeat(BOB);
@@ -267,7 +267,7 @@ fn rule_12_a_stop_does_not_wait_for_online_and_offline_follows_it() {
     assert_eq!(harness.claim(), []);
     assert_eq!(harness.announced(ada, CallbackOutcome::Returned), Announced::Depart);
     assert!(!harness.is_online(ADA));
-    // That is the business of whoever was in it.
+    // The thread that called `online` calls `offline`, not the reactor.
     assert_eq!(harness.claim(), []);
     assert_eq!(harness.presence.departed(ada), Departed::Offline);
     assert_eq!(harness.announced(bob, CallbackOutcome::Aborted), Announced::Offline);
