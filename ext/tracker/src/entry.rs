@@ -221,7 +221,11 @@ mod tests {
         }
 
         #[test]
-        fn a_deadline_is_compared_with_the_wheel(near in HORIZON..1 << 50, wheel in 0..=WHEEL_HORIZON, deadline in 0..WHEEL_HORIZON) {
+        fn a_deadline_is_compared_with_the_wheel(
+            near in HORIZON..1 << 50,
+            wheel in 0..=WHEEL_HORIZON,
+            deadline in 0..WHEEL_HORIZON,
+        ) {
             let wheel_tick = Entry::wheel_tick_from(near + wheel);
             let mut entry = Entry::new(7, State::OVERFLOW, 0);
             entry.set_wheel_tick(wheel_tick);

@@ -167,7 +167,10 @@ mod tests {
     proptest! {
         #[test]
         fn strings_of_all_lengths_do_not_overlap(
-            steps in prop::collection::vec((prop_oneof![0usize..100, 65_000usize..66_000, 100_000usize..300_000], any::<u8>(), any::<bool>()), 1..60),
+            steps in prop::collection::vec(
+                (prop_oneof![0usize..100, 65_000usize..66_000, 100_000usize..300_000], any::<u8>(), any::<bool>()),
+                1..60,
+            ),
         ) {
             let mut strings = StringArena::default();
             let mut kept: Vec<(u32, Vec<u8>)> = Vec::new();

@@ -62,7 +62,10 @@ impl Table {
     pub(crate) fn find(&self, id: Id<'_>) -> Option<Place> {
         match id {
             Id::Key(key) => {
-                debug_assert!(is_valid_key(key), "{key:#x} is not the caller's to choose");
+                debug_assert!(
+                    is_valid_key(key),
+                    "the key {key:#x} ends in the bits 10, which mark the tracker's own keys"
+                );
                 self.find_key(key)
             }
             Id::String(string) => {

@@ -210,7 +210,10 @@ mod tests {
         #[test]
         fn every_key_comes_up_at_its_tick(
             start in 0u64..1 << 40,
-            distances in prop::collection::vec(prop_oneof![1u64..200, 1u64..100_000, 1..=crate::entry::WHEEL_HORIZON], 1..100),
+            distances in prop::collection::vec(
+                prop_oneof![1u64..200, 1u64..100_000, 1..=crate::entry::WHEEL_HORIZON],
+                1..100,
+            ),
             steps in prop::collection::vec(prop_oneof![1u64..100, 1u64..1_000_000], 1..100),
         ) {
             let mut wheel = Wheel::new(start);

@@ -81,7 +81,8 @@ fn waits() -> impl Strategy<Value = Step> {
         1 => (1..HOUR).prop_map(Step::Wait),
         1 => (1..30 * HOUR).prop_map(Step::Wait),
         1 => (1..10 * DAY).prop_map(Step::Wait),
-        8 => (any::<usize>(), -2 * TICK as i64..4 * TICK as i64).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
+        8 => (any::<usize>(), -2 * TICK as i64..4 * TICK as i64)
+            .prop_map(|(which, offset)| Step::WaitFor { which, offset }),
         2 => (any::<usize>(), -1i64..=1).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
     ]
 }
@@ -92,7 +93,8 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
         200 => (0..users, timeouts()).prop_map(|(index, timeout)| Step::Heartbeat { index, timeout }),
         50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(index, after)| Step::Leave { index, after }),
         120 => waits(),
-        60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4).prop_map(|(budget, times)| Step::Advance { budget, times }),
+        60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4)
+            .prop_map(|(budget, times)| Step::Advance { budget, times }),
         100 => (1usize..4).prop_map(|max| Step::Claim { max }),
         160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::EndCallback { which, outcome }),
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),

@@ -12,7 +12,9 @@ fn entry(key: u64, deadline: u64) -> Entry {
 
 proptest! {
     #[test]
-    fn the_table_holds_what_a_hash_map_holds(steps in prop::collection::vec((any::<bool>(), 0u64..400, any::<bool>()), 0..2_000)) {
+    fn the_table_holds_what_a_hash_map_holds(
+        steps in prop::collection::vec((any::<bool>(), 0u64..400, any::<bool>()), 0..2_000),
+    ) {
         let mut table = Table::new();
         let mut model: HashMap<(u64, bool), u64> = HashMap::new();
         for (number, (insert, key, is_string)) in steps.into_iter().enumerate() {

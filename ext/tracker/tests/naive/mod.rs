@@ -45,7 +45,7 @@ impl Due {
     }
 }
 
-/// When a user last heartbeat: not always known to the nanosecond.
+/// When the last heartbeat of a user came: not always known to the nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LastSeen {
     pub(crate) earliest: Nanos,
