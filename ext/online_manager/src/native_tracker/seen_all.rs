@@ -144,7 +144,7 @@ impl SeenAll<'_> {
         let mut heartbeats = self.tracker.heartbeat_batch(CoarseClock.now(), self.timeout);
         // SAFETY: no Ruby runs until the end, since the lock is held.
         let ids = unsafe { self.ids.from(self.place) };
-        for group in ids.chunks(Presence::AHEAD).take(BATCH_SIZE / Presence::AHEAD) {
+        for group in ids.chunks(Presence::PREFETCH_BATCH).take(BATCH_SIZE / Presence::PREFETCH_BATCH) {
             let (plain, all_recorded) = record_group(&mut heartbeats, group, self.place, &mut self.arrivals);
             self.place += plain;
             self.all_recorded &= all_recorded;
@@ -229,7 +229,7 @@ impl SeenAll<'_> {
     }
 }
 
-/// Records the heartbeats of a group of ids, `Presence::AHEAD` at most, up to the first that is not plain. `place` is
+/// Records the heartbeats of a group of ids, `Presence::PREFETCH_BATCH` at most, up to the first that is not plain. `place` is
 /// that of the first. Returns how many are plain, and whether all of those were recorded.
 fn record_group<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
@@ -237,7 +237,7 @@ fn record_group<C: Clock, S: Signal>(
     place: usize,
     arrivals: &mut Vec<Arrival>,
 ) -> (usize, bool) {
-    let mut ids = [Id::Key(0); Presence::AHEAD];
+    let mut ids = [Id::Key(0); Presence::PREFETCH_BATCH];
     let mut plain = 0;
     for (id, prefetched) in group.iter().map_while(key::plain_id).zip(&mut ids) {
         heartbeats.prefetch(id);
