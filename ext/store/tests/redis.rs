@@ -46,7 +46,7 @@ fn a_replica_and_a_server_of_a_cluster_are_refused() {
     let server = Server::with(&["--replicaof", "127.0.0.1", "1"]);
     assert!(misconfigured(&server.url()).contains("read-only replica of 127.0.0.1"));
     let server = Server::with(&["--cluster-enabled", "yes"]);
-    assert!(misconfigured(&server.url()).contains("give the URLs of some of them as an Array"));
+    assert!(misconfigured(&server.url()).contains("give the URLs of some of its servers as an Array"));
 }
 
 #[test]
