@@ -34,7 +34,7 @@ impl Process {
         outcome
     }
 
-    /// The ages of what the store is told at `now`.
+    /// Returns the ages of the heartbeats that are written at `now`.
     fn written(&self, now: Nanos) -> Vec<Nanos> {
         self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
         let writes = self.outbox.lock().take_batch(10).writes(now, 0);
@@ -121,7 +121,7 @@ fn nobody_is_forgotten_during_an_outage() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    // Away since the first second: should the data be lost, nobody else knows of this user.
+    // An outage since the first second: if the data is lost, no other process knows this user.
     process.coalescer.scan((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
     process.coalescer.resend(9 * SECOND, |_| Some(SECOND), &process.outbox);
     assert_eq!(process.written(9 * SECOND), [9 * SECOND]);
@@ -137,21 +137,21 @@ fn resend_skips_users_who_expired_before_the_outage() {
     process.heartbeat(5 * SECOND, 3 * SECOND);
     process.written(5 * SECOND);
     process.coalescer.resend(6 * SECOND, |_| None, &process.outbox);
-    assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
+    assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "this partition has lost nothing");
 }
 
 #[test]
 fn a_new_timeout_that_most_users_have_becomes_the_common_one() {
     let process = Process::new();
     process.heartbeat(0, 2 * SECOND);
-    // The pass through all of them takes 3 s for common_timeout.
+    // The pass makes 3 s the common timeout.
     assert_eq!(process.written(0), [0]);
     assert_eq!(process.heartbeat(1, 3 * SECOND), Coalesced::WriteDue);
     assert_eq!(process.written(1), [0]);
     for now in 2..5 {
         assert_eq!(process.heartbeat(now, 3 * SECOND), Coalesced::Known);
     }
-    // Beside it another one is just as good.
+    // A user with another timeout is coalesced too.
     assert_eq!(process.heartbeat(5, SECOND), Coalesced::WriteDue);
     assert_eq!(process.heartbeat(6, SECOND), Coalesced::Known);
     assert_eq!(process.written(6), [1]);
