@@ -187,7 +187,7 @@ impl Connection {
             }
         });
         done.ok_or_else(|| {
-            // Replies may still be on their way, which the next call would take for its own.
+            // Replies may still be on their way, for which nobody waits any more.
             self.close();
             StoreError::Unavailable(format!("{}: interrupted, since the process forks", self.servers))
         })
