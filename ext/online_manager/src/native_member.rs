@@ -285,7 +285,7 @@ impl NativeMember {
             SnapshotResult::Ready(timed) => {
                 let hash = ruby.hash_new();
                 hash.aset(ruby.to_symbol("online"), timed.snapshot.users.len())?;
-                hash.aset(ruby.to_symbol("waiting"), timed.snapshot.waiting)?;
+                hash.aset(ruby.to_symbol("waiting"), timed.snapshot.undelivered_events)?;
                 hash.aset(ruby.to_symbol("dead_letters"), timed.snapshot.dead_letters)?;
                 Ok(hash.as_value())
             }

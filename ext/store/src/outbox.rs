@@ -1,4 +1,5 @@
-//! What the store has not been told yet. While it is away this grows to one entry for each user and no further.
+//! Heartbeats and leaves that are not written yet. During an outage the outbox grows to one entry per user, and no
+//! further.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,39 +9,40 @@ use online_manager_tracker::Nanos;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Write};
 
-/// The latest beat of a user, or leave, or both: when it came, and for how long it is good or how long after it the user
-/// is due.
+/// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration:
+/// the timeout of the heartbeat, or how long after the leave the user is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
-    beat: Option<(Nanos, Nanos)>,
+    heartbeat: Option<(Nanos, Nanos)>,
     leave: Option<(Nanos, Nanos)>,
 }
 
-/// What was taken out, to be told or to be put back.
+/// What was taken out, to be written, or put back if that fails.
 #[derive(Debug, Default)]
 pub(crate) struct Batch(Vec<(UserId, PendingWrites)>);
 
 impl Batch {
-    /// What a store is told at `now`. Each beat comes before the leave of the same user.
+    /// Returns the writes, with their ages at `now`. A user's heartbeat comes before its leave. `jitter` is added to
+    /// the timeouts.
     pub(crate) fn writes(&self, now: Nanos, jitter: Nanos) -> Vec<Write> {
         let age = |at: Nanos| now.saturating_sub(at);
-        // A clock with a jitter may date a heartbeat back: nobody shall leave early for that.
-        let good_for = |timeout: Nanos| timeout.saturating_add(jitter);
+        // The clock may date a heartbeat back by its jitter; without this, users could expire too early.
+        let with_jitter = |timeout: Nanos| timeout.saturating_add(jitter);
         let mut writes = Vec::with_capacity(self.0.len());
-        for (id, PendingWrites { beat, leave }) in &self.0 {
+        for (id, PendingWrites { heartbeat, leave }) in &self.0 {
             let id = || id.clone();
-            writes.extend(beat.map(|(at, timeout)| {
-                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: good_for(timeout) })
+            writes.extend(heartbeat.map(|(at, timeout)| {
+                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout) })
             }));
             writes.extend(leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after })));
         }
         writes
     }
 
-    /// Parts those whom `is_redis_url` says from the others.
-    pub(crate) fn split(self, is_redis_url: impl Fn(&UserId) -> bool) -> (Batch, Batch) {
-        let (meant, others) = self.0.into_iter().partition(|(id, _)| is_redis_url(id));
-        (Batch(meant), Batch(others))
+    /// Splits the batch into the users that match, and the others.
+    pub(crate) fn split(self, is_match: impl Fn(&UserId) -> bool) -> (Batch, Batch) {
+        let (matching, others) = self.0.into_iter().partition(|(id, _)| is_match(id));
+        (Batch(matching), Batch(others))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,30 +50,29 @@ impl Batch {
     }
 }
 
-/// Messages for the store. Times are this process' clock's.
+/// The writes that wait for the store.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// In the order in which a store has them too: neighbours are written together, which spares it most of the work.
+    /// Ordered as a store has them too: writes of neighbours touch the same pages, which saves most of the work.
     users: BTreeMap<UserId, PendingWrites>,
-    /// Behind whom the next are taken, so that everybody's turn comes.
+    /// The last user of the last batch. The next batch starts behind it, so that no user is left out for long.
     cursor: Option<UserId>,
-    /// When the first of them came.
+    /// The time of the oldest write since the outbox was last empty.
     since: Option<Nanos>,
 }
 
 impl Outbox {
-    /// A heartbeat at `at`, good for `timeout`.
+    /// Adds a heartbeat at `at`, unless a newer one waits. A leave before it is dropped (rule 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
-        if latest.beat.is_none_or(|(before, _)| before <= at) {
-            latest.beat = Some((at, timeout));
+        if latest.heartbeat.is_none_or(|(before, _)| before <= at) {
+            latest.heartbeat = Some((at, timeout));
         }
-        // A leave before a heartbeat is forgotten (rule 9).
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
 
-    /// A leave at `at`, which makes the user due `after` that.
+    /// Adds a leave at `at`, which makes the user due `after` that, unless one waits that makes it due sooner.
     pub(crate) fn leave(&mut self, id: UserId, at: Nanos, after: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
@@ -81,34 +82,34 @@ impl Outbox {
         }
     }
 
-    /// Takes out what there is of up to `most` users.
-    pub(crate) fn take_batch(&mut self, most: usize) -> Batch {
+    /// Takes out the writes of up to `limit` users.
+    pub(crate) fn take_batch(&mut self, limit: usize) -> Batch {
         let after = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut ids: Vec<UserId> =
-            self.users.range((after, Bound::Unbounded)).map(|(id, _)| id).take(most).cloned().collect();
+            self.users.range((after, Bound::Unbounded)).map(|(id, _)| id).take(limit).cloned().collect();
         if ids.is_empty() {
-            ids = self.users.keys().take(most).cloned().collect();
+            ids = self.users.keys().take(limit).cloned().collect();
         }
         self.cursor = ids.last().cloned();
-        let taken = ids.into_iter().filter_map(|id| self.users.remove(&id).map(|latest| (id, latest))).collect();
+        let entries = ids.into_iter().filter_map(|id| self.users.remove(&id).map(|latest| (id, latest))).collect();
         if self.users.is_empty() {
             *self = Outbox::default();
         }
-        Batch(taken)
+        Batch(entries)
     }
 
-    /// Puts back what the store has not taken. What came meanwhile is newer.
-    pub(crate) fn put_back(&mut self, taken: Batch) {
-        for (id, PendingWrites { beat, leave }) in taken.0 {
+    /// Puts back a batch that could not be written. What was added meanwhile is newer, and wins.
+    pub(crate) fn put_back(&mut self, batch: Batch) {
+        for (id, PendingWrites { heartbeat, leave }) in batch.0 {
             let newer = self.users.remove(&id);
-            if let Some((at, timeout)) = beat {
+            if let Some((at, timeout)) = heartbeat {
                 self.heartbeat(id.clone(), at, timeout);
             }
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
             }
             let Some(newer) = newer else { continue };
-            if let Some((at, timeout)) = newer.beat {
+            if let Some((at, timeout)) = newer.heartbeat {
                 self.heartbeat(id.clone(), at, timeout);
             }
             if let Some((at, after)) = newer.leave {
@@ -121,12 +122,12 @@ impl Outbox {
         self.users.is_empty()
     }
 
-    /// How many users it is about.
+    /// Returns how many users have writes that wait.
     pub(crate) fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// For how long the first of them has been waiting.
+    /// Returns how long ago the oldest write was, in nanoseconds; 0 if none waits.
     pub(crate) fn lag(&self, now: Nanos) -> Nanos {
         self.since.map_or(0, |since| now.saturating_sub(since))
     }
@@ -141,39 +142,39 @@ mod tests {
         UserId::new(Kind::Integer, &[b'0' + number])
     }
 
-    fn taken(outbox: &mut Outbox, now: Nanos) -> Vec<Write> {
+    fn take_writes(outbox: &mut Outbox, now: Nanos) -> Vec<Write> {
         outbox.take_batch(10).writes(now, 0)
     }
 
     #[test]
-    fn the_latest_beat_counts() {
+    fn the_latest_heartbeat_counts() {
         let mut outbox = Outbox::default();
         outbox.heartbeat(id(1), 10, 5);
         outbox.heartbeat(id(1), 20, 6);
         outbox.heartbeat(id(1), 15, 7);
         assert_eq!(outbox.lag(30), 20);
-        assert_eq!(taken(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6 })]);
+        assert_eq!(take_writes(&mut outbox, 30), [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6 })]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
     }
 
     #[test]
-    fn a_beat_undoes_a_leave_before_it() {
+    fn a_heartbeat_undoes_an_earlier_leave() {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
         outbox.heartbeat(id(1), 20, 6);
-        assert_eq!(taken(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 })]);
+        assert_eq!(take_writes(&mut outbox, 20), [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6 })]);
     }
 
     #[test]
-    fn a_leave_comes_after_the_beat_and_the_sooner_one_counts() {
+    fn a_leave_follows_its_users_heartbeat_and_the_soonest_leave_counts() {
         let mut outbox = Outbox::default();
         outbox.heartbeat(id(1), 10, 5);
         outbox.leave(id(1), 20, 9);
         outbox.leave(id(1), 21, 3);
         outbox.leave(id(1), 22, 7);
         assert_eq!(
-            taken(&mut outbox, 30),
+            take_writes(&mut outbox, 30),
             [
                 Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5 }),
                 Write::Leave(Leave { id: id(1), age: 9, after: 3 })
@@ -182,34 +183,34 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_taken_together_and_everybody_has_a_turn() {
+    fn batches_are_in_key_order_and_no_user_starves() {
         let mut outbox = Outbox::default();
-        let mut state = Vec::new();
+        let mut batches = Vec::new();
         for _ in 0..4 {
-            // Whoever was first beats again at once.
+            // The first users send heartbeats again at once.
             [1, 2, 3, 4]
                 .iter()
-                .filter(|user| state.len() < 3 || **user < 3)
+                .filter(|user| batches.len() < 3 || **user < 3)
                 .for_each(|user| outbox.heartbeat(id(*user), 10, 5));
-            state.push(outbox.take_batch(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+            batches.push(outbox.take_batch(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
         }
         let (first, last) = (vec![id(1), id(2)], vec![id(3), id(4)]);
-        assert_eq!(state, [first.clone(), last.clone(), first, last]);
+        assert_eq!(batches, [first.clone(), last.clone(), first, last]);
     }
 
     #[test]
-    fn what_was_not_taken_is_put_back_behind_what_came_meanwhile() {
+    fn put_back_keeps_newer_writes() {
         let mut outbox = Outbox::default();
         outbox.heartbeat(id(1), 10, 5);
         outbox.leave(id(1), 11, 0);
         outbox.heartbeat(id(2), 12, 5);
-        let not_told = outbox.take_batch(10);
+        let unwritten = outbox.take_batch(10);
         outbox.heartbeat(id(1), 30, 6);
-        outbox.put_back(not_told);
+        outbox.put_back(unwritten);
         assert_eq!(outbox.len(), 2);
         assert_eq!(outbox.lag(30), 20);
-        let mut writes = taken(&mut outbox, 30);
-        writes.sort_by_key(|message| message.id().clone());
+        let mut writes = take_writes(&mut outbox, 30);
+        writes.sort_by_key(|write| write.id().clone());
         assert_eq!(
             writes,
             [
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_is_good_for_as_much_longer_as_the_clock_is_unsure_of() {
+    fn the_clocks_jitter_is_added_to_the_timeout_of_a_heartbeat() {
         let mut outbox = Outbox::default();
         outbox.heartbeat(id(1), 10, 5);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A process' part in a store, with the store in partition_error.
+//! A member with a real store, with and without errors of the store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
@@ -30,15 +30,16 @@ impl Clock for MachineClock {
     }
 }
 
-/// A clock that leaps when it is told to, as one does for a process that stands still.
+/// A clock that jumps ahead by ten seconds, as for a process that was suspended.
 #[derive(Clone, Default)]
-struct LeapingClock {
-    /// How often it is read until then.
+struct JumpingClock {
+    /// After how many more readings it jumps; 0 for never.
     readings: Arc<AtomicU64>,
+    /// How far it is ahead of the real clock, in nanoseconds.
     ahead: Arc<AtomicU64>,
 }
 
-impl Clock for LeapingClock {
+impl Clock for JumpingClock {
     fn now(&self) -> Nanos {
         let before = self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |readings| readings.checked_sub(1));
         if before == Ok(1) {
@@ -52,21 +53,22 @@ impl Clock for LeapingClock {
     }
 }
 
-struct Silent;
+/// A signal that nobody waits for.
+struct NoSignal;
 
-impl Signal for Silent {
+impl Signal for NoSignal {
     fn raise(&self) {}
     fn clear(&self) {}
 }
 
-/// A process that takes part in the store of a folder.
-fn member(folder: &TempDir) -> Member<MachineClock, Silent> {
+/// Starts a member of the store in a folder.
+fn member(folder: &TempDir) -> Member<MachineClock, NoSignal> {
     member_of(&format!("sqlite:{}", path(folder)))
 }
 
-fn member_of(url: &str) -> Member<MachineClock, Silent> {
+fn member_of(url: &str) -> Member<MachineClock, NoSignal> {
     let store_url = StoreUrl::parse(url).unwrap();
-    let member = Member::new(store_url, String::new(), MachineClock, Silent).unwrap();
+    let member = Member::new(store_url, String::new(), MachineClock, NoSignal).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
     member
@@ -76,7 +78,7 @@ fn path(folder: &TempDir) -> String {
     folder.path().join("presence.sqlite3").to_str().unwrap().to_owned()
 }
 
-fn beat(member: &Member<MachineClock, Silent>, name: &'static str) {
+fn heartbeat(member: &Member<MachineClock, NoSignal>, name: &'static str) {
     let id = Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 });
     member.add_user(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
 }
@@ -89,8 +91,8 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Delivers what there is, and answers how many users it was.
-fn deliver(member: &Member<MachineClock, Silent>) -> usize {
+/// Delivers the events of the next call. Returns how many.
+fn deliver(member: &Member<MachineClock, NoSignal>) -> usize {
     let (_, events) = member.claim(|transition| transition == Transition::Online);
     if !events.is_empty() {
         member.delivered(&DeliveryOutcome::Returned);
@@ -99,30 +101,30 @@ fn deliver(member: &Member<MachineClock, Silent>) -> usize {
 }
 
 #[test]
-fn a_single_beat_is_not_lost_while_the_file_is_locked() {
+fn a_single_heartbeat_is_not_lost_while_the_file_is_locked() {
     let folder = tempfile::tempdir().unwrap();
     let member = member(&folder);
-    wait_until("it has the lease", || member.status().leases > 0);
+    wait_until("it holds the lease", || member.status().leases > 0);
     let locker = rusqlite::Connection::open(path(&folder)).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    beat(&member, "ada");
+    heartbeat(&member, "ada");
     wait_until("it fails", || member.status().store_errors > 0);
     assert!(member.next_outage().is_some_and(|message| message.contains("locked")));
     wait_until("it fails again", || member.status().store_errors > 1);
-    assert_eq!(member.next_outage(), None, "told of once");
+    assert_eq!(member.next_outage(), None, "reported once");
     assert_eq!(deliver(&member), 0);
     locker.execute_batch("ROLLBACK").unwrap();
-    wait_until("the beat has come", || deliver(&member) == 1);
+    wait_until("the heartbeat is delivered", || deliver(&member) == 1);
     assert_eq!(member.status().unwritten, 0);
 }
 
 #[test]
-fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
+fn a_stop_flushes_the_outbox_and_releases_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let first = member(&folder);
-    wait_until("it has the lease", || first.status().leases > 0);
+    wait_until("it holds the lease", || first.status().leases > 0);
     let second = member(&folder);
-    beat(&first, "ada");
+    heartbeat(&first, "ada");
     first.stop();
     wait_until("it has ended", || first.has_ended());
     let ended = Instant::now();
@@ -132,35 +134,35 @@ fn a_stop_writes_what_is_left_and_hands_the_lease_on() {
 }
 
 #[test]
-fn a_process_that_stood_still_has_no_longer_lease_than_others() {
+fn a_process_that_was_suspended_gets_no_longer_lease() {
     let folder = tempfile::tempdir().unwrap();
-    let clock = LeapingClock::default();
+    let clock = JumpingClock::default();
     let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
-    let member = Member::new(store_url, String::new(), clock.clone(), Silent).unwrap();
+    let member = Member::new(store_url, String::new(), clock.clone(), NoSignal).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
-    wait_until("it has the lease", || member.status().leases > 0);
+    wait_until("it holds the lease", || member.status().leases > 0);
     let file = rusqlite::Connection::open(path(&folder)).unwrap();
-    // At any place in a turn.
+    // Wherever in a step the jump is.
     for readings in 1..=10 {
         clock.readings.store(readings, Ordering::SeqCst);
-        wait_until("it stands still", || clock.readings.load(Ordering::SeqCst) == 0);
+        wait_until("the clock has jumped", || clock.readings.load(Ordering::SeqCst) == 0);
         for _ in 0..30 {
             thread::sleep(Duration::from_millis(10));
             let until: i64 = file.query_row("SELECT max(leased_until) FROM namespaces", [], |row| row.get(0)).unwrap();
             let left = until - boot_clock::now() as i64;
-            assert!(left <= 5_000_000_000, "a lease of {left} ns, where it stood still after {readings} readings");
+            assert!(left <= 5_000_000_000, "a lease of {left} ns, with a jump after {readings} readings");
         }
     }
 }
 
 #[test]
-fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
+fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     let folder = tempfile::tempdir().unwrap();
-    let [beaten, idle] = [true, false].map(|has_seen_heartbeat| {
+    let [active, idle] = [true, false].map(|has_seen_heartbeat| {
         let member = member(&folder);
         if has_seen_heartbeat {
-            beat(&member, "ada");
+            heartbeat(&member, "ada");
         }
         member.pause();
         wait_until("it has ended", || member.is_paused());
@@ -168,8 +170,8 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
         member.resume().unwrap();
         member
     });
-    assert!(beaten.has_threads() && !idle.has_threads() && idle.is_inactive());
-    wait_until("it delivers", || deliver(&beaten) == 1);
+    assert!(active.has_threads() && !idle.has_threads() && idle.is_inactive());
+    wait_until("it delivers", || deliver(&active) == 1);
     wait_until("a snapshot shows who is online", || match idle.snapshot() {
         SnapshotResult::Ready(taken) => taken.snapshot.users.len() == 1,
         SnapshotResult::NotYet => false,
@@ -177,18 +179,18 @@ fn it_ends_for_a_fork_and_goes_on_if_anybody_has_beaten() {
     });
 }
 
-/// How often scripts were run on a server so far.
-fn scripts(server: &Server) -> u64 {
+/// Returns how many scripts the server has run.
+fn script_calls(server: &Server) -> u64 {
     let info: String = redis::from_redis_value(server.command(&["INFO", "commandstats"])).unwrap();
     let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     calls.split(',').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn leases_are_shared_out_and_handed_on() {
+fn leases_are_divided_among_members_and_taken_over_after_a_stop() {
     let server = Server::new();
     let first = member_of(&server.url());
-    wait_until("it has all leases", || first.status().leases == 16);
+    wait_until("it holds all leases", || first.status().leases == 16);
     let others = [member_of(&server.url()), member_of(&server.url())];
     let all = || [&first, &others[0], &others[1]].map(|member| member.status().leases);
     wait_until("each has its share", || all().iter().sum::<usize>() == 16 && all().iter().all(|leases| *leases >= 4));
@@ -197,22 +199,22 @@ fn leases_are_shared_out_and_handed_on() {
     third.stop();
     wait_until("they have ended", || second.has_ended() && third.has_ended());
     let ended = Instant::now();
-    wait_until("the first one has all again", || first.status().leases == 16);
+    wait_until("the first one holds all again", || first.status().leases == 16);
     // Their leases would have lasted for five seconds.
     assert!(ended.elapsed() < Duration::from_secs(4), "{:?}", ended.elapsed());
 }
 
 #[test]
-fn a_server_is_asked_less_often_when_nothing_happens() {
+fn an_idle_member_polls_less_often() {
     let server = Server::new();
     let member = member_of(&server.url());
-    wait_until("it has all leases", || member.status().leases == 16);
+    wait_until("it holds all leases", || member.status().leases == 16);
     thread::sleep(Duration::from_secs(1));
-    let (start, before) = (Instant::now(), scripts(&server));
+    let (start, before) = (Instant::now(), script_calls(&server));
     thread::sleep(Duration::from_secs(1));
-    // One for each partition, ten times a second.
-    let rate = (scripts(&server) - before) as f64 / start.elapsed().as_secs_f64();
+    // One script per partition, ten times a second.
+    let rate = (script_calls(&server) - before) as f64 / start.elapsed().as_secs_f64();
     assert!(rate < 16.0 * 10.0 * 1.5, "{rate} scripts a second");
-    beat(&member, "ada");
+    heartbeat(&member, "ada");
     wait_until("it delivers", || deliver(&member) == 1);
 }

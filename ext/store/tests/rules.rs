@@ -1,4 +1,4 @@
-//! What every store promises, with several connections to it, as several processes would have them.
+//! What every store promises (see the trait `Store`), tested with several connections, as several processes have them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
@@ -11,7 +11,7 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 mod support;
 use support::*;
 
-/// Each rule is tried on a store of each kind.
+/// Runs each rule on a store of each kind.
 macro_rules! on_every_store {
     ($($rule:ident),+ $(,)?) => {
         mod sqlite {
@@ -24,24 +24,24 @@ macro_rules! on_every_store {
 }
 
 on_every_store!(
-    the_first_beat_is_a_transition_and_the_others_are_not,
-    whoever_is_silent_for_the_timeout_is_set_offline_once_and_not_before,
-    a_beat_moves_the_deadline_also_when_the_sweep_is_about_to_look,
-    a_shorter_timeout_takes_hold_at_once,
-    a_late_beat_never_lowers_a_deadline,
-    a_leave_makes_due_and_only_a_later_beat_undoes_it,
-    an_event_says_why_and_how_late_it_comes,
-    a_leave_that_is_not_sooner_changes_nothing,
-    nobody_is_set_offline_for_a_timeout_when_nobody_has_swept,
-    versions_grow_also_when_the_data_are_lost,
-    who_last_beat_when_is_known,
-    one_has_the_lease_until_it_is_over_or_given_back,
-    a_lease_that_another_had_meanwhile_is_a_new_one,
-    events_are_only_for_who_has_the_lease,
-    only_who_has_the_lease_commits,
-    dead_letters_are_delivered_again_unless_they_are_overtaken,
-    a_dead_letter_whose_user_has_an_event_waiting_is_overtaken_too,
-    many_expire_step_by_step,
+    only_the_first_heartbeat_is_a_transition,
+    a_silent_user_expires_once_and_not_before_the_timeout,
+    a_heartbeat_after_the_deadline_and_before_the_sweep_keeps_its_user_online,
+    a_shorter_timeout_takes_effect_at_once,
+    a_late_heartbeat_never_lowers_a_deadline,
+    only_a_later_heartbeat_undoes_a_leave,
+    an_event_carries_its_reason_and_its_lateness,
+    a_leave_never_postpones_the_deadline,
+    nobody_expires_for_one_timeout_after_a_gap_in_the_sweeps,
+    versions_grow_even_when_the_data_is_lost,
+    a_snapshot_holds_the_age_of_the_last_heartbeat,
+    a_lease_is_held_until_it_expires_or_is_released,
+    a_lease_is_acquired_anew_after_another_member_has_held_it,
+    only_the_lease_holder_reads_events,
+    only_the_lease_holder_commits,
+    requeued_dead_letters_are_delivered_again_unless_superseded,
+    a_dead_letter_is_superseded_by_an_event_that_was_in_the_log_already,
+    a_sweep_expires_no_more_users_than_its_limit,
     timeouts_of_any_length_are_kept,
     namespaces_do_not_know_each_other,
 );
@@ -50,23 +50,23 @@ fn came_and_left(name: &str) -> Vec<(String, Transition)> {
     vec![(name.to_owned(), Transition::Online), (name.to_owned(), Transition::Offline)]
 }
 
-/// How long ago a user was seen.
+/// Returns how long ago a user was last seen.
 fn ago(store: &mut dyn Store, name: &str) -> Option<Nanos> {
     store.snapshot().unwrap().users.get(&user(name)).copied()
 }
 
-fn the_first_beat_is_a_transition_and_the_others_are_not(place: &dyn Place) {
+fn only_the_first_heartbeat_is_a_transition(place: &dyn Place) {
     let (mut one, mut other) = (place.open(), place.open());
-    tell(&mut *one, &[beat("ada", 0, MINUTE)]);
-    tell(&mut *other, &[beat("ada", 0, MINUTE), beat("bob", 0, MINUTE)]);
+    write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
+    write(&mut *other, &[heartbeat("ada", 0, MINUTE), heartbeat("bob", 0, MINUTE)]);
     assert_eq!(events(&mut *one), [("ada".to_owned(), Transition::Online), ("bob".to_owned(), Transition::Online)]);
     assert_eq!(one.snapshot().unwrap().users.len(), 2);
 }
 
-fn whoever_is_silent_for_the_timeout_is_set_offline_once_and_not_before(place: &dyn Place) {
+fn a_silent_user_expires_once_and_not_before_the_timeout(place: &dyn Place) {
     let (mut one, mut other) = (place.open(), place.open());
     sweep(&mut *one);
-    tell(&mut *one, &[beat("ada", 0, 100 * MILLISECOND), beat("bob", 0, MINUTE)]);
+    write(&mut *one, &[heartbeat("ada", 0, 100 * MILLISECOND), heartbeat("bob", 0, MINUTE)]);
     let Sweep { expired, next, .. } = sweep(&mut *one);
     assert_eq!(expired, 0);
     // A store may keep deadlines in milliseconds.
@@ -76,12 +76,12 @@ fn whoever_is_silent_for_the_timeout_is_set_offline_once_and_not_before(place: &
     assert_eq!(events(&mut *one)[2..], came_and_left("ada")[1..]);
 }
 
-fn a_beat_moves_the_deadline_also_when_the_sweep_is_about_to_look(place: &dyn Place) {
+fn a_heartbeat_after_the_deadline_and_before_the_sweep_keeps_its_user_online(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    tell(&mut *store, &[beat("ada", 0, 100 * MILLISECOND)]);
+    write(&mut *store, &[heartbeat("ada", 0, 100 * MILLISECOND)]);
     thread::sleep(Duration::from_millis(110));
-    tell(&mut *store, &[beat("ada", 0, 100 * MILLISECOND)]);
+    write(&mut *store, &[heartbeat("ada", 0, 100 * MILLISECOND)]);
     let Sweep { expired, next, .. } = sweep(&mut *store);
     assert_eq!(expired, 0);
     assert!(next.unwrap() > 30 * MILLISECOND);
@@ -89,54 +89,54 @@ fn a_beat_moves_the_deadline_also_when_the_sweep_is_about_to_look(place: &dyn Pl
     assert_eq!(sweep(&mut *store).expired, 1);
 }
 
-fn a_shorter_timeout_takes_hold_at_once(place: &dyn Place) {
+fn a_shorter_timeout_takes_effect_at_once(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    tell(&mut *store, &[beat("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     thread::sleep(Duration::from_millis(2));
-    tell(&mut *store, &[beat("ada", 0, MILLISECOND)]);
+    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
     thread::sleep(Duration::from_millis(5));
     assert_eq!(sweep(&mut *store).expired, 1);
 }
 
-fn a_late_beat_never_lowers_a_deadline(place: &dyn Place) {
+fn a_late_heartbeat_never_lowers_a_deadline(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    tell(&mut *store, &[beat("ada", 0, MINUTE)]);
-    tell(&mut *store, &[beat("ada", MINUTE, MILLISECOND)]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", MINUTE, MILLISECOND)]);
     assert_eq!(sweep(&mut *store).expired, 0);
 }
 
-fn a_leave_makes_due_and_only_a_later_beat_undoes_it(place: &dyn Place) {
+fn only_a_later_heartbeat_undoes_a_leave(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
     let names = ["early", "late", "none", "later"];
-    let beats = names.map(|name| beat(name, 900 * MILLISECOND, MINUTE));
-    tell(&mut *store, &beats);
+    let heartbeats = names.map(|name| heartbeat(name, 900 * MILLISECOND, MINUTE));
+    write(&mut *store, &heartbeats);
     let leaves = names.map(|name| leave(name, 500 * MILLISECOND, if name == "later" { MINUTE / 2 } else { 0 }));
-    tell(&mut *store, &leaves);
-    // A beat before the leave, from a process that did not know; and one after it.
-    tell(&mut *store, &[beat("early", 600 * MILLISECOND, MINUTE), beat("late", 300 * MILLISECOND, MINUTE)]);
-    // Nor does it matter how soon after a beat a leave comes.
-    tell(&mut *store, &[beat("ada", 100 * MILLISECOND, MINUTE), leave("ada", 100 * MILLISECOND, 0)]);
-    tell(&mut *store, &[beat("bob", 100 * MILLISECOND, MINUTE)]);
-    tell(&mut *store, &[leave("bob", 100 * MILLISECOND, 0)]);
+    write(&mut *store, &leaves);
+    // A heartbeat before the leave, from a process that did not know of it; and one after it.
+    write(&mut *store, &[heartbeat("early", 600 * MILLISECOND, MINUTE), heartbeat("late", 300 * MILLISECOND, MINUTE)]);
+    // A leave right after a heartbeat counts.
+    write(&mut *store, &[heartbeat("ada", 100 * MILLISECOND, MINUTE), leave("ada", 100 * MILLISECOND, 0)]);
+    write(&mut *store, &[heartbeat("bob", 100 * MILLISECOND, MINUTE)]);
+    write(&mut *store, &[leave("bob", 100 * MILLISECOND, 0)]);
     assert_eq!(sweep(&mut *store).expired, 4);
-    let online: Vec<_> = [user("late"), user("later")].into();
-    let mut found: Vec<_> = store.snapshot().unwrap().users.into_keys().collect();
-    found.sort();
-    assert_eq!(found, online);
-    // Nor does it when the user is offline already.
-    tell(&mut *store, &[beat("early", 600 * MILLISECOND, MINUTE)]);
+    let expected: Vec<_> = [user("late"), user("later")].into();
+    let mut online: Vec<_> = store.snapshot().unwrap().users.into_keys().collect();
+    online.sort();
+    assert_eq!(online, expected);
+    // A heartbeat from before the leave does not set a user online who is offline already.
+    write(&mut *store, &[heartbeat("early", 600 * MILLISECOND, MINUTE)]);
     assert_eq!(store.snapshot().unwrap().users.len(), 2);
-    tell(&mut *store, &[beat("early", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("early", 0, MINUTE)]);
     assert_eq!(store.snapshot().unwrap().users.len(), 3);
 }
 
-fn an_event_says_why_and_how_late_it_comes(place: &dyn Place) {
+fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
     let mut store = place.open();
     let reasons = |store: &mut dyn Store| -> Vec<_> {
-        let mut reasons: Vec<_> = waiting(store)
+        let mut reasons: Vec<_> = undelivered(store)
             .iter()
             .map(|event| {
                 (name(&event.id), event.transition == Transition::Offline, event.reason, event.lateness / MINUTE)
@@ -146,35 +146,38 @@ fn an_event_says_why_and_how_late_it_comes(place: &dyn Place) {
         reasons.into_iter().map(|(_, _, reason, minutes)| (reason, minutes)).collect()
     };
     sweep(&mut *store);
-    // Ada is silent; Bob leaves; Cy leaves, and undoes it.
-    tell(&mut *store, &[beat("ada", 3 * MINUTE, MINUTE)]);
-    tell(&mut *store, &[beat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]);
-    tell(&mut *store, &[beat("cy", 5 * MINUTE, MINUTE), leave("cy", 5 * MINUTE, 0), beat("cy", 4 * MINUTE, MINUTE)]);
+    // Ada is silent; Bob leaves; Cy leaves, and a heartbeat undoes it.
+    write(&mut *store, &[heartbeat("ada", 3 * MINUTE, MINUTE)]);
+    write(&mut *store, &[heartbeat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]);
+    write(
+        &mut *store,
+        &[heartbeat("cy", 5 * MINUTE, MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
+    );
     assert_eq!(sweep(&mut *store).expired, 3);
-    // A deadline may be kept in milliseconds, and so be up to one later.
+    // A store may keep deadlines in milliseconds, rounded up.
     thread::sleep(Duration::from_millis(5));
     let online = [3, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
     let offline = [(Reason::Timeout, 2), (Reason::Leave, 1), (Reason::Timeout, 3)];
     assert_eq!(reasons(&mut *store), [&online[..], &offline[..]].concat());
 
-    // Also when it has been a dead letter.
-    assert!(bid(&mut *store, US, MINUTE));
-    let left = waiting(&mut *store).into_iter().rfind(|event| event.id == user("bob")).unwrap();
-    assert!(commit(&mut *store, US, &[(&left, Outcome::Dead)]));
+    // A dead letter keeps both.
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    let left = undelivered(&mut *store).into_iter().rfind(|event| event.id == user("bob")).unwrap();
+    assert!(commit(&mut *store, MEMBER_A, &[(&left, Outcome::Dead)]));
     assert_eq!(store.dead_letters().unwrap()[0].event.reason, Reason::Leave);
     assert_eq!(store.requeue_dead_letters().unwrap(), (1, 0));
     assert_eq!(reasons(&mut *store)[4], (Reason::Leave, 1));
 }
 
-fn a_leave_that_is_not_sooner_changes_nothing(place: &dyn Place) {
+fn a_leave_never_postpones_the_deadline(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    tell(&mut *store, &[beat("ada", 0, MILLISECOND), leave("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND), leave("ada", 0, MINUTE)]);
     thread::sleep(Duration::from_millis(5));
     assert_eq!(sweep(&mut *store).expired, 1);
 }
 
-fn nobody_is_set_offline_for_a_timeout_when_nobody_has_swept(place: &dyn Place) {
+fn nobody_expires_for_one_timeout_after_a_gap_in_the_sweeps(place: &dyn Place) {
     let mut store = place.open();
     let timeout = 200 * MILLISECOND;
     let mut sweep = || {
@@ -183,7 +186,7 @@ fn nobody_is_set_offline_for_a_timeout_when_nobody_has_swept(place: &dyn Place) 
     };
     sweep();
     let mut other = place.open();
-    tell(&mut *other, &[beat("ada", 0, 50 * MILLISECOND)]);
+    write(&mut *other, &[heartbeat("ada", 0, 50 * MILLISECOND)]);
     thread::sleep(Duration::from_millis(120));
     let (expired, next) = sweep();
     assert_eq!(expired, 0, "held");
@@ -197,30 +200,30 @@ fn nobody_is_set_offline_for_a_timeout_when_nobody_has_swept(place: &dyn Place) 
     assert!(rounds >= 10, "held for {rounds} rounds only");
 }
 
-fn versions_grow_also_when_the_data_are_lost(place: &dyn Place) {
+fn versions_grow_even_when_the_data_is_lost(place: &dyn Place) {
     let mut store = place.open();
-    let version = |store: &mut dyn Store| waiting(store).last().unwrap().version;
-    tell(&mut *store, &[beat("ada", 0, MINUTE)]);
+    let version = |store: &mut dyn Store| undelivered(store).last().unwrap().version;
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     let first = version(&mut *store);
-    tell(&mut *store, &[leave("ada", 0, 0)]);
+    write(&mut *store, &[leave("ada", 0, 0)]);
     thread::sleep(Duration::from_millis(2));
     sweep(&mut *store);
     let second = version(&mut *store);
     assert!(second > first);
     place.lose();
-    let told = store.write(&membership(US, MINUTE), &[beat("ada", 0, MINUTE)]);
-    let error = told.and_then(|told| told.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
+    let results = store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]);
+    let error = results.and_then(|results| results.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
     assert!(matches!(error, Err(StoreError::Replaced(_))), "{error:?}");
-    tell(&mut *store, &[beat("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     assert!(version(&mut *store) > second);
 }
 
-fn who_last_beat_when_is_known(place: &dyn Place) {
+fn a_snapshot_holds_the_age_of_the_last_heartbeat(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    let beats = [beat("ada", 5_000 * MILLISECOND, MINUTE), beat("bob", 7_000 * MILLISECOND, 2 * MINUTE)];
-    tell(&mut *store, &beats);
-    tell(&mut *store, &[leave("bob", 0, MINUTE), beat("ada", 6_000 * MILLISECOND, MINUTE)]);
+    let heartbeats = [heartbeat("ada", 5_000 * MILLISECOND, MINUTE), heartbeat("bob", 7_000 * MILLISECOND, 2 * MINUTE)];
+    write(&mut *store, &heartbeats);
+    write(&mut *store, &[leave("bob", 0, MINUTE), heartbeat("ada", 6_000 * MILLISECOND, MINUTE)]);
     for (name, seconds) in [("ada", 5), ("bob", 7)] {
         let ago = ago(&mut *store, name).unwrap();
         // A store may keep deadlines in milliseconds, rounded up.
@@ -229,123 +232,129 @@ fn who_last_beat_when_is_known(place: &dyn Place) {
     assert_eq!(ago(&mut *store, "cy"), None);
 }
 
-fn one_has_the_lease_until_it_is_over_or_given_back(place: &dyn Place) {
+fn a_lease_is_held_until_it_expires_or_is_released(place: &dyn Place) {
     let (mut one, mut other) = (place.open(), place.open());
-    assert!(bid(&mut *one, US, MINUTE));
-    assert!(!bid(&mut *other, THEM, MINUTE));
-    assert!(bid(&mut *one, US, MILLISECOND), "renewed");
+    assert!(acquire(&mut *one, MEMBER_A, MINUTE));
+    assert!(!acquire(&mut *other, MEMBER_B, MINUTE));
+    assert!(acquire(&mut *one, MEMBER_A, MILLISECOND), "renewed");
     thread::sleep(Duration::from_millis(20));
-    assert!(bid(&mut *other, THEM, MINUTE));
-    assert!(!bid(&mut *one, US, MINUTE));
-    give_back(&mut *one, US);
-    assert!(!bid(&mut *one, US, MINUTE), "it was not ours");
-    give_back(&mut *other, THEM);
-    assert!(bid(&mut *one, US, MINUTE));
+    assert!(acquire(&mut *other, MEMBER_B, MINUTE));
+    assert!(!acquire(&mut *one, MEMBER_A, MINUTE));
+    release(&mut *one, MEMBER_A);
+    assert!(!acquire(&mut *one, MEMBER_A, MINUTE), "another member held it");
+    release(&mut *other, MEMBER_B);
+    assert!(acquire(&mut *one, MEMBER_A, MINUTE));
 }
 
-fn a_lease_that_another_had_meanwhile_is_a_new_one(place: &dyn Place) {
+fn a_lease_is_acquired_anew_after_another_member_has_held_it(place: &dyn Place) {
     let mut store = place.open();
-    let mut take = |token, request| {
-        look_all(&mut *store, &membership(token, MINUTE), PollRequest { lease: request, ..NOTHING })[0].lease
+    let mut ask = |token, request| {
+        poll_all(&mut *store, &membership(token, MINUTE), PollRequest { lease: request, ..EMPTY_POLL })[0].lease
     };
-    assert_eq!(take(US, LeaseRequest::None), LeaseState::Free);
+    assert_eq!(ask(MEMBER_A, LeaseRequest::None), LeaseState::Free);
     assert_eq!(
-        [take(US, LeaseRequest::Acquire), take(US, LeaseRequest::Renew), take(US, LeaseRequest::None)],
+        [ask(MEMBER_A, LeaseRequest::Acquire), ask(MEMBER_A, LeaseRequest::Renew), ask(MEMBER_A, LeaseRequest::None)],
         [LeaseState::Acquired, LeaseState::Renewed, LeaseState::Renewed]
     );
     assert_eq!(
-        [take(THEM, LeaseRequest::None), take(THEM, LeaseRequest::Acquire)],
+        [ask(MEMBER_B, LeaseRequest::None), ask(MEMBER_B, LeaseRequest::Acquire)],
         [LeaseState::HeldByOther, LeaseState::HeldByOther]
     );
     assert_eq!(
-        [take(US, LeaseRequest::Release), take(THEM, LeaseRequest::Acquire), take(THEM, LeaseRequest::Release)],
+        [
+            ask(MEMBER_A, LeaseRequest::Release),
+            ask(MEMBER_B, LeaseRequest::Acquire),
+            ask(MEMBER_B, LeaseRequest::Release)
+        ],
         [LeaseState::Free, LeaseState::Acquired, LeaseState::Free]
     );
-    assert_eq!(take(US, LeaseRequest::Acquire), LeaseState::Acquired);
+    assert_eq!(ask(MEMBER_A, LeaseRequest::Acquire), LeaseState::Acquired);
 }
 
-fn events_are_only_for_who_has_the_lease(place: &dyn Place) {
+fn only_the_lease_holder_reads_events(place: &dyn Place) {
     let mut store = place.open();
     let names = neighbours(&*store, 3);
-    tell(&mut *store, &names.iter().map(|name| beat(name, 0, MINUTE)).collect::<Vec<_>>());
+    write(&mut *store, &names.iter().map(|name| heartbeat(name, 0, MINUTE)).collect::<Vec<_>>());
     let partition = store.partition_of(&user(&names[0]));
-    assert!(bid(&mut *store, US, MINUTE));
-    let mut read = |token, after, most| {
-        let request = PollRequest { partition, events: Some((after, most)), ..NOTHING };
-        let seen = store.poll(&membership(token, MINUTE), &[request]).unwrap().remove(0).unwrap();
-        seen.events.iter().map(|event| event.number).collect::<Vec<_>>()
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    let mut read = |token, after, limit| {
+        let request = PollRequest { partition, events: Some((after, limit)), ..EMPTY_POLL };
+        let result = store.poll(&membership(token, MINUTE), &[request]).unwrap().remove(0).unwrap();
+        result.events.iter().map(|event| event.number).collect::<Vec<_>>()
     };
-    let all = read(US, 0, 10);
+    let all = read(MEMBER_A, 0, 10);
     assert_eq!(all.len(), 3);
-    assert_eq!(read(US, 0, 2), all[..2]);
-    assert_eq!(read(US, all[0], 10), all[1..]);
-    assert_eq!(read(THEM, 0, 10), []);
+    assert_eq!(read(MEMBER_A, 0, 2), all[..2]);
+    assert_eq!(read(MEMBER_A, all[0], 10), all[1..]);
+    assert_eq!(read(MEMBER_B, 0, 10), []);
 }
 
-fn only_who_has_the_lease_commits(place: &dyn Place) {
+fn only_the_lease_holder_commits(place: &dyn Place) {
     let (mut one, mut other) = (place.open(), place.open());
-    tell(&mut *one, &[beat("ada", 0, MINUTE), beat("bob", 0, MINUTE), beat("eve", 0, MINUTE)]);
-    let all = waiting(&mut *one);
+    write(&mut *one, &[heartbeat("ada", 0, MINUTE), heartbeat("bob", 0, MINUTE), heartbeat("eve", 0, MINUTE)]);
+    let all = undelivered(&mut *one);
     let by_name = |wanted: &str| all.iter().find(|event| name(&event.id) == wanted).unwrap();
     let outcomes =
         || [(by_name("ada"), Outcome::Done), (by_name("bob"), Outcome::Failed(2)), (by_name("eve"), Outcome::Dead)];
-    assert!(bid(&mut *one, US, MINUTE));
-    assert!(!commit(&mut *other, THEM, &outcomes()));
+    assert!(acquire(&mut *one, MEMBER_A, MINUTE));
+    assert!(!commit(&mut *other, MEMBER_B, &outcomes()));
     assert_eq!(events(&mut *one).len(), 3);
-    assert!(commit(&mut *one, US, &outcomes()));
-    let left = waiting(&mut *other);
+    assert!(commit(&mut *one, MEMBER_A, &outcomes()));
+    let left = undelivered(&mut *other);
     assert_eq!((left.len(), &left[0].id, left[0].failures), (1, &user("bob"), 2));
     let letters = other.dead_letters().unwrap();
     assert_eq!((letters.len(), letters[0].error.as_str(), letters[0].is_superseded), (1, "never", false));
     let snapshot = other.snapshot().unwrap();
-    assert_eq!((snapshot.waiting, snapshot.dead_letters), (1, 1));
+    assert_eq!((snapshot.undelivered_events, snapshot.dead_letters), (1, 1));
 }
 
-fn dead_letters_are_delivered_again_unless_they_are_overtaken(place: &dyn Place) {
+fn requeued_dead_letters_are_delivered_again_unless_superseded(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    assert!(bid(&mut *store, US, MINUTE));
-    tell(&mut *store, &[beat("ada", 0, MINUTE), beat("bob", 0, MINUTE)]);
-    let dead = waiting(&mut *store);
-    assert!(commit(&mut *store, US, &dead.iter().map(|event| (event, Outcome::Dead)).collect::<Vec<_>>()));
-    tell(&mut *store, &[leave("ada", 0, 0)]);
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE), heartbeat("bob", 0, MINUTE)]);
+    let dead = undelivered(&mut *store);
+    assert!(commit(&mut *store, MEMBER_A, &dead.iter().map(|event| (event, Outcome::Dead)).collect::<Vec<_>>()));
+    write(&mut *store, &[leave("ada", 0, 0)]);
     thread::sleep(Duration::from_millis(2));
     sweep(&mut *store);
     assert_eq!(store.requeue_dead_letters().unwrap(), (1, 1));
-    let mut found: Vec<_> = waiting(&mut *store).iter().map(|event| (event.id.clone(), event.version)).collect();
-    found.sort();
+    let mut left: Vec<_> = undelivered(&mut *store).iter().map(|event| (event.id.clone(), event.version)).collect();
+    left.sort();
     let of_bob = dead.iter().find(|event| event.id == user("bob")).unwrap();
-    assert_eq!((found.len(), &found[0].0), (2, &user("ada")));
-    assert_eq!(found[1], (user("bob"), of_bob.version));
+    assert_eq!((left.len(), &left[0].0), (2, &user("ada")));
+    assert_eq!(left[1], (user("bob"), of_bob.version));
     assert_eq!(store.dead_letters().unwrap(), []);
 }
 
-fn a_dead_letter_whose_user_has_an_event_waiting_is_overtaken_too(place: &dyn Place) {
+fn a_dead_letter_is_superseded_by_an_event_that_was_in_the_log_already(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    assert!(bid(&mut *store, US, MINUTE));
-    tell(&mut *store, &[beat("ada", MINUTE / 2, MINUTE), leave("ada", MINUTE / 4, 0)]);
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    write(&mut *store, &[heartbeat("ada", MINUTE / 2, MINUTE), leave("ada", MINUTE / 4, 0)]);
     sweep(&mut *store);
-    let all = waiting(&mut *store);
-    // Also when the later one is done in the same step.
-    assert!(commit(&mut *store, US, &[(&all[0], Outcome::Dead), (&all[1], Outcome::Done)]));
+    let all = undelivered(&mut *store);
+    // Even if the later one is committed in the same step.
+    assert!(commit(&mut *store, MEMBER_A, &[(&all[0], Outcome::Dead), (&all[1], Outcome::Done)]));
     assert!(store.dead_letters().unwrap()[0].is_superseded);
     assert_eq!(store.requeue_dead_letters().unwrap(), (0, 1));
     assert_eq!(events(&mut *store), []);
 }
 
-fn many_expire_step_by_step(place: &dyn Place) {
+fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
     let names = neighbours(&*store, 600);
     names
         .chunks(200)
-        .for_each(|some| tell(&mut *store, &some.iter().map(|name| beat(name, MINUTE, 1)).collect::<Vec<_>>()));
+        .for_each(|chunk| write(&mut *store, &chunk.iter().map(|name| heartbeat(name, MINUTE, 1)).collect::<Vec<_>>()));
     let partition = store.partition_of(&user(&names[0]));
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {
-        let request = PollRequest { partition, sweep: Some(256), ..NOTHING };
-        steps.push(store.poll(&membership(US, MINUTE), &[request]).unwrap().remove(0).unwrap().sweep.unwrap().expired);
+        let request = PollRequest { partition, sweep: Some(256), ..EMPTY_POLL };
+        steps.push(
+            store.poll(&membership(MEMBER_A, MINUTE), &[request]).unwrap().remove(0).unwrap().sweep.unwrap().expired,
+        );
     }
     assert_eq!(steps, [256, 256, 88, 0]);
     assert_eq!(events(&mut *store).len(), 1_200);
@@ -354,20 +363,20 @@ fn many_expire_step_by_step(place: &dyn Place) {
 fn timeouts_of_any_length_are_kept(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    // More different ones than a store might have a short way to write, and the longest that there can be.
+    // More different timeouts than the Redis store has classes, and the longest possible one.
     let names = neighbours(&*store, 1_100);
-    let beats: Vec<_> =
-        (1..).zip(&names).map(|(n, name)| beat(name, 1_000 * MILLISECOND, MINUTE + n * 1_000)).collect();
-    beats.chunks(200).for_each(|some| tell(&mut *store, some));
-    tell(&mut *store, &[beat("for ever", 1_000 * MILLISECOND, Nanos::MAX)]);
+    let heartbeats: Vec<_> =
+        (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_000 * MILLISECOND, MINUTE + n * 1_000)).collect();
+    heartbeats.chunks(200).for_each(|chunk| write(&mut *store, chunk));
+    write(&mut *store, &[heartbeat("for ever", 1_000 * MILLISECOND, Nanos::MAX)]);
     assert_eq!(sweep(&mut *store).expired, 0);
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.users.len(), 1_101);
-    let strange: Vec<_> =
+    let implausible: Vec<_> =
         snapshot.users.values().filter(|ago| !(1..30).contains(&(*ago / (1_000 * MILLISECOND)))).collect();
-    assert!(strange.is_empty(), "{strange:?}");
+    assert!(implausible.is_empty(), "{implausible:?}");
     let leaves: Vec<_> = names.iter().map(|name| leave(name, 0, 0)).collect();
-    leaves.chunks(200).for_each(|some| tell(&mut *store, some));
+    leaves.chunks(200).for_each(|chunk| write(&mut *store, chunk));
     let mut gone = 0;
     while gone < 1_100 {
         gone += sweep(&mut *store).expired;
@@ -376,8 +385,8 @@ fn timeouts_of_any_length_are_kept(place: &dyn Place) {
 
 fn namespaces_do_not_know_each_other(place: &dyn Place) {
     let (mut one, mut other) = (place.try_open("one").unwrap(), place.try_open("other").unwrap());
-    tell(&mut *one, &[beat("ada", 0, MINUTE)]);
-    assert!(bid(&mut *one, US, MINUTE) && bid(&mut *other, THEM, MINUTE));
+    write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
+    assert!(acquire(&mut *one, MEMBER_A, MINUTE) && acquire(&mut *other, MEMBER_B, MINUTE));
     assert_eq!(events(&mut *other), []);
     assert_eq!(other.snapshot().unwrap().users.len(), 0);
     assert_eq!(sweep(&mut *other).next, None);

@@ -25,7 +25,7 @@ impl NativeMember {
             online.aset(store_id::to_value(ruby, user_id)?, *ago as f64 / 1e9)?;
         }
         let events = ruby.ary_new();
-        for event in store.waiting().map_err(failed)? {
+        for event in store.undelivered_events().map_err(failed)? {
             events.push(event_to_hash(ruby, &event)?)?;
         }
         let dead_letters = ruby.ary_new();

@@ -1,0 +1,191 @@
+//! What is written to the store when, and who is kept and forgotten.
+
+use online_manager_tracker::TICK;
+
+use super::*;
+use crate::id::{Charset, Kind};
+use crate::store::{Heartbeat, Write};
+
+const SECOND: Nanos = 1_000_000_000;
+
+fn string(bytes: &'static str) -> Id<'static> {
+    Id::String(StringId { bytes: bytes.as_bytes(), class: 0, label: 1 })
+}
+
+fn user_id(name: &str) -> UserId {
+    UserId::new(Kind::String(Charset::Ascii), name.as_bytes())
+}
+
+struct Process {
+    coalescer: Coalescer,
+    outbox: Mutex<Outbox>,
+}
+
+impl Process {
+    fn new() -> Process {
+        Process { coalescer: Coalescer::default(), outbox: Mutex::default() }
+    }
+
+    fn heartbeat(&self, now: Nanos, timeout: Nanos) -> Coalesced {
+        let outcome = self.coalescer.heartbeat(string("ada"), now, timeout, &self.outbox);
+        if outcome == Coalesced::Unknown {
+            self.coalescer.add_user(string("ada"), user_id("ada"), now, timeout, &self.outbox);
+        }
+        outcome
+    }
+
+    /// Returns the ages of the heartbeats that are written at `now`.
+    fn written(&self, now: Nanos) -> Vec<Nanos> {
+        self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
+        let writes = self.outbox.lock().take_batch(10).writes(now, 0);
+        writes
+            .into_iter()
+            .map(|write| match write {
+                Write::Heartbeat(Heartbeat { age, .. }) => age,
+                Write::Leave(_) => panic!("nobody left"),
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn the_first_heartbeat_is_written_at_once_and_the_last_one_always() {
+    let process = Process::new();
+    assert_eq!(process.heartbeat(0, 3 * SECOND), Coalesced::Unknown);
+    assert_eq!(process.written(0), [0]);
+    for now in [1, 2, 3] {
+        assert_eq!(process.heartbeat(now, 3 * SECOND), Coalesced::Known);
+    }
+    assert_eq!(process.written(4), Vec::<Nanos>::new());
+    assert_eq!(process.written(SECOND), [SECOND]);
+    assert_eq!(process.written(2 * SECOND), Vec::<Nanos>::new());
+}
+
+#[test]
+fn a_heartbeat_after_a_third_of_the_timeout_is_written_at_once() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    assert_eq!(process.heartbeat(SECOND, 3 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(SECOND), [0]);
+}
+
+#[test]
+fn a_heartbeat_with_another_timeout_is_written_at_once() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    assert_eq!(process.heartbeat(1, 2 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(2), [1]);
+}
+
+#[test]
+fn an_expired_user_is_forgotten_after_the_last_heartbeat_is_written() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.heartbeat(1, 3 * SECOND);
+    assert_eq!(process.coalescer.last_seen(string("ada"), 2), Some(0));
+    assert_eq!(process.coalescer.last_seen(string("ada"), 3 * SECOND + TICK), None);
+    assert_eq!(process.written(5 * SECOND), [5 * SECOND]);
+    assert_eq!(process.heartbeat(6 * SECOND, 3 * SECOND), Coalesced::Unknown);
+}
+
+#[test]
+fn a_user_who_was_forgotten_is_written_again() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    assert_eq!(process.coalescer.forget(string("ada"), 0), Some((0, 3 * SECOND)));
+    assert_eq!(process.coalescer.forget(string("ada"), 0), None);
+    assert_eq!(process.heartbeat(1, 3 * SECOND), Coalesced::Unknown);
+    assert_eq!(process.written(1), [0]);
+}
+
+#[test]
+fn resend_writes_everyone_and_enqueue_unwritten_only_what_is_new() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.coalescer.resend(7, |_| Some(7), &process.outbox);
+    assert_eq!(process.written(7), [7]);
+    process.coalescer.enqueue_unwritten(8, &process.outbox);
+    assert_eq!(process.written(8), Vec::<Nanos>::new());
+    process.heartbeat(9, 3 * SECOND);
+    process.coalescer.enqueue_unwritten(10, &process.outbox);
+    assert_eq!(process.written(10), [10]);
+}
+
+#[test]
+fn nobody_is_forgotten_during_an_outage() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    // An outage since the first second: if the data is lost, no other process knows this user.
+    process.coalescer.scan((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
+    process.coalescer.resend(9 * SECOND, |_| Some(SECOND), &process.outbox);
+    assert_eq!(process.written(9 * SECOND), [9 * SECOND]);
+}
+
+#[test]
+fn resend_skips_users_who_expired_before_the_outage() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.coalescer.resend(4 * SECOND, |_| Some(4 * SECOND), &process.outbox);
+    assert_eq!(process.written(4 * SECOND), Vec::<Nanos>::new());
+    process.heartbeat(5 * SECOND, 3 * SECOND);
+    process.written(5 * SECOND);
+    process.coalescer.resend(6 * SECOND, |_| None, &process.outbox);
+    assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "this partition has lost nothing");
+}
+
+#[test]
+fn a_new_timeout_that_most_users_have_becomes_the_common_one() {
+    let process = Process::new();
+    process.heartbeat(0, 2 * SECOND);
+    // The pass makes 3 s the common timeout.
+    assert_eq!(process.written(0), [0]);
+    assert_eq!(process.heartbeat(1, 3 * SECOND), Coalesced::WriteDue);
+    assert_eq!(process.written(1), [0]);
+    for now in 2..5 {
+        assert_eq!(process.heartbeat(now, 3 * SECOND), Coalesced::Known);
+    }
+    // A user with another timeout is coalesced too.
+    assert_eq!(process.heartbeat(5, SECOND), Coalesced::WriteDue);
+    assert_eq!(process.heartbeat(6, SECOND), Coalesced::Known);
+    assert_eq!(process.written(6), [1]);
+    assert_eq!(process.written(SECOND), [SECOND]);
+    assert_eq!(process.written(SECOND + 2 * TICK), Vec::<Nanos>::new());
+    assert_eq!(process.heartbeat(SECOND + 3 * TICK, SECOND), Coalesced::Unknown);
+}
+
+#[test]
+fn truncated_ticks_wrap_around() {
+    let process = Process::new();
+    let start = (1 << 32) * TICK - SECOND / 2;
+    process.heartbeat(start, 3 * SECOND);
+    assert_eq!(process.written(start), [0]);
+    assert_eq!(process.heartbeat(start + SECOND / 2, 3 * SECOND), Coalesced::Known);
+    assert_eq!(process.written(start + SECOND / 2), Vec::<Nanos>::new());
+    let ages = process.written(start + 2 * SECOND);
+    assert!(ages.len() == 1 && ages[0].abs_diff(3 * SECOND / 2) <= 2 * TICK, "{ages:?}");
+    let seen = process.coalescer.last_seen(string("ada"), start + 2 * SECOND).unwrap();
+    assert!(seen.abs_diff(start + SECOND / 2) <= TICK);
+}
+
+#[test]
+fn ids_of_different_kinds_are_different_users() {
+    let process = Process::new();
+    let ids = [
+        (Id::Key(3), UserId::new(Kind::Integer, b"1")),
+        (string("1"), user_id("1")),
+        (Id::String(StringId { bytes: b"1", class: b'S', label: 0 }), UserId::new(Kind::Symbol(Charset::Ascii), b"1")),
+    ];
+    for (id, user_id) in &ids {
+        assert_eq!(process.coalescer.heartbeat(*id, 0, SECOND, &process.outbox), Coalesced::Unknown);
+        process.coalescer.add_user(*id, user_id.clone(), 0, SECOND, &process.outbox);
+        assert_eq!(process.coalescer.heartbeat(*id, 0, SECOND, &process.outbox), Coalesced::Known);
+    }
+    assert_eq!(process.written(0).len(), 3);
+}

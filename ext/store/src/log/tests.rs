@@ -1,0 +1,248 @@
+//! The order of events, retries, back-off, suspension and leases.
+
+use super::back_off::backoff_after;
+use super::*;
+use crate::id::Kind;
+use online_manager_tracker::Reason;
+
+const SECOND: Nanos = 1_000_000_000;
+const MAX_BACKOFF: Nanos = 60 * SECOND;
+
+fn id(user: u64) -> UserId {
+    UserId::new(Kind::Integer, user.to_string().as_bytes())
+}
+
+fn event(number: u64, user: u64, transition: Transition, version: i64) -> Event {
+    let reason = if transition == Transition::Online { Reason::Heartbeat } else { Reason::Timeout };
+    Event { number, id: id(user), transition, reason, lateness: 0, version, failures: 0 }
+}
+
+/// Returns a log with events of these users, numbered from 1. The first event of each is online.
+fn log(users: &[u64]) -> Log {
+    let mut log = Log::default();
+    log.set_lease(0, Nanos::MAX);
+    let events = users.iter().enumerate().map(|(index, user)| {
+        let before = users[..index].iter().filter(|earlier| *earlier == user).count();
+        let transition = if before % 2 == 0 { Transition::Online } else { Transition::Offline };
+        event(index as u64 + 1, *user, transition, index as i64)
+    });
+    log.add_fetched(0, events.collect(), 0);
+    log
+}
+
+fn numbers(log: &mut Log, now: Nanos) -> Vec<u64> {
+    log.claim(now, |_| false).1.iter().map(|event| event.number).collect()
+}
+
+fn fail(log: &mut Log, now: Nanos) {
+    log.delivered(&DeliveryOutcome::Failed("no".into()), now);
+}
+
+/// Delivers all events that can be claimed, failing for some users. Returns their numbers in the order of the calls.
+fn deliver(log: &mut Log, now: Nanos, failing: &[u64]) -> Vec<u64> {
+    let mut calls = Vec::new();
+    loop {
+        let (_, events) = log.claim(now, |_| false);
+        let Some(event) = events.first() else { return calls };
+        calls.push(event.number);
+        if failing.iter().any(|user| id(*user) == event.id) {
+            fail(log, now)
+        } else {
+            log.delivered(&DeliveryOutcome::Returned, now)
+        }
+    }
+}
+
+#[test]
+fn events_are_claimed_in_order_and_committed() {
+    let mut log = log(&[1, 2, 1]);
+    assert_eq!(deliver(&mut log, 0, &[]), [1, 2, 3]);
+    let commits = log.take_commits(|_| true);
+    assert_eq!(commits, [(0, Commit { done: vec![1, 2, 3], ..Commit::default() })]);
+    assert!(!log.has_commits(|_| true));
+    assert_eq!(log.next(0), None);
+}
+
+#[test]
+fn an_events_lateness_includes_its_time_in_the_queue() {
+    let mut log = Log::default();
+    log.set_lease(0, Nanos::MAX);
+    log.add_fetched(0, vec![Event { lateness: SECOND, ..event(1, 1, Transition::Offline, 1) }], 5 * SECOND);
+    let lateness = |log: &mut Log, now| log.claim(now, |_| false).1.first().map(|event| event.lateness);
+    assert_eq!(lateness(&mut log, 7 * SECOND), Some(3 * SECOND));
+    fail(&mut log, 7 * SECOND);
+    assert_eq!(lateness(&mut log, 9 * SECOND), Some(5 * SECOND), "retried");
+}
+
+#[test]
+fn a_failed_event_holds_back_the_later_events_of_its_user() {
+    let mut log = log(&[1, 2, 1, 3]);
+    assert_eq!(deliver(&mut log, 0, &[1]), [1, 2, 4]);
+    assert_eq!(log.next(0), Some(SECOND));
+    assert_eq!(deliver(&mut log, SECOND - 1, &[]), Vec::<u64>::new());
+    assert_eq!(deliver(&mut log, SECOND, &[]), [1, 3]);
+}
+
+#[test]
+fn the_back_off_doubles_up_to_one_minute() {
+    assert_eq!([1, 2, 3, 6, 7, 64, 1_000].map(|tries| backoff_after(tries) / SECOND), [1, 2, 4, 32, 60, 60, 60]);
+}
+
+#[test]
+fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
+    let mut log = log(&[1, 1]);
+    let mut now = 0;
+    for round in 0..MAX_FAILURES {
+        log.add_fetched(0, vec![event(100 + u64::from(round), 2, Transition::Online, 0)], now);
+        let calls = deliver(&mut log, now, &[1]);
+        assert_eq!(calls.iter().filter(|number| **number == 1).count(), 1, "{calls:?}");
+        now += MAX_BACKOFF;
+    }
+    // The later event of that user is next.
+    let commit = log.take_commits(|_| true).remove(0).1;
+    assert_eq!(commit.dead, [(1, "no".to_owned())]);
+    assert_eq!(commit.failed.first(), Some(&(1, 1, "no".to_owned())));
+    assert_eq!(deliver(&mut log, now, &[]), [2]);
+}
+
+#[test]
+fn nothing_is_given_up_while_every_callback_fails() {
+    let users: Vec<u64> = (1..=20).collect();
+    let mut log = log(&users);
+    let mut calls = 0;
+    for minute in 0..100 {
+        calls += deliver(&mut log, minute * MAX_BACKOFF, &users).len();
+    }
+    assert!(calls < 110, "not every event is tried: {calls}");
+    assert!(log.take_commits(|_| true).iter().all(|(_, commit)| commit.dead.is_empty()));
+    let mut delivered = deliver(&mut log, 100 * MAX_BACKOFF, &[]);
+    delivered.sort_unstable();
+    assert_eq!(delivered, users);
+}
+
+#[test]
+fn a_batch_holds_several_users_but_none_twice() {
+    let mut log = log(&[1, 2, 1, 2, 3]);
+    let mut calls = Vec::new();
+    loop {
+        let (transition, events) = log.claim(0, |transition| transition == Transition::Online);
+        let Some(transition) = transition else { break };
+        calls.push((transition, events.iter().map(|event| event.number).collect::<Vec<_>>()));
+        log.delivered(&DeliveryOutcome::Returned, 0);
+    }
+    let (online, offline) = (Transition::Online, Transition::Offline);
+    assert_eq!(calls, [(online, vec![1, 2]), (offline, vec![3]), (offline, vec![4]), (online, vec![5])]);
+}
+
+#[test]
+fn after_a_failed_batch_each_event_is_tried_alone() {
+    let mut log = log(&[1, 2, 3]);
+    assert_eq!(log.claim(0, |_| true).1.len(), 3);
+    fail(&mut log, 0);
+    assert_eq!(deliver(&mut log, SECOND, &[2]), [1, 2, 3]);
+}
+
+#[test]
+fn an_event_whose_callback_was_not_called_is_next() {
+    let mut log = log(&[1, 2]);
+    assert_eq!(numbers(&mut log, 0), [1]);
+    log.delivered(&DeliveryOutcome::NotCalled, 0);
+    assert_eq!(deliver(&mut log, 0, &[]), [1, 2]);
+}
+
+#[test]
+fn an_interrupted_event_is_retried_and_not_counted_as_a_failure() {
+    let mut log = log(&[1, 2]);
+    assert_eq!(numbers(&mut log, 0), [1]);
+    log.delivered(&DeliveryOutcome::Interrupted, 0);
+    assert_eq!(deliver(&mut log, 0, &[]), [2]);
+    assert_eq!(deliver(&mut log, SECOND, &[]), [1]);
+    assert_eq!(log.take_commits(|_| true).remove(0).1, Commit { done: vec![2, 1], ..Commit::default() });
+}
+
+#[test]
+fn free_slots_count_uncommitted_events_as_taken() {
+    let mut log = log(&(0..MAX_IN_FLIGHT as u64).collect::<Vec<_>>());
+    assert_eq!(log.free_slots(), 0);
+    deliver(&mut log, 0, &[]);
+    assert_eq!(log.free_slots(), 0, "nothing is committed yet");
+    let (partition, commit) = log.take_commits(|_| true).remove(0);
+    log.not_committed(partition, commit);
+    let (_, commit) = log.take_commits(|_| true).remove(0);
+    assert_eq!(commit.done.len(), MAX_IN_FLIGHT);
+    log.committed(&commit);
+    assert!(log.free_slots() > 0);
+}
+
+#[test]
+fn nothing_is_claimed_after_the_lease_has_expired() {
+    let mut log = log(&[1]);
+    assert_eq!(log.last_fetched(0), 1);
+    log.set_lease(0, 10);
+    assert_eq!(numbers(&mut log, 10), []);
+    log.set_lease(0, 20);
+    assert_eq!(numbers(&mut log, 10), [1]);
+}
+
+#[test]
+fn a_lost_lease_drops_all_events_and_commits() {
+    let mut log = log(&[1, 2, 1, 3, 4]);
+    deliver(&mut log, 0, &[1]);
+    assert_eq!(numbers(&mut log, SECOND), [1]);
+    log.forget_partition(0);
+    log.delivered(&DeliveryOutcome::Returned, SECOND);
+    assert_eq!((log.next(0), log.take_commits(|_| true)), (None, vec![]));
+    assert!(log.free_slots() > 0);
+}
+
+/// Returns a log with events of users 1 and 2, in partitions 1 and 2.
+fn log_of_two_partitions() -> Log {
+    let mut log = Log::default();
+    for partition in [1, 2] {
+        log.set_lease(partition, u64::from(partition) * 10);
+        log.add_fetched(partition, vec![event(7, u64::from(partition), Transition::Online, 1)], 0);
+    }
+    log
+}
+
+#[test]
+fn an_expired_lease_does_not_block_other_partitions() {
+    let mut log = log_of_two_partitions();
+    let (_, events) = log.claim(15, |_| false);
+    assert_eq!(events.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [id(2)]);
+    log.delivered(&DeliveryOutcome::Returned, 15);
+    assert_eq!((numbers(&mut log, 15), log.next(15)), (vec![], None));
+    log.set_lease(1, 20);
+    assert_eq!(log.next(15), Some(0));
+    assert_eq!(numbers(&mut log, 15), [7]);
+}
+
+#[test]
+fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
+    let mut log = log_of_two_partitions();
+    assert_eq!(log.claim(0, |_| false).1[0].id, id(1));
+    log.drop_undelivered(2);
+    assert!(log.is_settled(2) && !log.is_settled(1), "user 2 was waiting, user 1 is in the callback");
+    log.delivered(&DeliveryOutcome::Returned, 0);
+    assert!(!log.is_settled(1), "not committed");
+    assert_eq!(numbers(&mut log, 0), [], "no event waits");
+    let commits = log.take_commits(|partition| partition == 2);
+    assert_eq!(commits, []);
+    let (_, commit) = log.take_commits(|_| true).remove(0);
+    log.committed(&commit);
+    assert!(log.is_settled(1));
+    log.forget_partition(1);
+    assert_eq!((log.leases(), log.free_slots()), (1, MAX_IN_FLIGHT));
+}
+
+#[test]
+fn a_suspension_outlives_the_loss_of_one_of_several_leases() {
+    let mut log = Log::default();
+    (0..6).for_each(|partition| {
+        log.set_lease(partition, Nanos::MAX);
+        log.add_fetched(partition, vec![event(1, u64::from(partition), Transition::Online, 1)], 0);
+    });
+    deliver(&mut log, 0, &[0, 1, 2, 3, 4]);
+    log.forget_partition(0);
+    assert_eq!(numbers(&mut log, 1), [], "every callback fails");
+}

@@ -1,0 +1,138 @@
+//! Parses the scripts' replies, the entries of the streams and the scores of the users.
+
+use std::collections::HashMap;
+
+use online_manager_tracker::{Nanos, Reason, Transition};
+use redis::{FromRedisValue, Value};
+
+use crate::error::StoreError;
+use crate::id::UserId;
+use crate::store::{Event, LeaseState, PollRequest, PollResult, Sweep};
+
+/// The number of classes in a score: see `partition.lua`.
+const CLASSES: u64 = 1024;
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
+
+/// An entry of the log or of the dead letters: its number, and the fields that `fields_of` in `partition.lua` lists.
+pub(super) struct Entry {
+    pub(super) number: u64,
+    pub(super) id: Vec<u8>,
+    pub(super) kind: String,
+    /// When the user was due, in microseconds of the partition's clock.
+    pub(super) due: i64,
+    pub(super) version: i64,
+    pub(super) failures: u32,
+    pub(super) error: String,
+}
+
+impl Entry {
+    pub(super) fn read(number: &str, fields: Fields) -> Result<Entry, StoreError> {
+        let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_reply)?;
+        let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
+        let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        Ok(Entry {
+            number,
+            id: fields.get("u").cloned().ok_or_else(unexpected_reply)?,
+            kind: text("k").unwrap_or_default(),
+            due: text("d").and_then(|due| due.parse().ok()).unwrap_or_default(),
+            version: text("v").and_then(|version| version.parse().ok()).unwrap_or(number as i64),
+            failures: text("f").and_then(|failures| failures.parse().ok()).unwrap_or_default(),
+            error: text("e").unwrap_or_default(),
+        })
+    }
+
+    /// Returns the event, with its lateness as of `now`, in microseconds of the partition's clock. `None` if a newer
+    /// version of the gem has written it.
+    pub(super) fn event(&self, now: i64) -> Option<Event> {
+        event(self.number, &self.id, &self.kind, now - self.due, self.version, self.failures)
+    }
+}
+
+fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: u32) -> Option<Event> {
+    let (transition, reason) = match kind {
+        "o" => (Transition::Online, Reason::Heartbeat),
+        "l" => (Transition::Offline, Reason::Leave),
+        "t" => (Transition::Offline, Reason::Timeout),
+        _ => return None,
+    };
+    let lateness = nanos(late);
+    Some(Event { number, id: UserId::from_store(id)?, transition, reason, lateness, version, failures })
+}
+
+/// The reply of `summary.lua`.
+pub(super) struct Summary {
+    /// The partition's clock, in microseconds.
+    pub(super) now: i64,
+    pub(super) undelivered: u64,
+    pub(super) dead_letters: u64,
+    /// The timeout that each class stands for, in microseconds.
+    timeouts: HashMap<u64, i64>,
+}
+
+impl Summary {
+    pub(super) fn read(value: Value) -> Result<Summary, StoreError> {
+        let (now, undelivered, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
+        let timeouts = meta.iter().filter_map(|(name, value)| {
+            let class = name.strip_prefix('t')?.parse().ok()?;
+            Some((class, value.parse().ok()?))
+        });
+        Ok(Summary { now, undelivered, dead_letters, timeouts: timeouts.collect() })
+    }
+
+    /// Returns how long ago a user with this score was last seen.
+    pub(super) fn ago(&self, score: &str) -> Nanos {
+        let score = score.parse::<f64>().unwrap_or_default() as u64;
+        let timeout = self.timeouts.get(&(score % CLASSES)).copied().unwrap_or_default();
+        nanos(self.now - ((score / CLASSES * 1000) as i64 - timeout))
+    }
+
+    /// Returns how long ago a user with this overflow entry, `SEEN LEFT`, was last seen.
+    pub(super) fn ago_of_overflow(&self, times: &str) -> Nanos {
+        let seen = times.split(' ').next().and_then(|seen| seen.parse().ok());
+        nanos(seen.map_or(0, |seen: i64| self.now - seen))
+    }
+}
+
+/// An event in the reply of `poll.lua`: number, id, kind, lateness, version, failures.
+pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
+
+/// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
+/// next is due, and the events.
+pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
+
+pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
+    PollResult {
+        lease: match lease {
+            0 => LeaseState::Free,
+            1 => LeaseState::HeldByOther,
+            2 => LeaseState::Renewed,
+            _ => LeaseState::Acquired,
+        },
+        sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
+        // An event that a newer version of the gem has written is left to it.
+        events: events
+            .into_iter()
+            .filter_map(|(number, id, kind, late, version, failures)| {
+                event(number, &id, &kind, late, version, failures)
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
+    // The client's error quotes the reply, which may contain user ids: those must not get into a log.
+    redis::from_redis_value(value).map_err(|_| unexpected_reply())
+}
+
+pub(super) fn unexpected_reply() -> StoreError {
+    StoreError::Unavailable(
+        "Redis has sent a reply that this version of online_manager cannot read. Use the same version of the gem in all \
+         processes"
+            .into(),
+    )
+}
+
+/// Converts microseconds; a negative number becomes 0.
+pub(super) fn nanos(micros: i64) -> Nanos {
+    (micros.max(0) as Nanos).saturating_mul(1_000)
+}
