@@ -63,8 +63,8 @@ RSpec.describe "Ids of users" do
 
   it "are not on standard error when a callback takes long, and a stop has not got to all" do
     stderr = played(<<~RUBY).stderr
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.05
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.05
 
       class Slow < Config
         def offline(user_id) = sleep(0.2)

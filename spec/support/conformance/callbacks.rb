@@ -160,7 +160,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "is named when it keeps the reactor for long" do
-    stub_const("OnlineManager::Watchdog::PATIENCE", 0.05)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", 0.05)
     hold = gate
     manager = start(recording(offline: ->(id) { hold.pass if id == 7 }))
     manager.seen(8)
@@ -220,7 +220,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     timeout = seconds / 6
     slow = ->(_) { take(seconds) }
     config = recording(timeout:, online: slow, online_all: slow)
@@ -238,7 +238,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     total = 2 * seconds
     config = recording(on_error: ->(*) { take(seconds, before: seconds, total:) }, offline_all: lambda { |ids|
       next unless ids == [1]
