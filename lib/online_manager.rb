@@ -93,7 +93,7 @@ class OnlineManager
     @reactor_name, @store, namespace = check_options(options)
     @namespace = namespace&.to_s
     @config = Config.new(config)
-    @delivery = new_delivery { finished }
+    @delivery = build_delivery { on_finished }
     @native = @delivery.native
     @mutex = Mutex.new
     @state = :new
@@ -246,11 +246,11 @@ class OnlineManager
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @state == :stopped
 
-    begin_to_stop
-    return @delivery.remaining if @delivery.callback? || Delivery.trap_handler?
+    request_stop
+    return @delivery.remaining if @delivery.in_callback? || Delivery.in_trap_handler?
 
     @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
-    warn_of_remaining(timeout) if timeout && !@delivery.finished?
+    warn_about_remaining(timeout) if timeout && !@delivery.finished?
     @delivery.remaining
   end
 
@@ -262,8 +262,8 @@ class OnlineManager
 
   # @private
   # @return [void]
-  def code_reloaded
-    @config.code_reloaded
+  def invalidate_config
+    @config.invalidate
   end
 
   # @return [String] the config, the state and how many are online; of a store, its name
@@ -294,7 +294,7 @@ class OnlineManager
     raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
   end
 
-  def new_delivery(&on_finish)
+  def build_delivery(&on_finish)
     return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
 
     SharedDelivery.new(@config, @store, @namespace, &on_finish)
@@ -306,24 +306,24 @@ class OnlineManager
     raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
   end
 
-  def launch(way)
+  def launch(mode)
     @mutex.synchronize do
       raise Error, "the manager is stopped" if @stopping || @state == :stopped
       raise Error, "the manager is already running" if @state == :running
 
       @config.check
       @delivery.check_store
-      @delivery.reactor = Reactor.public_send(:"for_#{way}", @reactor_name, @delivery)
+      @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
       @state = :running
     end
     Registry.add(self)
-    @delivery.launched
-    home = Process.pid
+    @delivery.before_setup
+    pid = Process.pid
     begin
-      @delivery.reactor.public_send(way) { @config.setup(again: way == :setup, &@native.heartbeat) }
+      @delivery.reactor.public_send(mode) { @config.setup(on_reload: mode == :setup, &@native.heartbeat) }
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
       # A child that was forked in a callback leaves it so. What it has set going itself goes on.
-      abort_launch(e) if home == Process.pid
+      abort_launch(e) if pid == Process.pid
       raise
     end
   end
@@ -331,22 +331,22 @@ class OnlineManager
   # After a signal the end of the process waits for the stop, or that of the reactor. If this did too, the next
   # signal would end only this.
   def abort_launch(error)
-    error.is_a?(SignalException) ? begin_to_stop : stop
+    error.is_a?(SignalException) ? request_stop : stop
   end
 
   # Not under the mutex, which a trap handler could not take.
-  def begin_to_stop
+  def request_stop
     @stopping = true
     @delivery.stop
   end
 
   # Called by the delivery when nobody is left.
-  def finished
+  def on_finished
     @state = :stopped
     Registry.remove(self)
   end
 
-  def warn_of_remaining(timeout)
+  def warn_about_remaining(timeout)
     what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
     Integration.current.warn("after #{timeout} s #{what} yet")
   end

@@ -23,33 +23,33 @@ class OnlineManager
 
     # @param transition [Symbol] :online or :offline
     # @param user_ids [Array]
-    # @param together [Boolean] whether they go into one call of the `_all` form
+    # @param batch [Boolean] whether they go into one call of the `_all` form
     # @param details [Array, nil] of each user in order, why, and how many seconds late; nil for an `online` that
     #   is called at its heartbeat, or if nobody wants to know
     # @param versions [Array<Integer>, nil] of each user; nil if there is no store that gives them
-    def initialize(transition, user_ids, together: false, details: nil, versions: nil)
+    def initialize(transition, user_ids, batch: false, details: nil, versions: nil)
       @transition = transition
       @user_ids = user_ids
-      @together = together
+      @batch = batch
       @details = details
       @versions = versions
     end
 
     # Whether they go into one call of the `_all` form.
-    def together? = @together
+    def batch? = @batch
 
     # @return [Symbol] the config's method
-    def method = @together ? :"#{@transition}_all" : @transition
+    def method = @batch ? :"#{@transition}_all" : @transition
 
     # @return [Object] what the method is given: the id, or the Array of ids
-    def subject = @together ? @user_ids : @user_ids.first
+    def argument = @batch ? @user_ids : @user_ids.first
 
     # @param config [Config]
     # @return [Array(Symbol, Object, Hash)] the method and its arguments
-    def to(config)
-      return [method, subject, {}] unless config.version?(method)
+    def method_and_arguments(config)
+      return [method, argument, {}] unless config.version?(method)
 
-      [method, subject, { version: @together ? versions : versions.first }]
+      [method, argument, { version: @batch ? versions : versions.first }]
     end
 
     # @param namespace [String, nil]

@@ -15,7 +15,7 @@ class OnlineManager
       def any_on?(thread) = !of(thread).to_a.empty?
 
       # @return [Array<Delivery>] for the present fiber to change
-      def of_present_fiber
+      def of_current_fiber
         of(Thread.current) || (Thread.current[KEY] = [Process.pid, []]).last
       end
 

@@ -31,23 +31,23 @@ class OnlineManager
       options[:requeue] ? requeue(*options[:store]) : report(*options[:store])
       0
     rescue UsageError, OptionParser::ParseError, ArgumentError => e
-      complain("#{e.message}\n#{USAGE}", 2)
+      fail_with("#{e.message}\n#{USAGE}", 2)
     rescue StoreError => e
-      complain(e.message, 1)
+      fail_with(e.message, 1)
     end
 
     private
 
     def parse(argv)
       options = { namespace: "" }
-      words = parser(options).parse(argv)
+      arguments = parser(options).parse(argv)
       return options if options[:print]
 
-      command, *stores = words
+      command, *stores = arguments
       raise UsageError, "there is only the command `store', not #{command.inspect}" unless command == "store"
       raise UsageError, "which store?" if stores.empty?
 
-      options.merge(store: [location(stores, options[:cluster]), options[:namespace]])
+      options.merge(store: [store_url(stores, options[:cluster]), options[:namespace]])
     end
 
     def parser(options)
@@ -62,7 +62,7 @@ class OnlineManager
     end
 
     # One store, or several servers of one.
-    def location(stores, cluster)
+    def store_url(stores, cluster)
       return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
       raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
 
@@ -71,17 +71,17 @@ class OnlineManager
     end
 
     def report(url, namespace)
-      found = Shared.report(url, namespace)
-      section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
-      section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
-      section("dead letters", found[:dead_letters]) do |letter|
+      contents = Shared.report(url, namespace)
+      section("online", contents[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
+      section("waiting to be delivered", contents[:waiting]) { |event| describe(event) }
+      section("dead letters", contents[:dead_letters]) do |letter|
         "#{describe(letter)}#{", superseded" if letter[:superseded]}: #{letter[:error]}"
       end
     end
 
     def requeue(url, namespace)
-      again, dropped = Shared.requeue_dead_letters(url, namespace)
-      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has superseded them"
+      requeued, dropped = Shared.requeue_dead_letters(url, namespace)
+      @out.puts "#{requeued} will be delivered again, #{dropped} dropped because a later transition has superseded them"
     end
 
     def section(title, items, &describe)
@@ -99,7 +99,7 @@ class OnlineManager
       0
     end
 
-    def complain(message, status)
+    def fail_with(message, status)
       @err.puts "online_manager: #{message}"
       status
     end

@@ -20,7 +20,7 @@ class OnlineManager
 
     # The application's code has been loaded anew: the config is found again when it is next needed, and set up, if the
     # one before was.
-    def code_reloaded
+    def invalidate
       @stale = lazy? && !@object.nil?
     end
 
@@ -43,33 +43,33 @@ class OnlineManager
       Seconds.nanoseconds(object.timeout, "#{name}#timeout")
     end
 
-    # @param again [Boolean] whether a config that is found anew is to be set up as well
-    def setup(again:, &heartbeat)
-      @heartbeat = heartbeat if again
+    # @param on_reload [Boolean] whether a config that is found anew is to be set up as well
+    def setup(on_reload:, &heartbeat)
+      @heartbeat = heartbeat if on_reload
       object.setup(&heartbeat)
     rescue NameError => e
-      raise unless names_event_machine?(e)
+      raise unless event_machine_missing?(e)
 
       # 0.0.3 required it itself, so a config from then does not.
       raise Error, "#{name} uses EventMachine, which is not loaded: " \
                    "add `gem \"eventmachine\"` to your Gemfile beside online_manager, and require it"
     end
 
-    def on_error(exception, user_id) = known.on_error(exception, user_id)
+    def on_error(exception, user_id) = last_object.on_error(exception, user_id)
 
-    def online_all? = known.respond_to?(:online_all)
-    def offline_all? = known.respond_to?(:offline_all)
-    def on_error? = known.respond_to?(:on_error)
+    def online_all? = last_object.respond_to?(:online_all)
+    def offline_all? = last_object.respond_to?(:offline_all)
+    def on_error? = last_object.respond_to?(:on_error)
 
     # @param transition [Symbol] :online or :offline
     # @return [Boolean] whether the config takes several users at once for it
-    def together?(transition) = transition == :online ? online_all? : offline_all?
+    def batch?(transition) = transition == :online ? online_all? : offline_all?
 
     # @param method [Symbol] a callback
     # @return [Boolean] whether it declares the keyword `version:`
     def version?(method)
       (@versioned ||= {}).fetch(method) do
-        parameters = known.method(method).parameters
+        parameters = last_object.method(method).parameters
         @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
       end
     end
@@ -78,7 +78,7 @@ class OnlineManager
     def name
       return @source if @source.is_a?(String)
 
-      known.is_a?(Module) ? known.inspect : known.class.inspect
+      last_object.is_a?(Module) ? last_object.inspect : last_object.class.inspect
     end
 
     # @return [Object] the user's object
@@ -86,15 +86,15 @@ class OnlineManager
     def object
       return @object if @object && !@stale
 
-      @object ? find_anew : @object = find
+      @object ? reload_object : @object = load_object
     end
 
     private
 
     # The user's object as it was last found, which is enough to ask what it can do.
-    def known = @object || object
+    def last_object = @object || object
 
-    def find
+    def load_object
       case @source
       when String then Object.const_get(@source).then { |found| found.is_a?(Class) ? found.new : found }
       when Proc then @source.call
@@ -102,9 +102,9 @@ class OnlineManager
       end
     end
 
-    def find_anew
+    def reload_object
       @stale = false
-      found = find
+      found = load_object
       found.setup(&@heartbeat) if @heartbeat
       @versioned = nil
       @object = found
@@ -123,7 +123,7 @@ class OnlineManager
       Seconds.nanoseconds(value, "#{name}#timeout") unless value.nil?
     end
 
-    def names_event_machine?(error)
+    def event_machine_missing?(error)
       !error.is_a?(NoMethodError) && %i[EM EventMachine].include?(error.name) && !defined?(::EventMachine)
     end
   end

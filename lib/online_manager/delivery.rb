@@ -13,14 +13,14 @@ class OnlineManager
   #
   # @private
   class Delivery
-    include Calling
+    include CallbackInvoker
 
     # Seconds of callbacks after which a reactor gets to do other things. Shorter, and delivery
     # collapses beside a busy thread, which takes 100 ms at each turn; longer, and the others stall.
     SLICE = 0.005
 
     # Whether the present thread runs a trap handler, where nothing may be waited for.
-    def self.trap_handler?
+    def self.in_trap_handler?
       Mutex.new.synchronize { false }
     rescue ThreadError
       true
@@ -37,7 +37,7 @@ class OnlineManager
       @namespace = namespace
       @on_finish = on_finish
       @finished = Latch.new
-      @native = new_native
+      @native = build_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
       @stopping = false
       @errors = 0
@@ -55,7 +55,7 @@ class OnlineManager
     # @return [Symbol] :idle when nobody is due, :busy when time was up, :finished when a stop has been
     #   asked for and nobody is left
     def deliver
-      @watchdog.look
+      @watchdog.wake
       stop_at = Latch.now + SLICE
       loop do
         # Read before each claim: if that finds nobody, nobody was left after the stop.
@@ -63,7 +63,7 @@ class OnlineManager
         if deliver_next
           return :busy if Latch.now >= stop_at
         elsif stopping
-          return nobody_left? ? :finished : :idle
+          return drained? ? :finished : :idle
         elsif !@stopping
           # A stop that comes later makes the pipe readable again; for one that has just come, this has
           # taken the byte, so look once more, whatever the time.
@@ -102,7 +102,7 @@ class OnlineManager
     def check_store; end
 
     # The manager is about to be set up.
-    def launched; end
+    def before_setup; end
 
     # Bars new users and makes everybody due.
     def stop
@@ -150,7 +150,7 @@ class OnlineManager
 
     def online(user_id) = call_at_heartbeat(Call.new(:online, [user_id]))
 
-    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, together: true))
+    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, batch: true))
 
     # `online` on the reactor, for a user who beat during its `offline`.
     def rejoin(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
@@ -158,12 +158,12 @@ class OnlineManager
     def offline(user_id, entered, details) = deliver_call(Call.new(:offline, [user_id], details:), entered)
 
     def offline_all(user_ids, entered, details)
-      deliver_call(Call.new(:offline, user_ids, together: true, details:), entered)
+      deliver_call(Call.new(:offline, user_ids, batch: true, details:), entered)
     end
 
     private
 
-    def new_native = Native.new(self)
+    def build_native = Native.new(self)
 
     # Calls the next callback, if there is one to be called.
     def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))
@@ -171,7 +171,7 @@ class OnlineManager
     def warn_if_not_alone = Integration.current.warn_if_not_alone(@namespace)
 
     # Whether a stop is done when there is no callback to be called.
-    def nobody_left? = true
+    def drained? = true
 
     def warn(message) = Integration.current.warn(message)
   end

@@ -19,12 +19,12 @@ class OnlineManager
       def path(folder = __dir__, ruby: RUBY_VERSION)
         version = ruby[/\A\d+\.\d+/]
         ["#{folder}/#{version}/#{FILE}", "#{folder}/#{FILE}"].find { |path| File.file?(path) } or
-          raise LoadError, "online_manager has no extension for Ruby #{version}, #{present(folder)}"
+          raise LoadError, "online_manager has no extension for Ruby #{version}, #{available(folder)}"
       end
 
       private
 
-      def present(folder)
+      def available(folder)
         versions = Dir["*/#{FILE}", base: folder].map { |path| File.dirname(path) }
         return "and for no other: it has not been compiled. `rake compile` does that in a checkout" if versions.empty?
 

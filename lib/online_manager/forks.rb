@@ -14,7 +14,7 @@ class OnlineManager
     # @private
     module Hook
       def _fork
-        Forks.around { super }
+        Forks.around_fork { super }
       end
     end
 
@@ -47,7 +47,7 @@ class OnlineManager
       def in_progress? = @in_progress.positive?
 
       # @yieldreturn [Integer] what `_fork` answers
-      def around
+      def around_fork
         deliveries = @deliveries
         @in_progress += 1
         begin
@@ -56,7 +56,8 @@ class OnlineManager
           pid = yield
         ensure
           pid&.zero? ? @in_progress = 0 : @in_progress -= 1
-          deliveries.each { |delivery| pid&.zero? ? delivery.forked_child : delivery.forked_parent } unless in_progress?
+          after_fork = pid&.zero? ? :after_fork_in_child : :after_fork_in_parent
+          deliveries.each(&after_fork) unless in_progress?
         end
         pid
       end

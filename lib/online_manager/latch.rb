@@ -27,10 +27,10 @@ class OnlineManager
       stop_at = timeout && (Latch.now + timeout)
       @mutex.lock
       until @open
-        left = stop_at && (stop_at - Latch.now)
-        break if left && left <= 0
+        remaining = stop_at && (stop_at - Latch.now)
+        break if remaining && remaining <= 0
 
-        @opened.wait(@mutex, left)
+        @opened.wait(@mutex, remaining)
       end
       @open
     ensure

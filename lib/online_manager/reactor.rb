@@ -39,7 +39,7 @@ class OnlineManager
 
       # Whether the exception is how the reactor ends what runs on it: no callback's error, though it
       # may come in the middle of one.
-      def ends_with?(_exception) = false
+      def shutdown_exception?(_exception) = false
 
       private
 

@@ -26,8 +26,8 @@ class OnlineManager
       end
 
       # The application's code has been loaded anew.
-      def code_reloaded
-        @managers.each(&:code_reloaded)
+      def invalidate_configs
+        @managers.each(&:invalidate_config)
       end
 
       # @return [OnlineManager, nil] the last one that was set up in that namespace. Takes no lock, so

@@ -6,7 +6,7 @@ class OnlineManager
   # @private
   module Seconds
     # 292 years; what is longer is cut to it.
-    LONGEST = (2**63) - 1
+    MAX_NANOSECONDS = (2**63) - 1
 
     module_function
 
@@ -20,11 +20,11 @@ class OnlineManager
       seconds = Float(value)
       raise ArgumentError unless seconds.finite? && (seconds.positive? || (or_zero && seconds.zero?))
 
-      seconds.zero? ? 0 : (seconds * 1_000_000_000).clamp(1, LONGEST).to_i
+      seconds.zero? ? 0 : (seconds * 1_000_000_000).clamp(1, MAX_NANOSECONDS).to_i
     rescue TypeError, ArgumentError, RangeError, Encoding::CompatibilityError => e # the last one in Ruby 3.3, of UTF-16
       kind = e.is_a?(TypeError) ? TypeError : ArgumentError
-      wanted = or_zero ? "a finite number of seconds, 0 or more" : "a finite number of seconds above 0"
-      raise kind, "#{name} must be #{wanted}, got #{value.inspect}", cause: nil
+      expected = or_zero ? "a finite number of seconds, 0 or more" : "a finite number of seconds above 0"
+      raise kind, "#{name} must be #{expected}, got #{value.inspect}", cause: nil
     end
   end
 end

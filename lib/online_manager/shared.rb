@@ -35,10 +35,10 @@ class OnlineManager
     private
 
     # In small sleeps: so it can be interrupted, lets other fibers run, and works in a trap handler.
-    def wait(patience = ANSWER_TIMEOUT)
-      stop_at = Latch.now + patience
+    def wait(timeout = ANSWER_TIMEOUT)
+      stop_at = Latch.now + timeout
       while (answer = yield) == :wait
-        raise StoreError, "the store has not answered within #{patience} s" if Latch.now > stop_at
+        raise StoreError, "the store has not answered within #{timeout} s" if Latch.now > stop_at
 
         sleep POLL_INTERVAL
       end

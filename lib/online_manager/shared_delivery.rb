@@ -8,7 +8,8 @@ class OnlineManager
   # Delivers the events of a shared store's log, which may be of users who beat in other processes. Whatever a callback
   # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
   #
-  # It is the callback target of a Shared, which calls `ready`, `start_member`, `timeout`, `deliver_events` and `store_failed`.
+  # It is the callback target of a Shared, which calls `ready`, `start_member`, `timeout`, `deliver_events` and
+  # `store_failed`.
   #
   # @private
   class SharedDelivery < Delivery
@@ -33,9 +34,9 @@ class OnlineManager
     end
 
     # From now on the process takes part after one timeout, if no heartbeat comes before.
-    def launched
+    def before_setup
       Forks.add(self)
-      start_later
+      schedule_start
     end
 
     def finish
@@ -45,14 +46,14 @@ class OnlineManager
 
     # A fork has ended, and this is the parent. If it never beat, it stands down: it was there to be forked,
     # however long that took.
-    def forked_parent
-      @starter&.kill
+    def after_fork_in_parent
+      @start_timer&.kill
       @native.resume
     end
 
     # A fork has ended, and this is the child.
-    def forked_child
-      start_later unless stopping?
+    def after_fork_in_child
+      schedule_start unless stopping?
     end
 
     # Sets nobody offline, but waits until what is left is written.
@@ -66,7 +67,7 @@ class OnlineManager
     end
 
     def stop
-      @starter&.kill unless @starter == ::Thread.current
+      @start_timer&.kill unless @start_timer == ::Thread.current
       super
     end
 
@@ -99,8 +100,8 @@ class OnlineManager
     # @return [true, String] what the callback raised, or true
     def deliver_events(transition, user_ids, versions, entered, details)
       @raised = nil
-      together = @config.together?(transition)
-      deliver_call(Call.new(transition, user_ids, together:, details:, versions:), entered) || @raised
+      batch = @config.batch?(transition)
+      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:), entered) || @raised
     end
 
     # The store has failed, for the first time since it last worked.
@@ -115,24 +116,24 @@ class OnlineManager
 
     private
 
-    def new_native = @store.open(self, @namespace.to_s)
+    def build_native = @store.open(self, @namespace.to_s)
 
     def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
 
-    def nobody_left? = @native.ended?
+    def drained? = @native.ended?
 
-    def handle(error, call)
+    def handle_error(error, call)
       @raised = "#{error.class}: #{error.message}"
       @errors += 1
-      return report_to_config(error, call.subject) if @config.on_error?
+      return report_to_config(error, call.argument) if @config.on_error?
 
-      Integration.current.report(error, "#{name(call)} raised, and will be tried again", call.subject)
+      Integration.current.report(error, "#{callback_name(call)} raised, and will be tried again", call.argument)
     end
 
     # A thread that does nothing but sleep: none that a preloading master could lose.
-    def start_later
-      @starter = Forks.fork_safe(::Thread.new { start_after_timeout })
-      @starter.name = "online_manager starter"
+    def schedule_start
+      @start_timer = Forks.fork_safe(::Thread.new { start_after_timeout })
+      @start_timer.name = "online_manager start timer"
     end
 
     def start_after_timeout

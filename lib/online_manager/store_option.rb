@@ -15,27 +15,27 @@ class OnlineManager
     #   servers of a Redis Cluster
     # @raise [ArgumentError] if there is no such store
     def initialize(given)
-      @location = expand(given)
+      @location = resolve(given)
       @name = shared? ? Shared.describe(@location) : given
     end
 
     def shared? = @location != :memory
 
     # @return [Shared] a manager's part in it
-    def open(host, namespace) = Shared.new(host, @location, namespace)
+    def open(target, namespace) = Shared.new(target, @location, namespace)
 
     def inspect = "#<#{self.class} #{name}>"
 
     private
 
-    def expand(given)
+    def resolve(given)
       return given if given == :memory
 
       # Only what is no String is shown: a URL may have a password in it.
-      strange = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
-      return expand_path(given) if strange.empty?
+      invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
+      return expand_path(given) if invalid.empty?
 
-      raise ArgumentError, "unknown store #{strange.first.inspect}; there is :memory, \"sqlite:PATH\" and \"redis://…\""
+      raise ArgumentError, "unknown store #{invalid.first.inspect}; there is :memory, \"sqlite:PATH\" and \"redis://…\""
     end
 
     def expand_path(given)

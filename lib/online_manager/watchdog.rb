@@ -18,16 +18,16 @@ class OnlineManager
     def initialize(name, &delivering)
       @name = name
       @delivering = delivering
-      @looking = false
+      @awake = false
     end
 
     # Callbacks are about to be called. Cheap when they have been just now.
-    def look
-      return if @looking && @owner == Process.pid
+    def wake
+      return if @awake && @owner == Process.pid
 
       start unless @owner == Process.pid && @thread.alive?
-      @calls << true
-      @looking = true
+      @wakeups << true
+      @awake = true
     end
 
     # No callback will be called any more. A thread that slept on would keep all of the manager alive.
@@ -38,8 +38,8 @@ class OnlineManager
     private
 
     def start
-      @calls = calls = Thread::Queue.new
-      @thread = Forks.fork_safe(Thread.new { watch while calls.pop })
+      @wakeups = wakeups = Thread::Queue.new
+      @thread = Forks.fork_safe(Thread.new { watch while wakeups.pop })
       @thread.name = "online_manager watchdog"
       # Last, since Ctrl-C or the end of the reactor's thread may come in between.
       @owner = Process.pid
@@ -47,24 +47,24 @@ class OnlineManager
 
     def watch
       sleep WARN_AFTER
-      named = nil
+      warned_about = nil
       while (call = @delivering.call)
         method, since = call
-        left = since + WARN_AFTER - Latch.now
-        if left.positive? # it began after the others
-          sleep left
-        elsif call.equal?(named)
+        remaining = since + WARN_AFTER - Latch.now
+        if remaining.positive? # it began after the others
+          sleep remaining
+        elsif call.equal?(warned_about)
           sleep WARN_AFTER
         else
-          named = call
-          name_it(method)
+          warned_about = call
+          warn_about(method)
         end
       end
     ensure
-      @looking = false
+      @awake = false
     end
 
-    def name_it(method)
+    def warn_about(method)
       Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s; " \
                                "nobody else can be set offline before it returns")
     end

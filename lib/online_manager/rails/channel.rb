@@ -40,43 +40,43 @@ class OnlineManager
     # @raise [Error] if no manager has been set up
     # @raise what `presence_of`, or a heartbeat itself raises
     def heartbeat
-      return unless online_manager_id
+      return unless online_manager_user_id
 
-      online_manager.seen(online_manager_id)
+      online_manager.seen(online_manager_user_id)
       @online_manager_seen = true
       # ActionCable runs a connection's messages on several threads, so this one may have been overtaken by the end.
-      @online_manager_ended ? online_manager_unsubscribed : online_manager_tell
+      @online_manager_ended ? online_manager_unsubscribed : online_manager_transmit_interval
     end
 
     private
 
     def online_manager_subscribed
-      online_manager_tell if online_manager_id
+      online_manager_transmit_interval if online_manager_user_id
     end
 
     # A subscription that has never beaten keeps nobody online, and takes nobody offline.
     def online_manager_unsubscribed
       @online_manager_ended = true
-      online_manager.leave(online_manager_id, after: online_manager.timeout / 2) if @online_manager_seen
+      online_manager.leave(online_manager_user_id, after: online_manager.timeout / 2) if @online_manager_seen
     rescue StandardError => e
       # Raised here it would keep the connection's other subscriptions from ending.
       rescue_with_handler(e) || logger.error("OnlineManager: #{e.message} (#{e.class})")
     end
 
     # The client has to know how often to beat: when it has subscribed, and again when the timeout has changed.
-    def online_manager_tell
-      every = online_manager.timeout / 3
-      return if every == @online_manager_every
+    def online_manager_transmit_interval
+      interval = online_manager.timeout / 3
+      return if interval == @online_manager_interval
 
-      @online_manager_every = every
-      transmit({ "online_manager" => { "heartbeat_every" => every } })
+      @online_manager_interval = interval
+      transmit({ "online_manager" => { "heartbeat_every" => interval } })
     end
 
     # Once for each subscription: a heartbeat is to cost no query, and a user does not become another one.
-    def online_manager_id
-      return @online_manager_id if defined?(@online_manager_id)
+    def online_manager_user_id
+      return @online_manager_user_id if defined?(@online_manager_user_id)
 
-      @online_manager_id = online_manager_source.instance_exec(&online_manager_presence.first)
+      @online_manager_user_id = online_manager_presence_owner.instance_exec(&online_manager_presence.first)
     end
 
     # One that has been stopped does as well: it ignores heartbeats, which go on while a server shuts down.
@@ -88,12 +88,12 @@ class OnlineManager
     end
 
     def online_manager_presence
-      source = online_manager_source
-      source.class.online_manager_presence or
-        raise Error, "#{source.class} does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
+      owner = online_manager_presence_owner
+      owner.class.online_manager_presence or
+        raise Error, "#{owner.class} does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
     end
 
     # Who says whose heartbeats they are.
-    def online_manager_source = self
+    def online_manager_presence_owner = self
   end
 end

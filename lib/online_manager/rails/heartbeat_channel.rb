@@ -11,7 +11,7 @@ class OnlineManager
 
     private
 
-    def online_manager_source
+    def online_manager_presence_owner
       return connection if connection.is_a?(Connection)
 
       raise Error, "#{connection.class} does not include OnlineManager::Connection, so nobody can subscribe to " \

@@ -26,7 +26,7 @@ class OnlineManager
         end
       end
 
-      config.to_prepare { Registry.code_reloaded }
+      config.to_prepare { Registry.invalidate_configs }
     end
   end
 end

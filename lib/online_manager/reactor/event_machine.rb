@@ -27,15 +27,15 @@ class OnlineManager
       # EventMachine may keep it longer than we do: a watch that ends in the tick in which it began, for ever.
       #
       # @private
-      class Watch < EM::Connection
+      class PipeWatch < EM::Connection
         def initialize(reactor)
           super()
           @reactor = reactor
         end
 
-        def notify_readable = @reactor&.turn
+        def notify_readable = @reactor&.pipe_readable
 
-        def forget = @reactor = nil
+        def release = @reactor = nil
       end
 
       # Tells the reactor that EventMachine ends, while its API still works: after EM.run it does not.
@@ -51,9 +51,9 @@ class OnlineManager
 
         def call = @reactor&.shut_down
 
-        def forget = @reactor = nil
+        def release = @reactor = nil
       end
-      private_constant :Watch, :ShutdownHook
+      private_constant :PipeWatch, :ShutdownHook
 
       def name = :eventmachine
 
@@ -68,7 +68,7 @@ class OnlineManager
           raise Error, "no EventMachine reactor runs: call setup inside EM.run, or call run instead"
         end
 
-        EM.reactor_thread? ? watch_over(&setup) : yield
+        EM.reactor_thread? ? warn_if_setup_blocks(&setup) : yield
       end
 
       # Starts a reactor and calls the block in it; in a reactor that runs, as a nested EM.run does,
@@ -82,7 +82,7 @@ class OnlineManager
             # A stop in a trap handler can do no more than make the pipe readable.
             attach
             # A stop that came before that did not know of the reactor.
-            @delivery.stopping? ? drain_and_detach : watch_over(&setup)
+            @delivery.stopping? ? drain_and_detach : warn_if_setup_blocks(&setup)
           end
         ensure
           drain_and_detach
@@ -93,7 +93,7 @@ class OnlineManager
       def start
         # Not only where the pipe is watched: the reactor may end before it gets to that.
         @shutdown_hook ||= ShutdownHook.new(self)
-        if Delivery.trap_handler? && !EM.reactor_thread?
+        if Delivery.in_trap_handler? && !EM.reactor_thread?
           # EM.schedule takes a Mutex, which a trap handler must not.
           ::Thread.new { EM.schedule { attach } }
         else
@@ -102,7 +102,7 @@ class OnlineManager
       end
 
       # The pipe is readable.
-      def turn
+      def pipe_readable
         return unless @delivery.finished? || @delivery.deliver == :finished
 
         detach
@@ -123,7 +123,7 @@ class OnlineManager
       private
 
       # Whether the present thread is in the reactor that runs, so that it may be told something.
-      def in_reactor? = usable? && EM.reactor_thread?
+      def on_reactor_thread? = usable? && EM.reactor_thread?
 
       def wait(timeout)
         return drain_and_detach(timeout) if EM.reactor_thread?
@@ -136,12 +136,12 @@ class OnlineManager
       # The reactor may end at any moment, and drops what has been scheduled.
       def wait_for_reactor(stop_at)
         loop do
-          left = stop_at && [stop_at - Latch.now, 0].max
-          return drain_and_detach(left) unless usable?
+          remaining = stop_at && [stop_at - Latch.now, 0].max
+          return drain_and_detach(remaining) unless usable?
 
           # Who watches the pipe is told by it. Nobody does before the first heartbeat, and then nobody is online.
           EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
-          return if @delivery.wait([left, POLL_INTERVAL].compact.min) || left&.zero?
+          return if @delivery.wait([remaining, POLL_INTERVAL].compact.min) || remaining&.zero?
         end
       end
 
@@ -149,7 +149,7 @@ class OnlineManager
         return if @watch || @delivery.finished?
 
         @shutdown_hook ||= ShutdownHook.new(self)
-        @watch = EM.watch(@delivery.pipe, Watch, self)
+        @watch = EM.watch(@delivery.pipe, PipeWatch, self)
         @watch.notify_readable = true
       end
 
@@ -159,32 +159,32 @@ class OnlineManager
         # After a timeout the rest are called as before.
         if @delivery.finished?
           detach
-          EM.stop if @runs_reactor && in_reactor?
+          EM.stop if @runs_reactor && on_reactor_thread?
         end
       end
 
       # Before the pipe is closed, and never in a child, whose reactor is not the one that watches.
       def detach
-        @shutdown_hook&.forget
+        @shutdown_hook&.release
         watch = @watch
         @watch = nil
         return unless watch
 
-        watch.forget
-        watch.detach if in_reactor?
+        watch.release
+        watch.detach if on_reactor_thread?
       end
 
       # The reactor serves nobody while its thread is in the block.
-      def watch_over
-        watcher = ::Thread.new do
+      def warn_if_setup_blocks
+        timer = ::Thread.new do
           sleep WARN_AFTER
-          Integration.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from running for " \
-                                   "#{WARN_AFTER} s, so nobody can be set offline. If it is meant to block, pass " \
+          Integration.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from running " \
+                                   "for #{WARN_AFTER} s, so nobody can be set offline. If it is meant to block, pass " \
                                    "`reactor: :thread`")
         end
         yield
       ensure
-        watcher&.kill
+        timer&.kill
       end
     end
   end

@@ -21,36 +21,36 @@ class OnlineManager
       # Calls the block on the present fiber. Another one waits from now on: a heartbeat may come from a
       # thread that could not start it.
       def setup
-        spawn { work }
+        spawn { deliver_until_finished }
         yield
       end
 
       # Delivers on the present fiber until the manager is stopped; the block is called on another one.
       def run(&setup)
         setup_task = spawn { call_setup(&setup) }
-        work
+        deliver_until_finished
       ensure
-        # Ctrl-C may have come in the setup fiber, before there was any work.
+        # Ctrl-C may have come in the setup fiber, before there was anything to deliver.
         drain_here
         setup_task.stop if setup_task.respond_to?(:stop)
       end
 
       # Async stops its tasks so.
-      def ends_with?(exception) = defined?(::Async::Stop) ? exception.is_a?(::Async::Stop) : false
+      def shutdown_exception?(exception) = defined?(::Async::Stop) ? exception.is_a?(::Async::Stop) : false
 
       private
 
       def wait(timeout)
-        ended? ? drain_here(timeout) : @delivery.wait(timeout)
+        scheduler_ended? ? drain_here(timeout) : @delivery.wait(timeout)
       end
 
       # Whether the scheduler runs no fiber any more. Ruby does not say so of the scheduler of another
       # thread that goes on without it; Async's has stopped the fiber then.
-      def ended?
+      def scheduler_ended?
         !@thread.alive? || (@thread == ::Thread.current && !::Fiber.scheduler.equal?(@scheduler))
       end
 
-      def work
+      def deliver_until_finished
         pipe = @delivery.pipe
         until (state = @delivery.deliver) == :finished
           # A callback has forked, and this is the child: here another reactor delivers.

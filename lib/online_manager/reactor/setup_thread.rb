@@ -7,8 +7,8 @@ class OnlineManager
     # @private
     class SetupThread
       # Ends it. No StandardError, so that no `rescue` of the config's takes it for one of its own.
-      End = Class.new(Exception) # rubocop:disable Lint/InheritException
-      private_constant :End
+      Shutdown = Class.new(Exception) # rubocop:disable Lint/InheritException
+      private_constant :Shutdown
 
       # Seconds that it gets to end.
       JOIN_TIMEOUT = 1
@@ -18,11 +18,11 @@ class OnlineManager
       def initialize(delivery, &setup)
         @delivery = delivery
         # It is born with its end barred, which would come out of `join` if it came before the `rescue`.
-        @thread = ::Thread.handle_interrupt(End => :never) do
+        @thread = ::Thread.handle_interrupt(Shutdown => :never) do
           ::Thread.new do
             ::Thread.current.report_on_exception = false
-            ::Thread.handle_interrupt(End => :immediate, &setup)
-          rescue End
+            ::Thread.handle_interrupt(Shutdown => :immediate, &setup)
+          rescue Shutdown
             nil
           rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
             @error = e
@@ -44,7 +44,7 @@ class OnlineManager
         return if @thread == ::Thread.current
 
         stop_at = Latch.now + JOIN_TIMEOUT
-        @thread.raise(End) if @thread.alive? && !Callbacks.any_on?(@thread)
+        @thread.raise(Shutdown) if @thread.alive? && !Callbacks.any_on?(@thread)
         @thread.join(JOIN_TIMEOUT)
         @thread.kill if @thread.alive? && Latch.now >= stop_at && !Callbacks.any_on?(@thread)
       end

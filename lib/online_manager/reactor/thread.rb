@@ -19,7 +19,7 @@ class OnlineManager
       def run(&setup)
         @thread = ::Thread.current
         setup_thread = SetupThread.new(@delivery, &setup)
-        work { setup_thread.raise_error }
+        deliver_until_finished { setup_thread.raise_error }
         setup_thread.raise_error
       ensure
         drain_here_and_end(setup_thread)
@@ -31,7 +31,7 @@ class OnlineManager
         # It is born with interrupts barred: Thread#kill and Thread#raise find it at work, where what
         # they do is made good, or not at all.
         ::Thread.handle_interrupt(Object => :never) do
-          @thread = Forks.fork_safe(::Thread.new { work_in_background })
+          @thread = Forks.fork_safe(::Thread.new { deliver_in_background })
           @thread.name = "online_manager"
         end
       end
@@ -47,7 +47,7 @@ class OnlineManager
         @delivery.wait(timeout)
       end
 
-      def work
+      def deliver_until_finished
         pipe = @delivery.pipe
         until (state = @delivery.deliver) == :finished
           # A callback has forked, and this is the child: here another reactor delivers.
@@ -58,9 +58,9 @@ class OnlineManager
         end
       end
 
-      def work_in_background
+      def deliver_in_background
         ::Thread.current.report_on_exception = false
-        ::Thread.handle_interrupt(Object => :immediate) { work }
+        ::Thread.handle_interrupt(Object => :immediate) { deliver_until_finished }
         is_done = true
       ensure
         if is_done

@@ -28,7 +28,7 @@ class OnlineManager
         return if behavior == :revoke
 
         raise Thor::Error, "There is no ActiveRecord model #{class_name}. Generate it first." unless model
-        return if key.is_a?(String)
+        return if model_key.is_a?(String)
 
         raise Thor::Error, "#{class_name} has no primary key that is one column, and that is what a user id has to be."
       end
@@ -37,9 +37,9 @@ class OnlineManager
       # without it would keep the application from booting.
       #
       # @return [void]
-      def keep_storage
+      def create_storage_folder
         create_file "storage/.keep" unless behavior == :revoke || exists?("storage/.keep")
-        edit(".gitignore", IGNORE, there: %r{^/?storage(?:/\**|/presence_.*)?$})
+        add_to_file(".gitignore", IGNORE, unless_match: %r{^/?storage(?:/\**|/presence_.*)?$})
       end
 
       # Writes the config, which keeps the column.
@@ -61,38 +61,39 @@ class OnlineManager
       #
       # @return [void]
       def create_migration_file
-        name = "add_presence_to_#{migrated_table.underscore.gsub(/\W/, "_")}.rb"
+        name = "add_presence_to_#{unprefixed_table_name.underscore.gsub(/\W/, "_")}.rb"
         migration_template "migration.rb", File.join(db_migrate_path, name), skip: true
       end
 
       # Has the model answer who is online.
       #
       # @return [void]
-      def include_in_model
+      def include_presence_in_model
         # A class that ends on the same line has no place for it.
         head = read(model_file)[/^ *class (?:::)?(?:\w+::)*#{class_name.demodulize}\b[^;\n]*\n/]
         return say("Add `#{INCLUDE}` to #{class_name}.", :yellow) unless head || behavior == :revoke
 
-        edit(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", there: /^\s*#{INCLUDE}\b/o, after: head)
+        add_to_file(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", unless_match: /^\s*#{INCLUDE}\b/o, after: head)
       end
 
       # Has the pages load online_manager.js, with an import map or with Sprockets, whichever there is.
       #
       # @return [void]
-      def add_script
-        edit("config/importmap.rb", PIN, there: /^\s*pin\s*\(?["']online_manager["']/)
+      def add_javascript
+        add_to_file("config/importmap.rb", PIN, unless_match: /^\s*pin\s*\(?["']online_manager["']/)
 
         script = "app/assets/javascripts/application.js"
         return unless read(script).match?(%r{^//= require})
 
         # It needs none of the others, so the first place is as good as any, and is before a require_tree.
-        edit(script, REQUIRE, there: %r{^//= require ["']?online_manager\b}, after: %r{\A(?:(?!//= require).*\n)*})
+        add_to_file(script, REQUIRE, unless_match: %r{^//= require ["']?online_manager\b},
+                                     after: %r{\A(?:(?!//= require).*\n)*})
       end
 
       # Says what the connection still lacks, since only the application knows who is at its other end.
       #
       # @return [void]
-      def show_what_is_left
+      def show_next_steps
         return if behavior == :revoke || !exists?(CONNECTION) || read(CONNECTION).include?("OnlineManager::Connection")
 
         readme "README"
@@ -110,13 +111,13 @@ class OnlineManager
       def table_name = model&.table_name || super
 
       # The name that the migration has to use, to which it adds these itself.
-      def migrated_table
+      def unprefixed_table_name
         base = ::ActiveRecord::Base
         table_name.delete_prefix(base.table_name_prefix).delete_suffix(base.table_name_suffix)
       end
 
       # @return [String, Array, nil] what a database that does not exist yet cannot tell is most likely this
-      def key
+      def model_key
         model ? model.primary_key : "id"
       rescue ::ActiveRecord::ActiveRecordError
         "id"
@@ -143,19 +144,19 @@ class OnlineManager
 
       # Adds to a file, if there is one and it has nothing of that kind; or takes that away again.
       #
-      # @param there [Regexp] finds what is of that kind
-      # @param where [Hash] Thor's `after:`; at the end without it
-      def edit(path, addition, there:, **where)
+      # @param unless_match [Regexp] finds what is of that kind
+      # @param position [Hash] Thor's `after:`; at the end without it
+      def add_to_file(path, addition, unless_match:, **position)
         text = read(path)
         return if text.empty?
 
         if behavior == :revoke
           gsub_file(path, addition, "", force: true) if text.include?(addition)
-        elsif text.match?(there)
+        elsif text.match?(unless_match)
           say_status(:identical, path, :blue)
         else
-          addition = "\n#{addition}" unless where.any? || text.end_with?("\n")
-          insert_into_file(path, addition, where)
+          addition = "\n#{addition}" unless position.any? || text.end_with?("\n")
+          insert_into_file(path, addition, position)
         end
       end
     end

@@ -9,7 +9,7 @@ class OnlineManager
     # long as it lives.
     #
     # @private
-    class Workers
+    class WorkerLock
       # Whoever has just taken the lock may not have written yet who it is: so often this is looked for, and so many
       # seconds apart.
       READ_ATTEMPTS = 20
@@ -21,14 +21,14 @@ class OnlineManager
 
       # @param namespace [String, nil] of the manager that begins to get heartbeats
       # @return [Integer, nil] the process that was there before, if there is one
-      def join(namespace)
-        forget_parent
+      def acquire(namespace)
+        close_inherited_files
         file = @files[namespace] = open_file(namespace)
         return lock(file) if file.flock(File::LOCK_EX | File::LOCK_NB)
 
-        other = holder(file)
+        other_pid = holder_pid(file)
         file.close
-        other unless other == Process.pid
+        other_pid unless other_pid == Process.pid
       rescue SystemCallError => e
         # A folder that may not be written is no reason to keep a user from coming online.
         ::Rails.logger&.debug("OnlineManager: cannot tell whether there are several workers: #{e.message}")
@@ -52,10 +52,10 @@ class OnlineManager
       end
 
       # @return [Integer, nil] whose lock it is, if that is to be found out
-      def holder(file)
+      def holder_pid(file)
         READ_ATTEMPTS.times do
-          other = file.tap(&:rewind).read.to_i
-          return other if other.positive? && alive?(other)
+          other_pid = file.tap(&:rewind).read.to_i
+          return other_pid if other_pid.positive? && alive?(other_pid)
 
           sleep READ_RETRY_DELAY
         end
@@ -63,7 +63,7 @@ class OnlineManager
       end
 
       # A lock is shared with children; what this process was forked from has its own copy.
-      def forget_parent
+      def close_inherited_files
         return if @owner == Process.pid
 
         @owner = Process.pid
