@@ -9,7 +9,7 @@
 
   // A function that starts a timer: `tick` after `first` milliseconds, then each `every`. The next call ends that timer,
   // and starts none if it says nothing. Its text is also what the worker runs, so it leans on nothing around it.
-  const clock = (tick) => {
+  const createTimer = (tick) => {
     let timer
     return (first, every) => {
       clearTimeout(timer)
@@ -23,12 +23,12 @@
 
   // The timers of a hidden page fire once a minute, those of a worker on time. So the time comes from a worker, where
   // the page's Content-Security-Policy allows one: `worker-src blob:`.
-  const source = `const set = (${clock})(() => postMessage(0)); onmessage = (event) => set(...event.data)`
+  const source = `const set = (${createTimer})(() => postMessage(0)); onmessage = (event) => set(...event.data)`
   let url
 
   class Ticker {
     constructor(tick) {
-      this.setHere = clock(tick)
+      this.setPageTimer = createTimer(tick)
       try {
         url = url || URL.createObjectURL(new Blob([source], { type: "text/javascript" }))
         this.worker = new Worker(url)
@@ -44,7 +44,7 @@
 
     set(...times) {
       this.times = times
-      this.worker ? this.worker.postMessage(times) : this.setHere(...times)
+      this.worker ? this.worker.postMessage(times) : this.setPageTimer(...times)
     }
 
     end() {
@@ -54,7 +54,7 @@
     }
   }
 
-  const heartbeats = new Set() // all that go on in this page
+  const active = new Set() // all that go on in this page
 
   // What goes on for one subscription, once the server has told the interval.
   class Heartbeat {
@@ -62,12 +62,12 @@
     start(every) {
       this.every = every
       this.connected = true
-      this.ticker = this.ticker || new Ticker(() => this.beat())
+      this.ticker = this.ticker || new Ticker(() => this.sendHeartbeat())
       this.ticker.set(every, every)
-      heartbeats.add(this)
+      active.add(this)
     }
 
-    beat() {
+    sendHeartbeat() {
       this.connected ? this.subscription.perform("heartbeat") : this.reconnect()
     }
 
@@ -89,7 +89,7 @@
       this.connected = false
       if (this.ticker) this.ticker.end()
       this.ticker = null
-      heartbeats.delete(this)
+      active.delete(this)
     }
   }
 
@@ -100,26 +100,26 @@
     for (const name in mixin) callbacks[name] = mixin[name]
 
     // Ours first. Theirs is not called if ours answers true.
-    const before = (name, ours) => {
-      const theirs = callbacks[name]
+    const intercept = (name, handler) => {
+      const original = callbacks[name]
       callbacks[name] = function (...args) {
         heartbeat.subscription = this
-        if (!ours(...args) && typeof theirs === "function") return theirs.apply(this, args)
+        if (!handler(...args) && typeof original === "function") return original.apply(this, args)
       }
     }
-    before("connected", () => {
+    intercept("connected", () => {
       heartbeat.connected = true
-      heartbeat.beat()
+      heartbeat.sendHeartbeat()
     })
-    before("received", (data) => {
-      const told = data && data.online_manager
-      if (told) heartbeat.start(told.heartbeat_every * 1000)
-      return told
+    intercept("received", (data) => {
+      const settings = data && data.online_manager
+      if (settings) heartbeat.start(settings.heartbeat_every * 1000)
+      return settings
     })
-    before("disconnected", ({ willAttemptReconnect }) => {
+    intercept("disconnected", ({ willAttemptReconnect }) => {
       willAttemptReconnect ? heartbeat.reconnectSoon() : heartbeat.stop()
     })
-    before("rejected", () => heartbeat.stop())
+    intercept("rejected", () => heartbeat.stop())
 
     const { unsubscribe } = callbacks
     callbacks.unsubscribe = function () {
@@ -130,19 +130,19 @@
     const subscription = heartbeat.subscription = consumer.subscriptions.create(channel, callbacks)
     // Of several subscriptions here with one identifier the server knows, and tells, only the first. When that one has
     // been ended, the others go on.
-    for (const other of heartbeats) {
-      const { consumer: its, identifier } = other.subscription
-      if (other.connected && its === consumer && identifier === subscription.identifier) heartbeat.start(other.every)
+    for (const other of active) {
+      const { consumer: otherConsumer, identifier } = other.subscription
+      if (other.connected && otherConsumer === consumer && identifier === subscription.identifier) heartbeat.start(other.every)
     }
     return subscription
   }
 
   // The page may have been suspended, and its timers with it.
-  const beatAll = () => heartbeats.forEach((heartbeat) => heartbeat.beat())
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) beatAll() })
-  document.addEventListener("resume", beatAll)
-  addEventListener("pageshow", (event) => { if (event.persisted) beatAll() })
-  addEventListener("online", beatAll)
+  const sendAll = () => active.forEach((heartbeat) => heartbeat.sendHeartbeat())
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) sendAll() })
+  document.addEventListener("resume", sendAll)
+  addEventListener("pageshow", (event) => { if (event.persisted) sendAll() })
+  addEventListener("online", sendAll)
 
   globalThis.OnlineManager = { subscribe }
 })()
