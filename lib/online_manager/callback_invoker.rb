@@ -5,16 +5,16 @@ require_relative "callbacks"
 require_relative "integration"
 
 class OnlineManager
-  # How a delivery calls the config's methods, and what an exception does.
+  # Calls the config's methods for a delivery, and decides what an exception of a callback does.
   #
   # @private
   module CallbackInvoker
-    # @return [Boolean] whether the present fiber is in one of this manager's callbacks
+    # @return [Boolean] whether the current fiber is running one of this manager's callbacks
     def in_callback? = Callbacks.of_current_fiber.include?(self)
 
     private
 
-    # Calls the config at a heartbeat, on the thread that beats. What it raises is for whoever beat.
+    # Calls the config within a heartbeat, on the thread that reports it. Exceptions come out of the heartbeat.
     def call_at_heartbeat(call)
       Integration.current.around_heartbeat do
         track_callback do
@@ -25,21 +25,21 @@ class OnlineManager
       end
     end
 
-    # Calls the config on the reactor, and deals with what it raises.
+    # Calls the config on the reactor, and handles its exceptions.
     #
     # @param call [Call]
-    # @param entered [Array] to be marked when the config's method is entered
-    # @return [Boolean] whether that call returned
+    # @param entered [Array] gets an element when the config's method is entered
+    # @return [Boolean] whether the config's method returned; false if it raised
     def deliver_call(call, entered)
       Integration.current.around_delivery { invoke(call, entered) }
     rescue Unloadable => e
-      # The framework could not prepare for it.
+      # The framework could not reload the application: there was no call.
       handle_error(e, call)
       false
     end
 
-    # Ruby looks for Thread#kill and the like when one of its methods returns or branches. None does between the mark in
-    # `entered` and the call of the config's method, so the mark tells exactly whether there was a call.
+    # Ruby checks for Thread#kill and Thread#raise when a Ruby method returns or branches. Nothing does between the
+    # push to `entered` and the call of the config's method, so `entered` is exact: it says whether there was a call.
     def invoke(call, entered)
       track_callback do
         config = @config.object
@@ -54,7 +54,7 @@ class OnlineManager
     rescue SystemExit, SignalException
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
-      # Raised into this thread before there was a call: not the callback's, and not for its handler.
+      # An exception that was raised into this thread before the call is not the callback's, and not for `on_error`.
       raise if (entered.empty? && !e.is_a?(Unloadable)) || reactor_interrupt?(e)
 
       handle_error(e, call)
@@ -88,7 +88,8 @@ class OnlineManager
       end
     end
 
-    # What to call the callback in a message: ids are not shown, but how many there are is.
+    # @return [String] the callback in a message. Shows how many users there are, but no ids: logs are kept, and read by
+    #   people who may not know who was online when.
     def callback_name(call)
       users = call.user_ids.size
       "#{@config.name}##{call.method}#{" (#{users} #{users == 1 ? "user" : "users"})" if call.batch?}"
@@ -106,8 +107,8 @@ class OnlineManager
       Integration.current.report(error, "what it was told of", user_id)
     end
 
-    # Whether the exception is not the callback's, though it comes in the middle of it: how the reactor
-    # ends, or a Timeout around `run`. (One within the callback is a Timeout::Error where it comes out.)
+    # Whether an exception that interrupted a callback belongs to the code around it: the end of the reactor, or a
+    # Timeout around `run`. (A Timeout within the callback arrives as a Timeout::Error.)
     def reactor_interrupt?(error)
       @reactor.shutdown_exception?(error) ||
         (defined?(::Timeout::ExitException) && error.is_a?(::Timeout::ExitException))

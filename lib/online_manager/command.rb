@@ -4,26 +4,27 @@ require "online_manager"
 require "optparse"
 
 class OnlineManager
-  # What `online_manager store` does: shows an operator what is in a shared store. Only the executable loads it.
+  # The command `online_manager store`: lists what is in a shared store, and requeues its dead letters. Only the
+  # executable loads it.
   #
   # @private
   class Command
     USAGE = "Usage: online_manager store PATH|URL [URL …] [options]"
 
-    # What the command line asks for, and cannot have.
+    # The command line is wrong.
     #
     # @private
     class UsageError < StandardError; end
 
-    # @param out [IO]
-    # @param err [IO]
+    # @param out [IO] gets the listing
+    # @param err [IO] gets what is wrong
     def initialize(out: $stdout, err: $stderr)
       @out = out
       @err = err
     end
 
     # @param argv [Array<String>]
-    # @return [Integer] the exit status: 0, 1 if the store cannot be read, 2 if the command line is wrong
+    # @return [Integer] the exit status: 0; 1 if the store cannot be read; 2 if the command line is wrong
     def run(argv)
       options = parse(argv)
       return print(options[:print]) if options[:print]
@@ -61,12 +62,12 @@ class OnlineManager
       end
     end
 
-    # One store, or several servers of one.
+    # @return [String, Array<String>] the store's URL, or the URLs of servers of a Redis Cluster
     def store_url(stores, cluster)
       return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
       raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
 
-      # A path will do for a file.
+      # The path of a SQLite file needs no "sqlite:".
       stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
     end
 

@@ -1,19 +1,19 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # The option `store:`: where it is kept who is online. It shows no password.
+  # The option `store:`, checked and resolved. Shows no password.
   #
   # @private
   class StoreOption
-    # What begins the name of a file, and may be followed by a relative path.
+    # The prefix of a file's path, which may be relative.
     SQLITE = "sqlite:"
 
-    # @return [Symbol, String] `:memory`, or what the store is called in messages
+    # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
 
-    # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or those of some
+    # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or the URLs of some
     #   servers of a Redis Cluster
-    # @raise [ArgumentError] if there is no such store
+    # @raise [ArgumentError] if it is none of these
     def initialize(given)
       @location = resolve(given)
       @name = shared? ? Shared.describe(@location) : given
@@ -21,7 +21,9 @@ class OnlineManager
 
     def shared? = @location != :memory
 
-    # @return [Shared] a manager's part in it
+    # @param target [SharedDelivery]
+    # @param namespace [String]
+    # @return [Shared] a manager's member of the store. Opens no connection yet.
     def open(target, namespace) = Shared.new(target, @location, namespace)
 
     def inspect = "#<#{self.class} #{name}>"
@@ -31,7 +33,7 @@ class OnlineManager
     def resolve(given)
       return given if given == :memory
 
-      # Only what is no String is shown: a URL may have a password in it.
+      # Shows the element that is not a String: the other ones are URLs, and may contain passwords.
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
       return expand_path(given) if invalid.empty?
 

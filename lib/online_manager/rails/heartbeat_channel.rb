@@ -4,8 +4,8 @@ require_relative "channel"
 require_relative "connection"
 
 class OnlineManager
-  # The gem's own channel, which carries heartbeats and nothing else. Whose they are is up to the connection: see
-  # {Connection}. `OnlineManager.subscribe(consumer)` in online_manager.js subscribes to it.
+  # The gem's own channel, which receives heartbeats and nothing else. The connection names the user: see {Connection}.
+  # `OnlineManager.subscribe(consumer)` in online_manager.js subscribes to it.
   class HeartbeatChannel < ActionCable::Channel::Base
     include Channel
 

@@ -5,18 +5,18 @@ require_relative "worker_lock"
 
 class OnlineManager
   module Rails
-    # What is different in a Rails application, see {OnlineManager::Integration}. Before there is one (its logger, its
-    # root, its executor), plain Ruby's ways are good enough.
+    # The integration with Rails, see {OnlineManager::Integration}. As long as Rails has no application, logger or root,
+    # it does what the one for plain Ruby does.
     #
     # @private
     class Integration < OnlineManager::Integration
-      # Inside a request this is nothing new; on a thread of its own, Rails counts the callback as work: its database
-      # connection goes back to the pool, and no class is unloaded under it.
+      # Wraps the callback in the executor: its database connection goes back to the pool, and no class is unloaded
+      # while it runs. Inside a request, which has the executor already, this does nothing.
       def around_heartbeat(&block)
         application ? application.executor.wrap(&block) : yield
       end
 
-      # The same, and in development classes whose files have changed are loaded anew before that.
+      # Wraps the callback in the reloader: as above, and in development it reloads changed classes first.
       def around_delivery
         return yield unless application
 
@@ -39,7 +39,7 @@ class OnlineManager
 
       def root = ::Rails.root&.to_s
 
-      # A console, a runner, a rake task and a generator do not: they are there for something else, and not for long.
+      # False in a console, a runner, a rake task and a generator: they are short-lived, and not meant to run callbacks.
       def participates? = !(rails_command? || rake_task? || defined?(::Spring::Application))
 
       def warn_if_not_alone(namespace)
@@ -91,7 +91,7 @@ class OnlineManager
 
       def event_name(transition) = "#{transition}.online_manager"
 
-      # As Rails shows errors: without the lines of gems, if any are left.
+      # Formats an error as Rails does: without the backtrace's lines in gems, unless it has no others.
       def format_error(error)
         lines = ::Rails.backtrace_cleaner.clean(error.backtrace || [])
         lines = error.backtrace || [] if lines.empty?
@@ -99,13 +99,13 @@ class OnlineManager
         ["#{error.class} (#{error.message})", *lines, *cause].join("\n")
       end
 
-      # Since 7.1.
+      # The keyword `source:`, which Rails.error.report accepts since Rails 7.1.
       def source_option
         accepted = ::Rails.error.method(:report).parameters.include?(%i[key source])
         accepted ? { source: "online_manager" } : {}
       end
 
-      # Who listens is not the callback: what goes wrong there keeps nobody from being called.
+      # Reports exceptions of subscribers, which must not keep the callback from running.
       def report_errors_of(name)
         yield
       rescue StandardError => e

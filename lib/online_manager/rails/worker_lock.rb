@@ -4,14 +4,14 @@ require "fileutils"
 
 class OnlineManager
   module Rails
-    # Finds out whether another process of the same application also keeps for itself who is online. Whatever the server
-    # and however it starts its workers, they have the folder `tmp` in common: the first of them locks a file there, as
-    # long as it lives.
+    # Finds out whether another process of the same application also keeps presence in its own memory. Works with every
+    # server, since all its workers share the folder `tmp`: the first of them holds a lock on a file there until it
+    # ends.
     #
     # @private
     class WorkerLock
-      # Whoever has just taken the lock may not have written yet who it is: so often this is looked for, and so many
-      # seconds apart.
+      # How many times, and how many seconds apart, to read the holder's process id: it may have locked the file without
+      # having written the id yet.
       READ_ATTEMPTS = 20
       READ_RETRY_DELAY = 0.01
 
@@ -19,8 +19,10 @@ class OnlineManager
         @files = {}
       end
 
-      # @param namespace [String, nil] of the manager that begins to get heartbeats
-      # @return [Integer, nil] the process that was there before, if there is one
+      # Acquires the lock for this process, if it is free.
+      #
+      # @param namespace [String, nil] the namespace of a manager that has got its first heartbeat
+      # @return [Integer, nil] the id of another process, if that holds the lock
       def acquire(namespace)
         close_inherited_files
         file = @files[namespace] = open_file(namespace)
@@ -30,7 +32,7 @@ class OnlineManager
         file.close
         other_pid unless other_pid == Process.pid
       rescue SystemCallError => e
-        # A folder that may not be written is no reason to keep a user from coming online.
+        # A folder that is not writable must not keep a user from coming online.
         ::Rails.logger&.debug("OnlineManager: cannot tell whether there are several workers: #{e.message}")
         nil
       end
@@ -51,7 +53,7 @@ class OnlineManager
         nil
       end
 
-      # @return [Integer, nil] whose lock it is, if that is to be found out
+      # @return [Integer, nil] the id of the process that holds the lock; nil if it cannot be read
       def holder_pid(file)
         READ_ATTEMPTS.times do
           other_pid = file.tap(&:rewind).read.to_i
@@ -62,7 +64,7 @@ class OnlineManager
         nil
       end
 
-      # A lock is shared with children; what this process was forked from has its own copy.
+      # A forked child shares its parent's locks by the open files. Closing its copies leaves the parent's lock alone.
       def close_inherited_files
         return if @owner == Process.pid
 
