@@ -139,7 +139,7 @@ class OnlineManager
   # @raise what the config's `timeout` raises
   def start
     return false if @stopping || @state == :stopped
-    raise Error, "the manager does not run yet: call setup or run before start" unless @state == :running
+    raise Error, "start was called before the manager was set up: call setup or run first" unless @state == :running
 
     @store.shared? ? @native.start : true
   end
@@ -307,9 +307,9 @@ class OnlineManager
   def check_options(options)
     unknown = options.keys - OPTIONS
     unless unknown.empty?
-      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}; " \
-                           "there are #{OPTIONS.map(&:inspect).join(", ")}"
+      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}: expected #{list(OPTIONS)}"
     end
+
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
      StoreOption.new(options.fetch(:store, :memory)),
      check_namespace(options[:namespace])]
@@ -318,7 +318,13 @@ class OnlineManager
   def check_choice(option, given, choices)
     return given if choices.include?(given) || (given.nil? && option == :reactor)
 
-    raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
+    raise ArgumentError, "unknown #{option} #{given.inspect}: expected #{list(choices)}"
+  end
+
+  # @return [String] such as ":a, :b or :c"
+  def list(choices)
+    *rest, last = choices.map(&:inspect)
+    "#{rest.join(", ")} or #{last}"
   end
 
   def build_delivery(&on_finish)
@@ -335,9 +341,7 @@ class OnlineManager
 
   def launch(mode)
     @mutex.synchronize do
-      raise Error, "the manager is stopped" if @stopping || @state == :stopped
-      raise Error, "the manager is already running" if @state == :running
-
+      check_not_launched
       @config.check
       @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
@@ -354,6 +358,13 @@ class OnlineManager
       abort_launch(e) if pid == Process.pid
       raise
     end
+  end
+
+  def check_not_launched
+    if @stopping || @state == :stopped
+      raise Error, "the manager has been stopped and cannot be set up again: create a new one"
+    end
+    raise Error, "the manager is already running: call setup or run only once" if @state == :running
   end
 
   # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,
@@ -375,8 +386,14 @@ class OnlineManager
   end
 
   def warn_about_remaining(timeout)
-    what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
-    Integration.current.warn("after #{timeout} s #{what} yet")
+    users = @store.shared? ? nil : size
+    left = case users
+           when nil then "not everything has been written to the store"
+           when 1 then "1 user has not been set offline"
+           else "#{users} users have not been set offline"
+           end
+    Integration.current.warn("after #{timeout} s, the timeout of stop, #{left} yet: that goes on in the background; " \
+                             "pass a longer timeout to wait for it")
   end
 end
 

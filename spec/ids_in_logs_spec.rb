@@ -55,7 +55,7 @@ RSpec.describe "Ids of users" do
       puts "done"
     RUBY
 
-    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
+    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "the error that on_error got:")
     # Of one, should the reactor be quick.
     expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
     expect(stderr).not_to match telltale
@@ -106,7 +106,7 @@ RSpec.describe "Ids of users" do
       RUBY
 
       expect(stderr).to include("Config#offline raised, and will be", "Together#offline_all (",
-                                "Handler#on_error raised:", "the store has failed", "got one of the class Array")
+                                "Handler#on_error raised:", "the store has failed", "got an object of the class Array")
       expect(stderr).not_to match telltale
     end
   end
@@ -144,7 +144,7 @@ RSpec.describe "Ids of users" do
     it "are in the log at the level debug, and at no other" do
       lines = logged(:debug).stderr.lines.grep(telltale)
 
-      expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)
+      expect(lines).to include(/the user id of that error is "tell-tale"/, /the user id of that error is 4242424242/)
       expect(lines).to all include("DEBUG")
     end
   end

@@ -104,7 +104,7 @@ class OnlineManager
       raise if reactor_interrupt?(e)
 
       Integration.current.report(e, "#{@config.name}#on_error raised", user_id)
-      Integration.current.report(error, "what it was told of", user_id)
+      Integration.current.report(error, "the error that on_error got", user_id)
     end
 
     # Whether an exception that interrupted a callback belongs to the code around it: the end of the reactor, or a

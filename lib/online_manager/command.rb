@@ -45,19 +45,20 @@ class OnlineManager
       return options if options[:print]
 
       command, *stores = arguments
-      raise UsageError, "there is only the command `store', not #{command.inspect}" unless command == "store"
-      raise UsageError, "which store?" if stores.empty?
+      raise UsageError, "no command: expected `store'" unless command
+      raise UsageError, "unknown command #{command.inspect}: expected `store'" unless command == "store"
+      raise UsageError, "no store: expected a path or a URL" if stores.empty?
 
       options.merge(store: [store_url(stores, options[:cluster]), options[:namespace]])
     end
 
     def parser(options)
       OptionParser.new(USAGE) do |parser|
-        parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
-        parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
-        parser.on("--cluster", "the URL is a server's of a Redis Cluster; so are several") { options[:cluster] = true }
-        parser.on("--requeue", "deliver the dead letters again") { options[:requeue] = true }
-        parser.on("-h", "--help", "show this") { options[:print] = parser.help }
+        parser.separator("Lists the users who are online, the events that wait for delivery, and the dead letters.")
+        parser.on("-n", "--namespace NAME", "the namespace of the managers") { |name| options[:namespace] = name }
+        parser.on("--cluster", "the URL is that of a server of a Redis Cluster") { options[:cluster] = true }
+        parser.on("--requeue", "have the dead letters delivered again") { options[:requeue] = true }
+        parser.on("-h", "--help", "show this help") { options[:print] = parser.help }
         parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
       end
     end
@@ -65,7 +66,7 @@ class OnlineManager
     # @return [String, Array<String>] the store's URL, or the URLs of servers of a Redis Cluster
     def store_url(stores, cluster)
       return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
-      raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
+      raise UsageError, "#{stores.size} stores: expected one, or the URLs of one Redis Cluster" unless stores.one?
 
       # The path of a SQLite file needs no "sqlite:".
       stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
@@ -82,7 +83,7 @@ class OnlineManager
 
     def requeue(url, namespace)
       requeued, dropped = Shared.requeue_dead_letters(url, namespace)
-      @out.puts "#{requeued} will be delivered again, #{dropped} dropped because a later transition has superseded them"
+      @out.puts "requeued #{requeued}, dropped #{dropped} that a later transition has superseded"
     end
 
     def section(title, items, &describe)

@@ -147,7 +147,7 @@ class OnlineManager
     #
     # @raise [Error] if the manager is not set up yet
     def ready
-      raise Error, "the manager does not run yet: call setup or run before its first heartbeat" unless @reactor
+      raise Error, "a heartbeat came before the manager was set up: call setup or run first" unless @reactor
 
       @reactor = @reactor.successor unless @reactor.usable?
       warn_if_not_alone

@@ -19,18 +19,18 @@ class OnlineManager
       def path(folder = __dir__, ruby: RUBY_VERSION)
         version = ruby[/\A\d+\.\d+/]
         ["#{folder}/#{version}/#{FILE}", "#{folder}/#{FILE}"].find { |path| File.file?(path) } or
-          raise LoadError, "online_manager has no extension for Ruby #{version}, #{available(folder)}"
+          raise LoadError, "online_manager has no compiled extension for Ruby #{version}, #{available(folder)}"
       end
 
       private
 
       def available(folder)
         versions = Dir["*/#{FILE}", base: folder].map { |path| File.dirname(path) }
-        return "and for no other: it has not been compiled. `rake compile` does that in a checkout" if versions.empty?
+        return "nor for any other: run `rake compile` in a checkout, or install the gem again" if versions.empty?
 
         versions = versions.sort_by { |version| version.split(".").map(&:to_i) }
-        "only for #{versions.join(" and ")}. `gem install online_manager --platform ruby` compiles one for it, and " \
-          "so does `force_ruby_platform: true` beside the gem's name in a Gemfile"
+        "only for #{versions.join(" and ")}: to compile one, run `gem install online_manager --platform ruby`, or " \
+          "set `force_ruby_platform: true` beside the gem's name in a Gemfile"
       end
     end
   end

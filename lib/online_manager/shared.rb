@@ -41,7 +41,9 @@ class OnlineManager
     def wait(timeout = ANSWER_TIMEOUT)
       stop_at = Latch.now + timeout
       while (answer = yield) == :wait
-        raise StoreError, "the store has not answered within #{timeout} s" if Latch.now > stop_at
+        if Latch.now > stop_at
+          raise StoreError, "no answer from the store within #{timeout} s: check that it can be reached"
+        end
 
         sleep POLL_INTERVAL
       end

@@ -116,7 +116,7 @@ class OnlineManager
       error = StoreError.new(message)
       return report_to_config(error, nil) if @config.on_error?
 
-      warn("the store has failed and will be tried again: #{message}")
+      warn("the store has failed, and is tried again until it works; heartbeats are kept meanwhile: #{message}")
     ensure
       @delivering = nil
     end
@@ -134,7 +134,7 @@ class OnlineManager
       @errors += 1
       return report_to_config(error, call.argument) if @config.on_error?
 
-      Integration.current.report(error, "#{callback_name(call)} raised, and will be tried again", call.argument)
+      Integration.current.report(error, "#{callback_name(call)} raised, and will be called again", call.argument)
     end
 
     # Starts a thread that sleeps for one timeout and then starts the member. A child of fork can do without it.
@@ -147,7 +147,7 @@ class OnlineManager
       sleep timeout / 1e9
       @native.start if Integration.current.participates?
     rescue Error => e
-      warn("could not begin to take part in the store: #{e.message}")
+      warn("this process could not become a member of the store, and tries again at its first heartbeat: #{e.message}")
     rescue StandardError
       # The config's `timeout` raised: `setup` may set it later, and until then no user can expire.
       sleep TIMEOUT_RETRY_DELAY

@@ -37,7 +37,7 @@ class OnlineManager
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
       return expand_path(given) if invalid.empty?
 
-      raise ArgumentError, "unknown store #{invalid.first.inspect}; there is :memory, \"sqlite:PATH\" and \"redis://…\""
+      raise ArgumentError, "unknown store #{invalid.first.inspect}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
     end
 
     def expand_path(given)

@@ -66,8 +66,8 @@ class OnlineManager
     end
 
     def warn_about(method)
-      Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s; " \
-                               "nobody else can be set offline before it returns")
+      Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s: all other callbacks " \
+                               "wait for it; move slow work into a background job")
     end
   end
 end

@@ -344,9 +344,9 @@ RSpec.describe "The reactor :eventmachine" do
       config = recording(setup: ->(_) { hold.pass })
       host.run { OnlineManager.run(config, reactor:) }
       eventually do
-        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has kept the EventMachine reactor from " \
-                                   "running for 0.05 s, so nobody can be set offline. If it is meant to block, " \
-                                   "pass `reactor: :thread`\n"
+        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has blocked the EventMachine reactor " \
+                                   "for 0.05 s, so no user can be set offline: let it return, or pass " \
+                                   "`reactor: :thread` if it has to block\n"
       end
       said
       hold.open

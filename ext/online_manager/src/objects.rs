@@ -139,7 +139,10 @@ impl Objects {
             match index.free.last() {
                 Some(slot) => *slot,
                 None => Slot(u32::try_from(index.slots.len()).map_err(|_| {
-                    Error::new(ruby.exception_no_mem_error(), "more than 2**32 ids that are neither Integer nor String")
+                    Error::new(
+                        ruby.exception_no_mem_error(),
+                        "more than 2**32 user ids that are neither Integers nor Strings: use Integers or Strings",
+                    )
                 })?),
             }
         };

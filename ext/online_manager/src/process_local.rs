@@ -141,7 +141,10 @@ impl<T> Drop for ProcessValue<T> {
 
 /// An error of the operating system as Ruby knows it.
 pub(crate) fn system_error(ruby: &Ruby, doing: &str, error: &std::io::Error) -> Error {
-    Error::new(error_class(ruby, "Error"), format!("{doing}: {error}"))
+    Error::new(
+        error_class(ruby, "Error"),
+        format!("{doing} failed: {error}; check the limits of the process (ulimit -a)"),
+    )
 }
 
 /// One of the gem's own classes of errors.

@@ -217,8 +217,8 @@ impl Shared {
     fn check_parent(&self, ruby: &Ruby) -> Result<(), Error> {
         match self.eras.latest() {
             Some(era) if !era.is_current() && era.inner().has_threads() => {
-                let message = "this process was forked behind our back, by Process.daemon for example, while the manager \
-                               was using its store: daemonize first, before the first heartbeat";
+                let message = "this process was forked without Process._fork, by Process.daemon for example, while the \
+                               manager was using its store: daemonize before the first heartbeat";
                 Err(Error::new(error_class(ruby, "Error"), message))
             }
             _ => Ok(()),

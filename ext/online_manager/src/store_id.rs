@@ -65,8 +65,7 @@ pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
     // SAFETY: the name is copied before Ruby runs again.
     let class = unsafe { value.classname() }.into_owned();
     let message = format!(
-        "a user id must be an Integer, a String or a Symbol when a store is shared by several processes, got one of the \
-         class {class}"
+        "a user id must be an Integer, a String or a Symbol with a shared store, got an object of the class {class}"
     );
     Err(Error::new(ruby.exception_arg_error(), message))
 }

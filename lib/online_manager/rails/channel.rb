@@ -95,7 +95,7 @@ class OnlineManager
     def online_manager_presence
       owner = online_manager_presence_owner
       owner.class.online_manager_presence or
-        raise Error, "#{owner.class} does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
+        raise Error, "#{owner.class} does not name the user of its heartbeats: add `presence_of { current_user.id }`"
     end
 
     # The object whose class has `presence_of`.

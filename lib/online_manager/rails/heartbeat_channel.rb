@@ -14,8 +14,8 @@ class OnlineManager
     def online_manager_presence_owner
       return connection if connection.is_a?(Connection)
 
-      raise Error, "#{connection.class} does not include OnlineManager::Connection, so nobody can subscribe to " \
-                   "#{self.class}"
+      raise Error, "#{connection.class} does not name the user of heartbeats for #{self.class}: add " \
+                   "`include OnlineManager::Connection` and `presence_of { current_user.id }`"
     end
   end
 end

@@ -28,7 +28,7 @@ class OnlineManager
       rescue StandardError, ScriptError => e
         raise if entered
 
-        raise Unloadable, "the application cannot be loaded: #{e.message}"
+        raise Unloadable, "the application's code cannot be loaded: #{e.message}"
       end
 
       def booted? = application.nil? || application.initialized?
@@ -48,8 +48,8 @@ class OnlineManager
         other_pid = (@worker_lock ||= WorkerLock.new).acquire(namespace)
         return unless other_pid
 
-        warn("this process (#{Process.pid}) and process #{other_pid} both get heartbeats, and with the store :memory " \
-             "each knows only its own: users come and go once for each process. Let them share a store: " \
+        warn("process #{Process.pid} and process #{other_pid} both get heartbeats, but do not share the store " \
+             ":memory: each calls online and offline by its own heartbeats only. Share a store: " \
              "OnlineManager.setup(…, store: \"sqlite:storage/presence_\#{Rails.env}.sqlite3\")")
       end
 
@@ -73,7 +73,7 @@ class OnlineManager
 
       def report(error, message, user_id)
         logger&.error("OnlineManager: #{message}:\n#{format_error(error)}") or super
-        logger&.debug { "OnlineManager: that was for #{user_id.inspect}" } unless user_id.nil?
+        logger&.debug { "OnlineManager: the user id of that error is #{user_id.inspect}" } unless user_id.nil?
         return unless ::Rails.respond_to?(:error) && ::Rails.error
 
         ::Rails.error.report(error, handled: true, severity: :error, context: { user_id:, message: }, **source_option)

@@ -24,7 +24,7 @@ class OnlineManager
 
     included do
       unless defined?(::ActiveRecord::Base) && is_a?(Class) && self < ::ActiveRecord::Base
-        raise TypeError, "OnlineManager::Presence is for models of ActiveRecord, and #{inspect} is none"
+        raise TypeError, "OnlineManager::Presence must be included in an ActiveRecord model, got #{inspect}"
       end
 
       scope COLUMN, -> { where(Presence.column_of(klass) => true) }
@@ -48,7 +48,7 @@ class OnlineManager
         manager = OnlineManager.current(namespace) or
           raise Error, "no manager runs#{" in the namespace #{namespace.inspect}" if namespace}: " \
                        "call OnlineManager.setup in an initializer"
-        key = primary_key or raise Error, "#{name} has no primary key that could be a user id"
+        key = primary_key or raise Error, "#{name} has no primary key to look user ids up by: set `self.primary_key`"
 
         where(key => manager.online_users)
       end

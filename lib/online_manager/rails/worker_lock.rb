@@ -33,7 +33,7 @@ class OnlineManager
         other_pid unless other_pid == Process.pid
       rescue SystemCallError => e
         # A folder that is not writable must not keep a user from coming online.
-        ::Rails.logger&.debug("OnlineManager: cannot tell whether there are several workers: #{e.message}")
+        ::Rails.logger&.debug("OnlineManager: cannot check whether other workers use the store :memory: #{e.message}")
         nil
       end
 

@@ -181,9 +181,9 @@ class OnlineManager
       def warn_if_setup_blocks
         timer = ::Thread.new do
           sleep WARN_AFTER
-          Integration.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from running " \
-                                   "for #{WARN_AFTER} s, so nobody can be set offline. If it is meant to block, pass " \
-                                   "`reactor: :thread`")
+          Integration.current.warn("#{@delivery.config.name}#setup has blocked the EventMachine reactor for " \
+                                   "#{WARN_AFTER} s, so no user can be set offline: let it return, or pass " \
+                                   "`reactor: :thread` if it has to block")
         end
         yield
       ensure

@@ -12,8 +12,8 @@ class OnlineManager
         @thread = ::Thread.current
         return if @scheduler
 
-        raise Error, "the reactor :fiber needs a fiber scheduler on this thread: call it inside `Async { }`, " \
-                     "or in a fiber of another scheduler"
+        raise Error, "the reactor :fiber needs a fiber scheduler on this thread: call setup or run inside " \
+                     "`Async { }`, or in a fiber of another scheduler"
       end
 
       def name = :fiber

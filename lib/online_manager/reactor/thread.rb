@@ -81,8 +81,8 @@ class OnlineManager
         # Writing the warning may block on a full pipe; then Thread#kill must still work, or the process could not exit.
         ::Thread.handle_interrupt(Object => :on_blocking) do
           by = error ? error.inspect : "Thread#kill"
-          Integration.current.warn("the thread that calls offline was ended from outside (#{by}); " \
-                                   "it has been restarted, and nobody is lost")
+          Integration.current.warn("the thread that calls offline was ended from outside by #{by}: it has been " \
+                                   "restarted, and no callback is lost; leave the thread named online_manager alone")
         end
       end
 

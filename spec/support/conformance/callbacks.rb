@@ -168,8 +168,8 @@ RSpec.shared_examples "callbacks" do |reactor|
     manager.seen(7)
     manager.leave(7)
     eventually do
-      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s; " \
-                                 "nobody else can be set offline before it returns\n"
+      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s: " \
+                                 "all other callbacks wait for it; move slow work into a background job\n"
     end
     said
   end
@@ -256,7 +256,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(config.transitions.map(&:name)).to eq %i[online online offline_all on_error offline_all]
     expect(config.last(:offline_all).began).to be >= config.last(:on_error).ended
     named = %w[offline_all on_error].map do |method|
-      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s;")
+      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s:")
     end
     expect(said.lines).to match named
   end

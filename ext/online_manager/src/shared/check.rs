@@ -46,9 +46,14 @@ impl Shared {
             Ok(Err(StoreError::Misconfigured(message))) => {
                 return Err(Error::new(error_class(ruby, "StoreError"), message));
             }
-            Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
+            Ok(Err(error)) => vec![format!("the store cannot be reached, and is tried again until it can: {error}")],
             // A bug, and notified of on standard error.
-            Err(_) => return Err(Error::new(error_class(ruby, "StoreError"), "the store could not be opened")),
+            Err(_) => {
+                return Err(Error::new(
+                    error_class(ruby, "StoreError"),
+                    "the store could not be opened: a bug, see standard error",
+                ));
+            }
         };
         Ok(ruby.into_value(warnings))
     }

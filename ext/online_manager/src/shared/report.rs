@@ -63,7 +63,7 @@ fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Er
     if let StoreUrl::Sqlite(path) = &store_url
         && !path.exists()
     {
-        let message = format!("{}: there is no such file", path.display());
+        let message = format!("{}: there is no such file; check the path", path.display());
         return Err(Error::new(error_class(ruby, "StoreError"), message));
     }
     store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))

@@ -29,10 +29,14 @@ class OnlineManager
       def check_model
         return if behavior == :revoke
 
-        raise Thor::Error, "There is no ActiveRecord model #{class_name}. Generate it first." unless model
+        unless model
+          raise Thor::Error, "There is no ActiveRecord model #{class_name}. " \
+                             "Run `rails generate model #{class_name}` first."
+        end
         return if model_key.is_a?(String)
 
-        raise Thor::Error, "#{class_name} has no primary key that is one column, and that is what a user id has to be."
+        raise Thor::Error, "#{class_name} has the primary key #{model_key.inspect}. " \
+                           "A user id needs one of a single column: set `self.primary_key`."
       end
 
       # Creates the folder of the store's file, and has git ignore the file. First, since the application cannot boot
