@@ -211,8 +211,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.stop(timeout: 0.1)).to eq 2
 
       expect(Wait.monotonic - began).to be_between(0.1, 4)
-      expect(said).to eq "OnlineManager: after 0.1 s, the timeout of stop, 2 users have not been set offline yet: " \
-                         "that goes on in the background; pass a longer timeout to wait for it\n"
+      expect(said).to match(/\AOnlineManager: after 0.1 s, .* 2 users have not been set offline yet: .*\n\z/)
       hold.open
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
