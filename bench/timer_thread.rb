@@ -45,7 +45,7 @@ class Idle
     manager.seen(:nobody, timeout: SHORT)
     sleep 0.01 while manager.online?(:nobody)
     # The watchdog looks for so long after a callback.
-    sleep OnlineManager::Watchdog::PATIENCE + 1
+    sleep OnlineManager::Watchdog::WARN_AFTER + 1
   end
 
   # @return [Hash{String => Integer}] how often each thread was switched to or from, of the others than this one

@@ -27,6 +27,8 @@ RSpec.describe "Bad input" do
     :five => TypeError, true => TypeError, [5] => TypeError, Object.new => TypeError
   }
 
+  stopped_message = "the manager has been stopped and cannot be set up again: create a new one"
+
   def wrong_seconds(kind, name, value, wanted: "a finite number of seconds above 0")
     raise_error(kind, "#{name} must be #{wanted}, got #{value.inspect}") { |error| expect(error.cause).to be_nil }
   end
@@ -307,7 +309,7 @@ RSpec.describe "Bad input" do
             expect { launch(manager, way) }.to raise_error(oops)
             expect(config.calls).to eq [[:online, 7], [:offline, 7]]
             expect([OnlineManager.current, manager.stats[:state], manager.seen(7)]).to eq [nil, :stopped, false]
-            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is stopped")
+            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, stopped_message)
           end
         end
       end
@@ -317,10 +319,11 @@ RSpec.describe "Bad input" do
           config = recording
           manager = start(config)
           manager.seen(7)
+          message = "the manager is already running: call setup or run only once"
 
           %i[setup run].each do |way|
             keep(manager) do
-              expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is already running")
+              expect { launch(manager, way) }.to raise_error(OnlineManager::Error, message)
             end
           end
           expect(config.heartbeat.call(8)).to be true
@@ -333,7 +336,7 @@ RSpec.describe "Bad input" do
           expect([manager.stop, manager.stop, manager.stop(timeout: 0)]).to eq [0, 0, 0]
 
           %i[setup run].each do |way|
-            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is stopped")
+            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, stopped_message)
           end
           expect([config.heartbeat.call(7), manager.seen(8), manager.seen(8, timeout: 1), manager.seen_all([7, 8])])
             .to eq [false] * 4
@@ -365,7 +368,7 @@ RSpec.describe "Bad input" do
           config = recording
           manager = OnlineManager.new(config, reactor:)
           @managers << manager
-          message = "the manager does not run yet: call setup or run before its first heartbeat"
+          message = "a heartbeat came before the manager was set up: call setup or run first"
 
           [-> { manager.seen(7) }, -> { manager.seen(7, timeout: 5) }, -> { manager.seen_all([7]) }].each do |beat|
             expect(&beat).to raise_error(OnlineManager::Error, message)

@@ -7,19 +7,19 @@ Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 RSpec.describe "Bad input" do
   describe "an option" do
     {
-      { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
-      { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
-      { store: :disk } => 'unknown store :disk; there is :memory, "sqlite:PATH" and "redis://…"',
+      { reactor: :threads } => "unknown reactor :threads: expected :thread, :eventmachine or :fiber",
+      { reactor: "thread" } => 'unknown reactor "thread": expected :thread, :eventmachine or :fiber',
+      { store: :disk } => 'unknown store :disk: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: "users.db" } => 'unknown store "users.db"; there is :memory, "sqlite:PATH" and "redis://…"',
       { store: "sqlite:" } => 'the store "sqlite:" names no file; it must be "sqlite:PATH"',
-      { store: nil } => 'unknown store nil; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: nil } => 'unknown store nil: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: "http://ann:secret@host" } =>
         'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: ["redis://host", 7] } => 'unknown store 7; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: ["redis://host", 7] } => 'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
-      { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
+      { timeout: 5 } => "unknown option :timeout: expected :reactor, :store or :namespace",
       { timeout: 5, reactor: :thread, stores: :memory } =>
-        "unknown option :timeout, :stores; there are :reactor, :store, :namespace"
+        "unknown option :timeout, :stores: expected :reactor, :store or :namespace"
     }.each do |options, message|
       it "is refused with what there is: #{options}" do
         config = Conformance::Config.new

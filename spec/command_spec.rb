@@ -62,7 +62,7 @@ RSpec.describe OnlineManager::Command do
       .to eq ["dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
               '  offline "a", …, failed 5 times, superseded: RuntimeError: no']
     expect(online_manager("store", "presence.sqlite3", "--requeue").lines)
-      .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+      .to eq ["requeued 1, dropped 1 that a later transition has superseded"]
     expect(report("presence.sqlite3").last(3))
       .to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
   end
@@ -107,7 +107,7 @@ RSpec.describe OnlineManager::Command do
         .to contain_exactly("dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
                             '  offline "a", …, failed 5 times, superseded: RuntimeError: no')
       expect(report_there("--requeue"))
-        .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+        .to eq ["requeued 1, dropped 1 that a later transition has superseded"]
       expect(report_there.last(3)).to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
     end
 
@@ -123,9 +123,9 @@ RSpec.describe OnlineManager::Command do
   {
     ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],
     ["store", "other:x"] => [2, /unknown store "other:x".*\nUsage/],
-    ["store"] => [2, /which store\?\nUsage/],
-    ["stores"] => [2, /there is only the command `store', not "stores"/],
-    %w[store a b] => [2, /one store, please: b is too much/],
+    ["store"] => [2, /no store: expected a path or a URL\nUsage/],
+    ["stores"] => [2, /unknown command "stores": expected `store'/],
+    %w[store a b] => [2, /2 stores: expected one/],
     ["store", "--no-such"] => [2, /invalid option: --no-such/]
   }.each do |argv, (status, message)|
     it "says what is wrong with `#{argv.join(" ")}'" do

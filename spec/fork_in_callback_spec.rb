@@ -100,8 +100,8 @@ RSpec.describe "A fork in a callback" do
 
   it "has a callback that takes long named in the child too" do
     said = application(<<~RUBY)
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.1
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.1
       is_named = false
       Warning.define_singleton_method(:warn) do |message, **|
         is_named = true

@@ -55,7 +55,7 @@ RSpec.describe "Ids of users" do
       puts "done"
     RUBY
 
-    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
+    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "the error that on_error got:")
     # Of one, should the reactor be quick.
     expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
     expect(stderr).not_to match telltale
@@ -63,8 +63,8 @@ RSpec.describe "Ids of users" do
 
   it "are not on standard error when a callback takes long, and a stop has not got to all" do
     stderr = played(<<~RUBY).stderr
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.05
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.05
 
       class Slow < Config
         def offline(user_id) = sleep(0.2)
@@ -144,7 +144,7 @@ RSpec.describe "Ids of users" do
     it "are in the log at the level debug, and at no other" do
       lines = logged(:debug).stderr.lines.grep(telltale)
 
-      expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)
+      expect(lines).to include(/the user id of that error is "tell-tale"/, /the user id of that error is 4242424242/)
       expect(lines).to all include("DEBUG")
     end
   end

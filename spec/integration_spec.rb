@@ -160,7 +160,7 @@ RSpec.describe OnlineManager::Integration do
   context "when the code has been loaded anew" do
     def reload(name)
       stub_const("Named", config_class(name))
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
     end
 
     it "finds a config again that is given by name, and sets it up, at the next transition" do
@@ -179,7 +179,7 @@ RSpec.describe OnlineManager::Integration do
     it "finds a config again that a Proc answers" do
       configs = [config_class("old").new, config_class("new").new]
       manager = set_up(-> { configs.shift })
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
       manager.seen(7)
 
       expect(drain(calls)).to include(["old", :setup, Proc], ["new", :online, 7])
@@ -187,7 +187,7 @@ RSpec.describe OnlineManager::Integration do
 
     it "keeps a config that is given itself" do
       manager = set_up
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
       manager.seen(7)
 
       expect(drain(calls).grep(Array)).to eq [["Config", :setup, Proc], ["Config", :online, 7]]
@@ -198,7 +198,7 @@ RSpec.describe OnlineManager::Integration do
       manager = set_up("Named")
       manager.seen(7)
       hide_const("Named")
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
       sleep 0.02 # rubocop:disable OnlineManager/BareSleep -- until a timeout is asked for anew
       expect { manager.seen(8) }.to raise_error(OnlineManager::Unloadable, /Named cannot be loaded: .*Named/)
       manager.leave(7)

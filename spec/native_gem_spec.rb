@@ -120,7 +120,7 @@ RSpec.describe "The precompiled gem" do
     it "is missed by an error that names the Ruby, those that there is one for, and what to do" do
       put("3.10", "3.9")
 
-      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.9 and 3\.10\. .*--platform ruby/)
+      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.9 and 3\.10: .*--platform ruby/)
     end
 
     it "is missed in a checkout too, with what compiles it" do

@@ -193,7 +193,9 @@ RSpec.describe "The way out of a process" do
           expect(left).to be_between(40, 49)
           expect(process.lines.last(2)).to eq ["size #{left}", "in time"]
           expect(transitions(process, "offline").size).to eq 50 - left
-          expect(process.stderr).to eq "OnlineManager: after 0.2 s #{left} users have not been set offline yet\n"
+          expect(process.stderr).to eq "OnlineManager: after 0.2 s, the timeout of stop, #{left} users have not been " \
+                                       "set offline yet: that goes on in the background; pass a longer timeout to " \
+                                       "wait for it\n"
         end
       end
     end

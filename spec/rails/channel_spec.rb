@@ -200,7 +200,7 @@ RSpec.describe "ActionCable" do
     end
 
     it "refuses to run without `presence_of`, and says what to add" do
-      expect(cable(<<~RUBY)).to eq "OnlineManager::Error: ChatChannel does not say whose heartbeats it carries: " \
+      expect(cable(<<~RUBY)).to eq "OnlineManager::Error: ChatChannel does not name the user of its heartbeats: " \
         set_up
         error_of { client(channel).subscribe }
       RUBY
@@ -318,9 +318,9 @@ RSpec.describe "ActionCable" do
         Silent = Class.new(Connection) { include OnlineManager::Connection }
         [Connection, Silent].map { |one| error_of { client(OnlineManager::HeartbeatChannel, one.new).subscribe } }
       RUBY
-        "OnlineManager::Error: Connection does not include OnlineManager::Connection, so nobody can subscribe to " \
-        "OnlineManager::HeartbeatChannel",
-        "OnlineManager::Error: Silent does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
+        "OnlineManager::Error: Connection does not name the user of heartbeats for OnlineManager::HeartbeatChannel: " \
+        "add `include OnlineManager::Connection` and `presence_of { current_user.id }`",
+        "OnlineManager::Error: Silent does not name the user of its heartbeats: add `presence_of { current_user.id }`"
       ]
     end
   end

@@ -218,7 +218,8 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       before = app.files
       %w[Nobody ApplicationRecord].each do |name|
         process = app.try("generate", "online_manager:install", name)
-        expect(process.stderr).to eq "There is no ActiveRecord model #{name}. Generate it first.\n"
+        expect(process.stderr)
+          .to eq "There is no ActiveRecord model #{name}. Run `rails generate model #{name}` first.\n"
         expect(process).not_to be_success
       end
       expect(app.files).to eq before

@@ -129,10 +129,10 @@ RSpec.describe "OnlineManager::Presence" do
                  "call OnlineManager.setup in an initializer",
       scope: column,
       record: column,
-      key: "OnlineManager::Error: Visit has no primary key that could be a user id",
+      key: "OnlineManager::Error: Visit has no primary key to look user ids up by: set `self.primary_key`",
       unselected: /\AActiveModel::MissingAttributeError: /,
-      module: "TypeError: OnlineManager::Presence is for models of ActiveRecord, and Comparable is none",
-      plain: /\ATypeError: OnlineManager::Presence is for models of ActiveRecord, and #<Class:\w+> is none\z/
+      module: "TypeError: OnlineManager::Presence must be included in an ActiveRecord model, got Comparable",
+      plain: /\ATypeError: OnlineManager::Presence must be included in an ActiveRecord model, got #<Class:\w+>\z/
     )
   end
 end

@@ -339,14 +339,14 @@ RSpec.describe "The reactor :eventmachine" do
 
   describe "a setup that keeps the reactor from running" do
     it "is named, and told of the way out" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
       hold = gate
       config = recording(setup: ->(_) { hold.pass })
       host.run { OnlineManager.run(config, reactor:) }
       eventually do
-        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has kept the EventMachine reactor from " \
-                                   "running for 0.05 s, so nobody can be set offline. If it is meant to block, " \
-                                   "pass `reactor: :thread`\n"
+        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has blocked the EventMachine reactor " \
+                                   "for 0.05 s, so no user can be set offline: let it return, or pass " \
+                                   "`reactor: :thread` if it has to block\n"
       end
       said
       hold.open
@@ -355,7 +355,7 @@ RSpec.describe "The reactor :eventmachine" do
     end
 
     it "is nobody who returns, raises, or is called on another thread than the reactor's" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
       start
       expect { start(recording(setup: ->(_) { raise IOError })) }.to raise_error(IOError)
       manager = OnlineManager.new(recording(setup: ->(_) { pass_time(0.1) }), reactor:)

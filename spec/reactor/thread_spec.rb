@@ -62,7 +62,7 @@ RSpec.describe "The reactor :thread" do
       def hit_before_callback
         is_hit = false
         trace = TracePoint.new(:call) do
-          next if is_hit || caller_locations(1, 4).none? { |frame| frame.label.end_with?("in enter") }
+          next if is_hit || caller_locations(1, 4).none? { |frame| frame.label.end_with?("in invoke") }
 
           is_hit = true
           yield

@@ -110,7 +110,7 @@ RSpec.describe "A store" do
       end
     RUBY
 
-    expect(process.stderr).to include("Config#online raised, and will be tried again", "no database (RuntimeError)")
+    expect(process.stderr).to include("Config#online raised, and will be called again", "no database (RuntimeError)")
     expect(process.lines).to eq ["online ann here", "[1, 1]"]
   end
 end

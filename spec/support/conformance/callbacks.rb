@@ -160,7 +160,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "is named when it keeps the reactor for long" do
-    stub_const("OnlineManager::Watchdog::PATIENCE", 0.05)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", 0.05)
     hold = gate
     manager = start(recording(offline: ->(id) { hold.pass if id == 7 }))
     manager.seen(8)
@@ -168,8 +168,8 @@ RSpec.shared_examples "callbacks" do |reactor|
     manager.seen(7)
     manager.leave(7)
     eventually do
-      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s; " \
-                                 "nobody else can be set offline before it returns\n"
+      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s: " \
+                                 "all other callbacks wait for it; move slow work into a background job\n"
     end
     said
   end
@@ -220,7 +220,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     timeout = seconds / 6
     slow = ->(_) { take(seconds) }
     config = recording(timeout:, online: slow, online_all: slow)
@@ -238,7 +238,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     total = 2 * seconds
     config = recording(on_error: ->(*) { take(seconds, before: seconds, total:) }, offline_all: lambda { |ids|
       next unless ids == [1]
@@ -256,7 +256,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(config.transitions.map(&:name)).to eq %i[online online offline_all on_error offline_all]
     expect(config.last(:offline_all).began).to be >= config.last(:on_error).ended
     named = %w[offline_all on_error].map do |method|
-      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s;")
+      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s:")
     end
     expect(said.lines).to match named
   end

@@ -273,7 +273,7 @@ RSpec.shared_examples "errors" do |reactor|
     manager.seen_all([1, 2, 3])
     manager.leave(1)
     if reactor == :thread
-      eventually { expect(@said.string).to match(/has been restarted, and nobody is lost/) }
+      eventually { expect(@said.string).to match(/has been restarted, and no callback is lost/) }
       said
       manager.leave(2)
       eventually { expect(left(config)).to eq [1, 2] }

@@ -211,7 +211,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.stop(timeout: 0.1)).to eq 2
 
       expect(Wait.monotonic - began).to be_between(0.1, 4)
-      expect(said).to match(/\AOnlineManager: after 0.1 s 2 users have not been set offline yet\n\z/)
+      expect(said).to match(/\AOnlineManager: after 0.1 s, .* 2 users have not been set offline yet: .*\n\z/)
       hold.open
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
@@ -222,7 +222,7 @@ RSpec.shared_examples "stopping" do
       manager = start(config)
       manager.seen_all((1..20).to_a)
       expect(host.call { manager.stop(timeout: 0.05) }).to be_between(1, 19)
-      expect(said).to match(/after 0.05 s \d+ users have not been set offline yet/)
+      expect(said).to match(/after 0.05 s, the timeout of stop, \d+ users have not been set offline yet:/)
 
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect((1..20).map { |id| config.calls_of(id) }).to all eq(%i[online offline])

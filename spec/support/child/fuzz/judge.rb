@@ -30,7 +30,9 @@ module Fuzz
         /\A(can't convert|no implicit conversion of) .* (in)?to (Integer|Array)/,
         /\Acan't iterate from/, /\Ano _dump_data is defined/
       ],
-      OnlineManager::Error => [/already running/, /is stopped/, /needs a fiber scheduler/, /no EventMachine reactor/],
+      OnlineManager::Error => [
+        /already running/, /has been stopped/, /needs a fiber scheduler/, /no EventMachine reactor/
+      ],
       RangeError => [/\Acannot convert endless range to an array/],
       NameError => [/\A(uninitialized constant|wrong constant name) /]
     }.freeze
