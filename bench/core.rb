@@ -65,7 +65,7 @@ Bench.measure("core") do |run|
   measurements = SIZES.size * NAMES.size * run.rounds
   done = 0
   criterion = Criterion.new
-  criterion.run { run.tell((done += 1).fdiv(measurements)) }
+  criterion.run { run.report_progress((done += 1).fdiv(measurements)) }
 
   samples = criterion.samples
   samples.each do |size, contenders|

@@ -41,7 +41,7 @@ module Flood
 end
 
 # Beats for all of the ids, each time in the same random order.
-class Beater < Bench::Beater
+class TimedContender < Bench::TimedContender
   # Heartbeats in a measurement, at the least.
   LENGTH = 500_000
 
@@ -57,7 +57,7 @@ end
 # @return [Hash{String => Array<Float>}] the samples of each choice
 def samples_of(run, kind, users)
   beaters = Flood::KINDS.fetch(kind).keys.to_h do |choice|
-    [choice, Bench::Child.new { Beater.new(kind, choice, users) }]
+    [choice, Bench::Child.new { TimedContender.new(kind, choice, users) }]
   end
   run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
 ensure

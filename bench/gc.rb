@@ -10,7 +10,7 @@ class Collector
   # Minor ones in a measurement.
   TIMES = 15
   # Heartbeats before each, of which one is a newcomer's.
-  BEATS = 100
+  HEARTBEATS = 100
 
   # @param contender [Bench::Contender, nil]
   def initialize(contender, kind, users)
@@ -18,8 +18,8 @@ class Collector
     @random = Random.new(1)
     @kind = kind
     @number = 0
-    (1..users).each_slice(10_000) { |slice| beat(ids(slice.size)) } if contender
-    @known = ids(BEATS - 1)
+    (1..users).each_slice(10_000) { |slice| send_heartbeats(ids(slice.size)) } if contender
+    @known = ids(HEARTBEATS - 1)
     # What has survived three is old, and of no concern to a minor collection.
     4.times { GC.start }
   end
@@ -27,7 +27,7 @@ class Collector
   # @return [Array(Float, Integer)] nanoseconds: of a minor collection and of a full one
   def run
     minor = Array.new(TIMES) do
-      beat(@known + ids(1))
+      send_heartbeats(@known + ids(1))
       Bench.time { GC.start(full_mark: false) }
     end
     [Bench.median(minor), Bench.time { GC.start }]
@@ -35,7 +35,7 @@ class Collector
 
   private
 
-  def beat(ids) = @contender&.beat(ids)
+  def send_heartbeats(ids) = @contender&.send_heartbeats(ids)
 
   def ids(number)
     return Array.new(number) { Bench::Ids.uuid(@random) } unless @kind == "integers"

@@ -19,7 +19,7 @@ class Growth
   # @return [Hash] nanoseconds: the longest heartbeat, and all of them together; and how many were LONG
   def run
     watched = Watched.new(@ids)
-    @contender.beat(watched)
+    @contender.send_heartbeats(watched)
     watched.result
   end
 

@@ -10,7 +10,7 @@ require_relative "support/contenders/sqlite"
 require_relative "support/contenders/timers"
 
 # One contender in its own process, with the heartbeats that it is to be timed with.
-class Beater
+class TimedContender
   # Nanoseconds that a measurement takes, more or less.
   LENGTH = Float(ENV.fetch("BENCH_SECONDS", 0.1)) * 1e9
   # The fewest heartbeats in a measurement.
@@ -89,7 +89,7 @@ CASES = Bench::Ids::KINDS.product(SIZES) + %w[integers UUIDs].product(CURVE)
 def samples_of(run, servers, kind, size)
   ids = Bench::Ids.of(kind, Bench.users(size))
   beaters = CONTENDERS.transform_values do |contender|
-    Bench::Child.new { Beater.new(contender.call(servers, kind), ids) }
+    Bench::Child.new { TimedContender.new(contender.call(servers, kind), ids) }
   end
   beaters.each_value { |beater| beater.call(:prepare) }
   threads = SIZES.include?(size) ? [1, 4] : [1]

@@ -3,7 +3,7 @@
 # How long after its deadline is `offline` called?
 
 require_relative "support/bench"
-require_relative "support/pulse"
+require_relative "support/heartbeat_thread"
 require_relative "support/silent_config"
 
 # A tenth of the users beat for the last time, one after the other, while the rest go on, in a process of its own.
@@ -11,13 +11,13 @@ class Leaving
   # Seconds, each.
   TIMEOUT = 2
   # Over which the last heartbeats spread: nobody may expire before it.
-  WINDOW = 1
+  SPREAD = 1
   # Within which everybody else beats once.
-  ROUND = 0.7
+  INTERVAL = 0.7
   # Between two looks at whose turn it is.
-  STEP = 0.001
+  POLL_INTERVAL = 0.001
   # That is waited for those who are late.
-  PATIENCE = 5
+  MAX_LATENESS = 5
 
   # Notes when who is set offline.
   class Config < Bench::SilentConfig
@@ -44,21 +44,21 @@ class Leaving
     @stayers = 1..users
     @leavers = (users + 1..users + [users / 10, 1].max).to_a
     @is_busy = is_busy
-    @last_beats = {}
+    @last_heartbeats = {}
   end
 
   # @return [Array<Integer>] by how many nanoseconds each of them was late
   def run
     [@stayers, @leavers].each { |ids| @manager.seen_all(ids) }
-    pulse = Bench::Pulse.new(@manager, @stayers, ROUND)
+    others = Bench::HeartbeatThread.new(@manager, @stayers, INTERVAL)
     busy = Thread.new { loop {} } if @is_busy # rubocop:disable Lint/EmptyBlock -- busy with nothing
     leave
     wait
-    pulse.stop
+    others.stop
     busy&.kill
     # Whoever was not waited for is at least so late.
-    end_of_patience = Bench.now
-    @last_beats.map { |id, beat| (@config.departures[id] || end_of_patience) - beat - (TIMEOUT * 1_000_000_000).to_i }
+    end_of_wait = Bench.now
+    @last_heartbeats.map { |id, seen| (@config.departures[id] || end_of_wait) - seen - (TIMEOUT * 1_000_000_000).to_i }
   end
 
   private
@@ -68,18 +68,18 @@ class Leaving
     start = Bench.now
     leavers = @leavers.dup
     until leavers.empty?
-      share = (Bench.now - start).fdiv(WINDOW * 1_000_000_000)
+      share = (Bench.now - start).fdiv(SPREAD * 1_000_000_000)
       due = (share * @leavers.size).ceil
-      leavers.shift(due - @last_beats.size).each do |id|
-        @last_beats[id] = Bench.now
+      leavers.shift(due - @last_heartbeats.size).each do |id|
+        @last_heartbeats[id] = Bench.now
         @manager.seen(id)
       end
-      sleep STEP
+      sleep POLL_INTERVAL
     end
   end
 
   def wait
-    limit = Bench.now + (PATIENCE * 1_000_000_000)
+    limit = Bench.now + (MAX_LATENESS * 1_000_000_000)
     sleep 0.05 until @config.departures.size == @leavers.size || Bench.now > limit
   end
 end

@@ -33,7 +33,7 @@ class Newcomers
     GC.start
     before = Bench::Memory.resident(@pid)
     (0...@users).step(together) do |first|
-      @contender.beat(ids(first, [together, @users - first].min))
+      @contender.send_heartbeats(ids(first, [together, @users - first].min))
       GC.start
     end
     (Bench::Memory.resident(@pid) - before).fdiv(@users)

@@ -43,7 +43,7 @@ class Counter
 end
 
 # One contender in its own process.
-class Beater < Bench::Beater
+class TimedContender < Bench::TimedContender
   # @return [Float] nanoseconds for each of so many heartbeats
   def time(number)
     passes = number.fdiv(@heartbeats.size).ceil
@@ -81,7 +81,7 @@ end
 def heartbeats_of(run, server, ids)
   server.connect.flushall
   beaters = contenders(server).transform_values do |make, number|
-    [Bench::Child.new { Beater.new(make.call, ids) }, number]
+    [Bench::Child.new { TimedContender.new(make.call, ids) }, number]
   end
   run.alternate(beaters, rounds: run.rounds(5)) { |(beater, number)| beater.call(:time, number) }
 ensure
@@ -102,20 +102,22 @@ class Load
   def steady(timeouts)
     shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "steady")
     shared.prepare(@ids)
-    beats = 0
+    heartbeats = 0
     took = nil
     scripts, micros = @counter.scripts do
-      took = Bench.time { beats += shared.beat(@ids) && @ids.size while Bench.now < (@until ||= finish(timeouts)) }
+      took = Bench.time do
+        heartbeats += shared.send_heartbeats(@ids) && @ids.size while Bench.now < (@until ||= finish(timeouts))
+      end
     end
     per = @ids.size * took / 1e9 / TIMEOUT
-    { "rate" => beats * 1e9 / took, "commands" => scripts / per, "busy" => micros / (took / 1e3) }
+    { "rate" => heartbeats * 1e9 / took, "commands" => scripts / per, "busy" => micros / (took / 1e3) }
   ensure
     shared.close
   end
 
   # @return [Hash{String => Float}] nanoseconds until all are written, and the server's microseconds for each
-  def beats(rounds)
-    shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "beats")
+  def heartbeats(rounds)
+    shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "heartbeats")
     shared.prepare(@ids)
     samples = Array.new(rounds) do
       sleep (TIMEOUT / 3.0) + 0.1
@@ -168,21 +170,22 @@ def measure_server(run, server)
     ids = Bench::Ids.of(kind, Bench.users(USERS))
     server.connect.flushall
     figures = Bench::Child.open(-> { Load.new(server, ids) }) do |child|
-      { "memory" => child.call(:memory), "beats" => child.call(:beats, run.rounds(3)),
+      { "memory" => child.call(:memory), "heartbeats" => child.call(:heartbeats, run.rounds(3)),
         "transitions" => child.call(:transitions, run.rounds(3)), "steady" => child.call(:steady, 3) }
     end
     run.figure(kind, figures)
     run.figure("#{kind}/commands", figures["steady"]["commands"])
     rows << row(kind, figures)
   end
-  header = ["#{Bench.thousands(Bench.users(USERS))} users", "memory, a user", "all written", "server, a beat",
+  header = ["#{Bench.thousands(Bench.users(USERS))} users", "memory, a user", "all written", "server, a heartbeat",
             "transitions a second", "server, a transition", "heartbeats a second", "commands", "server busy"]
   run.table("The server", header, rows, remarks: SERVER)
 end
 
 def row(kind, figures)
-  beats, transitions, steady = figures.values_at("beats", "transitions", "steady")
-  [kind, "#{figures["memory"].round} B", Bench.duration(beats["flush"]), Bench.duration(beats["server"] * 1_000),
+  heartbeats, transitions, steady = figures.values_at("heartbeats", "transitions", "steady")
+  [kind, "#{figures["memory"].round} B", Bench.duration(heartbeats["flush"]),
+   Bench.duration(heartbeats["server"] * 1_000),
    Bench.thousands(transitions["rate"].round), Bench.duration(transitions["server"] * 1_000),
    Bench.thousands(steady["rate"].round), Bench.digits(steady["commands"]), "#{Bench.digits(steady["busy"] * 100)} %"]
 end

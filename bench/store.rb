@@ -21,7 +21,7 @@ CONTENDERS = {
 }.freeze
 
 # One contender in its own process.
-class Beater < Bench::Beater
+class TimedContender < Bench::TimedContender
   FEWEST = 1_000
 
   # @return [Float] nanoseconds for each heartbeat
@@ -42,10 +42,10 @@ TEXT
 
 # @return [Hash{String => Array<Float>}] the samples of each contender
 def heartbeats_of(run, ids)
-  beaters = CONTENDERS.transform_values { |contender| Bench::Child.new { Beater.new(contender.call, ids) } }
-  run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
+  children = CONTENDERS.transform_values { |contender| Bench::Child.new { TimedContender.new(contender.call, ids) } }
+  run.alternate(children, rounds: run.rounds(7)) { |child| child.call(:time) }
 ensure
-  beaters&.each_value(&:retire)
+  children&.each_value(&:retire)
 end
 
 def measure_heartbeats(run)

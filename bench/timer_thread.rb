@@ -3,7 +3,7 @@
 # What does the timer thread cost with a million users, and does anything wake up when nobody beats?
 
 require_relative "support/bench"
-require_relative "support/pulse"
+require_relative "support/heartbeat_thread"
 require_relative "support/silent_config"
 require_relative "support/threads"
 
@@ -16,7 +16,7 @@ class Crowd
   def initialize(users)
     manager = OnlineManager.new(Bench::SilentConfig.new(TIMEOUT), reactor: :thread)
     manager.setup
-    Bench::Pulse.new(manager, 1..users, TIMEOUT / 3.0)
+    Bench::HeartbeatThread.new(manager, 1..users, TIMEOUT / 3.0)
     # Until each has come up in the timer thread once.
     sleep TIMEOUT * 1.2
   end
@@ -45,7 +45,7 @@ class Idle
     manager.seen(:nobody, timeout: SHORT)
     sleep 0.01 while manager.online?(:nobody)
     # The watchdog looks for so long after a callback.
-    sleep OnlineManager::Watchdog::PATIENCE + 1
+    sleep OnlineManager::Watchdog::WARN_AFTER + 1
   end
 
   # @return [Hash{String => Integer}] how often each thread was switched to or from, of the others than this one
@@ -65,7 +65,7 @@ def measure_cpu_time(run)
   end
   run.figure("share", Bench.median(shares))
   run.table("CPU time of the timer thread", ["with a timeout of 5 s", "median", "most"],
-            [["#{Bench.thousands(Bench.users(USERS))} users beat three times within it",
+            [["#{Bench.thousands(Bench.users(USERS))} users send three heartbeats within it",
               *[Bench.median(shares), shares.max].map { |share| format("%.2f %% of a core", share * 100) }]])
 end
 

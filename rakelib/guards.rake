@@ -19,7 +19,7 @@ task :guards do
       bar.increment
       bar.title = guard.name
     end
-  rescue Guards::Trouble => e
+  rescue Guards::Error => e
     bar.stop
     abort e.message
   end

@@ -15,7 +15,7 @@ task :matrix, [:place] do |_, names|
                            output: $stderr)
   results = chosen.map do |place|
     Matrix::Suite.new(place, ENV.fetch("SPECS", "").split(/[\s,]+/), bar).run
-  rescue Matrix::Trouble => e
+  rescue Matrix::Error => e
     abort "\n#{e.message}"
   end
 

@@ -17,13 +17,13 @@ class SpecLanes
 
   # Seconds that a lane gets to end its examples' processes when all is to end. They are told by SIGTERM: on SIGINT
   # RSpec would go on to the end of an example.
-  PATIENCE = 10
+  TERM_TIMEOUT = 10
 
   # Seconds between two looks which have ended.
-  PAUSE = 0.2
+  POLL_INTERVAL = 0.2
 
   # What `rake compile` has set for itself: examples that build the gem would build the checkout instead.
-  OF_COMPILE = %w[
+  WITHOUT_COMPILE_ENV = %w[
     MAKE ONLINE_MANAGER_SHARED_TARGET RB_SYS_CARGO_MANIFEST_DIR RB_SYS_CARGO_PROFILE RB_SYS_CARGO_TARGET_DIR
     RB_SYS_GLOBAL_RUSTFLAGS
   ].to_h { |name| [name, nil] }.freeze
@@ -46,7 +46,7 @@ class SpecLanes
     puts "#{@lanes.map(&:name).join(", ")}: side by side, each shown when it ends (till then #{FOLDER}/*.log)"
     failed = []
     until @lanes.empty?
-      sleep PAUSE
+      sleep POLL_INTERVAL
       ended, @lanes = @lanes.partition { |lane| !lane.waiter.alive? }
       ended.each { |lane| show(lane) }
       failed += ended.reject { |lane| lane.waiter.value.success? }
@@ -61,8 +61,8 @@ class SpecLanes
   # Not in our group of processes: on Ctrl-C it is for us to end it.
   def start(lane)
     lane.started_at = now
-    pid = Process.spawn(OF_COMPILE, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
-                                                                            %i[out err] => [lane.log, "w"])
+    pid = Process.spawn(WITHOUT_COMPILE_ENV, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
+                                                                                     %i[out err] => [lane.log, "w"])
     # Each has a thread that waits for it: `Process.wait2` without a pid also waits for what others have set going.
     lane.waiter = Process.detach(pid)
   end
@@ -75,7 +75,7 @@ class SpecLanes
   def stop
     waiters = @lanes.filter_map(&:waiter)
     waiters.each { |waiter| signal(:TERM, waiter) }
-    stop_at = now + PATIENCE
+    stop_at = now + TERM_TIMEOUT
     waiters.each { |waiter| waiter.join([stop_at - now, 0].max) || signal(:KILL, waiter) }
   end
 

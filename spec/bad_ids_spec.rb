@@ -31,7 +31,7 @@ RSpec.describe "Bad input" do
             bad = hostile.new
             bad.fails = method
 
-            keep(manager) do
+            expect_unchanged(manager) do
               [-> { config.heartbeat.call(bad) }, -> { manager.seen(bad) }, -> { manager.seen(bad, timeout: 1) },
                -> { manager.seen_all([7, 8, bad, 9]) }, -> { manager.leave(bad) }, -> { manager.online?(bad) },
                -> { manager.last_seen(bad) }].each { |act| expect(&act).to raise_error(IOError, "in #{method}") }
@@ -52,7 +52,7 @@ RSpec.describe "Bad input" do
           odd = Object.new
           odd.define_singleton_method(:hash) { "odd" }
 
-          keep(manager) do
+          expect_unchanged(manager) do
             expect(catch(:out) { manager.seen(leaving) }).to eq "thrown"
             expect { manager.seen(odd) }.to raise_error(TypeError)
             expect { { odd => true } }.to raise_error(TypeError) # as for a Hash
@@ -63,7 +63,9 @@ RSpec.describe "Bad input" do
           config = recording(online: ->(_) { raise oops })
           manager = start(config)
 
-          [7, "seven", [7], 7.5].each { |id| keep(manager) { expect { manager.seen(id) }.to raise_error(oops) } }
+          [7, "seven", [7], 7.5].each do |id|
+            expect_unchanged(manager) { expect { manager.seen(id) }.to raise_error(oops) }
+          end
         end
 
         {

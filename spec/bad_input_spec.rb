@@ -116,10 +116,10 @@ RSpec.describe "Bad input" do
             config.timeout = value
             wait_for_error(config)
 
-            keep(manager) do
-              beats = [-> { config.heartbeat.call(7) }, -> { manager.seen(9) }, -> { manager.seen_all([8, 9]) }]
+            expect_unchanged(manager) do
+              heartbeats = [-> { config.heartbeat.call(7) }, -> { manager.seen(9) }, -> { manager.seen_all([8, 9]) }]
               throughout(0.05) do
-                expect(&beats.sample).to wrong_seconds(kind, "Conformance::Config#timeout", value)
+                expect(&heartbeats.sample).to wrong_seconds(kind, "Conformance::Config#timeout", value)
               end
             end
             expect(config.calls).to eq [[:online, 7], [:online, 8]]
@@ -157,8 +157,8 @@ RSpec.describe "Bad input" do
             manager = start(config)
 
             expect(config.last(:setup)).to be_truthy
-            [-> { config.heartbeat.call(7) }, -> { manager.seen(7) }].each do |beat|
-              keep(manager) { expect(&beat).to raise_error(kind, message) }
+            [-> { config.heartbeat.call(7) }, -> { manager.seen(7) }].each do |heartbeat|
+              expect_unchanged(manager) { expect(&heartbeat).to raise_error(kind, message) }
             end
             expect(config.calls).to be_empty
 
@@ -220,7 +220,7 @@ RSpec.describe "Bad input" do
           config = recording
           manager = start(config)
           manager.seen(7)
-          keep(manager) { expect { yield manager, config.heartbeat }.to raise_error(kind, message) }
+          expect_unchanged(manager) { expect { yield manager, config.heartbeat }.to raise_error(kind, message) }
           expect(config.calls).to eq [[:online, 7]]
           expect(manager.seen(7)).to be true
         end
@@ -319,7 +319,7 @@ RSpec.describe "Bad input" do
           manager.seen(7)
 
           %i[setup run].each do |way|
-            keep(manager) do
+            expect_unchanged(manager) do
               expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is already running")
             end
           end
@@ -367,8 +367,8 @@ RSpec.describe "Bad input" do
           @managers << manager
           message = "the manager does not run yet: call setup or run before its first heartbeat"
 
-          [-> { manager.seen(7) }, -> { manager.seen(7, timeout: 5) }, -> { manager.seen_all([7]) }].each do |beat|
-            expect(&beat).to raise_error(OnlineManager::Error, message)
+          [-> { manager.seen(7) }, -> { manager.seen(7, timeout: 5) }, -> { manager.seen_all([7]) }].each do |heartbeat|
+            expect(&heartbeat).to raise_error(OnlineManager::Error, message)
           end
           expect([manager.leave(7), manager.online?(7), manager.size, manager.online_users, manager.last_seen(7)])
             .to eq [false, false, 0, [], nil]

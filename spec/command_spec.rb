@@ -53,9 +53,9 @@ RSpec.describe OnlineManager::Command do
       manager.seen(1)
       eventually { expect(manager.stats).to include(online: 1, waiting: 0) }
     end
-    bury = "INSERT INTO dead_letters " \
-           "(namespace, id, is_online, is_leave, due, version, failures, error, is_superseded) VALUES "
-    database("#{bury} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
+    insert_dead_letter = "INSERT INTO dead_letters " \
+                         "(namespace, id, is_online, is_leave, due, version, failures, error, is_superseded) VALUES "
+    database("#{insert_dead_letter} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
              "(1, x'7361', 0, 0, 0, 18, 5, 'RuntimeError: no', 1)")
 
     expect(report("presence.sqlite3").last(3))
@@ -80,7 +80,7 @@ RSpec.describe OnlineManager::Command do
     # Writes a dead letter as the store does.
     #
     # @param latest [Integer] the version of the user's latest transition
-    def bury(user, kind, version, latest)
+    def insert_dead_letter(user, kind, version, latest)
       partition = redis.partition_of(user)
       redis.server.cli("XADD", redis.key(partition, :dead_letters), "#{version}-0", "u", "s#{user}", "k", kind, "d", 0,
                        "v", version, "f", 5, "e", "RuntimeError: no")
@@ -100,8 +100,8 @@ RSpec.describe OnlineManager::Command do
     end
 
     it "has dead letters delivered again" do
-      bury("ev", "o", 17, 17)
-      bury("a", "t", 18, 19)
+      insert_dead_letter("ev", "o", 17, 17)
+      insert_dead_letter("a", "t", 18, 19)
 
       expect(report_there.last(3))
         .to contain_exactly("dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',

@@ -41,8 +41,8 @@ RSpec.describe "A crowd that leaves at once" do
       include EM::Protocols::LineText2
 
       # @return [Array<Integer>] how many had been called at each heartbeat
-      MOMENTS = []
-      REVIVED = Set.new
+      CALLED_BEFORE = []
+      REJOINED = Set.new
 
       def initialize(manager, crowd)
         super()
@@ -51,20 +51,20 @@ RSpec.describe "A crowd that leaves at once" do
       end
 
       def receive_line(line)
-        line == "beat" ? revive : send_data("#{@crowd.calls.size}\n")
+        line == "heartbeat" ? rejoin : send_data("#{@crowd.calls.size}\n")
       end
 
       private
 
       # From both ends, since it does not matter in which order they stand. Nobody is claimed meanwhile.
-      def revive
-        MOMENTS << @crowd.calls.size
+      def rejoin
+        CALLED_BEFORE << @crowd.calls.size
         gone = @crowd.calls.to_set
-        waiting = (1..USERS).reject { |user| gone.include?(user) || REVIVED.include?(user) }
+        waiting = (1..USERS).reject { |user| gone.include?(user) || REJOINED.include?(user) }
         [waiting.first, waiting.last].compact.each do |user|
-          REVIVED << user if @manager.online?(user) && @manager.seen(user)
+          REJOINED << user if @manager.online?(user) && @manager.seen(user)
         end
-        send_data("revived #{REVIVED.size}\n")
+        send_data("rejoined #{REJOINED.size}\n")
       end
     end
 
@@ -85,11 +85,11 @@ RSpec.describe "A crowd that leaves at once" do
         end
         sleep 0.01 until crowd.calls.any? && manager.stats.values_at(:due, :departing) == [0, 0]
         left = crowd.calls.dup
-        puts "beats after #{Server::MOMENTS}"
+        puts "heartbeats after #{Server::CALLED_BEFORE}"
         puts "called twice #{left.tally.select { |_, times| times > 1 }.keys}"
-        puts "called though revived #{left & Server::REVIVED.to_a}"
-        puts "not called #{((1..USERS).to_a - left - Server::REVIVED.to_a).size}"
-        puts "online though not revived #{manager.online_users - Server::REVIVED.to_a}"
+        puts "called though rejoined #{left & Server::REJOINED.to_a}"
+        puts "not called #{((1..USERS).to_a - left - Server::REJOINED.to_a).size}"
+        puts "online though not rejoined #{manager.online_users - Server::REJOINED.to_a}"
 
         EM.schedule { EM.stop }
       end
@@ -102,15 +102,15 @@ RSpec.describe "A crowd that leaves at once" do
   #
   # @return [Array<Integer>] how many had been called at each answer
   define_method(:ask) do |socket|
-    beats = 0
+    heartbeats = 0
     answers = []
     until (answers.last || 0) >= slow
       socket.puts "count"
       answers << Integer(socket.gets)
-      next unless answers.last.between?([1, beats * slow / 10.0].max, slow - 1)
+      next unless answers.last.between?([1, heartbeats * slow / 10.0].max, slow - 1)
 
-      beats += 1
-      socket.puts "beat"
+      heartbeats += 1
+      socket.puts "heartbeat"
       socket.gets
     end
     answers
@@ -130,11 +130,11 @@ RSpec.describe "A crowd that leaves at once" do
     # gets answers all the time: in every hundredth of the line, or the tenth of a short one.
     part = [slow / 100, 300].max
     expect((0...slow).each_slice(part).map { |range| answers.count { |answer| range.include?(answer) } }).to all be > 3
-    moments = process.lines.grep(/\Abeats/).first.scan(/\d+/).map(&:to_i)
+    moments = process.lines.grep(/\Aheartbeats/).first.scan(/\d+/).map(&:to_i)
     expect(moments.size).to be_between(5, 10)
     expect(moments.each_cons(2)).to all(satisfy { |earlier, later| earlier < later })
     expect(process.lines.drop(2)).to eq [
-      "called twice []", "called though revived []", "not called 0", "online though not revived []",
+      "called twice []", "called though rejoined []", "not called 0", "online though not rejoined []",
       "called at the end true", "left 0"
     ]
     expect([process.stderr, process.success?]).to eq ["", true]

@@ -73,7 +73,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
       process = ruby(<<~RUBY, limit: 25)
         #{prelude}
         user = 0
-        beater = in_background { 3.times { CONFIG.heartbeat.call(user += 1) } }
+        sender = in_background { 3.times { CONFIG.heartbeat.call(user += 1) } }
         await { delivery_thread }
 
         300.times do |number|
@@ -86,7 +86,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
         end
 
         $done = true
-        beater.join
+        sender.join
         # Without a further heartbeat.
         await { CONFIG.calls.each_value.all?("+-") && nobody_left? }
         puts "users \#{CONFIG.calls.size}", "said \#{SAID.values.sum}", SAID.keys.sort
@@ -102,7 +102,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
   it "survives being ended again while it is restarted, with users who come back while they leave" do
     process = ruby(<<~RUBY, limit: 25)
       #{prelude}
-      beater = in_background { 5.times { CONFIG.heartbeat.call(rand(40)) } and MANAGER.leave(rand(40)) }
+      sender = in_background { 5.times { CONFIG.heartbeat.call(rand(40)) } and MANAGER.leave(rand(40)) }
       await { delivery_thread }
 
       until SAID["has been restarted"] > 300
@@ -112,7 +112,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
       end
 
       $done = true
-      beater.join
+      sender.join
       # An `online` on this thread that is cut off is followed by another; an `offline` never is.
       await { CONFIG.calls.each_value.all?(/\\A(\\++-)+\\z/) && nobody_left? }
       repeated = CONFIG.calls.each_value.sum { |calls| calls.scan("++").size }

@@ -33,10 +33,10 @@ RSpec.describe "A fork in a callback" do
       end
 
       Application.setup(users: [[:parent]], offline: fork_once) do |manager|
-        aside do
+        beside_reactor do
           manager.leave([:parent])
           sleep 0.01 until manager.stats.values_at(:online, :departing) == [0, 0]
-          go_on
+          check_parent
         end
       end
     RUBY
@@ -63,7 +63,7 @@ RSpec.describe "A fork in a callback" do
           manager.seen([:child])
           exit!(5)
         end
-        aside { go_on }
+        beside_reactor { check_parent }
       end
     RUBY
 
@@ -100,8 +100,8 @@ RSpec.describe "A fork in a callback" do
 
   it "has a callback that takes long named in the child too" do
     said = application(<<~RUBY)
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.1
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.1
       is_named = false
       Warning.define_singleton_method(:warn) do |message, **|
         is_named = true
@@ -126,10 +126,10 @@ RSpec.describe "A fork in a callback" do
       end
 
       Application.setup(offline: fork_once) do |manager|
-        aside do
+        beside_reactor do
           manager.leave(2)
           sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]
-          go_on
+          check_parent
         end
       end
     RUBY

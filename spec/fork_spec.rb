@@ -36,28 +36,29 @@ RSpec.describe "A fork" do
     context "with the reactor #{reactor}" do
       it_parts_well "before the first heartbeat", <<~RUBY, reactor
         Application.setup(users: []) do |manager|
-          aside do
+          beside_reactor do
             fork_and_reap
             manager.seen_all([1, 2, 3])
-            go_on
+            check_parent
           end
         end
       RUBY
 
       {
-        "setup" => "Application.setup(%s) { aside { go_on } }",
-        "run" => "Application.run(%s, ready: -> { Thread.new { go_on } })"
+        "setup" => "Application.setup(%s) { beside_reactor { check_parent } }",
+        "run" => "Application.run(%s, ready: -> { Thread.new { check_parent } })"
       }.each do |way, script|
         it_parts_well "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
       end
 
       {
-        "setup" => "Application.setup(%s) { |manager| aside { %s } }",
+        "setup" => "Application.setup(%s) { |manager| beside_reactor { %s } }",
         "run" => "Application.run(%s, ready: -> { manager = OnlineManager.current and Thread.new { %s } })"
       }.each do |way, script|
-        it_parts_well "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; go_on"), reactor
+        it_parts_well "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; check_parent"), reactor
 
-        leave = "manager.leave(2); sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]; go_on"
+        left = "manager.stats.values_at(:online, :departing) == [2, 0]"
+        leave = "manager.leave(2); sleep 0.01 until #{left}; check_parent"
         it_parts_well "in offline (#{way})",
                       format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
                       reactor, offline: [2]
@@ -88,23 +89,23 @@ RSpec.describe "A fork" do
 
       it_parts_well "from several threads at once", <<~RUBY, reactor, children: 8
         Application.setup do
-          aside do
+          beside_reactor do
             threads = Array.new(8) { Thread.new { fork_and_reap } }
             threads.each(&:join)
-            go_on
+            check_parent
           end
         end
       RUBY
 
       it_parts_well "from a child", <<~RUBY, reactor, children: 2
         Application.setup do |manager|
-          aside do
+          beside_reactor do
             reap(fork do
               reap(fork_child)
-              live(manager)
+              run_child_users(manager)
               exit 5
             end)
-            go_on
+            check_parent
           end
         end
       RUBY
@@ -115,8 +116,8 @@ RSpec.describe "A fork" do
         wait = ->(user) { inside << true and go.pop if user == 3 && Process.pid == FIRST_PROCESS }
 
         Application.setup(users: [1, 2], online: wait) do |manager|
-          aside do
-            beater = Thread.new { manager.seen(3) }
+          beside_reactor do
+            sender = Thread.new { manager.seen(3) }
             inside.pop
             reap(fork do
               Application.say "finds \#{manager.online_users.inspect}"
@@ -124,8 +125,8 @@ RSpec.describe "A fork" do
               exit 5
             end)
             go << true
-            beater.join
-            go_on
+            sender.join
+            check_parent
           end
         end
       RUBY
@@ -164,7 +165,7 @@ RSpec.describe "A fork" do
       it "parts well: while the timer thread holds the lock (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
-            aside do
+            beside_reactor do
               # Should the timer thread have had a turn before that, it gives up the lock after a second.
               until Faults.keeps_lock?
                 fault(:keep_lock, manager) if Faults.none?
@@ -173,7 +174,7 @@ RSpec.describe "A fork" do
               fork_and_reap
               puts "lock released \#{Faults.release_lock}"
               sleep 0.001 while manager.online?(4)
-              go_on
+              check_parent
             end
           end
         RUBY
@@ -188,12 +189,12 @@ RSpec.describe "A fork" do
       it "parts well: after the timer thread has panicked (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
-            aside do
+            beside_reactor do
               fault(:panic, manager)
               sleep 0.001 until Faults.none?
               fork_and_reap
               sleep 0.001 while manager.online?(4)
-              go_on
+              check_parent
             end
           end
         RUBY
@@ -218,13 +219,13 @@ RSpec.describe "A fork" do
     it "leaves the child free to run a manager of its own (#{reactor})" do
       process = application(<<~RUBY, reactor)
         Application.setup do |manager|
-          aside do
+          beside_reactor do
             reap(fork do
               own = Application.run(users: [7], timeout: 0.1, offline: ->(_) { OnlineManager.current.stop })
               Application.say own.stats[:state]
               exit 5
             end)
-            go_on
+            check_parent
           end
         end
       RUBY
@@ -245,17 +246,17 @@ RSpec.describe "A fork" do
           next unless user == 2
 
           if (pid = fork)
-            Thread.new { reap(pid) || go_on }
+            Thread.new { reap(pid) || check_parent }
           else
             is_child = true
             Thread.new do
-              live(OnlineManager.current)
+              run_child_users(OnlineManager.current)
               OnlineManager.current.stop
             end
           end
         end
       )
-      # In the child: in the parent, `go_on` exits out of `run`.
+      # In the child: in the parent, `check_parent` exits out of `run`.
       Application.say manager.stats[:state]
       exit 5
     RUBY
@@ -291,7 +292,7 @@ RSpec.describe "A fork" do
         forker.join
         $stdout.reopen(out)
         reap(pid)
-        go_on
+        check_parent
       end
     RUBY
 
@@ -311,7 +312,7 @@ RSpec.describe "A fork" do
           Application.setup(users: #{users}) do |manager|
             Process.daemon(true, true)
             Thread.new { sleep 10 and exit! }
-            live(manager)
+            run_child_users(manager)
           end
         RUBY
 
@@ -345,7 +346,7 @@ RSpec.describe "A fork" do
 
           puts "inherits \#{descriptors.lines - inherited.lines}"
           puts "other threads: \#{tasks.to_a - before.to_a}, \#{before.to_a - tasks.to_a}"
-          go_on
+          check_parent
         end
       RUBY
 
@@ -377,7 +378,7 @@ RSpec.describe "A fork" do
         total.times { |number| forks << number }
         forks.close
 
-        beaters = Array.new(3) do |number|
+        senders = Array.new(3) do |number|
           random = Random.new(number)
           Thread.new do
             until forks.empty?
@@ -410,7 +411,7 @@ RSpec.describe "A fork" do
             end
           end
         end
-        [*forkers, *beaters].each(&:join)
+        [*forkers, *senders].each(&:join)
 
         manager.stop
         wrong = calls.reject { |_, letters| letters.match?(/\\A(\\+-)+\\z/) }

@@ -9,13 +9,13 @@ RSpec.describe "The garbage collector" do
   reactors = %i[thread eventmachine fiber]
 
   # @param roughly [String] see support/child/exercise.rb
-  def exercise(reactor, roughly, limit:)
+  def exercise(reactor, memory_stress, limit:)
     process = if reactor == :thread
                 # Without gems there is a third of the objects that a collection has to go through.
                 command(RbConfig.ruby, "--disable-gems", "-w", "-Ilib", "spec/support/child/exercise.rb",
-                        reactor.to_s, roughly, limit:)
+                        reactor.to_s, memory_stress, limit:)
               else
-                ruby("require \"./spec/support/child/exercise\"", reactor.to_s, roughly, bundled: true, limit:)
+                ruby("require \"./spec/support/child/exercise\"", reactor.to_s, memory_stress, bundled: true, limit:)
               end
     expect(process.stderr).to be_empty
     expect(process).to be_success
@@ -88,7 +88,7 @@ RSpec.describe "The garbage collector" do
       process = ruby(<<~RUBY, reactor.to_s, bundled: true)
         require "./spec/support/child/application"
 
-        def live
+        def run_manager
           manager = nil
           Application.setup(users: [7, "seven", [7]]) do |its|
             manager = its
@@ -104,9 +104,9 @@ RSpec.describe "The garbage collector" do
           [*objects, Thread.list.size, *%w[task fd].map { |what| Dir.children("/proc/self/\#{what}").size }]
         end
 
-        3.times { live }
+        3.times { run_manager }
         before = counts
-        60.times { live }
+        60.times { run_manager }
         Array.new(1_000) { [rand] }
         # Ruby keeps a thread for a few seconds in case that it needs it again.
         100.times do

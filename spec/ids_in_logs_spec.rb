@@ -63,8 +63,8 @@ RSpec.describe "Ids of users" do
 
   it "are not on standard error when a callback takes long, and a stop has not got to all" do
     stderr = played(<<~RUBY).stderr
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.05
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.05
 
       class Slow < Config
         def offline(user_id) = sleep(0.2)
@@ -121,7 +121,7 @@ RSpec.describe "Ids of users" do
         require "online_manager/rails/integration"
 
         module Reporter
-          def self.report(_error, context:, handled:, severity:, source: nil) = puts("told \#{context[:user_id].inspect}")
+          def self.report(_error, context:, handled:, severity:, source: nil) = puts("reported \#{context[:user_id].inspect}")
         end
 
         Rails.define_singleton_method(:error) { Reporter }
@@ -138,7 +138,8 @@ RSpec.describe "Ids of users" do
       expect(process.stderr).to match(/ERROR.*Config#offline raised/)
       expect(process.stderr).to match(/Together#offline_all \(\d users?\) raised/)
       expect(process.stderr).not_to match telltale
-      expect(process.lines).to include('told "tell-tale"', "told :telltale", "told 4242424242", 'told ["tell-tale"]')
+      expect(process.lines).to include('reported "tell-tale"', "reported :telltale", "reported 4242424242",
+                                       'reported ["tell-tale"]')
     end
 
     it "are in the log at the level debug, and at no other" do

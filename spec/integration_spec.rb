@@ -59,12 +59,12 @@ RSpec.describe OnlineManager::Integration do
     manager.seen(9)
     manager.stop
 
-    told = drain(log).drop(1)
-    expect(told.map { |transition, payload| [transition, *payload.values_at(:id, :reason, :namespace)] })
+    notified = drain(log).drop(1)
+    expect(notified.map { |transition, payload| [transition, *payload.values_at(:id, :reason, :namespace)] })
       .to eq [[:online, 7, :heartbeat, "here"], [:offline, 7, :leave, "here"],
               [:online, 8, :heartbeat, "here"], [:offline, 8, :timeout, "here"],
               [:online, 9, :heartbeat, "here"], [:offline, 9, :stop, "here"]]
-    expect(told.map { |_, payload| payload[:lateness] }).to all be_between(0, 20)
+    expect(notified.map { |_, payload| payload[:lateness] }).to all be_between(0, 20)
   end
 
   it "hears of each user who is called for together with others" do

@@ -70,13 +70,13 @@ RSpec.describe "Memory" do
 
   # Valgrind takes the stacks of fibers for memory that is nobody's, whatever runs on them.
   { thread: %w[start compact stress], eventmachine: %w[start] }.each do |reactor, handlings|
-    handlings.each do |roughly|
-      next unless is_long || [reactor, roughly] == [:thread, "start"]
+    handlings.each do |memory_stress|
+      next unless is_long || [reactor, memory_stress] == [:thread, "start"]
 
-      it "is used as it should be, with the reactor #{reactor.inspect} and #{roughly.inspect}", limit: 630 do
+      it "is used as it should be, with the reactor #{reactor.inspect} and #{memory_stress.inspect}", limit: 630 do
         switches = reactor == :thread ? %w[--disable-gems] : %w[-rbundler/setup]
-        options = roughly == "stress" ? { uninitialised: "--undef-value-errors=no" } : {}
-        process, errors = check(*switches, "-Ilib", "spec/support/child/exercise.rb", reactor.to_s, roughly,
+        options = memory_stress == "stress" ? { uninitialised: "--undef-value-errors=no" } : {}
+        process, errors = check(*switches, "-Ilib", "spec/support/child/exercise.rb", reactor.to_s, memory_stress,
                                 limit: 600, **options)
 
         expect(errors).to be_empty, errors.join("\n\n")

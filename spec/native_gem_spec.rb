@@ -2,7 +2,7 @@
 
 require "yaml"
 require_relative "../rakelib/native/package"
-require_relative "../rakelib/native/shelf"
+require_relative "../rakelib/native/build_cache"
 
 # The precompiled gem, and how it finds the extension for the Ruby that runs.
 RSpec.describe "The precompiled gem" do
@@ -82,14 +82,14 @@ RSpec.describe "The precompiled gem" do
       FileUtils.mkdir_p("#{folder}/ext/store/src")
       File.write("#{folder}/Cargo.toml", "")
       File.write("#{folder}/#{extension}", "an extension")
-      shelf = -> { Native::Shelf.new("#{folder}/shelf", root: folder) }
+      build_cache = -> { Native::BuildCache.new("#{folder}/build_cache", root: folder) }
 
-      shelf.call.put("#{folder}/#{extension}", ruby: "3.1.2")
+      build_cache.call.store("#{folder}/#{extension}", ruby: "3.1.2")
       File.write("#{folder}/ext/store/src/lib.rs", "// changed")
-      shelf.call.put("#{folder}/#{extension}", ruby: "3.10.0")
+      build_cache.call.store("#{folder}/#{extension}", ruby: "3.10.0")
 
-      expect(shelf.call.extensions).to eq("3.10" => "#{folder}/shelf/3.10/#{extension}")
-      expect(shelf.call.outdated).to eq ["3.1"]
+      expect(build_cache.call.extensions).to eq("3.10" => "#{folder}/build_cache/3.10/#{extension}")
+      expect(build_cache.call.outdated).to eq ["3.1"]
     end
   end
 

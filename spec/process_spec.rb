@@ -102,12 +102,12 @@ RSpec.describe "The way out of a process" do
         "SIGTERM" => { signal: :TERM, termsig: Signal.list["TERM"] },
         "SIGHUP" => { signal: :HUP, termsig: Signal.list["HUP"] }
       }.each do |name, outcome|
-        it_ends_well name, "Application.setup { Application.rest }", reactor, **outcome
+        it_ends_well name, "Application.setup { Application.idle }", reactor, **outcome
       end
 
       it_ends_well "exit", "Application.setup { exit 3 }", reactor, exitstatus: 3
       it_ends_well "exit in another thread", <<~RUBY, reactor, exitstatus: 3
-        Application.setup { Thread.new { exit 3 } and Application.rest }
+        Application.setup { Thread.new { exit 3 } and Application.idle }
       RUBY
       it_ends_well "exit in setup", "Application.setup(ready: -> { exit 3 })", reactor, exitstatus: 3
       it_ends_well "exit in online", <<~RUBY, reactor, offline: [1, 2], exitstatus: 3
@@ -116,7 +116,7 @@ RSpec.describe "The way out of a process" do
       it_ends_well "exit in offline", <<~RUBY, reactor, exitstatus: 3
         Application.setup(offline: ->(user) { exit 3 if user == 2 }) do |manager|
           manager.leave(2)
-          Application.rest
+          Application.idle
         end
       RUBY
       it_ends_well "abort", 'Application.setup { abort "enough" }', reactor, says: /\Aenough\Z/, exitstatus: 1
@@ -127,10 +127,10 @@ RSpec.describe "The way out of a process" do
         Application.setup(ready: -> { Process.kill(:TERM, Process.pid) and sleep })
       RUBY
       it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops/, exitstatus: 1
-        Application.setup { Thread.new { Thread.main.raise("oops") } and Application.rest }
+        Application.setup { Thread.new { Thread.main.raise("oops") } and Application.idle }
       RUBY
       it_ends_well "Thread#kill of the main thread", <<~RUBY, reactor, exitstatus: 0
-        Application.setup { Thread.new { Thread.main.kill } and Application.rest }
+        Application.setup { Thread.new { Thread.main.kill } and Application.idle }
       RUBY
       it_ends_well "stop in another thread, then exit", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
         Application.setup do |manager|
@@ -139,7 +139,7 @@ RSpec.describe "The way out of a process" do
             puts manager.stats[:state]
             exit
           end
-          Application.rest
+          Application.idle
         end
       RUBY
     end
@@ -147,7 +147,7 @@ RSpec.describe "The way out of a process" do
     context "with a slow shutdown (#{reactor})" do
       # Told by another thread, when it sleeps: see `signalled`. Whether `setup` has ended is not asked: the first
       # Ctrl-C may have come at its last instruction.
-      slow = 'offline: ->(user) { Application.say_at_rest("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
+      slow = 'offline: ->(user) { Application.say_when_idle("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
 
       def interrupt_slow(child)
         child.wait_for(/slow/)
@@ -159,7 +159,7 @@ RSpec.describe "The way out of a process" do
         expect(process.status.termsig).to eq Signal.list["INT"]
       end
 
-      { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.rest }" }.each do |way, script|
+      { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.idle }" }.each do |way, script|
         it "ends at once at a second Ctrl-C (#{way})" do
           process = signalled(:INT, format(script, slow), reactor, limit: 5) { |child| interrupt_slow(child) }
           expect_end_at_once(process)
@@ -174,8 +174,8 @@ RSpec.describe "The way out of a process" do
 
       # On the reactor itself too, where it calls what it waits for.
       {
-        "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.rest }",
-        "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.rest }"
+        "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.idle }",
+        "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.idle }"
       }.each do |where, script|
         it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
           process = application(<<~RUBY, reactor, limit: 5) { |child| child.wait_for("ready") }

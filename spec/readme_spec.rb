@@ -182,7 +182,7 @@ RSpec.describe "README.md" do
       puts "ready"
       $stdin.each_line(chomp: true) { |user_id| OnlineManager.current.seen(user_id) }
     RUBY
-    said = with_processes(4, script, folder) { |processes| beat_and_kill(processes, store, folder) }
+    said = with_processes(4, script, folder) { |processes| send_heartbeats_and_kill(processes, store, folder) }
     transitions = said.grep(/ is /).map { |text| [text[/\w+/], text[/online|offline/], text[/\d+/].to_i] }
     transitions.uniq.sort_by(&:last).group_by(&:first).transform_values { |all| all.map { _1[1] } }
   end
@@ -190,7 +190,7 @@ RSpec.describe "README.md" do
   # ben beats once, ann in one process after the other; the first of them, which may deliver, is killed meanwhile.
   #
   # @return [Array<String>] what they said
-  def beat_and_kill(processes, store, folder)
+  def send_heartbeats_and_kill(processes, store, folder)
     processes.first.puts("ben")
     processes.first.puts("ann")
     wait_until { processes.flat_map(&:lines).grep(/ is online/).size == 2 }

@@ -23,11 +23,11 @@ RSpec.describe Reference do
       :set_up
     end
 
-    def beat(beat)
-      @raises = beat.raises
-      @heartbeat.call(beat.id)
+    def play(heartbeat)
+      @raises = heartbeat.raises
+      @heartbeat.call(heartbeat.id)
     rescue IOError
-      @journal << [:out_of_the_heartbeat, beat.id]
+      @journal << [:out_of_the_heartbeat, heartbeat.id]
     end
 
     def online(id)
@@ -75,7 +75,13 @@ RSpec.describe Reference do
     start = Wait.monotonic
     pair = Array.new(2) { driven.new(schedule.bad) { schedule.timeout(Wait.monotonic - start) } }
     expect([Reference.new(pair[0]).setup, OnlineManager.setup(pair[1])]).to eq %i[set_up set_up]
-    schedule.beats.each { |beat| EM.add_timer(beat.at) { pair.shuffle.each { |config| config.beat(beat) } } }
+    schedule.heartbeats.each do |heartbeat|
+      EM.add_timer(heartbeat.at) do
+        pair.shuffle.each do |config|
+          config.play(heartbeat)
+        end
+      end
+    end
     pair
   end
 
@@ -107,7 +113,7 @@ RSpec.describe Reference do
       id = [*gem[number].keys, *reference[number].keys].find { |user| gem[number][user] != reference[number][user] }
       <<~TEXT
         SCHEDULE_SEED=#{seed} brings it about again: in schedule #{number}, for the user #{id.inspect}
-          heartbeats at #{schedules[number].beats.select { |beat| beat.id.eql?(id) }.map { |beat| beat.at.round(3) }}
+          heartbeats at #{schedules[number].heartbeats.select { |heartbeat| heartbeat.id.eql?(id) }.map { |heartbeat| heartbeat.at.round(3) }}
           0.0.3: #{reference[number][id].inspect}
           gem:   #{gem[number][id].inspect}
       TEXT

@@ -45,7 +45,7 @@ RSpec.describe "Time" do
             Application.setup(users: []) do |manager|
               Thread.new do
                 manager.seen("stays", timeout: 600)
-                beat = now
+                heartbeat = now
                 [5, -5, 0].each do |hours|
                   began = now
                   manager.seen("leaves", timeout: 0.2)
@@ -56,12 +56,12 @@ RSpec.describe "Time" do
                   Application.say "late after \#{passed} s" if passed > 60
 
                   age = Time.now - manager.last_seen("stays")
-                  Application.say "seen \#{age} s ago and not \#{now - beat}" if (now - beat - age).abs > 60
+                  Application.say "seen \#{age} s ago and not \#{now - heartbeat}" if (now - heartbeat - age).abs > 60
                   Application.say "online: \#{manager.online_users}"
                 end
                 exit
               end
-              Application.rest
+              Application.idle
             end
           RUBY
         end
@@ -100,9 +100,9 @@ RSpec.describe "Time" do
     before { skip "there is no /proc" unless File.exist?("/proc/self/stat") }
 
     %i[thread eventmachine fiber].each do |reactor|
-      { "on the reactor" => "commands << beat", "on another thread" => "beat.call; commands << -> {}" }
+      { "on the reactor" => "commands << heartbeat", "on another thread" => "heartbeat.call; commands << -> {}" }
         .each do |where, beat_and_go|
-        it "expires the silent, and nobody who beats #{where} before the claim (#{reactor})" do
+        it "expires the silent, and nobody who present #{where} before the claim (#{reactor})" do
           process = stopped_application(<<~RUBY, reactor)
             commands = Thread::Queue.new
             occupy = lambda do |user|
@@ -118,12 +118,12 @@ RSpec.describe "Time" do
                 manager.seen("occupant")
                 manager.leave("occupant")
                 sleep 0.01 until manager.stats[:delivering]
-                manager.seen_all(%w[silent beats], timeout: #{timeout})
+                manager.seen_all(%w[silent present], timeout: #{timeout})
                 Application.say "waits"
 
                 $stdin.gets
                 sleep 0.01 until manager.stats[:due] == 2
-                beat = -> { Application.say "beat: \#{manager.seen("beats", timeout: 600)}" }
+                heartbeat = -> { Application.say "heartbeat: \#{manager.seen("present", timeout: 600)}" }
                 #{beat_and_go}
 
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
@@ -133,39 +133,40 @@ RSpec.describe "Time" do
                 Application.say "online: \#{manager.online_users}"
                 exit
               end
-              Application.rest
+              Application.idle
             end
           RUBY
 
           expect(process.lines - ["ready", "occupied", "online occupant", "offline occupant"]).to eq [
-            "online silent", "online beats", "waits", "beat: true", "offline silent",
-            "online last", "offline last", 'online: ["beats"]', "offline beats"
+            "online silent", "online present", "waits", "heartbeat: true", "offline silent",
+            "online last", "offline last", 'online: ["present"]', "offline present"
           ]
           expect([process.stderr, process.success?]).to eq ["", true]
         end
       end
 
-      it "expires the silent when the reactor was waiting, and tells the truth of who beats after it (#{reactor})" do
+      it "expires the silent when the reactor was waiting, and tells the truth of who present after it (#{reactor})" do
         process = stopped_application(<<~RUBY, reactor)
           Application.setup(users: []) do |manager|
             Thread.new do
-              manager.seen_all(%w[silent beats], timeout: #{timeout})
+              manager.seen_all(%w[silent present], timeout: #{timeout})
               Application.say "waits"
               $stdin.gets
-              manager.seen("beats", timeout: 600)
+              manager.seen("present", timeout: 600)
               sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
               Application.say "online: \#{manager.online_users}"
               exit
             end
-            Application.rest
+            Application.idle
           end
         RUBY
 
         lines = process.lines - %w[ready waits]
         expect(lines.grep(/silent/)).to eq ["online silent", "offline silent"]
         # Its heartbeat may be there before the claim or after it.
-        expect(lines.grep(/line beats/)).to eq(["online beats", "offline beats"] * (lines.grep(/line beats/).size / 2))
-        expect(lines.last(2)).to eq ['online: ["beats"]', "offline beats"]
+        present = lines.grep(/line present/)
+        expect(present).to eq(["online present", "offline present"] * (present.size / 2))
+        expect(lines.last(2)).to eq ['online: ["present"]', "offline present"]
         expect([process.stderr, process.success?]).to eq ["", true]
       end
     end

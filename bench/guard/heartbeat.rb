@@ -15,5 +15,5 @@ ids = Bench::Ids.of(kind == "strings" ? "UUIDs" : "integers", 1_000)
 contender.prepare(ids)
 GC.start
 GC.disable
-contender.beat(Bench::Ids.as_they_come(ids), Integer(rounds))
+contender.send_heartbeats(Bench::Ids.as_they_come(ids), Integer(rounds))
 exit!(0)

@@ -12,11 +12,11 @@ module Bench
     # @param ids [Array]
     # @param passes [Integer] how often to go through them
     # @return [Integer] nanoseconds
-    def time(ids, passes) = Bench.time { beat(ids, passes) }
+    def time(ids, passes) = Bench.time { send_heartbeats(ids, passes) }
 
     # @return [Integer] nanoseconds until the last of the threads has beaten for its part of the ids
     def time_threads(ids, passes, threads)
-      Heartbeats.time_threads(ids, threads) { |part| beat(part, passes) }
+      Heartbeats.time_threads(ids, threads) { |part| send_heartbeats(part, passes) }
     end
   end
 end

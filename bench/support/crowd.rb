@@ -126,7 +126,7 @@ module Bench
         limit = Bench.now - (TIMEOUT * 1_000_000_000).to_i
         expired = nil
         @mutex.synchronize do
-          expired = @users.select { |_, beat| beat < limit }.keys
+          expired = @users.select { |_, seen| seen < limit }.keys
           expired.each { |id| @users.delete(id) }
         end
         expired.each { departed }

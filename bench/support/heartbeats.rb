@@ -19,7 +19,7 @@ module Bench
       # @return [Integer] nanoseconds from the start of the first to the end of the last
       def time_threads(ids, threads)
         start = Thread::Queue.new
-        beating = ids.each_slice((ids.size / threads.to_f).ceil).map do |part|
+        workers = ids.each_slice((ids.size / threads.to_f).ceil).map do |part|
           Thread.new do
             start.pop
             yield part
@@ -27,7 +27,7 @@ module Bench
         end
         Bench.time do
           start.close
-          beating.each(&:join)
+          workers.each(&:join)
         end
       end
     end

@@ -28,7 +28,7 @@ module Bench
       cases.each do |element|
         start = @done
         yield element
-        tell(start + @share)
+        report_progress(start + @share)
       end
     ensure
       @share = share
@@ -80,7 +80,7 @@ module Bench
     # Tells rake how far it is, for its progress bar. `each` and `alternate` do so themselves.
     #
     # @param done [Float] from 0 to 1
-    def tell(done)
+    def report_progress(done)
       @done = done
       @progress&.puts(done)
       @progress&.flush

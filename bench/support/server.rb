@@ -11,7 +11,7 @@ module Bench
   # Subclasses have `command`, and `ready?` which tells whether it answers.
   class Server
     # Seconds that it gets to start, and to stop.
-    PATIENCE = 30
+    TIMEOUT = 30
 
     # Starts one for the duration of a block.
     def self.open
@@ -33,7 +33,7 @@ module Bench
 
     def start
       @pid = spawn(*wrapper, "--pdeathsig", stop_signal, *command, chdir: folder, in: File::NULL, %i[out err] => log)
-      deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + PATIENCE
+      deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + TIMEOUT
       until ready?
         if Process.wait(pid, Process::WNOHANG)
           @pid = nil

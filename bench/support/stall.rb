@@ -5,15 +5,15 @@ module Bench
   # is merely busy.
   class Stall
     # Seconds between two heartbeats, if not as many as there is time for.
-    PAUSE = 0.001
+    INTERVAL = 0.001
 
     # @param company [Array<Symbol>] methods to run, each on a thread
     # @param heartbeat [Proc]
-    def initialize(company, heartbeat)
+    def initialize(background, heartbeat)
       @heartbeat = heartbeat
       @longest = 0
-      @is_measured = company.any? { |method| method != :busy }
-      @threads = company.map { |method| Thread.new { method(method).call } }
+      @is_measured = background.any? { |method| method != :busy }
+      @threads = background.map { |method| Thread.new { method(method).call } }
     end
 
     # @yield what may stall them
@@ -22,7 +22,7 @@ module Bench
       @longest = 0
       yield
       # One that began meanwhile may not have ended.
-      sleep 2 * PAUSE
+      sleep 2 * INTERVAL
       @longest if @is_measured
     end
 
@@ -30,16 +30,16 @@ module Bench
 
     private
 
-    def now_and_then
+    def every_millisecond
       loop do
         before = Bench.now
-        sleep PAUSE
+        sleep INTERVAL
         @heartbeat.call(:somebody)
-        note(Bench.now - before - (PAUSE * 1e9).to_i)
+        note(Bench.now - before - (INTERVAL * 1e9).to_i)
       end
     end
 
-    def all_the_time
+    def continuously
       before = Bench.now
       loop do
         @heartbeat.call(:somebody)

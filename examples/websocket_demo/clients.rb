@@ -11,7 +11,7 @@ module WebSocketDemo
   class Client
     def initialize(actor, port)
       @actor = actor
-      @beats = 0
+      @heartbeats = 0
       @socket = Faye::WebSocket::Client.new("ws://127.0.0.1:#{port}/?user=#{actor.name}")
       @socket.on(:open) { start }
       @socket.on(:error) { |event| @error = event.message }
@@ -21,15 +21,15 @@ module WebSocketDemo
     private
 
     def start
-      beat
-      @timer = EM.add_periodic_timer(HEARTBEAT_INTERVAL) { beat }
+      send_heartbeat
+      @timer = EM.add_periodic_timer(HEARTBEAT_INTERVAL) { send_heartbeat }
     end
 
-    def beat
-      return finish if @beats == @actor.beats
+    def send_heartbeat
+      return finish if @heartbeats == @actor.heartbeats
 
       @socket.send("heartbeat")
-      @beats += 1
+      @heartbeats += 1
     end
 
     def finish

@@ -17,11 +17,11 @@ module WebSocketDemo
   class Demo
     TIMEOUT = 2
     # How long it watches on when all is done: a transition that comes twice could come one timeout later.
-    CALM = TIMEOUT + 0.75
+    OBSERVATION_TIME = TIMEOUT + 0.75
     # After so long a transition that has not come is missing.
-    PATIENCE = 18
+    TRANSITION_TIMEOUT = 18
     # After so long the manager does not end; more than PATIENCE, less than the half minute promised.
-    LIMIT = 24
+    STOP_TIMEOUT = 24
 
     def initialize
       @journal = Journal.new
@@ -49,7 +49,7 @@ module WebSocketDemo
       @step = "starting the clients"
       pid = @clients.start(port)
       @narrator.opening(port, pid)
-      EM.add_timer(PATIENCE) { finish("some transition did not come within #{PATIENCE} s") }
+      EM.add_timer(TRANSITION_TIMEOUT) { finish("some transition did not come within #{TRANSITION_TIMEOUT} s") }
     end
 
     def connected(user, _socket)
@@ -64,7 +64,7 @@ module WebSocketDemo
 
     def offline(user)
       transition(user, :offline)
-      EM.add_timer(CALM) { finish("that was all: the demo stops the manager") } if complete?
+      EM.add_timer(OBSERVATION_TIME) { finish("that was all: the demo stops the manager") } if complete?
     end
 
     private
@@ -72,7 +72,7 @@ module WebSocketDemo
     def run
       @step = "starting the server"
       config = OnlineConfig.new(self, timeout: TIMEOUT)
-      Timeout.timeout(LIMIT, Timeout::Error, "it did not end within #{LIMIT} s") do
+      Timeout.timeout(STOP_TIMEOUT, Timeout::Error, "it did not end within #{STOP_TIMEOUT} s") do
         OnlineManager.run(config, reactor: :eventmachine)
       end
     end

@@ -49,8 +49,8 @@ module WebSocketDemo
     end
 
     def why_online(transition)
-      beats = @journal.heartbeats(transition.user).size
-      beats == 1 ? "the first heartbeat" : "heartbeat #{beats}"
+      heartbeats = @journal.heartbeats(transition.user).size
+      heartbeats == 1 ? "the first heartbeat" : "heartbeat #{heartbeats}"
     end
 
     def why_offline(transition)

@@ -27,20 +27,20 @@ module WebSocketDemo
 
     def online(user)
       @online += 1
-      tell(user, :online)
+      announce(user, :online)
     end
 
     def offline(user)
       @online -= 1
-      tell(user, :offline)
+      announce(user, :offline)
     end
 
     # What is to be said when the manager has stopped.
-    def farewell = @online.zero? ? "everyone is offline" : "but #{@online} were left online"
+    def final_state = @online.zero? ? "everyone is offline" : "but #{@online} were left online"
 
     private
 
-    def tell(user, state)
+    def announce(user, state)
       @out.puts("#{Time.now.strftime("%H:%M:%S")}  #{user} #{state} (#{@online} online)")
       users = online_users
       @sockets.each { |socket| push(socket, user:, state:, online: users) }

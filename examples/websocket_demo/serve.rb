@@ -24,7 +24,7 @@ module WebSocketDemo
       0
     rescue SignalException => e
       # The manager has set the others offline before the signal came out of run.
-      puts("\n#{e.is_a?(Interrupt) ? "Ctrl-C" : e.message}: the server has stopped, #{@room.farewell}.")
+      puts("\n#{e.is_a?(Interrupt) ? "Ctrl-C" : e.message}: the server has stopped, #{@room.final_state}.")
       e.is_a?(Interrupt) ? 0 : 128 + e.signo
     rescue StandardError => e
       # EventMachine has no class of its own for a port that it does not get.

@@ -20,7 +20,7 @@ module Guards
     }.freeze
 
     # Seconds that a command gets to end by itself after SIGTERM.
-    PATIENCE = 5
+    TERM_TIMEOUT = 5
 
     # Makes the copy; it is gone again when the block has been left, in whatever way.
     def self.open
@@ -85,7 +85,7 @@ module Guards
       return unless waiter.alive?
 
       Process.kill(:TERM, -waiter.pid)
-      Process.kill(:KILL, -waiter.pid) unless waiter.join(PATIENCE)
+      Process.kill(:KILL, -waiter.pid) unless waiter.join(TERM_TIMEOUT)
     rescue Errno::ESRCH
       nil
     end

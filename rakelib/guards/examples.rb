@@ -40,11 +40,11 @@ module Guards
       names = guards.map(&:example).uniq.flat_map { |example| ["--example", example] }
       outcome = @copy.run("bundle", "exec", "rspec", "--format", "json", "--out", json, *names,
                           *guards.map(&:spec).uniq, limit:)
-      raise Trouble, "timed out" if outcome == :timed_out
-      raise Trouble, "RSpec ended without a word" unless File.size?(json)
+      raise Error, "timed out" if outcome == :timed_out
+      raise Error, "RSpec ended without a word" unless File.size?(json)
 
       answer = JSON.parse(File.read(json))
-      raise Trouble, "failed outside of the examples" if answer.dig("summary", "errors_outside_of_examples_count") != 0
+      raise Error, "failed outside of the examples" if answer.dig("summary", "errors_outside_of_examples_count") != 0
 
       by_name = answer.fetch("examples").group_by { |example| example["full_description"] }
       guards.to_h { |guard| [guard, ending_in_rspec(by_name.fetch(guard.example, []))] }
@@ -61,10 +61,10 @@ module Guards
     def run_cargo(spec, guards, limit)
       package = "online_manager_#{spec[%r{\Aext/(\w+)/}, 1]}"
       command = ["cargo", "test", "--locked", "--package", package, *FEATURES[spec], *target(spec)]
-      raise Trouble, "does not build" if @copy.run(*command, "--no-run") != :ok
+      raise Error, "does not build" if @copy.run(*command, "--no-run") != :ok
 
       names = guards.map(&:example).uniq
-      raise Trouble, "timed out" if @copy.run(*command, "--", "--exact", *names, limit:) == :timed_out
+      raise Error, "timed out" if @copy.run(*command, "--", "--exact", *names, limit:) == :timed_out
 
       log = @copy.log
       guards.to_h { |guard| [guard, ending_in_cargo(log, guard.example)] }

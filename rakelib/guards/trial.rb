@@ -8,7 +8,7 @@ require_relative "guard"
 # example misses them.
 module Guards
   # What keeps an example from showing anything.
-  class Trouble < StandardError; end
+  class Error < StandardError; end
 
   # One guard taken away: whether its example missed it, or what went wrong; what the example said; how long it took.
   Result = Struct.new(:guard, :outcome, :says, :seconds) do
@@ -30,14 +30,14 @@ module Guards
     #
     # @raise [Trouble] if one does not pass
     def check
-      raise Trouble, "the copy does not build:\n#{@copy.log}" unless @copy.compile
+      raise Error, "the copy does not build:\n#{@copy.log}" unless @copy.compile
 
       endings = @examples.run(@guards, limit: Examples::LIMIT + (5 * @guards.size))
       bad = endings.reject { |_, ending| ending.state == :passed }
       return if bad.empty?
 
       says = bad.map { |guard, ending| "#{guard.spec}: #{guard.example}\n#{ending.says}" }.uniq
-      raise Trouble, "with every guard in its place these do not pass:\n#{says.join("\n\n")}"
+      raise Error, "with every guard in its place these do not pass:\n#{says.join("\n\n")}"
     end
 
     # Takes the guards away, one at a time.
@@ -51,7 +51,7 @@ module Guards
         ending = take_away(guard)
         outcome = { passed: "NOT MISSED", failed: "missed", missing: "NOT RUN" }.fetch(ending.state)
         Result.new(guard, outcome, ending.says, now - start)
-      rescue Trouble => e
+      rescue Error => e
         Result.new(guard, e.message.upcase, @copy.log, now - start)
       end
     end
@@ -61,8 +61,8 @@ module Guards
     # @return [Examples::Ending] of the guard's example
     def take_away(guard)
       guard.apply(Copy::ROOT) do
-        raise Trouble, "is no Ruby" if guard.file.end_with?(".rb") && !@copy.ruby?(guard.file)
-        raise Trouble, "does not build" if guard.extension? && !@copy.compile
+        raise Error, "is no Ruby" if guard.file.end_with?(".rb") && !@copy.ruby?(guard.file)
+        raise Error, "does not build" if guard.extension? && !@copy.compile
 
         @examples.run([guard]).fetch(guard)
       end

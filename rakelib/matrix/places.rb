@@ -67,7 +67,7 @@ module Matrix
       FileUtils.rm_rf(@folder)
       FileUtils.mkdir_p(@folder)
       mirrors.find { |mirror| run("debootstrap", "--variant=minbase", @name, @folder, mirror, log:, fail: false) } or
-        raise Trouble, "Debian's #{@name} cannot be installed, see #{log}"
+        raise Error, "Debian's #{@name} cannot be installed, see #{log}"
       # Without it chromedriver does not find the Chromium that it has started.
       File.write("#{@folder}/etc/hosts", "127.0.0.1 localhost\n")
       FileUtils.touch("#{@folder}/installed")
@@ -80,7 +80,7 @@ module Matrix
 
     def run(*command, log:, fail: true)
       done = system(*command, %i[out err] => [log, "a"])
-      raise Trouble, "#{command.join(" ")} failed, see #{log}" if fail && !done
+      raise Error, "#{command.join(" ")} failed, see #{log}" if fail && !done
 
       done
     end

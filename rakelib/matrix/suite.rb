@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "../native/shelf"
+require_relative "../native/build_cache"
 require_relative "places"
 require_relative "result"
 
@@ -9,7 +9,7 @@ module Matrix
   FOLDER = "tmp/matrix"
 
   # What keeps the specs from being run.
-  class Trouble < StandardError; end
+  class Error < StandardError; end
 
   # The specs in one place.
   class Suite
@@ -38,7 +38,7 @@ module Matrix
       step("prepare") { @place.prepare(@log) }
       step("bin/setup") { demand("bin/setup") }
       step("compile") { demand("bundle", "exec", "rake", "compile", "gem:native:extension") }
-      Native::Shelf.new(EXTENSIONS).take_over(within(EXTENSIONS)) unless @place.root == Dir.pwd
+      Native::BuildCache.new(EXTENSIONS).import(within(EXTENSIONS)) unless @place.root == Dir.pwd
       seconds = step("specs") { run_specs }
       Result.of(@place, within(EXAMPLES), seconds)
     end
@@ -60,7 +60,7 @@ module Matrix
     end
 
     def demand(*command)
-      run_command(*command) or raise Trouble, "#{@place.name}: #{command.join(" ")} failed, see #{@log}"
+      run_command(*command) or raise Error, "#{@place.name}: #{command.join(" ")} failed, see #{@log}"
     end
 
     # Whether they pass is told by what RSpec has written.
@@ -72,7 +72,7 @@ module Matrix
       run_command("bundle", "exec", "rspec", *formats, *@specs, env: { "PROGRESS" => "#{@place.home}/#{PROGRESS}" }) do
         @bar.progress = before + (fraction_done * STEPS.fetch("specs")).floor
       end
-      File.size?(within(EXAMPLES)) or raise Trouble, "#{@place.name}: the specs did not run to their end, see #{@log}"
+      File.size?(within(EXAMPLES)) or raise Error, "#{@place.name}: the specs did not run to their end, see #{@log}"
     end
 
     def fraction_done

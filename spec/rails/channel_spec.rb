@@ -283,10 +283,10 @@ RSpec.describe "ActionCable" do
           presence_of { name }
           private def name = "ann"
         end
-        beats = client("OnlineManager::HeartbeatChannel".safe_constantize, connection.new)
-        beats.subscribe
-        beats.perform(:heartbeat)
-        [config.calls, beats.transmissions]
+        heartbeats = client("OnlineManager::HeartbeatChannel".safe_constantize, connection.new)
+        heartbeats.subscribe
+        heartbeats.perform(:heartbeat)
+        [config.calls, heartbeats.transmissions]
       RUBY
     end
 
@@ -305,9 +305,9 @@ RSpec.describe "ActionCable" do
           include OnlineManager::Connection
           presence_of(namespace: "rooms") { 7 }
         end
-        beats = client(OnlineManager::HeartbeatChannel, Class.new(base).new)
-        beats.subscribe
-        beats.perform(:heartbeat)
+        heartbeats = client(OnlineManager::HeartbeatChannel, Class.new(base).new)
+        heartbeats.subscribe
+        heartbeats.perform(:heartbeat)
         config.calls
       RUBY
     end

@@ -47,16 +47,16 @@ RSpec.describe "Commands of the example application" do
     after(:context) { @server.kill }
 
     it "end by themselves, and leave it to the server to set users offline, theirs too", limit: 120 do
-      beating = @server.visitor("beating")
-      beating.beat_every(timeout / 6.0, over: :http)
-      eventually(limit: 15) { expect(@app.online).to eq ["beating"] }
+      present = @server.visitor("present")
+      present.send_heartbeats_every(timeout / 6.0, over: :http)
+      eventually(limit: 15) { expect(@app.online).to eq ["present"] }
       before = runner("OnlineManager.current.seen(User.named('brief').id); puts :looked")
       expect(outcome(before)).to eq "looked"
 
-      expect(all_commands(look_late).map { |process| outcome(process) }).to all(eq("looked false beating"))
-      expect(@app.history("beating", "brief"))
-        .to eq("beating" => [%i[online heartbeat]], "brief" => [%i[online heartbeat], %i[offline timeout]])
-      theirs = @app.transitions.select { |each| %w[beating brief].include?(each.user) }
+      expect(all_commands(look_late).map { |process| outcome(process) }).to all(eq("looked false present"))
+      expect(@app.history("present", "brief"))
+        .to eq("present" => [%i[online heartbeat]], "brief" => [%i[online heartbeat], %i[offline timeout]])
+      theirs = @app.transitions.select { |each| %w[present brief].include?(each.user) }
       expect(theirs.map(&:process)).to all(eq @server.process.pid)
     end
   end

@@ -85,28 +85,28 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     chromium.visit(page(script, user:, head: "#{head}#{count_workers}#{classic}", **options))
   end
 
-  define_method(:beats) do |channel = own_channel, user: name, of: server|
-    of.lines.count("beat #{user} in #{channel}")
+  define_method(:heartbeats) do |channel = own_channel, user: name, of: server|
+    of.lines.count("heartbeat #{user} in #{channel}")
   end
 
   # Waits until a user has beaten so many times more.
-  define_method(:await_beats) do |channel = own_channel, count: 2, **options|
-    before = beats(channel, **options)
-    eventually { expect(beats(channel, **options)).to be >= before + count }
+  define_method(:await_heartbeats) do |channel = own_channel, count: 2, **options|
+    before = heartbeats(channel, **options)
+    eventually { expect(heartbeats(channel, **options)).to be >= before + count }
   end
 
   # Demands that nobody beats in a channel any more.
   define_method(:expect_silence) do |channel = own_channel|
-    before = beats(channel)
-    throughout(2 * every) { expect(beats(channel)).to be <= before + 1 } # one may be on its way
+    before = heartbeats(channel)
+    throughout(2 * every) { expect(heartbeats(channel)).to be <= before + 1 } # one may be on its way
   end
 
   # Demands that a user beats as often as is to be, neither more nor less.
-  define_method(:expect_rhythm) do |channel = own_channel|
-    await_beats(channel, count: 1)
-    before = beats(channel)
-    throughout(4.5 * every) { expect(beats(channel) - before).to be <= 5 }
-    expect(beats(channel) - before).to be >= 3
+  define_method(:expect_interval) do |channel = own_channel|
+    await_heartbeats(channel, count: 1)
+    before = heartbeats(channel)
+    throughout(4.5 * every) { expect(heartbeats(channel) - before).to be <= 5 }
+    expect(heartbeats(channel) - before).to be >= 3
   end
 
   # Has the server close all connections, as it does when code is reloaded.
@@ -117,22 +117,22 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
   def transitions(user = name) = server.lines.grep(/\A(?:online|offline) #{user}\b/)
 
   it "beats as soon as it is subscribed, then three times per timeout" do
-    open_page("OnlineManager.subscribe(consumer, 'Patient')") # that waits 20 s for the next one
-    await_beats("Patient", count: 1)
+    open_page("OnlineManager.subscribe(consumer, 'SlowInterval')") # that waits 20 s for the next one
+    await_heartbeats("SlowInterval", count: 1)
 
     open_page("OnlineManager.subscribe(consumer)")
-    expect_rhythm
-    expect(transitions).to eq ["online #{name} in Patient", "online #{name}"]
+    expect_interval
+    expect(transitions).to eq ["online #{name} in SlowInterval", "online #{name}"]
   end
 
   it "calls the application's callbacks as ActionCable does, and keeps its own message to itself" do
     open_page(<<~JS)
       const inherited = { say(text) { this.perform("say", { text }) } }
-      const tell = (name) => function (...args) { events.push([name, this === subscription, ...args]) }
+      const record = (name) => function (...args) { events.push([name, this === subscription, ...args]) }
       let subscription = OnlineManager.subscribe(consumer, { channel: "Chat", room: 7 }, Object.assign(
         Object.create(inherited),
-        { initialized() { events.push(["initialized", typeof this.perform]) }, connected: tell("connected"),
-          received: tell("received"), disconnected: tell("disconnected"), rejected: tell("rejected") }))
+        { initialized() { events.push(["initialized", typeof this.perform]) }, connected: record("connected"),
+          received: record("received"), disconnected: record("disconnected"), rejected: record("rejected") }))
     JS
     eventually { expect(chromium.evaluate("events.length")).to eq 2 }
     chromium.run("subscription.say('hello')")
@@ -150,18 +150,18 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
   it "ends when the subscription is rejected" do
     open_page(<<~JS)
-      OnlineManager.subscribe(consumer, "Fickle", { rejected() { events.push("rejected") } })
+      OnlineManager.subscribe(consumer, "OncePerUser", { rejected() { events.push("rejected") } })
     JS
-    await_beats("Fickle")
+    await_heartbeats("OncePerUser")
     restart
     eventually { expect(chromium.evaluate("events")).to eq ["rejected"] }
     expect(chromium.evaluate("workers")).to eq 0
-    expect_silence("Fickle")
+    expect_silence("OncePerUser")
   end
 
   it "ends with the subscription, and its worker too; the user is offline half a timeout later" do
     open_page("const subscription = OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     expect(chromium.evaluate("workers")).to eq 1
 
     chromium.run("subscription.unsubscribe()")
@@ -177,21 +177,21 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
       const chat = OnlineManager.subscribe(consumer, "Chat")
       OnlineManager.subscribe(consumer)
     JS
-    await_beats
-    await_beats("Chat")
+    await_heartbeats
+    await_heartbeats("Chat")
 
     chromium.run("chat.unsubscribe()")
     expect_silence("Chat")
-    expect_rhythm
+    expect_interval
     expect(transitions).to contain_exactly("online #{name} in Chat", "online #{name}", "offline #{name} in Chat")
   end
 
   it "goes on for a second subscription to the same channel when the first has ended" do
     open_page("const first = OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     chromium.run("OnlineManager.subscribe(consumer); first.unsubscribe()")
 
-    expect_rhythm
+    expect_interval
     expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
   end
 
@@ -200,7 +200,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
       const at = (name) => () => events.push([name, performance.now()])
       OnlineManager.subscribe(consumer, undefined, { connected: at("connected"), disconnected: at("disconnected") })
     JS
-    await_beats
+    await_heartbeats
     (1..3).each do |times|
       restart
       eventually { expect(chromium.evaluate("events.length")).to eq 1 + (2 * times) }
@@ -209,7 +209,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     expect(names).to eq %w[connected disconnected connected disconnected connected disconnected connected]
     gone = times.drop(1).each_slice(2).map { |from, to| (to - from) / 1_000 }
     expect(gone.max).to be < timeout # ActionCable's own monitor waits for 6 s
-    expect_rhythm
+    expect_interval
     expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
   end
 
@@ -217,12 +217,12 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     other = boot
     port = port_of(other)
     open_page("OnlineManager.subscribe(consumer)", port:)
-    await_beats(of: other)
+    await_heartbeats(of: other)
     other.kill
     again = boot(port)
     port_of(again)
 
-    eventually(limit: 4) { expect(beats(of: again)).to be > 0 }
+    eventually(limit: 4) { expect(heartbeats(of: again)).to be > 0 }
   ensure
     [other, again].compact.each(&:kill)
   end
@@ -230,7 +230,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
   it "stays away once the application has disconnected, even while there is no connection" do
     other = boot
     open_page("OnlineManager.subscribe(consumer)", port: port_of(other))
-    await_beats(of: other)
+    await_heartbeats(of: other)
     other.kill
     eventually { expect(chromium.evaluate("consumer.connection.isOpen()")).to be false }
     chromium.run("consumer.disconnect()")
@@ -242,31 +242,31 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
   it "goes on when the application connects again" do
     open_page("OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     chromium.run("consumer.disconnect()")
     eventually { expect(chromium.evaluate("workers")).to eq 0 }
     expect_silence
     chromium.run("consumer.connect()")
-    await_beats
+    await_heartbeats
   end
 
   it "takes another interval from the server" do
-    open_page("const changing = OnlineManager.subscribe(consumer, 'Changing')")
-    await_beats("Changing", count: 1)
-    chromium.run("changing.perform('hurry')")
-    await_beats("Changing", count: 20)
+    open_page("const changing = OnlineManager.subscribe(consumer, 'ChangingInterval')")
+    await_heartbeats("ChangingInterval", count: 1)
+    chromium.run("changing.perform('shorten_interval')")
+    await_heartbeats("ChangingInterval", count: 20)
   end
 
   it "beats at once when the page is seen again" do
-    open_page("OnlineManager.subscribe(consumer, 'Patient')")
+    open_page("OnlineManager.subscribe(consumer, 'SlowInterval')")
     first = chromium.tab
-    await_beats("Patient", count: 1)
+    await_heartbeats("SlowInterval", count: 1)
     other = chromium.open_tab
-    before = beats("Patient")
+    before = heartbeats("SlowInterval")
     chromium.show(first)
     chromium.close_tab(other)
 
-    eventually { expect(beats("Patient")).to be > before }
+    eventually { expect(heartbeats("SlowInterval")).to be > before }
   end
 
   it "goes on in a hidden page, whose own timers the browser has all but stopped" do
@@ -278,14 +278,14 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
         OnlineManager.subscribe(consumer)
         setInterval(() => events.push(performance.now()), #{every * 1_000})
       JS
-      await_beats(user:)
+      await_heartbeats(user:)
       [user, chromium.tab]
     end
     chromium.show(first)
     works, falls = hidden.keys
 
     eventually(limit: 20) { expect(transitions(falls)).to eq ["online #{falls}", "offline #{falls}"] }
-    await_beats(user: works)
+    await_heartbeats(user: works)
     expect(transitions(works)).to eq ["online #{works}"]
   ensure
     chromium.show(first)
@@ -294,7 +294,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
   it "beats from the page's own timer where the Content-Security-Policy allows no worker" do
     open_page("const subscription = OnlineManager.subscribe(consumer)", head: no_workers)
-    expect_rhythm
+    expect_interval
     # Whoever beats without a connection connects.
     chromium.run("subscription.unsubscribe(); consumer.connect = () => events.push('still there')")
     expect_silence
@@ -307,6 +307,6 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
       import "online_manager"
       OnlineManager.subscribe(consumer)
     JS
-    expect_rhythm
+    expect_interval
   end
 end

@@ -45,7 +45,7 @@ RSpec.describe "Notifications of transitions" do
   end
 
   # @return [Array<Array>] what those of a manager say, in order
-  def told(namespace)
+  def received(namespace)
     events.select { |event| event[:namespace] == namespace }.map { |event| event.values_at(:name, :id, :reason) }
   end
 
@@ -60,7 +60,7 @@ RSpec.describe "Notifications of transitions" do
       let(:store) { store }
 
       it "come once for each transition, with id, reason, lateness and duration", limit: 90 do
-        expect(told(nil)).to match_array(expected)
+        expect(received(nil)).to match_array(expected)
         expect(events.flat_map { |event| event.values_at(:lateness, :duration) }).to all(be_between(0, 10))
       end
     end
@@ -70,9 +70,9 @@ RSpec.describe "Notifications of transitions" do
     let(:store) { "memory" }
 
     it "say how long it took, and what it raised", limit: 90 do
-      expect(told("slow")).to eq [["online.online_manager", 7, "heartbeat"],
-                                  ["online.online_manager", "bad", "heartbeat"],
-                                  ["offline.online_manager", 7, "stop"]]
+      expect(received("slow")).to eq [["online.online_manager", 7, "heartbeat"],
+                                      ["online.online_manager", "bad", "heartbeat"],
+                                      ["offline.online_manager", 7, "stop"]]
       long, bad, = events.select { |event| event[:namespace] == "slow" }
       expect(long[:duration]).to be_between(0.2, 10)
       expect(long[:event_duration]).to be_between(200, 10_000)

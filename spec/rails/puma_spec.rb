@@ -55,8 +55,8 @@ RSpec.describe "The example application in Puma" do
         names = visitors.map(&:name).sort
         expect(app.online).to eq [] # nobody has beaten
 
-        on_sockets.each { |visitor| visitor.beat_every(interval) }
-        over_http.each { |visitor| visitor.beat_every(interval, over: :http) }
+        on_sockets.each { |visitor| visitor.send_heartbeats_every(interval) }
+        over_http.each { |visitor| visitor.send_heartbeats_every(interval, over: :http) }
         eventually(limit: 15) { expect(app.online).to eq names }
         versions = app.users.transform_values { |user| user[:presence_version] }
         throughout(timeout * 1.5) { expect(app.online).to eq names }
@@ -79,10 +79,10 @@ RSpec.describe "The example application in Puma" do
         eventually(limit: 15) { expect(app.online & names).to eq names }
 
         # So that their timeouts are far away. ActionCable may run what a client sends at once in another order.
-        beats = -> { app.log.scan("HeartbeatChannel#heartbeat").size }
-        known = beats.call
+        heartbeats = -> { app.log.scan("HeartbeatChannel#heartbeat").size }
+        known = heartbeats.call
         visitors.each { |visitor| visitor.cables.first.heartbeat }
-        eventually { expect(beats.call).to eq(known + visitors.size) }
+        eventually { expect(heartbeats.call).to eq(known + visitors.size) }
         left_at = Time.now
         unsubscribing, *closing = visitors
         unsubscribing.cables.first.unsubscribe
@@ -101,7 +101,7 @@ RSpec.describe "The example application in Puma" do
         reloading = server.visitor("reload")
         [with_two_tabs, reloading].each do |visitor|
           visitor.cable
-          visitor.beat_every(interval)
+          visitor.send_heartbeats_every(interval)
         end
         eventually(limit: 15) { expect(app.online).to eq ["reload", "two tabs"] }
 
@@ -124,16 +124,16 @@ RSpec.describe "The example application in Puma" do
     let(:store) { nil }
 
     # @return [Array<Visitor>] who beat, and whose rows say so
-    def beating(server, interval)
+    def visitors_with_heartbeats(server, interval)
       visitors = server.visitors_everywhere("user")
-      visitors.each { |visitor| visitor.beat_every(interval) }
+      visitors.each { |visitor| visitor.send_heartbeats_every(interval) }
       eventually { expect(@app.online).to eq visitors.map(&:name).sort }
       visitors
     end
 
     it "goes through a phased restart with nobody changed", limit: 120 do
       server = @app.boot(workers: 2, preload: false)
-      visitors = beating(server, interval)
+      visitors = visitors_with_heartbeats(server, interval)
       names = visitors.map(&:name).sort
       before = server.pids
 
@@ -152,7 +152,7 @@ RSpec.describe "The example application in Puma" do
 
     it "loses nobody with a worker that is killed, whether they come back or not", limit: 120 do
       server = @app.boot(workers: 2)
-      visitors = beating(server, interval)
+      visitors = visitors_with_heartbeats(server, interval)
       names = visitors.map(&:name).sort
       gone = server.visitors_everywhere("gone")
       gone.each { |visitor| visitor.cables.first.heartbeat }
@@ -171,7 +171,7 @@ RSpec.describe "The example application in Puma" do
       it "ends well on SIGTERM as #{workers.zero? ? "a single process" : "a cluster"}, with nobody offline who is in " \
          "the store", limit: 120 do
         server = @app.boot(workers:)
-        names = beating(server, interval).map(&:name).sort
+        names = visitors_with_heartbeats(server, interval).map(&:name).sort
 
         server.signal(:TERM)
         status = server.finish.process.status
@@ -187,7 +187,7 @@ RSpec.describe "The example application in Puma" do
 
       it "sets everybody offline on SIGTERM", limit: 120 do
         server = @app.boot
-        names = beating(server, interval).map(&:name).sort
+        names = visitors_with_heartbeats(server, interval).map(&:name).sort
 
         server.signal(:TERM)
         expect(server.finish.process.stderr).to eq ""
@@ -233,7 +233,7 @@ RSpec.describe "The example application in Puma" do
       expect(server.process.lines.grep(/Thread.*online_manager/)).to be_empty
 
       visitors = Array.new(8) { |number| server.visitor("user#{number}") }
-      visitors.each { |visitor| visitor.beat_every(timeout / 6.0, over: :http) }
+      visitors.each { |visitor| visitor.send_heartbeats_every(timeout / 6.0, over: :http) }
       names = visitors.map(&:name).sort
       eventually(limit: 15) { expect(@app.online).to eq names }
       eventually(limit: 15) { expect(@store.shares).to eq [8, 8] }

@@ -23,7 +23,7 @@ RSpec.describe "Code reloading in development" do
 
   # Has the config write a line to the log whenever it is called.
   def say(config, what)
-    @app.edit(config) { |text| text.sub("def tell\n", "def tell\n    Rails.logger.info(#{what.inspect})\n") }
+    @app.edit(config) { |text| text.sub("def broadcast\n", "def broadcast\n    Rails.logger.info(#{what.inspect})\n") }
   end
 
   it "runs the new code at the next transition, on the reactor as well as at a heartbeat", limit: 60 do

@@ -11,7 +11,7 @@ RSpec.describe "The store :memory in Puma" do
   after { @app.remove }
 
   # Has every process get heartbeats.
-  def beat_everywhere(server)
+  def send_heartbeats_everywhere(server)
     visitors = server.visitors_everywhere("user")
     visitors.flat_map(&:cables).each(&:heartbeat)
     eventually(limit: 15) { expect(@app.online).to eq visitors.map(&:name).sort }
@@ -24,7 +24,7 @@ RSpec.describe "The store :memory in Puma" do
     it "is warned of once in a cluster #{preload ? "with" : "without"} preload_app!, with what to add", limit: 120 do
       server = @app.boot(workers: 2, preload:)
       expect(warnings).to eq [] # not before there is something wrong
-      beat_everywhere(server).each(&:heartbeat)
+      send_heartbeats_everywhere(server).each(&:heartbeat)
 
       expect(warnings).to match [include(line)]
       expect(warnings.first.scan(/process \(?(\d+)/).flatten.map(&:to_i)).to match_array(server.pids)
@@ -33,10 +33,10 @@ RSpec.describe "The store :memory in Puma" do
 
   it "is fine in a single process, also in one that comes after it", limit: 120 do
     server = @app.boot
-    beat_everywhere(server)
+    send_heartbeats_everywhere(server)
     server.signal(:TERM)
     server.finish
-    beat_everywhere(@app.boot)
+    send_heartbeats_everywhere(@app.boot)
 
     expect(warnings).to eq []
   end

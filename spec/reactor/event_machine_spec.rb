@@ -204,17 +204,17 @@ RSpec.describe "The reactor :eventmachine" do
   it "hands the error of an online that follows an offline to EM.error_handler too" do
     errors = Thread::Queue.new
     EM.error_handler { |error| errors << error }
-    hold = gate
+    gate = new_gate
     first = true
-    config = recording(offline: ->(_) { hold.pass }, online: lambda { |_|
+    config = recording(offline: ->(_) { gate.pass }, online: lambda { |_|
       first ? first = false : raise(IOError)
     })
     manager = start(config)
     manager.seen(7)
     manager.leave(7)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     manager.seen(7)
-    hold.open
+    gate.open
 
     expect(errors.pop).to be_a(IOError)
     settle(manager)
@@ -275,15 +275,15 @@ RSpec.describe "The reactor :eventmachine" do
 
     # What is scheduled by another thread then is dropped.
     describe "in the tick in which another thread" do
-      let(:hold) { gate }
+      let(:gate) { new_gate }
 
       before do
         host.call { nil }
         EM.schedule do
-          hold.pass
+          gate.pass
           EM.stop
         end
-        wait_until { hold.reached? }
+        wait_until { gate.reached? }
       end
 
       it "has the first heartbeat: that user is set offline too" do
@@ -291,7 +291,7 @@ RSpec.describe "The reactor :eventmachine" do
         manager = OnlineManager.new(config, reactor:)
         manager.setup
         manager.seen(7)
-        hold.open
+        gate.open
         host.thread.join
 
         expect(config.calls).to eq [[:online, 7], [:offline, 7]]
@@ -304,7 +304,7 @@ RSpec.describe "The reactor :eventmachine" do
         manager.setup
         stopper = background { manager.stop }
         wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
-        hold.open
+        gate.open
 
         expect(stopper.value).to eq 0
       end
@@ -339,9 +339,9 @@ RSpec.describe "The reactor :eventmachine" do
 
   describe "a setup that keeps the reactor from running" do
     it "is named, and told of the way out" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
-      hold = gate
-      config = recording(setup: ->(_) { hold.pass })
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
+      gate = new_gate
+      config = recording(setup: ->(_) { gate.pass })
       host.run { OnlineManager.run(config, reactor:) }
       eventually do
         expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has kept the EventMachine reactor from " \
@@ -349,13 +349,13 @@ RSpec.describe "The reactor :eventmachine" do
                                    "pass `reactor: :thread`\n"
       end
       said
-      hold.open
+      gate.open
       OnlineManager.current.stop
       host.runner.value
     end
 
     it "is nobody who returns, raises, or is called on another thread than the reactor's" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
       start
       expect { start(recording(setup: ->(_) { raise IOError })) }.to raise_error(IOError)
       manager = OnlineManager.new(recording(setup: ->(_) { pass_time(0.1) }), reactor:)

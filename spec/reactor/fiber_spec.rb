@@ -36,13 +36,13 @@ RSpec.describe "The reactor :fiber" do
   end
 
   it "is ended by Async in the middle of a callback, which is no error of the callback's" do
-    hold = gate
+    gate = new_gate
     config = recording(setup: ->(heartbeat) { [7, 8].each(&heartbeat) }, on_error: ->(*) {},
-                       offline: ->(id) { hold.pass if id == 7 })
+                       offline: ->(id) { gate.pass if id == 7 })
     host.call do
       task = Async { OnlineManager.run(config, reactor:) }
       OnlineManager.current.leave(7)
-      Async { |other| other.sleep(0.005) until hold.reached? }.wait
+      Async { |other| other.sleep(0.005) until gate.reached? }.wait
       task.stop
     end
 
@@ -67,12 +67,12 @@ RSpec.describe "The reactor :fiber" do
   end
 
   it "lets other fibers go on while a callback waits" do
-    hold = gate
-    config = recording(offline: ->(_) { hold.pass })
+    gate = new_gate
+    config = recording(offline: ->(_) { gate.pass })
     manager = start(config)
     manager.seen(7)
     manager.leave(7)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
 
     expect(host.call { manager.seen(8) }).to be true
     expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 8]]
@@ -117,29 +117,29 @@ RSpec.describe "The reactor :fiber" do
   end
 
   it "is stopped by a fiber of the scheduler, which waits without blocking the others" do
-    hold = gate
-    config = recording(offline: ->(_) { hold.pass })
+    gate = new_gate
+    config = recording(offline: ->(_) { gate.pass })
     manager = start(config)
     manager.seen(7)
     stopper = background { host.call { manager.stop } }
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     expect(host.call { :alive }).to be :alive
-    hold.open
+    gate.open
 
     expect(stopper.value).to eq 0
   end
 
   it "lets go of a task that waits for a stop when Async stops that" do
-    hold = gate
-    manager = start(recording(offline: ->(_) { hold.pass }))
+    gate = new_gate
+    manager = start(recording(offline: ->(_) { gate.pass }))
     manager.seen(7)
     outcome = nil
     task = host.call { Async { outcome = Conformance::Outcome.of { manager.stop } } }
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     host.call { task.stop }
 
     expect { outcome.value }.to raise_error(Async::Stop)
-    hold.open
+    gate.open
     eventually { expect(manager.stats[:state]).to be :stopped }
   end
 

@@ -40,12 +40,12 @@ RSpec.describe "The reactor :thread" do
       end
 
       it "loses nobody and calls nobody twice when its thread is #{what} inside offline" do
-        hold = gate
-        config = recording(offline: ->(id) { hold.pass if id == 1 }, on_error: ->(*) {})
+        gate = new_gate
+        config = recording(offline: ->(id) { gate.pass if id == 1 }, on_error: ->(*) {})
         manager = start(config)
         manager.seen_all([1, 2, 3])
         manager.leave(1)
-        wait_until { hold.reached? }
+        wait_until { gate.reached? }
         manager.leave(2)
         hit.call(config.last(:offline, 1).thread)
 
@@ -113,13 +113,13 @@ RSpec.describe "The reactor :thread" do
 
   describe "run" do
     it "lets setup block, and ends its thread" do
-      hold = gate
+      gate = new_gate
       config = recording(setup: lambda { |heartbeat|
         heartbeat.call(7)
-        hold.pass
+        gate.pass
       })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       setup_thread = config.last(:setup).thread
       expect(setup_thread.name).to eq "online_manager setup"
       manager.stop
@@ -146,30 +146,30 @@ RSpec.describe "The reactor :thread" do
     end
 
     it "waits a second for its setup, and no more" do
-      hold = gate
+      gate = new_gate
       config = recording(setup: lambda { |_|
-        Thread.handle_interrupt(Object => :never) { hold.pass }
+        Thread.handle_interrupt(Object => :never) { gate.pass }
       })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.stop
       began = Wait.monotonic
       host.runner.value(limit: 20)
 
       expect(Wait.monotonic - began).to be_between(0.5, 15)
-      hold.open
+      gate.open
       eventually { expect(config.last(:setup).thread).not_to be_alive }
     end
 
     it "does not end its setup in the middle of an online, which sets its user offline itself" do
-      hold = gate
-      config = recording(online: ->(_) { hold.pass }, setup: ->(heartbeat) { heartbeat.call(7) })
+      gate = new_gate
+      config = recording(online: ->(_) { gate.pass }, setup: ->(heartbeat) { heartbeat.call(7) })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 1
       host.runner.value(limit: 20)
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       expect(config.last(:offline).thread).to be config.last(:setup).thread
@@ -204,12 +204,12 @@ RSpec.describe "The reactor :thread" do
     end
 
     it "is left at once by the second interrupt" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config, way: :run)
       manager.seen_all([1, 2, 3])
       host.runner.thread.raise(Interrupt, "first")
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       host.runner.thread.raise(Interrupt, "second")
 
       expect { host.runner.value }.to raise_error(Interrupt, "second")

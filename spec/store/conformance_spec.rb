@@ -19,13 +19,13 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       it "tells of each transition once, of #{crowd} users who beat at a random one of them", limit: 60 + crowd do
         application = deploy(timeout: 2)
         workers = application.start_all(4)
-        application.crowd.churn(users(crowd), restless: 0.5, most: 2, arrivals: crowd / 5)
+        application.crowd.churn(users(crowd), silence_rate: 0.5, max_sessions: 2, arrivals: crowd / 5)
         application.crowd.churn_out
 
         expect(expect_good_end(application)).to have_attributes(transitions: crowd * 4, repeats: 0)
-        owners = [kind::PARTITIONS, workers.size].min
-        expect(application.transitions.map(&:pid).uniq.size).to eq owners
-        expect(workers.count(&:owner?)).to eq owners
+        holders = [kind::PARTITIONS, workers.size].min
+        expect(application.transitions.map(&:pid).uniq.size).to eq holders
+        expect(workers.count(&:lease_holder?)).to eq holders
       end
 
       it "has not one transition in a rolling restart", limit: 60 do
@@ -62,10 +62,10 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
           Progress.at(index, kills * points.size)
           # The first time each, in the middle of a batch.
           application.crowd.come(users(300, "crowd #{index}")) if index < points.size
-          owner = application.owner
-          owner.ask("die_at(*args)", point, index < points.size ? rand(300 / application.owners.size) : rand(4))
-          wait_until(limit: 30) { owner.process.status }
-          expect(owner.process.status.termsig).to eq Signal.list["KILL"]
+          holder = application.lease_holder
+          holder.ask("die_at(*args)", point, index < points.size ? rand(300 / application.lease_holders.size) : rand(4))
+          wait_until(limit: 30) { holder.process.status }
+          expect(holder.process.status.termsig).to eq Signal.list["KILL"]
           application.start
           # The next one has to get past the callback in which the last one died.
           killed = application.log.lines(:killed).last
@@ -116,33 +116,33 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
     describe "when the owner stands still for longer than its lease" do
       # Has it stand still, and answers who has taken over.
-      def stop_owner(application, owner)
-        application.pause(owner)
-        application.owners.first
+      def pause_lease_holder(application, holder)
+        application.pause(holder)
+        application.lease_holders.first
       end
 
       # Waits until it knows that it is late. Where there are many leases it gets its share of them again.
-      define_method(:expect_late) do |application, owner|
-        wait_until { !owner.owner? } if kind::PARTITIONS == 1
-        application.owners
+      define_method(:expect_late) do |application, holder|
+        wait_until { !holder.lease_holder? } if kind::PARTITIONS == 1
+        application.lease_holders
       end
 
       it "has another take over, and what the old one still calls carries an older version", limit: 90 do
         application = deploy(timeout: 2)
         old = application.start
-        application.owner
+        application.lease_holder
         FileUtils.touch(gate = application.flag("gate"))
-        old.ask("hold(*args)", "held", gate)
+        old.ask("block_callback(*args)", "blocked", gate)
         application.crowd.come(["held", *users(10)])
         wait_until { application.log.lines(:held).any? }
         application.start
-        expect(stop_owner(application, old)).not_to be old
+        expect(pause_lease_holder(application, old)).not_to be old
         application.expect_all(["held", *users(10)], :online)
         application.crowd.fall_silent(["held"])
         application.expect_all(["held"], :offline)
 
         File.delete(gate)
-        old.go_on
+        old.resume
         wait_until { application.transitions("held", repeats: true).size == 3 }
         online, offline, late = application.transitions("held", repeats: true)
         expect(late).to have_attributes(kind: :online, pid: old.pid, version: online.version)
@@ -160,9 +160,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         stops.times do |number|
           Progress.at(number, stops)
           application.expect_all(users(10), :online) if number.zero?
-          old = application.owner
-          expect(stop_owner(application, old)).not_to be old
-          old.go_on
+          old = application.lease_holder
+          expect(pause_lease_holder(application, old)).not_to be old
+          old.resume
           expect_late(application, old)
         end
         expect_good_end(application)
@@ -190,7 +190,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       define_method(:deploy_poisoned) do
         application = deploy(hook: poison)
         application.start_all(2).first.ask('manager.seen("poison", timeout: 600)')
-        application.crowd.churn(users(20), most: 1_000)
+        application.crowd.churn(users(20), max_sessions: 1_000)
         application
       end
 
@@ -206,7 +206,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       # How many events wait, and how many were given up.
       def expect_undelivered(application, waiting, dead)
         eventually(limit: 10) do
-          expect(application.owner.ask("manager.stats.values_at(:waiting, :dead_letters)")).to eq [waiting, dead]
+          expect(application.lease_holder.ask("manager.stats.values_at(:waiting, :dead_letters)")).to eq [waiting, dead]
         end
       end
 
@@ -259,7 +259,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         application = deploy(timeout: 2)
         parent, = application.start_all(2)
         own = users(10, "parent's")
-        parent.ask("beat_without_pause(args)", *own)
+        parent.ask("start_heartbeats(args)", *own)
         application.crowd.come(users(100))
         application.expect_all(own + users(100), :online)
 
@@ -271,7 +271,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect(parent.process.lines.grep(/^child/)).to be_empty
         expect(application.transitions.map(&:id).tally.values_at(*own.map { |id| Stores::Log.token(id) })).to all eq 1
 
-        parent.ask("rest")
+        parent.ask("stop_heartbeats")
         children = Array.new(forks) { |number| "child #{number}" }
         application.expect_all(own + children, :offline)
         expect_good_end(application, (own + children).to_h { |id| [id, 1] })
@@ -282,9 +282,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       it "leaves a master without a lease that never beat, once it has forked", limit: 60 do
         application = deploy
         master = application.start(start: false)
-        expect(application.owner).to be master
+        expect(application.lease_holder).to be master
 
-        children = master.ask("args.map { |user| fork_beater(user) }", "ann", "ben")
+        children = master.ask("args.map { |user| fork_heartbeat_child(user) }", "ann", "ben")
         application.expect_all(%w[ann ben], :online)
         expect(application.transitions.map(&:pid) - children).to be_empty
         throughout(application.timeout) { expect(master).not_to be_owner }
@@ -392,7 +392,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         here.ask("manager.seen(7, timeout: 60)")
         application.expect_all([7], :online)
         throughout(application.timeout) { expect(there.ask("manager.online_users")).to be_empty }
-        expect([here, there].map(&:owner?)).to eq [true, true]
+        expect([here, there].map(&:lease_holder?)).to eq [true, true]
         expect_good_end(application, { 7 => 1 }, online: [7])
       end
 

@@ -21,7 +21,7 @@ RSpec.describe "A store on a Redis Cluster" do
     application.crowd.come(users(60))
     application.expect_all(users(60), :online)
     expect(cluster.masters.map { |master| application.store.count_on(master) }).to all be_positive
-    application.owners
+    application.lease_holders
 
     failovers.times do |number|
       Progress.at(number, failovers)
@@ -45,7 +45,7 @@ RSpec.describe "A store on a Redis Cluster" do
       application.expect_all(others, :offline)
       expect(application.log.states.values_at(*cut_off.map { |user| Stores::Log.token(user) })).to all be_nil
 
-      replica.go_on
+      replica.resume
       application.expect_all(cut_off, :online)
       expect(cluster.master?(replica)).to be true
       application.crowd.fall_silent(cut_off)
@@ -63,9 +63,9 @@ RSpec.describe "A store on a Redis Cluster" do
     cluster = start_cluster
     application = deploy(Stores::Redis.new(cluster), timeout: 5)
     application.start_all(2)
-    application.crowd.churn(users(40), most: 2, restless: 0.3)
+    application.crowd.churn(users(40), max_sessions: 2, silence_rate: 0.3)
     application.expect_all(users(40), :online)
-    application.owners
+    application.lease_holders
     (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }
     application.crowd.churn_out(limit: 120)
     expect(expect_good_end(application)).to have_attributes(repeats: 0)

@@ -164,7 +164,7 @@ RSpec.describe Stores::Redis do
 
   describe "with a password" do
     # All that a process tells of its store.
-    def told_by(worker)
+    def messages_of(worker)
       worker.ask(<<~'RUBY')
         [manager, manager.stats, manager.instance_variable_get(:@delivery).native].map(&:inspect) +
           manager.instance_variables.map { |name| manager.instance_variable_get(name).inspect.to_s }
@@ -175,8 +175,8 @@ RSpec.describe Stores::Redis do
       server = serve_guarded
       application = expect_use(server)
       worker = application.workers.first
-      told = told_by(worker)
-      expect(told.first).to include("redis://app:***@127.0.0.1:#{server.port}/0")
+      messages = messages_of(worker)
+      expect(messages.first).to include("redis://app:***@127.0.0.1:#{server.port}/0")
 
       # Nor when it goes wrong: at a process that runs, and at one that is started.
       server.kill
@@ -184,7 +184,7 @@ RSpec.describe Stores::Redis do
       worker.finish
       started = application.start
       started.wait_for(/cannot be reached/)
-      all = told + application.log.lines.map(&:to_s) + application.workers.map { |one| one.process.stderr }
+      all = messages + application.log.lines.map(&:to_s) + application.workers.map { |one| one.process.stderr }
       expect(all.grep(/swordfish/)).to be_empty
     end
 
@@ -201,7 +201,7 @@ RSpec.describe Stores::Redis do
 
   it "is warned of when it may throw away what it knows, and not when it may not" do
     settings = { maxmemory: "100mb" }
-    told = %w[allkeys-lru noeviction].map do |policy|
+    messages = %w[allkeys-lru noeviction].map do |policy|
       application = deploy(described_class.new(serve(maxmemory_policy: policy, **settings)))
       worker = application.start
       worker.ask("manager.seen(7)")
@@ -209,6 +209,6 @@ RSpec.describe Stores::Redis do
       worker.finish
       worker.process.stderr
     end
-    expect(told).to match [/maxmemory-policy.*allkeys-lru.*noeviction/, ""]
+    expect(messages).to match [/maxmemory-policy.*allkeys-lru.*noeviction/, ""]
   end
 end

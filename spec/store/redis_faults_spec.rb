@@ -17,7 +17,7 @@ RSpec.describe Stores::Redis do
     application.crowd.come(users(10) + leaving)
     application.expect_all(users(10) + leaving, :online)
     application.expect_committed(10 + leaving.size)
-    application.owners
+    application.lease_holders
     application
   end
 
@@ -184,7 +184,7 @@ RSpec.describe Stores::Redis do
     ends.each do |how, what|
       it "is tried again, and nothing doubled, when it #{what}, #{spoilt} times", limit: 120 + (spoilt * 4) do
         application, proxy = deploy_behind_proxy
-        application.crowd.churn(users(100, "passing"), most: 1 + (spoilt / 4), restless: 0.3, arrivals: 10)
+        application.crowd.churn(users(100, "passing"), max_sessions: 1 + (spoilt / 4), silence_rate: 0.3, arrivals: 10)
         spoilt.times do |number|
           Progress.at(number, spoilt)
           proxy.spoil(how, at: "EVALSHA")
@@ -221,12 +221,12 @@ RSpec.describe Stores::Redis do
        limit: 120 + ((kills + stops) * 15) + (sessions * 20) do
       application = deploy(timeout: 1)
       application.start_all(3)
-      application.crowd.churn(users(100), most: sessions, restless: 0.3, arrivals: 1)
+      application.crowd.churn(users(100), max_sessions: sessions, silence_rate: 0.3, arrivals: 1)
       [*[:kill] * kills, *[:pause] * stops].shuffle.each_with_index do |how, number|
         Progress.at(number, kills + stops)
-        owner = application.owners.sample
-        application.public_send(how, owner)
-        how == :kill ? application.start : application.owners && owner.go_on
+        holder = application.lease_holders.sample
+        application.public_send(how, holder)
+        how == :kill ? application.start : application.lease_holders && holder.resume
       end
       application.crowd.churn_out(limit: 60 + (sessions * 20))
 

@@ -20,7 +20,7 @@ RSpec.describe Stores::Redis do
     it "are spread over the processes, and one that ends gives its share back at once", limit: 60 do
       application = deploy(described_class.new)
       workers = application.start_all(3)
-      application.owners
+      application.lease_holders
       expect_shares(application)
 
       workers.last.finish
@@ -34,9 +34,9 @@ RSpec.describe Stores::Redis do
     it "go to those who are left when a process dies, and none is had for nothing", limit: 60 do
       application = deploy(described_class.new)
       workers = application.start_all(2)
-      application.owners
+      application.lease_holders
       application.kill(workers.first)
-      application.owners
+      application.lease_holders
       expect(application.store.shares).to eq [16]
     end
   end

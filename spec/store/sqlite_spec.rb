@@ -161,8 +161,8 @@ RSpec.describe Stores::Sqlite do
     define_method(:expect_trouble) do |application, count: 1|
       workers = application.serving
       expect_told = lambda do
-        told = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
-        expect(told).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
+        errors = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
+        expect(errors).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
       end
 
       eventually(limit: 30, &expect_told)
@@ -254,7 +254,7 @@ RSpec.describe Stores::Sqlite do
       application.workers.each do |worker|
         eventually { expect(worker.ask("manager.online_users")).to match_array(users(10) + users(5, "late")) }
       end
-      expect(application.workers.count(&:owner?)).to eq 1
+      expect(application.workers.count(&:lease_holder?)).to eq 1
 
       expect_good_end(application)
       application.store.check

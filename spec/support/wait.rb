@@ -2,7 +2,7 @@
 
 # Waiting on what other threads and processes do. A spec never sleeps for a while and hopes (RuboCop sees to it).
 module Wait
-  PAUSE = 0.005
+  POLL_INTERVAL = 0.005
 
   def self.monotonic = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
@@ -18,7 +18,7 @@ module Wait
       if Wait.monotonic > deadline
         RSpec::Expectations.fail_with("waited #{limit} s in vain at #{condition.source_location.join(":")}")
       end
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
     end
     result
   end
@@ -36,7 +36,7 @@ module Wait
     rescue RSpec::Expectations::ExpectationNotMetError
       raise if Wait.monotonic > deadline
 
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
       retry
     end
   end
@@ -53,7 +53,7 @@ module Wait
       yield
       break if Wait.monotonic > deadline
 
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
     end
   end
 end

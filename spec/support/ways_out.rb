@@ -10,9 +10,9 @@ RSpec.shared_context "with ways out" do
   # Runs a script and sends a signal when everybody is online. On a fiber scheduler when nothing is to be done either:
   # one that finds nio4r in the middle of taking its lock leaves that taken, and Async ends with a ThreadError instead.
   def signalled(name, script, reactor, **options)
-    script = "Application.tell_of_rest\n#{script}" if reactor == :fiber
+    script = "Application.announce_idle\n#{script}" if reactor == :fiber
     application(script, reactor, **options) do |child|
-      child.wait_for(reactor == :fiber ? "rests" : "ready")
+      child.wait_for(reactor == :fiber ? "idle" : "ready")
       child.signal(name)
       yield child if block_given?
     end

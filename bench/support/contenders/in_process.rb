@@ -19,14 +19,14 @@ module Bench
       ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
     end
 
-    def beat(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
+    def send_heartbeats(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
   end
 
   # What a yield costs alone.
   class EmptyBlock < Contender
     def prepare(ids); end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) { |_id| } # rubocop:disable Lint/EmptyBlock -- that is the point
     end
   end
@@ -38,9 +38,9 @@ module Bench
       @users = {}
     end
 
-    def prepare(ids) = beat(ids)
+    def prepare(ids) = send_heartbeats(ids)
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       users = @users
       Heartbeats.through(ids, passes) { |id| users[id] = 1 }
     end
@@ -54,9 +54,9 @@ module Bench
       @mutex = Mutex.new
     end
 
-    def prepare(ids) = beat(ids)
+    def prepare(ids) = send_heartbeats(ids)
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) do |id|
         @mutex.synchronize { @users[id] = Process.clock_gettime(Process::CLOCK_MONOTONIC) }
       end

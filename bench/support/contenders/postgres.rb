@@ -65,12 +65,12 @@ module Bench
         database.exec("ALTER TABLE users ADD PRIMARY KEY (id)")
         database.exec("VACUUM ANALYZE users")
       end
-      THREADS.times { with_connection { |database| database.prepare("beat", UPDATE) } }
+      THREADS.times { with_connection { |database| database.prepare("heartbeat", UPDATE) } }
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |database|
-        Heartbeats.through(ids, passes) { |id| database.exec_prepared("beat", [key(id)]) }
+        Heartbeats.through(ids, passes) { |id| database.exec_prepared("heartbeat", [key(id)]) }
       end
     end
 

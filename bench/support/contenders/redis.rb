@@ -41,7 +41,7 @@ module Bench
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |redis|
         Heartbeats.through(ids, passes) { |id| redis.zadd("users", now, id.to_s) }
       end

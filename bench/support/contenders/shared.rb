@@ -43,7 +43,7 @@ module Bench
       settle(ids.size)
     end
 
-    def beat(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
+    def send_heartbeats(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
 
     # @return [Integer] nanoseconds until heartbeats of all are in the store
     def flush(ids)

@@ -30,7 +30,7 @@ module Bench
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |database|
         database.prepare(UPDATE) do |update|
           Heartbeats.through(ids, passes) { |id| update.execute(now, key(id)) }

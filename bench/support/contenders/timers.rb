@@ -16,7 +16,7 @@ module Bench
     def initialize(timeout = 3_600)
       super()
       @timeout = timeout
-      @beats = {}
+      @latest = {}
       EM.set_max_timers(TIMERS)
       running = Thread::Queue.new
       Thread.new { EM.run { running << true } }
@@ -24,7 +24,7 @@ module Bench
     end
 
     def prepare(ids)
-      on_reactor { beat(ids) }
+      on_reactor { send_heartbeats(ids) }
     end
 
     def time(ids, passes)
@@ -41,16 +41,16 @@ module Bench
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) { |id| heartbeat(id) }
     end
 
     private
 
     def heartbeat(id)
-      number = (@beats[id] || 0) + 1
-      @beats[id] = number
-      EM.add_timer(@timeout) { @beats.delete(id) if @beats[id] == number }
+      number = (@latest[id] || 0) + 1
+      @latest[id] = number
+      EM.add_timer(@timeout) { @latest.delete(id) if @latest[id] == number }
     end
 
     def on_reactor

@@ -42,7 +42,7 @@ class Application
     end
 
     # What an application does for the rest of its life.
-    def rest
+    def idle
       case REACTOR
       when :thread then sleep
       when :fiber then loop { sleep 60 }
@@ -55,12 +55,12 @@ class Application
     end
 
     # Prints "rests" as soon as `setup` has brought everybody online and the main thread waits for something.
-    def tell_of_rest = say_at_rest("rests") { @is_ready }
+    def announce_idle = say_when_idle("idle") { @is_ready }
 
     # Prints a line as soon as the main thread waits for something.
     #
     # @yieldreturn [Boolean] whether it is time to; without a block it always is
-    def say_at_rest(line)
+    def say_when_idle(line)
       Thread.new do
         sleep 0.001 until (!block_given? || yield) && Thread.main.stop?
         say line

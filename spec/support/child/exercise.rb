@@ -10,7 +10,7 @@ require "online_manager"
 require "timeout"
 
 REACTOR = ARGV.fetch(0).to_sym
-ROUGHLY = ARGV.fetch(1)
+MEMORY_STRESS = ARGV.fetch(1)
 require "eventmachine" if REACTOR == :eventmachine
 require "async" if REACTOR == :fiber
 
@@ -88,8 +88,8 @@ end
 # What is done to the memory.
 module Memory
   # Before a step: and with "stress" and "move", what goes on in it.
-  def self.handle_roughly
-    case ROUGHLY
+  def self.start_stress
+    case MEMORY_STRESS
     when "start" then GC.start
     when "compact" then GC.verify_compaction_references(toward: :empty)
     when "stress" then GC.stress = true
@@ -99,7 +99,7 @@ module Memory
     Array.new(GC.stress ? 1 : 1_000) { "rubble #{rand}" }
   end
 
-  def self.handle_gently
+  def self.stop_stress
     GC.stress = GC.auto_compact = false
   end
 end
@@ -116,10 +116,10 @@ class Part
   private
 
   def step(name)
-    Memory.handle_roughly
+    Memory.start_stress
     yield
   ensure
-    Memory.handle_gently
+    Memory.stop_stress
     puts "#{self.class}: #{name}"
   end
 
@@ -137,30 +137,30 @@ end
 # Heartbeats one by one.
 class Each < Part
   def call
-    step("heartbeats of strangers") { come }
-    step("heartbeats of users") { beat }
-    step("questions") { ask }
+    step("heartbeats of strangers") { bring_online }
+    step("heartbeats of users") { send_heartbeats }
+    step("questions") { query }
     step("lists") { check(same?(@manager.online_users, ids)) }
     step("errors") { fail_in_each_way }
     step("departures") { leave }
-    step("a heartbeat in offline") { revive }
-    step("and again") { come_again }
+    step("a heartbeat in offline") { rejoin }
+    step("and again") { return_online }
     step("stop") { stop }
   end
 
   private
 
-  def come
+  def bring_online
     IDS.each { |id| check(@manager.seen(id.call)) }
     @config.expect(*ids.map { |id| [:online, id] })
   end
 
-  def beat
+  def send_heartbeats
     IDS.each { |id| check(@config.heartbeat.call(id.call) && @manager.seen(id.call, timeout: 3_600)) }
     check(@manager.seen_all(ids))
   end
 
-  def ask
+  def query
     check(IDS.all? { |id| @manager.online?(id.call) && @manager.last_seen(id.call) })
     check(!@manager.online?([7]) && !@manager.last_seen(Point.new(11)) && !@manager.leave((2**70) + 9))
     check(@manager.size == IDS.size && @manager.stats[:online] == IDS.size && @manager.inspect)
@@ -188,11 +188,11 @@ class Each < Part
   end
 
   # A heartbeat in `offline`, whose `online` follows on the reactor, and raises.
-  def revive
-    beater = Thread.current
+  def rejoin
+    sender = Thread.current
     @config.hook = lambda do |method, id|
       @manager.seen(id.dup) if method == :offline
-      raise IOError if method == :online && Thread.current != beater
+      raise IOError if method == :online && Thread.current != sender
     end
     @manager.seen([7, 3])
     @manager.leave([7, 3])
@@ -202,7 +202,7 @@ class Each < Part
     sleep 0.001 until @manager.size.zero?
   end
 
-  def come_again
+  def return_online
     check(@manager.seen([7, 3]))
     @config.expect([:online, [7, 3]])
   end
@@ -217,15 +217,15 @@ end
 # Heartbeats and callbacks of many.
 class Together < Part
   def call
-    step("heartbeats") { come }
+    step("heartbeats") { bring_online }
     step("all due") { expire }
-    step("who stay") { come }
+    step("who stay") { bring_online }
     step("stop") { stop }
   end
 
   private
 
-  def come
+  def bring_online
     check(@manager.seen_all(ids))
     @config.expect([:online_all, ids])
   end
@@ -259,7 +259,7 @@ end
 class Forking < Part
   def call
     check(@manager.seen([1]))
-    child = fork { live }
+    child = fork { run_child }
     check(Process.wait2(child).last.success?)
     check(same?(@manager.online_users, [[1]]))
     @manager.stop
@@ -267,11 +267,11 @@ class Forking < Part
 
   private
 
-  def live
-    Memory.handle_roughly
+  def run_child
+    Memory.start_stress
     check(@manager.online_users.empty? && @manager.seen([2]) && @manager.seen("two") && @manager.leave([2]))
     check(same?(@manager.online_users - [[2]], ["two"]))
-    Memory.handle_gently
+    Memory.stop_stress
     exit
   end
 end
@@ -280,9 +280,9 @@ end
 class Leftovers < Part
   def self.call
     copies = Array.new(5) { new(Recorder.new).leave_copies }
-    Memory.handle_roughly
+    Memory.start_stress
     GC.start
-    Memory.handle_gently
+    Memory.stop_stress
     Array.new(10_000) { "rubble #{rand}" }
     copies.each { |heartbeats| check(heartbeats.none? { |heartbeat| heartbeat.call([1]) }) }
   end
@@ -290,9 +290,9 @@ class Leftovers < Part
   def leave_copies
     @manager.seen([1])
     @manager.stop
-    beating = Class.new
-    beating.define_method(:beat, &@config.heartbeat)
-    [@config.heartbeat.dup, beating.new.method(:beat)]
+    holder = Class.new
+    holder.define_method(:heartbeat, &@config.heartbeat)
+    [@config.heartbeat.dup, holder.new.method(:heartbeat)]
   end
 end
 

@@ -11,13 +11,13 @@ require_relative "application"
 def fork_child(status: 5)
   fork do
     # A fiber scheduler has no reactor in a child.
-    Fiber.new(blocking: true) { live(OnlineManager.current) }.resume
+    Fiber.new(blocking: true) { run_child_users(OnlineManager.current) }.resume
     exit status
   end
 end
 
 # @param manager [OnlineManager]
-def live(manager)
+def run_child_users(manager)
   Application.say "finds #{manager.online_users.inspect}"
   manager.seen(7, timeout: 0.1)
   # Not while it is online: that ends when `offline` is called, and not when it has printed.
@@ -37,7 +37,7 @@ def fork_and_reap
 end
 
 # Shows that the first process goes on as if nothing had happened, and ends it.
-def go_on(manager = OnlineManager.current)
+def check_parent(manager = OnlineManager.current)
   puts "goes on with #{manager.online_users.sort.inspect}"
   manager.seen(9, timeout: 0.1)
   sleep 0.01 while manager.online?(9)
@@ -45,7 +45,7 @@ def go_on(manager = OnlineManager.current)
 end
 
 # Calls the block beside the reactor.
-def aside(&block)
+def beside_reactor(&block)
   Thread.new(&block).report_on_exception = true
-  Application.rest
+  Application.idle
 end

@@ -24,28 +24,28 @@ module Fuzz
   CASES = Integer(ENV.fetch("FUZZ_CASES"))
 
   # Each is a manager's life: the reactor, and how many threads.
-  STORMS = %i[thread eventmachine fiber].product([1, 4])
+  STRESS_RUNS = %i[thread eventmachine fiber].product([1, 4])
   # Of so many cases at most, since the journal is kept until the end.
-  LONGEST = 20_000
+  MAX_CASES = 20_000
 
   class << self
     def run
-      Acts.check_coverage
-      rounds = CASES.fdiv(STORMS.size * LONGEST).ceil
-      storms = STORMS * rounds
-      each = CASES.fdiv(storms.size).ceil
-      storms.each_with_index do |(reactor, threads), index|
-        Progress.at(index, storms.size)
-        storm(reactor, threads, (index * each)...((index + 1) * each))
+      Actions.check_coverage
+      rounds = CASES.fdiv(STRESS_RUNS.size * MAX_CASES).ceil
+      runs = STRESS_RUNS * rounds
+      each = CASES.fdiv(runs.size).ceil
+      runs.each_with_index do |(reactor, threads), index|
+        Progress.at(index, runs.size)
+        stress(reactor, threads, (index * each)...((index + 1) * each))
       end
-      puts "#{storms.size * each} cases, #{Judge.exceptions.sum { |_, times| times }} exceptions"
+      puts "#{runs.size * each} cases, #{Judge.exceptions.sum { |_, times| times }} exceptions"
     end
 
     private
 
-    def storm(reactor, threads, cases)
+    def stress(reactor, threads, cases)
       config = Config.new
-      manager = OnlineManager.new(config, reactor:, namespace: "storm")
+      manager = OnlineManager.new(config, reactor:, namespace: "stress")
       in_reactor(reactor) do |stop|
         manager.setup
         config.manager = manager
@@ -55,7 +55,7 @@ module Fuzz
           check(config, workers)
           stop.call
         rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, it has to be seen
-          Judge.fail("at the end of the #{reactor} storm of #{cases}", e)
+          Judge.fail("at the end of the #{reactor} stress of #{cases}", e)
         end
       end
       config.check_end(manager)
@@ -64,7 +64,7 @@ module Fuzz
     # Calls the block in the reactor, and returns when it has ended by itself or by what the block is given.
     def in_reactor(reactor)
       case reactor
-      when :thread then yield(-> { OnlineManager.current("storm").stop }).join
+      when :thread then yield(-> { OnlineManager.current("stress").stop }).join
       when :eventmachine then EM.run { yield(-> { EM.schedule { EM.stop } }) }
       when :fiber
         Async do

@@ -12,7 +12,7 @@ require_relative "../progress"
 HEARTBEATS, USERS = ARGV.map { |number| Integer(number) }
 
 # A config that does nothing.
-class Quiet
+class SilentConfig
   attr_reader :heartbeat
 
   def timeout = 0.5
@@ -27,11 +27,11 @@ class MovingSet
     @config = config
     @manager = manager
     @came = 0
-    @users = Array.new(USERS) { come }
+    @users = Array.new(USERS) { add_user }
   end
 
   # One heartbeat of each.
-  def beat
+  def send_heartbeats
     heartbeat = @config.heartbeat
     i = 0
     while i < USERS
@@ -45,22 +45,22 @@ class MovingSet
     (USERS / 10).times do
       place = rand(USERS)
       @manager.leave(@users[place])
-      @users[place] = come
+      @users[place] = add_user
     end
     sleep 0.001 until @manager.size <= USERS && @manager.stats[:due].zero?
   end
 
   # Waits until the wheel has forgotten who has left: it keeps eight bytes for each of them until the moment that would
   # have been the deadline.
-  def settle
+  def wait_for_wheel
     stop_at = now + (2 * @config.timeout)
-    beat while now < stop_at
+    send_heartbeats while now < stop_at
   end
 
   private
 
   # Most ids are integers, some are strings, and some are other objects.
-  def come
+  def add_user
     number = @came += 1
     case number % 5
     when 0 then [number, "array"]
@@ -79,18 +79,18 @@ def resident_memory
   File.read("/proc/self/status")[/^VmRSS:\s+(\d+)/, 1]
 end
 
-config = Quiet.new
+config = SilentConfig.new
 OnlineManager.setup(config, reactor: :thread)
 set = MovingSet.new(config, OnlineManager.current)
 rounds = HEARTBEATS / USERS
 rounds.times do |round|
   Progress.at(round, rounds)
-  set.beat
+  set.send_heartbeats
   set.move
   next unless round == [rounds / 50, 10].max
 
-  set.settle
+  set.wait_for_wheel
   puts resident_memory
 end
-set.settle
+set.wait_for_wheel
 puts resident_memory

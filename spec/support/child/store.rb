@@ -83,7 +83,7 @@ module Stores
       puts "ready"
       $stdin.each_line do |line|
         request = JSON.parse(line, symbolize_names: true)
-        request.key?(:beat) ? @manager.seen_all(request[:beat]) : answer(**request)
+        request.key?(:heartbeats) ? @manager.seen_all(request[:heartbeats]) : answer(**request)
       end
     end
 
@@ -111,7 +111,7 @@ module Stores
     end
 
     # Keeps a user's callback in its first line as long as a file is there.
-    def hold(user, file)
+    def block_callback(user, file)
       hook do |at, method, id|
         next unless at == :first && id == user
 
@@ -126,7 +126,7 @@ module Stores
     # @param numbers [Enumerable<Integer>]
     def fork_children(numbers)
       numbers.each do |number|
-        pid = fork { live("child #{number}", abruptly: number.odd?) }
+        pid = fork { run_child("child #{number}", abruptly: number.odd?) }
         status = reap(pid, 30)
         puts "child #{number} ended with #{status.inspect}" unless status&.exitstatus == 5
       end
@@ -135,7 +135,7 @@ module Stores
     # Forks a child in which a user beats on and on.
     #
     # @return [Integer] its pid
-    def fork_beater(user)
+    def fork_heartbeat_child(user)
       fork do
         loop do
           @manager.seen(user)
@@ -144,12 +144,12 @@ module Stores
       end
     end
 
-    # Beats on several threads, until {#rest}.
+    # Beats on several threads, until {#stop_heartbeats}.
     #
     # @param users [Array]
-    def beat_without_pause(users)
+    def start_heartbeats(users)
       @is_beating = true
-      @beaters = Array.new(3) do |number|
+      @senders = Array.new(3) do |number|
         Thread.new do
           random = Random.new(number)
           while @is_beating
@@ -161,9 +161,9 @@ module Stores
       end
     end
 
-    def rest
+    def stop_heartbeats
       @is_beating = false
-      @beaters.each(&:join)
+      @senders.each(&:join)
     end
 
     # Waits for a condition, for so many seconds.
@@ -204,7 +204,7 @@ module Stores
       end.enable(target_thread: Thread.current)
     end
 
-    def live(user, abruptly:)
+    def run_child(user, abruptly:)
       @manager.seen(user)
       exit 5 unless abruptly
 

@@ -4,19 +4,19 @@
 RSpec.shared_examples "callbacks" do |reactor|
   describe "places" do
     it "after setup: online where the heartbeat is, offline and the online that follows it on the reactor" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen(7) }
-      beater.value
+      sender = background { manager.seen(7) }
+      sender.value
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online] }
       online, offline, again = config.transitions
-      expect(online.thread).to be beater.thread
+      expect(online.thread).to be sender.thread
       expect([offline, again]).to all(satisfy("be on the reactor") { |call| host.delivers?(call) })
       expect(again.thread).to be offline.thread
     end
@@ -160,9 +160,9 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "is named when it keeps the reactor for long" do
-    stub_const("OnlineManager::Watchdog::PATIENCE", 0.05)
-    hold = gate
-    manager = start(recording(offline: ->(id) { hold.pass if id == 7 }))
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", 0.05)
+    gate = new_gate
+    manager = start(recording(offline: ->(id) { gate.pass if id == 7 }))
     manager.seen(8)
     manager.leave(8)
     manager.seen(7)
@@ -175,15 +175,15 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "that never returns holds up the later offlines of this manager and nothing else" do
-    hold = gate
-    config = recording(offline: ->(id) { hold.pass if id == 1 })
+    gate = new_gate
+    config = recording(offline: ->(id) { gate.pass if id == 1 })
     manager = start(config)
     other_config = recording(timeout: 0.05)
     other = OnlineManager.new(other_config, reactor: :thread)
     other.setup
     manager.seen_all([1, 2, 3])
     manager.leave(1)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     [2, 3].each { |id| manager.leave(id) }
     age = manager.stats[:delivering_for]
     other.seen(7)
@@ -199,7 +199,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(manager.stop(timeout: 0.05)).to eq 4
     expect(said).to match(/4 users have not been set offline yet/)
     expect(config.calls_of(2)).to eq [:online]
-    hold.open
+    gate.open
 
     eventually { expect(manager.stats[:state]).to be :stopped }
     expect((1..5).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
@@ -220,14 +220,14 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     timeout = seconds / 6
     slow = ->(_) { take(seconds) }
     config = recording(timeout:, online: slow, online_all: slow)
     manager = start(config)
-    beaters = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
+    senders = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
     wait_until { manager.stats[:announcing] == 3 }
-    beaters.each { |beater| beater.value(limit: seconds + 10) }
+    senders.each { |sender| sender.value(limit: seconds + 10) }
 
     eventually(limit: timeout + 10) { expect(manager.size).to eq 0 }
     settle(manager)
@@ -238,7 +238,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     total = 2 * seconds
     config = recording(on_error: ->(*) { take(seconds, before: seconds, total:) }, offline_all: lambda { |ids|
       next unless ids == [1]

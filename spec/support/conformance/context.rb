@@ -62,7 +62,7 @@ RSpec.shared_context "with a manager" do
   end
 
   # @return [Conformance::Gate] which is opened at the end, if not before
-  def gate = Conformance::Gate.new.tap { |gate| @gates << gate }
+  def new_gate = Conformance::Gate.new.tap { |gate| @gates << gate }
 
   # @return [Conformance::Background] which is ended at the end, if not before
   def background(&block) = Conformance::Background.new(&block).tap { |thread| @backgrounds << thread }
@@ -92,7 +92,7 @@ RSpec.shared_context "with a manager" do
 
   # Keeps the reactor busy, inside `offline`, while the block runs. Its manager's config must be one of {#occupiable}.
   def occupying(manager)
-    @occupied = gate
+    @occupied = new_gate
     manager.seen(:occupant)
     manager.leave(:occupant)
     wait_until { @occupied.reached? }

@@ -59,17 +59,17 @@ RSpec.shared_examples "errors" do |reactor|
     end
 
     it "still lets a remembered heartbeat have its online" do
-      hold = gate
+      gate = new_gate
       config = recording(on_error: ->(*) {}, offline: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline on_error online] }
     end
@@ -94,16 +94,16 @@ RSpec.shared_examples "errors" do |reactor|
     end
 
     it "is told to on_error when it follows an offline, and the user is offline" do
-      hold = gate
+      gate = new_gate
       errors = [nil, IOError.new, nil]
-      config = recording(online: ->(_) { error = errors.shift and raise error }, offline: ->(_) { hold.pass },
+      config = recording(online: ->(_) { error = errors.shift and raise error }, offline: ->(_) { gate.pass },
                          on_error: ->(*) {})
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online on_error] }
       expect(config.last(:on_error).args).to match [IOError, 7]
@@ -154,20 +154,20 @@ RSpec.shared_examples "errors" do |reactor|
     end
 
     it "by the end of its thread" do
-      hold = gate
-      config = leaving { hold.pass }
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       manager.seen(7)
-      beater.kill
+      sender.kill
 
       expect_offline(manager, config)
     end
 
     it "by Timeout" do
-      hold = gate
-      config = leaving { hold.pass }
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
 
       expect { Timeout.timeout(0.05) { manager.seen(7) } }.to raise_error(Timeout::Error)
@@ -175,14 +175,14 @@ RSpec.shared_examples "errors" do |reactor|
     end
 
     it "by an error raised into its thread" do
-      hold = gate
-      config = leaving { hold.pass }
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
-      beater.thread.raise(IOError)
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
+      sender.thread.raise(IOError)
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       expect_offline(manager, config)
     end
   end
@@ -194,8 +194,8 @@ RSpec.shared_examples "errors" do |reactor|
         times = 0
         config = recording(online_all: ->(_) { leave.call if (times += 1) == 1 })
         manager = start(config)
-        beater = background { catch(:out) { manager.seen_all([1, 2]) } }
-        Conformance::Outcome.of { beater.value }
+        sender = background { catch(:out) { manager.seen_all([1, 2]) } }
+        Conformance::Outcome.of { sender.value }
 
         expect([manager.online_users, manager.stats[:announcing]]).to eq [[], 0]
         expect(manager.seen_all([1, 2])).to be true

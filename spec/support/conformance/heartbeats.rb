@@ -130,8 +130,8 @@ RSpec.shared_examples "heartbeats" do
 
     eventually { expect(manager.size).to eq 0 }
     settle(manager)
-    early = last.filter_map do |id, beat|
-      silent_since = [beat, config.last(:online, id).ended].max
+    early = last.filter_map do |id, heartbeat_at|
+      silent_since = [heartbeat_at, config.last(:online, id).ended].max
       after = config.last(:offline, id).began - silent_since
       [id, timeout.call(id), after] if after < timeout.call(id)
     end

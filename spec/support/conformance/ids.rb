@@ -304,8 +304,8 @@ RSpec.shared_examples "ids" do
   end
 
   # A heartbeat is of the moment when it is known whose it is.
-  %i[seen seen_all].each do |beat|
-    it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{beat})" do
+  %i[seen seen_all].each do |method|
+    it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{method})" do
       asked = nil
       slow = Class.new(point) do
         define_method(:hash) do
@@ -322,12 +322,12 @@ RSpec.shared_examples "ids" do
       manager = start(config)
       manager.seen_all([id, 8])
       id.pass = -> { pass_time(0.2) }
-      beat == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
-      beaten = asked
+      method == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
+      heartbeat_at = asked
       id.pass = nil
-      (beat == :seen ? [id] : [id, 8]).each do |user|
+      (method == :seen ? [id] : [id, 8]).each do |user|
         eventually { expect(config.calls_of(user)).to eq %i[online offline] }
-        expect(config.last(:offline, user).began - beaten).to be >= 0.1
+        expect(config.last(:offline, user).began - heartbeat_at).to be >= 0.1
       end
     end
   end

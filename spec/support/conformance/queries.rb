@@ -73,19 +73,19 @@ RSpec.shared_examples "queries" do
     end
 
     it "counts heartbeats while online is being called, and not its return" do
-      hold = gate
-      manager = start(recording(online: ->(_) { hold.pass }))
+      gate = new_gate
+      manager = start(recording(online: ->(_) { gate.pass }))
       first = Time.now
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       expect(manager.last_seen(7)).to approximately(first)
       pass_time(0.1)
       second = Time.now
       manager.seen(7)
       expect(manager.last_seen(7)).to approximately(second)
       pass_time(0.1)
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       expect(manager.last_seen(7)).to approximately(second)
     end
@@ -102,8 +102,8 @@ RSpec.shared_examples "queries" do
     end
 
     it "count who is in which state, and tell what the reactor is doing" do
-      departing = gate
-      announcing = gate
+      departing = new_gate
+      announcing = new_gate
       config = recording(online: ->(id) { announcing.pass if id == 2 }, offline: ->(id) { departing.pass if id == 1 })
       manager = start(config)
       manager.seen_all([1, 3, 4])

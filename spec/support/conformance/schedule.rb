@@ -15,10 +15,10 @@ module Conformance
     IDS = [1, "1", :"1", 1.0, [1], ["1"], nil, false, "", "grüße", "grüße".b, 2**70].freeze
 
     # A heartbeat: when, whose, and whether `online` raises if it is called.
-    Beat = Struct.new(:at, :id, :raises)
+    Heartbeat = Struct.new(:at, :id, :raises)
 
     # @return [Array<Beat>] in the order of time
-    attr_reader :beats
+    attr_reader :heartbeats
 
     # @return [Array] whose `offline` raises
     attr_reader :bad
@@ -31,7 +31,7 @@ module Conformance
       @change = random.rand(0.5..1.2)
       ids = IDS.sample(6, random:)
       @bad = ids.sample(1, random:)
-      @beats = ids.flat_map { |id| beats_of(id) }.sort_by(&:at)
+      @heartbeats = ids.flat_map { |id| heartbeats_of(id) }.sort_by(&:at)
     end
 
     # @return [Float] the timeout for a heartbeat at that time
@@ -42,14 +42,14 @@ module Conformance
 
     private
 
-    def beats_of(id)
+    def heartbeats_of(id)
       at = @random.rand(0.05..0.4)
-      beats = []
+      heartbeats = []
       while at < LENGTH
-        beats << Beat.new(at, id, @random.rand < 0.2)
+        heartbeats << Heartbeat.new(at, id, @random.rand < 0.2)
         at = following(at)
       end
-      beats
+      heartbeats
     end
 
     # @return [Float] when the next heartbeat comes

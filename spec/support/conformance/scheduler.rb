@@ -17,7 +17,7 @@ module Conformance
     # Goes on until no fiber is left. Ruby calls it at the end of the thread.
     def run
       until @waiting.empty? && @blocked.empty? && @ready.empty?
-        readable, = IO.select([@wakeup, *@waiting.values], nil, nil, patience)
+        readable, = IO.select([@wakeup, *@waiting.values], nil, nil, wait_timeout)
         resume(readable || [])
       end
     end
@@ -47,7 +47,7 @@ module Conformance
     private
 
     # How long it may wait: nil is for ever.
-    def patience
+    def wait_timeout
       return 0 if @ready.any?
 
       soonest = @blocked.values.min

@@ -3,15 +3,15 @@
 # One user's way from offline to online and back: the rules about heartbeats, leaves and the callbacks between them.
 RSpec.shared_examples "state machine" do
   # A config in whose `online` or `offline` the user 7 is held up until the gate is opened.
-  def holding(method, gate, **options)
+  def blocking(method, gate, **options)
     recording(**options, method => ->(id) { gate.pass if id == 7 })
   end
 
   # Has another thread beat, and waits until it is inside `online`.
   def announce(manager, gate)
-    beater = background { manager.seen(7) }
+    sender = background { manager.seen(7) }
     wait_until { gate.reached? }
-    beater
+    sender
   end
 
   # Has the reactor call `offline`, and waits until it is inside.
@@ -55,39 +55,39 @@ RSpec.shared_examples "state machine" do
     it "cancels a leave for as long as it is good itself, and no longer" do
       config = occupiable
       manager = start(config)
-      beat = nil
+      heartbeat_at = nil
       occupying(manager) do
         manager.seen(7)
         manager.leave(7)
-        beat = Wait.monotonic
+        heartbeat_at = Wait.monotonic
         manager.seen(7, timeout: 0.1)
       end
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline).began - beat).to be >= 0.1
+      expect(config.last(:offline).began - heartbeat_at).to be >= 0.1
     end
   end
 
   describe "while online is being called" do
     it "a heartbeat returns at once, and only moves the deadline" do
-      hold = gate
-      config = holding(:online, hold, timeout: 0.02)
+      gate = new_gate
+      config = blocking(:online, gate, timeout: 0.02)
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       expect(manager.seen(7)).to be true
       expect(manager.seen(7, timeout: 60)).to be true
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
-      expect(beater.value).to be true
+      expect(sender.value).to be true
       throughout(0.1) { expect(config.calls).to eq [[:online, 7]] }
     end
 
     it "nobody else is held up" do
-      hold = gate
-      config = holding(:online, hold)
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       manager.seen(8)
       manager.leave(8)
 
@@ -97,12 +97,12 @@ RSpec.shared_examples "state machine" do
     end
 
     it "the deadline does not count yet: it does from the return of online" do
-      hold = gate
-      config = holding(:online, hold, timeout: 0.1)
+      gate = new_gate
+      config = blocking(:online, gate, timeout: 0.1)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       throughout(0.15) { expect(config.calls).to eq [[:online, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       online, offline = config.transitions
@@ -110,59 +110,59 @@ RSpec.shared_examples "state machine" do
     end
 
     it "a leave is remembered, and due as soon as online returns" do
-      hold = gate
-      config = holding(:online, hold)
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       expect(manager.leave(7)).to be true
       throughout(0.05) { expect(config.calls).to eq [[:online, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       expect(config.last(:offline).began).to be >= config.last(:online).ended
     end
 
     it "a leave for later counts from when it was asked for" do
-      hold = gate
-      config = holding(:online, hold)
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       # Two of them: the sooner counts.
       manager.leave(7, after: 0.02)
       manager.leave(7, after: 60)
       pass_time(0.04)
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
     end
 
     it "a heartbeat clears an earlier leave" do
-      hold = gate
-      config = holding(:online, hold)
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       manager.leave(7)
       manager.seen(7)
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       throughout(0.05) { expect(config.calls).to eq [[:online, 7]] }
     end
 
     it "the beats and leaves of others are lost when it is left by an exception" do
-      hold = gate
+      gate = new_gate
       config = recording(online: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       manager.seen(7)
       manager.leave(7, after: 60)
-      hold.open
+      gate.open
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       settle(manager)
       expect(config.calls).to eq [[:online, 7]]
       expect(manager.online?(7)).to be false
@@ -171,14 +171,14 @@ RSpec.shared_examples "state machine" do
 
   describe "while offline is being called" do
     it "a heartbeat is remembered, and online follows on the reactor as soon as offline has returned" do
-      hold = gate
-      config = holding(:offline, hold)
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       expect([manager.seen(7), manager.seen(7)]).to eq [true, true]
       expect([manager.online?(7), manager.size, manager.last_seen(7)]).to eq [false, 0, nil]
       throughout(0.05) { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 7]] }
       again = config.last(:online)
@@ -189,47 +189,47 @@ RSpec.shared_examples "state machine" do
     end
 
     it "the deadline of a remembered heartbeat counts from the return of that online" do
-      hold = gate
-      config = holding(:offline, hold, timeout: 0.1)
+      gate = new_gate
+      config = blocking(:offline, gate, timeout: 0.1)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online offline] }
       expect(config.last(:offline).began - config.last(:online).ended).to be >= 0.1
     end
 
     it "the timeout of a remembered heartbeat is heeded" do
-      hold = gate
-      config = holding(:offline, hold, timeout: 0.02)
+      gate = new_gate
+      config = blocking(:offline, gate, timeout: 0.02)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7, timeout: 60)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online?(7)).to be true }
       throughout(0.1) { expect(config.calls_of(7)).to eq %i[online offline online] }
     end
 
     it "a leave clears the remembered heartbeat" do
-      hold = gate
-      config = holding(:offline, hold)
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7)
       expect(manager.leave(7)).to be false
-      hold.open
+      gate.open
       settle(manager)
 
       throughout(0.05) { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
     end
 
     it "heartbeats of others are none of its business" do
-      hold = gate
-      config = holding(:offline, hold)
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       expect(manager.seen(8)).to be true
 
       expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 8]]
@@ -284,10 +284,10 @@ RSpec.shared_examples "state machine" do
       manager.seen(7)
       manager.leave(7, after: 0.02)
       manager.seen(7, timeout: 0.15)
-      beat = Wait.monotonic
+      heartbeat_at = Wait.monotonic
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline, 7).began - beat).to be >= 0.1
+      expect(config.last(:offline, 7).began - heartbeat_at).to be >= 0.1
     end
   end
 
@@ -313,16 +313,16 @@ RSpec.shared_examples "state machine" do
       manager = start(config)
       manager.seen(7, timeout: 60)
       manager.seen(7, timeout: 0.05)
-      beat = Wait.monotonic
+      heartbeat_at = Wait.monotonic
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline).began - beat).to be >= 0.04
+      expect(config.last(:offline).began - heartbeat_at).to be >= 0.04
     end
   end
 
   describe "with several threads beating" do
     # One beat or leave of one of five users.
-    def beat_at_random(manager)
+    def heartbeat_or_leave(manager)
       id = rand(5)
       case rand(10)
       when 0 then manager.leave(id)
@@ -338,13 +338,13 @@ RSpec.shared_examples "state machine" do
     end
 
     # Many of these, on so many threads, until the block is done.
-    def beating(manager, threads)
+    def with_heartbeats_and_leaves(manager, threads)
       done = false
-      beaters = Array.new(threads) { background { beat_at_random(manager) until done } }
+      senders = Array.new(threads) { background { heartbeat_or_leave(manager) until done } }
       yield
     ensure
       done = true
-      beaters.each(&:value)
+      senders.each(&:value)
     end
 
     # @return [Array<String>] what is wrong with a user's calls: they must alternate, and not overlap
@@ -364,7 +364,7 @@ RSpec.shared_examples "state machine" do
       oops = ->(_) { Thread.pass && rand(10).zero? && raise(IOError) }
       config = recording(timeout: 0.005, online: oops, offline: ->(_) { Thread.pass }, on_error: ->(*) {})
       manager = start(config)
-      beating(manager, 4) { wait_until(limit: 20) { config.transitions.size > 300 } }
+      with_heartbeats_and_leaves(manager, 4) { wait_until(limit: 20) { config.transitions.size > 300 } }
       [0, 1].each do |id|
         manager.seen(id, timeout: 60)
       rescue IOError
@@ -384,7 +384,7 @@ RSpec.shared_examples "state machine" do
     it "sets each user offline exactly once when it is stopped in the middle of it" do
       config = recording(timeout: 0.005, online: ->(_) { Thread.pass }, offline: ->(_) { Thread.pass })
       manager = start(config)
-      beating(manager, 4) do
+      with_heartbeats_and_leaves(manager, 4) do
         wait_until(limit: 20) { config.transitions.size > 100 }
         manager.stop
       end

@@ -88,23 +88,23 @@ RSpec.shared_examples "stopping" do
     end
 
     it "is not overlooked at the very moment when the reactor finds that nobody is due" do
-      hold = gate
+      gate = new_gate
       is_last = false
       config = recording(offline: ->(_) { is_last = true })
       # The reactor asks for this just before it looks, the last time after the last `offline`.
       config.define_singleton_method(:respond_to_missing?) do |name, all|
-        hold.pass if is_last && name == :offline_all
+        gate.pass if is_last && name == :offline_all
         super(name, all)
       end
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
       # Long enough that the reactor's time is up as well.
       throughout(2 * OnlineManager::Delivery::SLICE) { expect(stopper).to be_alive }
-      hold.open
+      gate.open
 
       expect(stopper.value).to eq 0
     end
@@ -121,90 +121,90 @@ RSpec.shared_examples "stopping" do
     end
 
     it "is not overlooked when the reactor has done all that it can before it is told" do
-      hold = gate
+      gate = new_gate
       config = recording
       manager = start(config)
       manager.seen(7)
       # Everybody is due, and has been called, and the stop is not over.
-      manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { hold.pass } }
+      manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { gate.pass } }
       stopper = background { manager.stop }
-      wait_until { hold.reached? && config.last(:offline)&.ended }
+      wait_until { gate.reached? && config.last(:offline)&.ended }
       settle(manager)
       throughout(0.02) { expect(stopper).to be_alive }
-      hold.open
+      gate.open
 
       expect(stopper.value).to eq 0
     end
 
     it "of one thread is waited for by another" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen(7)
       stoppers = Array.new(2) { background { manager.stop } }
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       throughout(0.05) { expect(stoppers).to all be_alive }
       expect(manager.seen(8)).to be false
-      hold.open
+      gate.open
 
       expect(stoppers.map(&:value)).to eq [0, 0]
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
     it "drops a remembered heartbeat" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping }
-      hold.open
+      gate.open
       stopper.value
 
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
     it "does not wait for an online that still runs: its thread calls offline, once" do
-      hold = gate
-      config = recording(online: ->(id) { hold.pass if id == 7 })
+      gate = new_gate
+      config = recording(online: ->(id) { gate.pass if id == 7 })
       manager = start(config)
       manager.seen(8)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 1
       expect(config.calls).to eq [[:online, 8], [:online, 7], [:offline, 8]]
       expect([manager.online_users, manager.seen(7)]).to eq [[7], false]
-      hold.open
+      gate.open
 
-      expect(beater.value).to be true
+      expect(sender.value).to be true
       expect(config.calls_of(7)).to eq %i[online offline]
-      expect(config.last(:offline, 7).thread).to be beater.thread
+      expect(config.last(:offline, 7).thread).to be sender.thread
       expect(manager.size).to eq 0
     end
 
     it "leaves a user offline whose online raises after it" do
-      hold = gate
+      gate = new_gate
       config = recording(online: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       manager.stop
-      hold.open
+      gate.open
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       expect(config.calls).to eq [[:online, 7]]
       expect(manager.size).to eq 0
     end
 
     it "with a timeout gives up waiting, says so and answers how many are left; they are still called" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen_all([1, 2, 3])
       began = Wait.monotonic
@@ -212,7 +212,7 @@ RSpec.shared_examples "stopping" do
 
       expect(Wait.monotonic - began).to be_between(0.1, 4)
       expect(said).to match(/\AOnlineManager: after 0.1 s 2 users have not been set offline yet\n\z/)
-      hold.open
+      gate.open
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
@@ -309,17 +309,17 @@ RSpec.shared_examples "stopping" do
 
     it "ends when it is stopped just before it begins, and leaves no thread behind" do
       before = threads
-      hold = gate
+      gate = new_gate
       allow(OnlineManager::Registry).to receive(:add).and_wrap_original do |add, manager|
         add.call(manager)
-        hold.pass
+        gate.pass
       end
       manager = OnlineManager.new(recording, reactor:)
       run = host.run { manager.run }
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] != :running && stopper.thread.stop? }
-      hold.open
+      gate.open
 
       expect([stopper.value, run.value, manager.stats[:state]]).to eq [0, nil, :stopped]
       eventually { expect(threads - before).to be_empty }

@@ -62,17 +62,17 @@ RSpec.shared_examples "together" do
     end
 
     it "is Announcing for all of them: heartbeats only move deadlines, and the first counts from its return" do
-      hold = gate
-      config = recording(timeout: 0.1, online_all: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(timeout: 0.1, online_all: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen_all([1, 2, 3]) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen_all([1, 2, 3]) }
+      wait_until { gate.reached? }
       manager.seen(1, timeout: 60)
       manager.leave(2)
       pass_time(0.12)
       expect(manager.size).to eq 3
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       eventually { expect(config.calls).to eq [[:online_all, [1, 2, 3]], [:offline, 2], [:offline, 3]] }
       expect(config.last(:offline, 3).began - config.last(:online_all).ended).to be >= 0.1
@@ -99,17 +99,17 @@ RSpec.shared_examples "together" do
     end
 
     it "that still runs at a stop has each of its users set offline, by its thread" do
-      hold = gate
-      config = recording(online_all: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(online_all: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen_all([1, 2]) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen_all([1, 2]) }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 2
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       expect(config.calls).to eq [[:online_all, [1, 2]], [:offline, 1], [:offline, 2]]
-      expect(config.last(:offline).thread).to be beater.thread
+      expect(config.last(:offline).thread).to be sender.thread
     end
   end
 
@@ -129,15 +129,15 @@ RSpec.shared_examples "together" do
     end
 
     it "gets all who are due together" do
-      hold = gate
-      config = recording(offline_all: ->(ids) { hold.pass if ids == [:first] })
+      gate = new_gate
+      config = recording(offline_all: ->(ids) { gate.pass if ids == [:first] })
       manager = start(config)
       manager.seen_all([:first, *1..1_500])
       manager.leave(:first)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       (1..1_500).each { |id| manager.leave(id) }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online_users).to eq [7] }
       settle(manager)
@@ -159,19 +159,19 @@ RSpec.shared_examples "together" do
 
     it "is Departing for all of them: heartbeats are remembered, and answered by online" do
       # They leave behind somebody else, so that all are in one call.
-      holds = [ahead = gate, hold = gate]
-      config = recording(offline_all: ->(_) { holds.shift&.pass }, online_all: ->(_) {})
+      gates = [ahead = new_gate, gate = new_gate]
+      config = recording(offline_all: ->(_) { gates.shift&.pass }, online_all: ->(_) {})
       manager = start(config)
       manager.seen_all([0, 1, 2, 3])
       manager.leave(0)
       wait_until { ahead.reached? }
       [1, 2, 3].each { |id| manager.leave(id) }
       ahead.open
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       expect(departed(config).last).to contain_exactly(1, 2, 3)
       manager.seen_all([1, 2, 3])
       manager.leave(2)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online_users).to include(1, 3) }
       settle(manager)

@@ -13,7 +13,7 @@ require "online_manager"
 $stdout.sync = true
 
 # What the classes that Rails wants do not have to do with.
-module Play
+module CableApp
   # Keeps users online for so many seconds.
   Config = Struct.new(:timeout) do
     def setup = nil
@@ -22,9 +22,9 @@ module Play
   end
 
   # Tells of each heartbeat that comes in.
-  module Beats
+  module HeartbeatLog
     def heartbeat
-      puts "beat #{name} in #{self.class.name}"
+      puts "heartbeat #{name} in #{self.class.name}"
       super
     end
   end
@@ -55,8 +55,8 @@ module Play
   end
 end
 
-OnlineManager.setup(Play::Config.new(Float(ENV.fetch("TIMEOUT"))), reactor: :thread)
-OnlineManager.setup(Play::Config.new(60), reactor: :thread, namespace: "patient")
+OnlineManager.setup(CableApp::Config.new(Float(ENV.fetch("TIMEOUT"))), reactor: :thread)
+OnlineManager.setup(CableApp::Config.new(60), reactor: :thread, namespace: "slow")
 
 module ApplicationCable
   # Carries the heartbeats of the gem's own channel.
@@ -83,31 +83,33 @@ class Chat < ApplicationCable::Channel
 end
 
 # Changes its mind about the interval.
-class Changing < ApplicationCable::Channel
-  def hurry = transmit({ "online_manager" => { "heartbeat_every" => 0.05 } })
+class ChangingInterval < ApplicationCable::Channel
+  def shorten_interval = transmit({ "online_manager" => { "heartbeat_every" => 0.05 } })
 end
 
 # Waits for a heartbeat each 20 s.
-class Patient < ApplicationCable::Channel
-  presence_of(namespace: "patient") { "#{name} in #{self.class.name}" }
+class SlowInterval < ApplicationCable::Channel
+  presence_of(namespace: "slow") { "#{name} in #{self.class.name}" }
 end
 
 # Takes everybody once.
-class Fickle < ApplicationCable::Channel
-  TAKEN = Set.new
+class OncePerUser < ApplicationCable::Channel
+  SUBSCRIBED = Set.new
 
   def subscribed
-    reject unless TAKEN.add?(name)
+    reject unless SUBSCRIBED.add?(name)
   end
 end
 
-[OnlineManager::HeartbeatChannel, Chat, Changing, Patient, Fickle].each { |channel| channel.prepend(Play::Beats) }
-
-Play::Application.initialize!
-Play::Application.routes.draw do
-  get "/restart", to: ->(_) { [200, {}, [ActionCable.server.restart.inspect]] }
-  get "/:name", constraints: { name: %r{[^/]+} },
-                to: ->(env) { Play.file(env.fetch("action_dispatch.request.path_parameters").fetch(:name)) }
+[OnlineManager::HeartbeatChannel, Chat, ChangingInterval, SlowInterval, OncePerUser].each do |channel|
+  channel.prepend(CableApp::HeartbeatLog)
 end
 
-run Play::Application
+CableApp::Application.initialize!
+CableApp::Application.routes.draw do
+  get "/restart", to: ->(_) { [200, {}, [ActionCable.server.restart.inspect]] }
+  get "/:name", constraints: { name: %r{[^/]+} },
+                to: ->(env) { CableApp.file(env.fetch("action_dispatch.request.path_parameters").fetch(:name)) }
+end
+
+run CableApp::Application

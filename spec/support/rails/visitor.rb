@@ -56,9 +56,9 @@ class Visitor
   # server closes it, as online_manager.js does.
   #
   # @param over [Symbol] or over :http
-  def beat_every(seconds, over: :cable)
+  def send_heartbeats_every(seconds, over: :cable)
     @silent = false
-    @beating = Thread.new { beat_until_silent(seconds, over) }
+    @heartbeats = Thread.new { send_heartbeats_until_silent(seconds, over) }
   end
 
   # Beats no more. Its sockets stay open.
@@ -67,7 +67,7 @@ class Visitor
       @silent = true
       @stopped.broadcast
     end
-    @beating&.join
+    @heartbeats&.join
   end
 
   # Goes silent and closes all sockets.
@@ -82,10 +82,10 @@ class Visitor
 
   def connect = CableClient.new(@server.port, cookie).subscribe
 
-  def beat_until_silent(seconds, over)
+  def send_heartbeats_until_silent(seconds, over)
     until @silent
       begin
-        over == :http ? heartbeat : beat_on_cable
+        over == :http ? heartbeat : heartbeat_on_cable
         pause(seconds)
       rescue CableClient::Closed, SystemCallError, IOError, Net::ReadTimeout
         pause(rand * RETRY)
@@ -93,7 +93,7 @@ class Visitor
     end
   end
 
-  def beat_on_cable
+  def heartbeat_on_cable
     cable = @cables.last
     @cables[-1] = cable = connect unless cable.open?
     cable.heartbeat

@@ -64,18 +64,18 @@ module Stores
     # Waits until one of those who get heartbeats holds a lease.
     #
     # @return [Worker]
-    def owner(limit: 20)
-      wait_until(limit:) { serving.find { |worker| owner?(worker) } }
+    def lease_holder(limit: 20)
+      wait_until(limit:) { serving.find { |worker| lease_holder?(worker) } }
     end
 
     # Waits until those who get heartbeats hold all leases that there are, each some of them if there are so many.
     #
     # @return [Array<Worker>] those who have one
-    def owners(limit: 20)
+    def lease_holders(limit: 20)
       wait_until(limit:) do
         count = [@store.class::PARTITIONS, serving.size].min
-        owners = serving.select { |worker| owner?(worker) }
-        owners if owners.size == count && @store.shared_by?(count)
+        holders = serving.select { |worker| lease_holder?(worker) }
+        holders if holders.size == count && @store.shared_by?(count)
       end
     end
 
@@ -89,12 +89,12 @@ module Stores
     # half a timeout before that it gets no heartbeats: one that it has not told the store of would still be good when
     # it goes on, and bring a user back who was set offline meanwhile.
     def pause(worker)
-      worker.stand_aside
+      worker.stop_serving
       throughout(@timeout / 2.0) { worker.ask("nil") }
       @log.append(:stopped, pid: worker.pid)
       wait_until do
         worker.pause
-        @store.free? || worker.go_on(serving: false)
+        @store.free? || worker.resume(serving: false)
       end
     end
 
@@ -112,7 +112,7 @@ module Stores
     #
     # @param online [Integer] how many users are online then
     def expect_committed(online)
-      eventually { RSpec::Expectations.fail_with("not committed") unless owner.ask(<<~RUBY) == [online, 0] }
+      eventually { RSpec::Expectations.fail_with("not committed") unless lease_holder.ask(<<~RUBY) == [online, 0] }
         [manager.size, manager.stats[:waiting]]
       RUBY
     end
@@ -167,8 +167,8 @@ module Stores
     end
 
     # One that dies at this moment does not.
-    def owner?(worker)
-      worker.owner?
+    def lease_holder?(worker)
+      worker.lease_holder?
     rescue Errno::EPIPE, IOError, RSpec::Expectations::ExpectationNotMetError
       raise if worker.process.status.nil?
     end

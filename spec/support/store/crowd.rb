@@ -7,7 +7,7 @@ module Stores
   # their sessions: that is the script for the judge.
   class Crowd
     # So often per timeout does each of them beat.
-    TURNS = 10
+    HEARTBEATS_PER_TIMEOUT = 10
 
     # @return [Hash{Object => Integer}] how many sessions each user was given
     attr_reader :sessions
@@ -41,19 +41,19 @@ module Stores
     # @param restless [Float] how many of those who are online fall silent at a turn
     # @param most [Integer] how many sessions each of them has
     # @param arrivals [Integer] how many come at a turn
-    def churn(users, restless: 0.05, most: 1, arrivals: users.size)
-      @mutex.synchronize { @churn = { users: users.dup, restless:, most:, arrivals: } }
+    def churn(users, silence_rate: 0.05, max_sessions: 1, arrivals: users.size)
+      @mutex.synchronize { @churn = { users: users.dup, silence_rate:, max_sessions:, arrivals: } }
     end
 
     # Waits until everybody has had as many sessions as there are to be.
     def churn_out(limit: 60)
       @application.wait_until(limit:) do
-        @mutex.synchronize { @churn[:users].all? { |user| @sessions[user] == @churn[:most] } }
+        @mutex.synchronize { @churn[:users].all? { |user| @sessions[user] == @churn[:max_sessions] } }
       end
     end
 
     # No more of that.
-    def settle
+    def stop_churn
       @mutex.synchronize { @churn = nil }
       @application.expect_all(present, :online, limit: 60)
     end
@@ -65,7 +65,7 @@ module Stores
     #
     # @return [Hash] see {#sessions}
     def finish
-      settle
+      stop_churn
       fall_silent(present)
       @application.expect_all(@sessions.keys, :offline, limit: 60)
       stop
@@ -87,25 +87,25 @@ module Stores
       @mutex.synchronize do
         while @is_running
           move if @churn
-          beat
-          @changed.wait(@mutex, @application.timeout.fdiv(TURNS))
+          send_heartbeats
+          @changed.wait(@mutex, @application.timeout.fdiv(HEARTBEATS_PER_TIMEOUT))
         end
       end
     end
 
-    def beat
+    def send_heartbeats
       workers = @application.serving
       return if workers.empty?
 
-      @present.group_by { workers.sample(random: @random) }.each { |worker, users| worker.beat(users) }
+      @present.group_by { workers.sample(random: @random) }.each { |worker, users| worker.send_heartbeats(users) }
     end
 
     # Only whom the log has online falls silent, and only whom it has offline comes back: so each session shows.
     def move
       states = @application.log.states
-      silent = @present.select { |user| states[Log.token(user)] == :online && @random.rand < @churn[:restless] }
+      silent = @present.select { |user| states[Log.token(user)] == :online && @random.rand < @churn[:silence_rate] }
       coming = @churn[:users].reject do |user|
-        @present.include?(user) || @sessions[user] >= @churn[:most] ||
+        @present.include?(user) || @sessions[user] >= @churn[:max_sessions] ||
           (@sessions[user].positive? && states[Log.token(user)] != :offline)
       end
       @present.subtract(silent)

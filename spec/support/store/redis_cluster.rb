@@ -27,7 +27,7 @@ module Stores
       assign_slots
       introduce
       masters.zip(@servers.last(3)) { |master, replica| replica.cli("CLUSTER", "REPLICATE", id_of(master)) }
-      wait_until(limit: RedisServer::PATIENCE) do
+      wait_until(limit: RedisServer::TIMEOUT) do
         all_say?("INFO", "cluster_state:ok") && all_say?("NODES", /\bslave\b/, 3)
       end
       wait_for_replicas
@@ -73,7 +73,7 @@ module Stores
 
     # Waits until every replica has all that its master has.
     def wait_for_replicas
-      wait_until(limit: RedisServer::PATIENCE) do
+      wait_until(limit: RedisServer::TIMEOUT) do
         (running - masters).all? { |replica| replica.cli("INFO", "replication").include?("master_link_status:up") }
       end
     end
@@ -100,7 +100,7 @@ module Stores
     def introduce
       first, *others = @servers
       others.each { |server| server.cli("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus_port) }
-      wait_until(limit: RedisServer::PATIENCE) { all_say?("INFO", "cluster_known_nodes:6") }
+      wait_until(limit: RedisServer::TIMEOUT) { all_say?("INFO", "cluster_known_nodes:6") }
     end
 
     def all_say?(question, text, times = 1)

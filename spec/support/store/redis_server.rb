@@ -15,7 +15,7 @@ module Stores
     include Wait
 
     # Seconds that it gets to start, and to stop.
-    PATIENCE = 30
+    TIMEOUT = 30
     # Below those that connections get at this end: so none of them takes the port while the server is down.
     PORTS = (10_000..32_000)
     # It keeps nothing on disk, unless an example wants that. All scripts that take long are in its SLOWLOG.
@@ -80,7 +80,7 @@ module Stores
 
     # @return [self]
     def wait_until_ready
-      wait_until(limit: PATIENCE) do
+      wait_until(limit: TIMEOUT) do
         relaunch if Process.wait(@pid, Process::WNOHANG)
         ready?
       end
@@ -103,7 +103,7 @@ module Stores
     def pause = Process.kill(:STOP, @pid)
 
     # Has it go on.
-    def go_on = Process.kill(:CONT, @pid)
+    def resume = Process.kill(:CONT, @pid)
 
     # Kills it, and starts it again on the same port.
     #

@@ -49,13 +49,13 @@ module Stores
     end
 
     # Heartbeats of these users, if it can be reached.
-    def beat(users)
-      write(beat: users)
+    def send_heartbeats(users)
+      write(heartbeats: users)
     rescue Errno::EPIPE, IOError
       nil # killed in between
     end
 
-    def owner? = ask("manager.stats[:owner]")
+    def lease_holder? = ask("manager.stats[:owner]")
 
     # Has it end by itself.
     #
@@ -69,11 +69,11 @@ module Stores
     def kill = @process.kill
 
     # It gets no heartbeats from now on.
-    def stand_aside = @is_serving = false
+    def stop_serving = @is_serving = false
 
     # Has it stand still.
     def pause
-      stand_aside
+      stop_serving
       @process.signal(:STOP)
     end
 
@@ -81,7 +81,7 @@ module Stores
     #
     # @param serving [Boolean] whether it gets heartbeats then
     # @return [Boolean] the same
-    def go_on(serving: true)
+    def resume(serving: true)
       @process.signal(:CONT)
       @is_serving = serving
     end

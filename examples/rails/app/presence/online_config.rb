@@ -26,11 +26,11 @@ class OnlineConfig
 
     User.unscoped.where(id: user_ids).where("presence_version < #{version}", *pairs)
         .update_all(["online = ?, last_online_at = ?, presence_version = #{version}", online, Time.current, *pairs])
-    tell
+    broadcast
   end
 
   # Has the pages that are open ask for the list anew.
-  def tell
+  def broadcast
     ActionCable.server.broadcast("users", { "changed" => true })
   end
 end

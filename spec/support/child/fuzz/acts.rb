@@ -2,9 +2,9 @@
 
 module Fuzz
   # What a worker does with ids and arguments. All is called with the worker for `self`.
-  module Acts
+  module Actions
     # The ways of one heartbeat.
-    BEATS = [
+    HEARTBEATS = [
       ->(manager, _, id) { manager.seen(id) }, ->(manager, _, id) { manager.dup.seen(id) },
       ->(manager, _, id) { manager.method(:seen).to_proc.call(id) },
       ->(manager, _, id) { manager.seen(id, timeout: Values::GOOD_SECONDS.sample) },
@@ -17,7 +17,7 @@ module Fuzz
       ->(_, heartbeat, id) { (heartbeat >> ->(answer) { answer }).call(id) },
       ->(_, heartbeat, id) { (heartbeat << ->(other) { other }).call(id) },
       ->(_, heartbeat, id) { heartbeat.method(:call).unbind.bind_call(heartbeat, id) },
-      ->(_, heartbeat, id) { Object.new.tap { |object| object.define_singleton_method(:beat, &heartbeat) }.beat(id) },
+      ->(_, heartbeat, id) { Object.new.tap { |object| object.define_singleton_method(:call, &heartbeat) }.call(id) },
       ->(_, heartbeat, id) { Fiber.new(&heartbeat).resume(id) }
     ].freeze
 
@@ -25,7 +25,7 @@ module Fuzz
     ALL = {
       seen: [
         ->(id) { @manager.seen(id) }, ->(id) { @manager.seen(id, timeout: seconds) },
-        ->(id) { BEATS.sample(random: @random).call(@manager, @heartbeat, id) },
+        ->(id) { HEARTBEATS.sample(random: @random).call(@manager, @heartbeat, id) },
         ->(id) { @heartbeat.call(*[id] * @random.rand(4)) }, ->(id) { @heartbeat.call(id, timeout: 5) },
         ->(id) { @heartbeat.call(id) { nil } }, ->(_) { @heartbeat.curry(@random.rand(-3..3)).call },
         ->(_) { [@heartbeat.arity, @heartbeat.parameters, @heartbeat.hash, @heartbeat.inspect, @heartbeat.curry] },
@@ -45,7 +45,7 @@ module Fuzz
       setup: [->(_) { @manager.setup && raise("set up") }, ->(_) { rarely { Lifecycle.setup(@random) } }],
       run: [->(_) { @manager.run && raise("run") }, ->(_) { rarely { Lifecycle.run(@random) } }],
       new: [->(_) { Lifecycle.new(@random) }],
-      current: [->(id) { OnlineManager.current(id) }, ->(_) { OnlineManager.current(%w[storm short].sample) }]
+      current: [->(id) { OnlineManager.current(id) }, ->(_) { OnlineManager.current(%w[stress short].sample) }]
     }.freeze
     # How often, of a hundred.
     WEIGHTS = { seen: 35, seen_all: 10, leave: 25, online?: 10, last_seen: 5, online_users: 1 }

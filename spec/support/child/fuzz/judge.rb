@@ -5,12 +5,12 @@ module Fuzz
   module Raised; end
 
   # So that a `rescue` meets it.
-  class Oops < StandardError
+  class HostileError < StandardError
     include Raised
   end
 
   # So that only who means it does.
-  class Grave < Exception # rubocop:disable Lint/InheritException -- that is the point
+  class HostileException < Exception # rubocop:disable Lint/InheritException -- that is the point
     include Raised
   end
 
@@ -52,8 +52,8 @@ module Fuzz
       end
 
       # Raises what the present case, and no other, may end with.
-      def oops(*)
-        error = [Oops, Oops, Grave].sample.new
+      def boom(*)
+        error = [HostileError, HostileError, HostileException].sample.new
         Thread.current.thread_variable_get(:raised)&.push(error)
         raise error
       end

@@ -53,7 +53,7 @@ module Fuzz
     def own_ids(random, number, threads)
       first = {}
       Array.new(400) do |index|
-        maker = Values::TAME.sample(random:)
+        maker = Values::REGULAR.sample(random:)
         argument = random.rand(1_000)
         make = -> { maker.call(argument) }
         make if (first[make.call] ||= index) % threads == number
@@ -68,7 +68,7 @@ module Fuzz
     def any_id
       @recent ||= []
       case @random.rand(8)
-      when 0..3 then @recent[@random.rand(64)] = Values.chaos(@random)
+      when 0..3 then @recent[@random.rand(64)] = Values.hostile(@random)
       when 4..5 then @recent[@random.rand(64)] || :none
       else Values.shared(@random)
       end
@@ -90,14 +90,14 @@ module Fuzz
     def act
       return wrong_arguments if @random.rand(20).zero?
 
-      method = Acts::WEIGHTS.sample(random: @random)
-      instance_exec(any_id, &Acts::ALL.fetch(method).sample(random: @random))
+      method = Actions::WEIGHTS.sample(random: @random)
+      instance_exec(any_id, &Actions::ALL.fetch(method).sample(random: @random))
     end
 
     def wrong_arguments
       return Lifecycle.of_class(%i[new run setup].sample(random: @random), @random) if @random.rand(5).zero?
 
-      method = (Acts::ALL.keys - %i[stop setup run new current]).sample(random: @random)
+      method = (Actions::ALL.keys - %i[stop setup run new current]).sample(random: @random)
       keywords = [{}, { timeout: seconds }, { after: seconds }, { bogus: 1 }, { "timeout" => 1 }]
       keywords = keywords.sample(random: @random)
       @manager.public_send(method, *Array.new(@random.rand(4)) { any_id }, **keywords) { nil }
@@ -106,10 +106,10 @@ module Fuzz
     def act_on_own
       id = @own.sample(random: @random).call
       case @random.rand(12)
-      when 0..3 then beat(id)
+      when 0..3 then send_heartbeat(id)
       when 4..6 then leave(id)
       when 7..8 then ask(id)
-      when 9 then beat_all(Array.new(@random.rand(1..8)) { @own.sample(random: @random).call })
+      when 9 then send_heartbeats(Array.new(@random.rand(1..8)) { @own.sample(random: @random).call })
       else refuse(id)
       end
     end
@@ -121,9 +121,9 @@ module Fuzz
     def online?(id) = @model[id] == :online
     def settled?(id) = !@unsettled.include?(id)
 
-    def beat(id)
+    def send_heartbeat(id)
       answer = nil
-      if attempt { answer = Acts::BEATS.sample(random: @random).call(@manager, @heartbeat, id) }
+      if attempt { answer = Actions::HEARTBEATS.sample(random: @random).call(@manager, @heartbeat, id) }
         Judge.demand(answer == true, "a heartbeat answered #{answer.inspect}")
         is_online(id)
       else
@@ -134,7 +134,7 @@ module Fuzz
       end
     end
 
-    def beat_all(ids)
+    def send_heartbeats(ids)
       # If one of them fails, the rest stays offline.
       Thread.current.thread_variable_set(:calm, true)
       answer = @manager.seen_all(ids, timeout: [nil, *Values::GOOD_SECONDS].sample(random: @random))

@@ -2,7 +2,7 @@
 
 module Bench
   # A contender, in a process of its own, that knows users and is to be timed with their heartbeats.
-  class Beater
+  class TimedContender
     # @param contender [Contender]
     # @param ids [Array] whose heartbeats come in random order, always the same
     def initialize(contender, ids)

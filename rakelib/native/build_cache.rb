@@ -9,7 +9,7 @@ module Native
 
   # Where the extensions are kept until a gem is made of them, one for each version of Ruby, with the digest of what it
   # was built from.
-  class Shelf
+  class BuildCache
     SOURCES = ["Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}"].freeze
 
     # @param folder [String]
@@ -21,7 +21,7 @@ module Native
 
     # @param path [String] of an extension that has just been built
     # @param ruby [String] the version of Ruby that it was built for
-    def put(path, ruby: RUBY_VERSION)
+    def store(path, ruby: RUBY_VERSION)
       place = "#{@folder}/#{ruby[/\A\d+\.\d+/]}"
       FileUtils.mkdir_p(place)
       FileUtils.cp(path, "#{place}/#{FILE}")
@@ -31,7 +31,7 @@ module Native
     # Takes over what has been put on another shelf, elsewhere.
     #
     # @param folder [String]
-    def take_over(folder)
+    def import(folder)
       FileUtils.mkdir_p(@folder)
       Dir["#{folder}/*/sources"].each { |path| FileUtils.cp_r(File.dirname(path), @folder) }
     end
