@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
-# How fast are a million users set offline who expire at once, and how long does that stall a heartbeat?
+# How fast are a million users set offline when all expire at once, and how long does that stall a heartbeat?
 
 require_relative "support/bench"
 require_relative "support/contenders/timers"
 require_relative "support/crowd"
 require_relative "support/stall"
 
-# The four ways to be disturbed meanwhile: not at all, and by the threads of Bench::Stall.
+# The threads that run beside the expiry, by row title: methods of Bench::Stall.
 BACKGROUND_LOADS = {
   "nothing else runs" => [],
   "a thread sends a heartbeat every 1 ms" => %i[every_millisecond],
@@ -15,21 +15,21 @@ BACKGROUND_LOADS = {
   "a thread sends a heartbeat every 1 ms, another is busy" => %i[every_millisecond busy]
 }.freeze
 
-# A crowd that expires, in a process of its own.
+# A crowd of users that expires, in its own process.
 class Expiry
-  # Nanoseconds for which the stalls without an expiry are measured first.
+  # How long stalls are measured before the expiry, for comparison, in nanoseconds.
   BASELINE = 300_000_000
 
   # @param crowd [Bench::Crowd]
-  # @param company [Array<Symbol>]
+  # @param background [Array<Symbol>] see Bench::Stall
   def initialize(crowd, background)
     @crowd = crowd
     @background = background
   end
 
-  # @return [Hash] `calm`: the longest stall of a heartbeat in nanoseconds before the crowd expires; `stall`: the
-  #   longest meanwhile (both nil if nobody beats); `rate`: how many a second were set offline; `after`: nanoseconds
-  #   from the deadline to the last one, nil if that was not waited for
+  # @return [Hash] `baseline`: the longest stall of a heartbeat before the crowd expires, in nanoseconds; `stall`: the
+  #   longest stall during the expiry (both nil without background heartbeats); `rate`: users set offline per second;
+  #   `after`: nanoseconds from the deadline to the last `offline`, nil if the run was cut off before it
   def run
     @crowd.gather
     stall = Bench::Stall.new(@background, @crowd.heartbeat)
@@ -44,7 +44,7 @@ class Expiry
 end
 
 USERS = 1_000_000
-# As many as EventMachine comes with room for.
+# EventMachine's default limit of timers.
 TIMERS = 100_000
 
 CONTENDERS = {
@@ -63,7 +63,7 @@ REMARKS = <<~TEXT
   room for (100,000).
 TEXT
 
-# @return [String] the median of what there is
+# @return [String] the median of the samples that exist
 def duration(results, key)
   values = results.filter_map { |result| result[key] }
   values.none? ? "–" : Bench.duration(Bench.median(values))

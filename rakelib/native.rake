@@ -9,7 +9,7 @@ namespace :gem do
     Native::BuildCache.new(folder)
   end
 
-  # The C library that an extension needs at least. It is the one of the machine that built it, or an older one.
+  # The glibc version that an extension needs: the building machine's, or an older one.
   libc = lambda do |extension|
     symbols = IO.popen(["objdump", "--dynamic-syms", extension], err: File::NULL, &:read)
     symbols.scan(/GLIBC_([\d.]+)/).flatten.max_by { |version| Gem::Version.new(version) }
@@ -18,14 +18,14 @@ namespace :gem do
   end
 
   namespace :native do
-    desc "Build the extension for the Ruby that runs, and keep it for gem:native"
+    desc "Build the extension for this Ruby, and keep it for gem:native"
     task :extension do
       build_extension_into("#{folder}/build", { "RB_SYS_CARGO_PROFILE" => profile })
       build_cache.call.store("#{folder}/build/lib/online_manager/online_manager.#{RbConfig::CONFIG["DLEXT"]}")
     end
   end
 
-  desc "Build the gem for this platform, with an extension for this Ruby and those that `rake matrix` has built it in"
+  desc "Build the gem for this platform, with an extension for this Ruby and for each Ruby of `rake matrix`"
   task native: "native:extension" do
     require_relative "native/package"
     extensions = build_cache.call.extensions

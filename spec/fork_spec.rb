@@ -5,23 +5,23 @@
 #
 # Over 400 lines: one kind of fork after the other, each with the whole script of its processes.
 RSpec.describe "A fork" do
-  # @param script [String] with what support/child/forking.rb defines
+  # @param script [String] may call what support/child/forking.rb defines
   def application(script, reactor, *args, **options, &block)
     ruby("require \"./spec/support/child/forking\"\n#{script}", reactor.to_s, *args, bundled: true, **options, &block)
   end
 
   def lines(process, pattern) = process.lines.grep(pattern)
 
-  # What a child prints that `live`s.
+  # The output of a child that calls `run_child_users`.
   def self.life = ["child finds []", "child online 7", "child offline 7", "child online 8", "child offline 8"]
   def life = self.class.life
 
   # @param script [String]
-  # @param offline [Array] who is offline already when the parent goes on
+  # @param offline [Array] the users who are offline before the parent goes on
   # @param children [Integer]
-  # @param child [Array<String>] what each child prints
+  # @param child [Array<String>] the output of each child
   def self.it_parts_well(name, script, reactor, offline: [], children: 1, child: life)
-    it "parts well: #{name}" do
+    it "separates parent and child: #{name}" do
       process = application(script, reactor)
 
       expect(lines(process, /^child/)).to match_array(child * children)
@@ -76,7 +76,7 @@ RSpec.describe "A fork" do
             exit 5
           end
 
-          # The child's own thread is in the middle of this one then.
+          # At the time of the fork, the child's thread is inside this call.
           def stay
             sleep 0.3
             Application.say "gone"
@@ -121,7 +121,7 @@ RSpec.describe "A fork" do
             inside.pop
             reap(fork do
               Application.say "finds \#{manager.online_users.inspect}"
-              manager.seen(3) # a user like any other here
+              manager.seen(3) # a user like any other in the parent
               exit 5
             end)
             go << true
@@ -135,21 +135,21 @@ RSpec.describe "A fork" do
   end
 
   describe "when something is wrong with the timer thread" do
-    # With an extension of its own, which can be told to fail: ext/online_manager/src/faults.rs.
+    # With an extension that can be made to fail: ext/online_manager/src/faults.rs.
     before(:context) do
       build = command("bundle", "exec", "rake", "compile:faults", limit: 240)
       expect(build).to be_success, build.stdout + build.stderr
     end
 
     faulty = <<~'RUBY'
-      # In front of our own, of which Bundler has read the version.
+      # Before our own lib on the load path, of which Bundler has read the version.
       Object.send(:remove_const, :OnlineManager)
       $LOAD_PATH.unshift("#{Dir.pwd}/tmp/faults/lib")
       require "./spec/support/child/forking"
       Faults = OnlineManager::Faults
 
-      # Has the fault strike at the turn of the timer thread that a user's deadline brings. A reactor that had its first
-      # turn only then would wait for the lock, and nobody else could run.
+      # Makes the fault strike when the timer thread wakes for a user's deadline. The reactor must have had its first
+      # step before: it would wait for the lock, and nobody else could run.
       def fault(name, manager)
         sleep 0.001 until (Thread.list - [Thread.current]).all?(&:stop?)
         Faults.public_send(name)
@@ -162,11 +162,11 @@ RSpec.describe "A fork" do
     end
 
     %i[thread eventmachine fiber].each do |reactor|
-      it "parts well: while the timer thread holds the lock (#{reactor})" do
+      it "separates parent and child: while the timer thread holds the lock (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
             beside_reactor do
-              # Should the timer thread have had a turn before that, it gives up the lock after a second.
+              # If the timer thread woke before that, it releases the lock after a second.
               until Faults.keeps_lock?
                 fault(:keep_lock, manager) if Faults.none?
                 sleep 0.001
@@ -186,7 +186,7 @@ RSpec.describe "A fork" do
         expect(process.stderr).to be_empty
       end
 
-      it "parts well: after the timer thread has panicked (#{reactor})" do
+      it "separates parent and child: after the timer thread has panicked (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
             beside_reactor do
@@ -208,7 +208,7 @@ RSpec.describe "A fork" do
 
     def expect_nobody_lost(process)
       calls = lines(process, /^(online|offline)/)
-      # Asked for more than once, if the fault did not strike at once.
+      # The fault may be requested more than once, if it did not strike at once.
       calls = calls.uniq if calls.count("online 4") == calls.count("offline 4")
       expect(calls).to match_array([1, 2, 3, 4, 9].flat_map { |user| ["online #{user}", "offline #{user}"] })
       expect(process).to be_success
@@ -216,7 +216,7 @@ RSpec.describe "A fork" do
   end
 
   %i[thread eventmachine].each do |reactor|
-    it "leaves the child free to run a manager of its own (#{reactor})" do
+    it "lets the child run its own manager (#{reactor})" do
       process = application(<<~RUBY, reactor)
         Application.setup do |manager|
           beside_reactor do
@@ -237,7 +237,7 @@ RSpec.describe "A fork" do
     end
   end
 
-  it "lets a child that goes on with the code around `run` be stopped like any other process" do
+  it "lets a child that continues after `run` be stopped like any other process" do
     process = application(<<~RUBY, :thread)
       is_child = false
       manager = Application.run(
@@ -256,7 +256,7 @@ RSpec.describe "A fork" do
           end
         end
       )
-      # In the child: in the parent, `check_parent` exits out of `run`.
+      # In the child. The parent exits from `run` in `check_parent`.
       Application.say manager.stats[:state]
       exit 5
     RUBY
@@ -266,7 +266,7 @@ RSpec.describe "A fork" do
     expect(process.stderr).to be_empty
   end
 
-  it "blocks no heartbeat while it waits for a full pipe on stdout" do
+  it "blocks no heartbeat while it waits for a full stdout pipe" do
     process = application(<<~RUBY, :thread)
       reader, writer = IO.pipe
       Application.out = out = $stdout.dup
@@ -323,12 +323,13 @@ RSpec.describe "A fork" do
   end
 
   describe "that execs at once" do
-    it "costs nothing visible" do
+    it "leaves descriptors and threads unchanged" do
       skip "there is no /proc" unless File.exist?("/proc/self/task")
 
       process = application(<<~RUBY, :thread)
         def descriptors = `ls /proc/self/fd`
-        # But for Ruby's own, which have the process' name: Ruby 3.3 ends its timer thread before a fork, and starts another.
+        # Without Ruby's own threads, which have the process' name: Ruby 3.3 ends its timer thread before a fork and
+        # starts another.
         RUBYS = File.read("/proc/self/comm")
         def tasks = Dir["/proc/self/task/*/comm"].to_h { |path| [path, File.read(path)] }.reject { |_, name| name == RUBYS }
 
@@ -360,16 +361,16 @@ RSpec.describe "A fork" do
     end
   end
 
-  # FORKS=2000 is what `rake soak` takes.
+  # FORKS=2000 is the size in `rake soak`.
   forks = Integer(ENV.fetch("FORKS", 200))
 
   it "does not hang under load: #{forks} forks", limit: 60 + (forks / 5) do
     process = application(<<~RUBY, :thread, forks.to_s, limit: 30 + (forks / 5))
       require "./spec/support/progress"
 
-      # What happened to each user, in order.
+      # The transitions of each user, in order.
       calls = Hash.new { |hash, user| hash[user] = +"" }
-      Application.out = File.open(File::NULL, "w") # it would be too much
+      Application.out = File.open(File::NULL, "w") # the output would be too long
       note = ->(letter) { ->(user) { calls[user] << letter if Process.pid == FIRST_PROCESS } }
 
       Application.setup(users: [], timeout: 0.02, online: note["+"], offline: note["-"]) do |manager|

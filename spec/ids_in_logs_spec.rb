@@ -2,12 +2,12 @@
 
 require "tmpdir"
 
-# Standard error and logs are kept, and read by many: who was online when is nothing for them. In these processes goes
-# wrong whatever the gem reports itself, for users whose ids can be told from all else.
+# Standard error and logs are kept and read by many people, so they must not show who was online when. These processes
+# provoke every message of the gem, for users whose ids are distinct from all other text.
 RSpec.describe "Ids of users" do
   telltale = /tell-?tale|4242424242/
 
-  # Callbacks that raise, each in its own way. `manager.stats[:errors]` tells how many have.
+  # Callbacks that raise, each in its own way. `manager.stats[:errors]` counts them.
   prelude = <<~'RUBY'
     require "online_manager"
 
@@ -30,7 +30,7 @@ RSpec.describe "Ids of users" do
 
     def await = (sleep 0.01 until yield)
 
-    # Has all of them come and go, and go wrong.
+    # Lets all users come online and go offline, with errors.
     def play(config, **options)
       manager = OnlineManager.new(config, reactor: :thread, **options)
       manager.setup
@@ -56,12 +56,12 @@ RSpec.describe "Ids of users" do
     RUBY
 
     expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
-    # Of one, should the reactor be quick.
+    # One user, if the reactor is quick.
     expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
     expect(stderr).not_to match telltale
   end
 
-  it "are not on standard error when a callback takes long, and a stop has not got to all" do
+  it "are not on standard error when a callback is slow and a stop times out" do
     stderr = played(<<~RUBY).stderr
       OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
       OnlineManager::Watchdog::WARN_AFTER = 0.05
@@ -83,7 +83,7 @@ RSpec.describe "Ids of users" do
     expect(stderr).not_to match telltale
   end
 
-  it "are not on standard error when callbacks of a store's log raise, and when the store fails" do
+  it "are not on standard error when a store's callbacks raise and when the store fails" do
     Dir.mktmpdir do |folder|
       stderr = played(<<~RUBY).stderr
         path = #{folder.inspect} + "/presence.sqlite3"
@@ -112,8 +112,8 @@ RSpec.describe "Ids of users" do
   end
 
   context "with Rails" do
-    # Plays with a logger of that level, which writes to standard error. Standard output has what `Rails.error` is told,
-    # which there is since 7.0.
+    # Runs with a logger of that level, which writes to standard error. Standard output has what `Rails.error` receives.
+    # It exists since 7.0.
     define_method(:logged) do |level|
       played(<<~RUBY)
         require "logger"
@@ -132,7 +132,7 @@ RSpec.describe "Ids of users" do
       RUBY
     end
 
-    it "are told to Rails.error, and not to the log" do
+    it "are reported to Rails.error and not to the log" do
       process = logged(:info)
 
       expect(process.stderr).to match(/ERROR.*Config#offline raised/)
@@ -142,7 +142,7 @@ RSpec.describe "Ids of users" do
                                        'reported ["tell-tale"]')
     end
 
-    it "are in the log at the level debug, and at no other" do
+    it "are in the log at the level debug and at no other" do
       lines = logged(:debug).stderr.lines.grep(telltale)
 
       expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Every way out of a process, in real ones: whoever is online is set offline exactly once, and the process ends as it
-# would without this gem, within two seconds.
+# Every way in which a process ends, in real processes: the online users are set offline exactly once, and the process
+# ends as it would without this gem, within two seconds.
 RSpec.describe "The way out of a process" do
   include_context "with ways out"
 
@@ -145,8 +145,8 @@ RSpec.describe "The way out of a process" do
     end
 
     context "with a slow shutdown (#{reactor})" do
-      # Told by another thread, when it sleeps: see `signalled`. Whether `setup` has ended is not asked: the first
-      # Ctrl-C may have come at its last instruction.
+      # Another thread prints the line when the callback sleeps: see `signalled`. The line does not mean that `setup`
+      # has ended: the first Ctrl-C may have come at its last instruction.
       slow = 'offline: ->(user) { Application.say_when_idle("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
 
       def interrupt_slow(child)
@@ -172,12 +172,12 @@ RSpec.describe "The way out of a process" do
         end
       end
 
-      # On the reactor itself too, where it calls what it waits for.
+      # Also on the reactor, which then calls what it waits for.
       {
         "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.idle }",
         "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.idle }"
       }.each do |where, script|
-        it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
+        it "waits no longer than `stop(timeout:)` says and returns how many users are left (#{where})" do
           process = application(<<~RUBY, reactor, limit: 5) { |child| child.wait_for("ready") }
             def stop(manager)
               start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
@@ -198,7 +198,7 @@ RSpec.describe "The way out of a process" do
       end
     end
 
-    it "ends at once when it is left by exit!, and leaves everybody online (#{reactor})" do
+    it "ends at once on exit! and leaves everybody online (#{reactor})" do
       ["exit!(3)", 'exec("exit 3")'].each do |exit|
         process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 5) do |child|
           child.wait_for("ready")
@@ -209,7 +209,7 @@ RSpec.describe "The way out of a process" do
       end
     end
 
-    it "loses nobody and calls nobody twice when it is interrupted at whatever point (#{reactor})" do
+    it "loses nobody and calls nobody twice when it is interrupted at any point (#{reactor})" do
       process = application(<<~RUBY, reactor, limit: 30)
         class Crowd
           attr_reader :calls
@@ -230,7 +230,7 @@ RSpec.describe "The way out of a process" do
           def offline(user) = @calls[user] += 1_000
         end
 
-        # A process of its own, so that the signal comes at any point and not only where Ruby switches threads.
+        # In its own process, so that the signal comes at any point and not only where Ruby switches threads.
         run, alarm = IO.pipe
         main = Process.pid
         ringer = fork do
@@ -257,7 +257,7 @@ RSpec.describe "The way out of a process" do
             REACTOR == :fiber ? Async { manager.run }.wait : manager.run
           rescue Alarm
             in_delivery = true if $!.backtrace.grep(/delivery/).any?
-          rescue ThreadError # see `signalled`
+          rescue ThreadError # from nio4r, see `signalled`
             raise unless REACTOR == :fiber && $!.cause.is_a?(Alarm)
           end
           sleep 0.001 until rung
@@ -271,7 +271,7 @@ RSpec.describe "The way out of a process" do
       expect(process).to be_success
     end
   end
-  # As the tests of minitest and RSpec do, where they start themselves: their at_exit comes after ours.
+  # Like the tests of minitest and RSpec, which start in an at_exit: theirs is registered after ours, and so runs first.
   it "sets everybody offline who comes online in an at_exit" do
     process = application(<<~RUBY, :thread)
       at_exit do
@@ -282,7 +282,7 @@ RSpec.describe "The way out of a process" do
       Application.setup
     RUBY
 
-    # Those who leave at the same time do so in no order.
+    # Users who leave at the same time do so in any order.
     lines = process.lines.chunk_while { |*both| both.all?(/^offline/) }.flat_map(&:sort)
     expect(lines).to eq [
       "online 1", "online 2", "online 3", "ready", "offline 1", "offline 2", "offline 3",
@@ -292,7 +292,7 @@ RSpec.describe "The way out of a process" do
     expect(process).to be_success
   end
 
-  it "restarts its thread in an at_exit too, and lets it end when the process does" do
+  it "restarts its thread in an at_exit too and lets it end with the process" do
     process = application(<<~RUBY, :thread)
       at_exit do
         Application.setup(users: [4])

@@ -2,8 +2,8 @@
 
 require "tmpdir"
 
-# A wall clock that is stepped, and a process that is stopped for a while: only time that has really passed counts, and
-# whoever beats before the claim is not set offline.
+# A wall clock that is stepped, and a process that is stopped for a while: only real time counts, and a user whose
+# heartbeat comes before the claim is not set offline.
 RSpec.describe "Time" do
   def application(script, reactor, **options, &block)
     ruby("require \"./spec/support/child/application\"\n#{script}", reactor.to_s, **options, bundled: true, &block)
@@ -12,7 +12,7 @@ RSpec.describe "Time" do
   describe "on a wall clock that is stepped" do
     libfaketime = Dir["/usr/lib/{*/,}faketime/libfaketimeMT.so.1"].first
 
-    # It has the wall clock follow a file; the monotonic clocks, and what waits by them, are left alone.
+    # Makes the wall clock follow a file; the monotonic clocks, and waits that use them, stay real.
     def faked(libfaketime)
       Dir.mktmpdir do |folder|
         clock = File.join(folder, "clock")
@@ -23,7 +23,7 @@ RSpec.describe "Time" do
     end
 
     %i[thread eventmachine fiber].each do |reactor|
-      it "sets nobody offline early, keeps nobody, and last_seen goes along (#{reactor})" do
+      it "sets nobody offline early, keeps nobody online, and moves last_seen with the clock (#{reactor})" do
         skip "libfaketime is not installed" unless libfaketime
 
         process = faked(libfaketime) do |env|
@@ -33,7 +33,8 @@ RSpec.describe "Time" do
 
             def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-            # To so many hours from the real time. Says by how many hours each clock has moved.
+            # Sets the wall clock to a number of hours from the real time. Prints by how many hours each clock has
+            # moved.
             def step(hours)
               before = [Time.now, *CLOCKS.map { |clock| Process.clock_gettime(clock) }]
               File.write("\#{CLOCK}.new", format("%+dh", hours))
@@ -78,7 +79,7 @@ RSpec.describe "Time" do
   describe "that a process is stopped for" do
     timeout = 0.2
 
-    # Stops the process for longer than the timeout, and has it go on.
+    # Stops the process for longer than the timeout, and resumes it.
     define_method(:stop_for_a_while) do |process|
       process.signal(:STOP)
       wait_until { state_of(process) == "T" }
@@ -86,7 +87,7 @@ RSpec.describe "Time" do
       process.signal(:CONT)
     end
 
-    # Runs a script, stops the process when it says that it waits, and lets it know when it goes on.
+    # Runs a script, stops the process when it prints "waits", and writes to its stdin after it has resumed.
     def stopped_application(script, reactor)
       application(script, reactor) do |child|
         child.wait_for("waits")
@@ -102,7 +103,7 @@ RSpec.describe "Time" do
     %i[thread eventmachine fiber].each do |reactor|
       { "on the reactor" => "commands << heartbeat", "on another thread" => "heartbeat.call; commands << -> {}" }
         .each do |where, beat_and_go|
-        it "expires the silent, and nobody who present #{where} before the claim (#{reactor})" do
+        it "expires the silent user and not the user with a heartbeat #{where} before the claim (#{reactor})" do
           process = stopped_application(<<~RUBY, reactor)
             commands = Thread::Queue.new
             occupy = lambda do |user|
@@ -128,7 +129,7 @@ RSpec.describe "Time" do
 
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
                 manager.seen("last")
-                manager.leave("last") # in line behind everybody
+                manager.leave("last") # due after everybody else
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
                 Application.say "online: \#{manager.online_users}"
                 exit
@@ -145,7 +146,7 @@ RSpec.describe "Time" do
         end
       end
 
-      it "expires the silent when the reactor was waiting, and tells the truth of who present after it (#{reactor})" do
+      it "expires the silent user when the reactor was waiting, and reports later heartbeats correctly (#{reactor})" do
         process = stopped_application(<<~RUBY, reactor)
           Application.setup(users: []) do |manager|
             Thread.new do
@@ -163,7 +164,7 @@ RSpec.describe "Time" do
 
         lines = process.lines - %w[ready waits]
         expect(lines.grep(/silent/)).to eq ["online silent", "offline silent"]
-        # Its heartbeat may be there before the claim or after it.
+        # The heartbeat may arrive before the claim or after it.
         present = lines.grep(/line present/)
         expect(present).to eq(["online present", "offline present"] * (present.size / 2))
         expect(lines.last(2)).to eq ['online: ["present"]', "offline present"]

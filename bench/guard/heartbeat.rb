@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# A fixed number of heartbeats, to be counted by valgrind: `ruby heartbeat.rb KIND ROUNDS`, of a thousand users.
+# Sends a fixed number of heartbeats of a thousand users, for valgrind to count: `ruby heartbeat.rb KIND ROUNDS`.
 
-# Nothing else, since valgrind runs it all fifty times slower.
+# It does nothing else, since everything runs fifty times slower under valgrind.
 $LOAD_PATH.unshift(File.expand_path("../../tmp/bench/lib", __dir__))
 require "online_manager"
 require_relative "../support/heartbeats"

@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
 module Bench
-  # For how long a heartbeat is stalled by what else goes on in the process: threads that beat, and one that
-  # is merely busy.
+  # Measures how long a heartbeat is stalled by other work in the process: threads that send heartbeats, and one that
+  # only computes.
   class Stall
-    # Seconds between two heartbeats, if not as many as there is time for.
+    # Seconds between two heartbeats of `every_millisecond`.
     INTERVAL = 0.001
 
-    # @param company [Array<Symbol>] methods to run, each on a thread
+    # @param background [Array<Symbol>] methods to run, each on its own thread
     # @param heartbeat [Proc]
     def initialize(background, heartbeat)
       @heartbeat = heartbeat
@@ -16,12 +16,12 @@ module Bench
       @threads = background.map { |method| Thread.new { method(method).call } }
     end
 
-    # @yield what may stall them
-    # @return [Integer, nil] nanoseconds; nil if nobody beats
+    # @yield the work that may stall heartbeats
+    # @return [Integer, nil] the longest stall in nanoseconds; nil if no thread sends heartbeats
     def during
       @longest = 0
       yield
-      # One that began meanwhile may not have ended.
+      # A heartbeat that began during the block may not have ended.
       sleep 2 * INTERVAL
       @longest if @is_measured
     end

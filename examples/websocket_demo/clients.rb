@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
-# The clients of the demo, a process of their own: three real WebSocket connections that beat every half second.
-# Called with the server's port. Each line on the standard output is a name, a tab and what that client does now.
+# The clients of the demo, in their own process: three real WebSocket connections that send heartbeats every half
+# second. The argument is the server's port. Each line of output is a name, a tab and what that client does now.
 
 require "faye/websocket"
 require_relative "cast"
 
 module WebSocketDemo
-  # One WebSocket connection that plays one part of the cast.
+  # One WebSocket connection, for one entry of the cast.
   class Client
     def initialize(actor, port)
       @actor = actor
@@ -43,7 +43,7 @@ module WebSocketDemo
       end
     end
 
-    # Also ends this process when the server has died in a way that left it no time to stop its clients.
+    # Also ends this process when the server was killed before it could stop its clients.
     def closed(event)
       return if @leaving
 

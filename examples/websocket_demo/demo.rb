@@ -12,15 +12,16 @@ require_relative "narrator"
 require_relative "online_config"
 
 module WebSocketDemo
-  # Runs the server and the clients, tells what happens, and ends when everybody but the one that keeps on is offline.
-  # It is the audience of its OnlineConfig, so all methods but #call run on the reactor thread.
+  # Runs the server and the clients, prints what happens, and ends when all clients but the one that never stops are
+  # offline. It receives the events of its OnlineConfig, so all methods but #call run on the reactor thread.
   class Demo
     TIMEOUT = 2
-    # How long it watches on when all is done: a transition that comes twice could come one timeout later.
+    # How long the demo watches on at the end, in seconds: a doubled transition could come one timeout later.
     OBSERVATION_TIME = TIMEOUT + 0.75
-    # After so long a transition that has not come is missing.
+    # A transition that has not come after this many seconds is missing.
     TRANSITION_TIMEOUT = 18
-    # After so long the manager does not end; more than PATIENCE, less than the half minute promised.
+    # The demo fails if the manager has not ended after this many seconds. More than TRANSITION_TIMEOUT, and less than
+    # the half minute that the README promises.
     STOP_TIMEOUT = 24
 
     def initialize
@@ -81,7 +82,7 @@ module WebSocketDemo
       @narrator.transition(@journal.transition(user, state))
     end
 
-    # Whether everybody who has to go by the timeout has gone.
+    # Whether every client that goes offline by the timeout has done so.
     def complete?
       return false if @journal.shutdown_at
 

@@ -4,13 +4,12 @@ require_relative "copy"
 require_relative "examples"
 require_relative "guard"
 
-# Proof that the specs can fail: takes away, one at a time, lines that guard against something, and sees whether an
-# example misses them.
+# Proof that the specs can fail: removes guards one at a time, and checks that an example fails without each.
 module Guards
-  # What keeps an example from showing anything.
+  # A problem that keeps an example from showing anything.
   class Error < StandardError; end
 
-  # One guard taken away: whether its example missed it, or what went wrong; what the example said; how long it took.
+  # The trial of one guard: whether its example failed, or what went wrong; the failure's message; the seconds it took.
   Result = Struct.new(:guard, :outcome, :says, :seconds) do
     def missed? = outcome == "missed"
   end
@@ -22,13 +21,13 @@ module Guards
     def initialize(copy, guards)
       @copy = copy
       @examples = Examples.new(copy)
-      # Those for which the extension is built come last, so that the others meet it as it should be.
+      # Guards for which the extension is rebuilt come last, so that the others run with an unchanged extension.
       @guards = guards.partition { |guard| !guard.extension? }.flatten
     end
 
-    # Runs all the examples with every guard in its place.
+    # Runs all examples with every guard in place.
     #
-    # @raise [Trouble] if one does not pass
+    # @raise [Error] if an example does not pass
     def check
       raise Error, "the copy does not build:\n#{@copy.log}" unless @copy.compile
 
@@ -40,9 +39,9 @@ module Guards
       raise Error, "with every guard in its place these do not pass:\n#{says.join("\n\n")}"
     end
 
-    # Takes the guards away, one at a time.
+    # Removes the guards, one at a time.
     #
-    # @yieldparam guard [Guard] the next one
+    # @yieldparam guard [Guard] the next guard
     # @return [Array<Result>]
     def run
       @guards.map do |guard|
@@ -58,7 +57,7 @@ module Guards
 
     private
 
-    # @return [Examples::Ending] of the guard's example
+    # @return [Examples::Ending] how the guard's example ended
     def take_away(guard)
       guard.apply(Copy::ROOT) do
         raise Error, "is no Ruby" if guard.file.end_with?(".rb") && !@copy.ruby?(guard.file)

@@ -3,14 +3,14 @@
 require_relative "../support/rails/example_app"
 
 RSpec.describe "The store :memory in Puma" do
-  # The line that mends it.
+  # The line that the warning says to add.
   line = 'store: "sqlite:storage/presence_#{Rails.env}.sqlite3"' # rubocop:disable Lint/InterpolationCheck
 
   before { @app = ExampleApp.new(store: "memory", timeout: 60) }
 
   after { @app.remove }
 
-  # Has every process get heartbeats.
+  # Sends heartbeats to every process.
   def send_heartbeats_everywhere(server)
     visitors = server.visitors_everywhere("user")
     visitors.flat_map(&:cables).each(&:heartbeat)
@@ -21,9 +21,9 @@ RSpec.describe "The store :memory in Puma" do
   def warnings = @app.log.lines.grep(/WARN.*OnlineManager/)
 
   [true, false].each do |preload|
-    it "is warned of once in a cluster #{preload ? "with" : "without"} preload_app!, with what to add", limit: 120 do
+    it "causes one warning in a cluster #{preload ? "with" : "without"} preload_app!, with what to add", limit: 120 do
       server = @app.boot(workers: 2, preload:)
-      expect(warnings).to eq [] # not before there is something wrong
+      expect(warnings).to eq [] # not before several processes get heartbeats
       send_heartbeats_everywhere(server).each(&:heartbeat)
 
       expect(warnings).to match [include(line)]
@@ -31,7 +31,7 @@ RSpec.describe "The store :memory in Puma" do
     end
   end
 
-  it "is fine in a single process, also in one that comes after it", limit: 120 do
+  it "causes no warning in a single process, nor in one that replaces it", limit: 120 do
     server = @app.boot
     send_heartbeats_everywhere(server)
     server.signal(:TERM)

@@ -2,18 +2,18 @@
 
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# Redis Cluster: each partition is on one of several servers, and goes from one to another.
+# Redis Cluster: each partition is on one of several servers, and can move to another.
 RSpec.describe "A store on a Redis Cluster" do
   include_context "with servers of Redis"
 
   failovers = Integer(ENV.fetch("REDIS_FAILOVERS", 1))
 
-  # @return [Stores::RedisCluster] with the option that most have who would rather miss a part than all of it
+  # @return [Stores::RedisCluster] a cluster that keeps serving its remaining slots when some are down
   def start_cluster(**settings)
     keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
   end
 
-  it "goes on with what is on the other masters when one dies, and with the rest when its replica has taken over: " \
+  it "serves the other masters' partitions when one dies, and the rest when its replica has taken over: " \
      "#{failovers} times", limit: 90 + (failovers * 60) do
     cluster = start_cluster(node_timeout: 1_000)
     application = deploy(Stores::Redis.new(cluster), timeout: 2)
@@ -36,7 +36,7 @@ RSpec.describe "A store on a Redis Cluster" do
       end
       expect([cut_off.size, others.size]).to all be > 5
 
-      # Nobody takes over as long as the replica stands still.
+      # No replica takes over while it is paused.
       replica.pause
       master.kill
       application.crowd.come(guests)
@@ -50,7 +50,7 @@ RSpec.describe "A store on a Redis Cluster" do
       expect(cluster.master?(replica)).to be true
       application.crowd.fall_silent(cut_off)
       application.expect_all(cut_off, :offline)
-      # Nobody of those who stayed has gone meanwhile.
+      # None of the users who stayed has gone offline meanwhile.
       expect(application.transitions.size).to eq(60 + ((number + 1) * 120))
       master.start
     end
@@ -72,7 +72,7 @@ RSpec.describe "A store on a Redis Cluster" do
     application.store.check
   end
 
-  it "is shown to an operator" do
+  it "is shown by the operators' command" do
     cluster = start_cluster
     application = deploy(Stores::Redis.new(cluster))
     application.start.ask("manager.seen_all(args, timeout: 60)", *users(40))

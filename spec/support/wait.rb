@@ -1,17 +1,17 @@
 # frozen_string_literal: true
 
-# Waiting on what other threads and processes do. A spec never sleeps for a while and hopes (RuboCop sees to it).
+# Waits for other threads and processes. A spec never just sleeps for a fixed time (RuboCop enforces it).
 module Wait
   POLL_INTERVAL = 0.005
 
   def self.monotonic = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-  # Waits until the block answers something true, and returns that.
+  # Waits until the block returns true, and returns that value.
   #
   #   wait_until { manager.online?(7) }
   #
   # @param limit [Numeric] seconds
-  # @raise [RSpec::Expectations::ExpectationNotMetError] when it does not come about within the limit
+  # @raise [RSpec::Expectations::ExpectationNotMetError] if it does not within the limit
   def wait_until(limit: 10, &condition)
     deadline = Wait.monotonic + limit
     until (result = condition.call)
@@ -28,7 +28,7 @@ module Wait
   #   eventually { expect(calls).to eq [[:online, 7]] }
   #
   # @param limit [Numeric] seconds
-  # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, when they do not hold within the limit
+  # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, if they do not hold within the limit
   def eventually(limit: 10)
     deadline = Wait.monotonic + limit
     begin
@@ -41,7 +41,7 @@ module Wait
     end
   end
 
-  # For what must not happen: holds the expectations in the block against each moment of so many seconds.
+  # For what must not happen: checks the expectations in the block again and again for some seconds.
   #
   #   throughout(0.3) { expect(calls).to be_empty }
   #

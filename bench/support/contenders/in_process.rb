@@ -22,7 +22,7 @@ module Bench
     def send_heartbeats(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
   end
 
-  # What a yield costs alone.
+  # The cost of a yield alone.
   class EmptyBlock < Contender
     def prepare(ids); end
 
@@ -31,7 +31,7 @@ module Bench
     end
   end
 
-  # What a Hash costs alone: nobody would ever be offline.
+  # The cost of a Hash alone: nothing would set anybody offline.
   class BareHash < Contender
     def initialize
       super
@@ -46,7 +46,7 @@ module Bench
     end
   end
 
-  # A Hash of times for any number of threads, which another one would sweep.
+  # A Hash of timestamps for any number of threads, which another thread would sweep.
   class LockedHash < Contender
     def initialize
       super

@@ -6,8 +6,8 @@ require "tmpdir"
 require_relative "connected"
 
 module Bench
-  # `UPDATE users SET last_online = NOW WHERE id = ID` for each heartbeat, in a file with a write-ahead log
-  # that is not forced to disk each time, as Rails sets it up.
+  # Runs `UPDATE users SET last_online = NOW WHERE id = ID` for each heartbeat, in a file with a write-ahead log that is
+  # not synced to disk each time, as Rails sets it up.
   class SqliteContender < Connected
     UPDATE = "UPDATE users SET last_online = ? WHERE id = ?"
     private_constant :UPDATE

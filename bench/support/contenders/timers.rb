@@ -4,11 +4,10 @@ require "eventmachine"
 require_relative "../contender"
 
 module Bench
-  # The mechanism of version 0.0.3, written anew: a reactor timer for each heartbeat, which sets the user
-  # offline unless a later one has come.
+  # The mechanism of version 0.0.3, reimplemented: one reactor timer per heartbeat, which sets the user offline unless a
+  # later heartbeat has come.
   #
-  # EventMachine allows for 100,000 outstanding timers and ends the process at one more; here it is told
-  # to allow for more.
+  # EventMachine allows 100,000 outstanding timers and ends the process at one more. TIMERS raises that limit.
   class Timers < Contender
     TIMERS = 20_000_000
 
@@ -31,13 +30,13 @@ module Bench
       on_reactor { super }
     end
 
-    # Its timers may only be added on its own thread.
+    # Timers may only be added on the reactor's thread.
     def time_threads(ids, passes, threads)
       Bench.time do
         Heartbeats.time_threads(ids, threads) do |part|
           Heartbeats.through(part, passes) { |id| EM.schedule { heartbeat(id) } }
         end
-        on_reactor {} # rubocop:disable Lint/EmptyBlock -- it comes after what has been scheduled
+        on_reactor {} # rubocop:disable Lint/EmptyBlock -- it runs after everything scheduled before
       end
     end
 

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# Calls everything that the extension has, with ids that nothing else holds, and checks what comes of it. For child
-# processes in which memory is handled roughly: the garbage collector at every allocation, objects that move, valgrind.
+# Calls everything that the extension has, with ids that nothing else references, and checks the results. For child
+# processes under memory stress: garbage collections at every allocation, objects that move, valgrind.
 #
-# Arguments: the reactor, and how roughly. "start" and "compact" are what is done between the steps, "stress" and "move"
-# at each allocation in them. The first of either collects garbage, the second moves all objects that may be moved too.
+# Arguments: the reactor, and the stress. "start" and "compact" act between steps, "stress" and "move" at each
+# allocation within them. The first of each pair collects garbage, the second also moves all objects that can move.
 
 require "online_manager"
 require "timeout"
@@ -14,10 +14,10 @@ MEMORY_STRESS = ARGV.fetch(1)
 require "eventmachine" if REACTOR == :eventmachine
 require "async" if REACTOR == :fiber
 
-# Seconds for a callback to come: the garbage collector and valgrind take their time.
+# How long a callback may take to come, in seconds: the garbage collector and valgrind are slow.
 LIMIT = 60
 
-# An id with `hash` and `eql?` of its own, whose `hash` is that of half the others.
+# An id with its own `hash` and `eql?`. Half of the ids share one `hash`.
 class Point
   attr_reader :x
 
@@ -28,7 +28,7 @@ end
 
 SEVEN = 7
 
-# Each call makes another object of an equal id.
+# Each call creates a new object of an equal id.
 IDS = [
   -> { SEVEN }, -> { :static }, -> { "dynamic #{SEVEN}".to_sym }, -> {},
   -> { "short #{SEVEN}" }, -> { "long #{SEVEN} " * 20 }, -> { "grüße #{SEVEN}" }, -> { "bytes #{SEVEN}\xff".b },
@@ -46,7 +46,7 @@ end
 
 def check(what) = what || raise("not so at #{caller(1, 1).first}")
 
-# Writes down what is called.
+# Records its callbacks.
 class Recorder
   attr_reader :heartbeat, :calls
   attr_accessor :hook
@@ -63,7 +63,7 @@ class Recorder
     hook&.call(method, argument)
   end
 
-  # Makes sure that these were called, in this order.
+  # Checks that these callbacks came, in this order.
   def expect(*expected)
     expected.each do |call|
       came = Timeout.timeout(LIMIT) { calls.pop }
@@ -72,12 +72,12 @@ class Recorder
   end
 end
 
-# The same, with the callbacks for many.
+# The same with the `_all` callbacks.
 class RecorderOfMany < Recorder
   def online_all(user_ids) = note(:online_all, user_ids)
   def offline_all(user_ids) = note(:offline_all, user_ids)
 
-  # Makes sure that these went offline, in whichever parts.
+  # Checks that these users went offline, in batches of any size.
   def expect_gone(users)
     gone = []
     Timeout.timeout(LIMIT) { gone.concat(calls.pop.last) until gone.size == users.size }
@@ -85,9 +85,9 @@ class RecorderOfMany < Recorder
   end
 end
 
-# What is done to the memory.
+# Controls the stress on the memory.
 module Memory
-  # Before a step: and with "stress" and "move", what goes on in it.
+  # Applies the stress before a step, and with "stress" and "move" during it.
   def self.start_stress
     case MEMORY_STRESS
     when "start" then GC.start
@@ -95,7 +95,7 @@ module Memory
     when "stress" then GC.stress = true
     when "move" then GC.auto_compact = GC.stress = true
     end
-    # As in a program that goes on: the place of what has been collected or moved is used again.
+    # Allocates new objects, so that the places of collected or moved objects are reused.
     Array.new(GC.stress ? 1 : 1_000) { "rubble #{rand}" }
   end
 
@@ -104,7 +104,7 @@ module Memory
   end
 end
 
-# One manager, from which steps ask this and that.
+# A part of the exercise: one manager, and steps that use it.
 class Part
   # @param config [Recorder]
   def initialize(config)
@@ -123,7 +123,7 @@ class Part
     puts "#{self.class}: #{name}"
   end
 
-  # In the reactor, if that is one that can be entered.
+  # Runs the block in the reactor, if the reactor can run blocks of others.
   def in_reactor(&block)
     return yield if REACTOR == :thread
 
@@ -187,7 +187,7 @@ class Each < Part
     @config.expect(*ids.map { |id| [:offline, id] })
   end
 
-  # A heartbeat in `offline`, whose `online` follows on the reactor, and raises.
+  # Sends a heartbeat in `offline`. Its `online` follows on the reactor, and raises.
   def rejoin
     sender = Thread.current
     @config.hook = lambda do |method, id|
@@ -198,7 +198,7 @@ class Each < Part
     @manager.leave([7, 3])
     @config.expect([:online, [7, 3]], [:offline, [7, 3]], [:online, [7, 3]], [:on_error, [IOError, [7, 3]]])
     @config.hook = nil
-    # Before that a heartbeat would share the fate of the `online` that raised.
+    # Before that, a heartbeat would also end as the `online` that raised.
     sleep 0.001 until @manager.size.zero?
   end
 
@@ -214,7 +214,7 @@ class Each < Part
   end
 end
 
-# Heartbeats and callbacks of many.
+# Heartbeats and callbacks of many users.
 class Together < Part
   def call
     step("heartbeats") { bring_online }
@@ -241,7 +241,7 @@ class Together < Part
   end
 end
 
-# The list that `seen_all` was given is cleared by the first `online`.
+# The first `online` clears the list that `seen_all` was given.
 class Clearing < Part
   def call
     list = ids
@@ -255,7 +255,7 @@ class Clearing < Part
   end
 end
 
-# A child with a user in each of the two kinds of memory, beside its parent.
+# A forked child with a user of each kind of id, beside its parent.
 class Forking < Part
   def call
     check(@manager.seen([1]))
@@ -276,7 +276,7 @@ class Forking < Part
   end
 end
 
-# Copies of a heartbeat, which outlive their manager.
+# Copies of a heartbeat Proc that outlive their manager.
 class Leftovers < Part
   def self.call
     copies = Array.new(5) { new(Recorder.new).leave_copies }
@@ -306,7 +306,7 @@ def exercise
 end
 
 # EventMachine keeps the addresses of two Hashes where the garbage collector does not see them, and crashes when they
-# are moved, without us too. The arguments of a method that runs stay where they are.
+# move, without our gem too. The arguments of a running method do not move.
 def in_place(_connections, _timers) = yield
 
 case REACTOR

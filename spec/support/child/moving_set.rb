@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Heartbeats of a set of users that moves on: who falls out of it leaves, and a new one comes for each. Prints the
+# Sends heartbeats of a set of users that changes: users who drop out leave, and a new user replaces each. Prints the
 # resident memory in KiB twice: after the first fiftieth, when the set has been replaced once, and at the end.
 #
-# Arguments: how many heartbeats, and how many users the set has.
+# Arguments: the number of heartbeats, and the size of the set.
 
 require "fiddle"
 require "online_manager"
@@ -21,7 +21,7 @@ class SilentConfig
   def offline(_user_id) = nil
 end
 
-# The users of the moment.
+# The current users.
 class MovingSet
   def initialize(config, manager)
     @config = config
@@ -30,7 +30,7 @@ class MovingSet
     @users = Array.new(USERS) { add_user }
   end
 
-  # One heartbeat of each.
+  # Sends one heartbeat of each user.
   def send_heartbeats
     heartbeat = @config.heartbeat
     i = 0
@@ -40,7 +40,7 @@ class MovingSet
     end
   end
 
-  # A tenth of it is replaced, taken from anywhere in it.
+  # Replaces a tenth of the set, at random places.
   def move
     (USERS / 10).times do
       place = rand(USERS)
@@ -50,8 +50,8 @@ class MovingSet
     sleep 0.001 until @manager.size <= USERS && @manager.stats[:due].zero?
   end
 
-  # Waits until the wheel has forgotten who has left: it keeps eight bytes for each of them until the moment that would
-  # have been the deadline.
+  # Waits until the wheel has dropped the users who left: it keeps eight bytes for each of them until the time of the
+  # former deadline.
   def wait_for_wheel
     stop_at = now + (2 * @config.timeout)
     send_heartbeats while now < stop_at
@@ -59,7 +59,7 @@ class MovingSet
 
   private
 
-  # Most ids are integers, some are strings, and some are other objects.
+  # Creates an id: most are integers, some are strings, and some are other objects.
   def add_user
     number = @came += 1
     case number % 5
@@ -72,7 +72,7 @@ class MovingSet
   def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 end
 
-# What is in use: not what Ruby and malloc keep in case that they need it again.
+# Memory in use, without what Ruby and malloc have freed and keep.
 def resident_memory
   3.times { GC.compact }
   Fiddle::Function.new(Fiddle.dlopen(nil)["malloc_trim"], [Fiddle::TYPE_INT], Fiddle::TYPE_INT).call(0)

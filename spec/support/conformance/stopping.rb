@@ -1,21 +1,21 @@
 # frozen_string_literal: true
 
-# How a manager ends.
+# How a manager stops.
 RSpec.shared_examples "stopping" do
-  # @return [Array<String>] the system's threads that have our name: Rust's too. By the whole of it, since Ruby keeps a
-  #   thread that has ended for 3 s, with its name.
+  # @return [Array<String>] the names of the process' threads that have our name, Rust's included. Compares the whole
+  #   name, since Ruby keeps an ended thread for 3 s, with a part of its name.
   def threads
     skip "there is no /proc" unless File.exist?("/proc/self/task")
 
     Dir["/proc/self/task/*"].select do |path|
       File.read("#{path}/comm") == "online_manager\n"
     rescue Errno::ENOENT, Errno::ESRCH
-      false # it has ended meanwhile
+      false # the thread has ended meanwhile
     end
   end
 
   describe "stop" do
-    it "sets each remaining user offline exactly once, on the reactor, and then answers 0" do
+    it "sets each remaining user offline exactly once on the reactor, and then returns 0" do
       config = recording
       manager = start(config)
       manager.seen_all((1..100).to_a)
@@ -28,7 +28,7 @@ RSpec.shared_examples "stopping" do
       expect(OnlineManager.current).to be_nil
     end
 
-    it "bars heartbeats, which answer false" do
+    it "bars heartbeats, which return false" do
       config = recording
       manager = start(config)
       manager.seen(7)
@@ -48,7 +48,7 @@ RSpec.shared_examples "stopping" do
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "is good without a heartbeat, and from within the reactor" do
+    it "works without a heartbeat and from within the reactor" do
       expect(start.stop).to eq 0
       manager = start
       expect(host.call { manager.stop }).to eq 0
@@ -63,7 +63,7 @@ RSpec.shared_examples "stopping" do
       expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "before setup keeps it from being set up" do
+    it "before setup prevents the setup" do
       config = recording
       manager = OnlineManager.new(config, reactor:)
       expect(manager.stop).to eq 0
@@ -74,7 +74,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.seen(7)).to be false
     end
 
-    it "may come within setup" do
+    it "may be called within setup" do
       manager = nil
       config = recording(setup: lambda { |heartbeat|
         heartbeat.call(7)
@@ -87,11 +87,11 @@ RSpec.shared_examples "stopping" do
       eventually { expect([config.calls, manager.stats[:state]]).to eq [[[:online, 7], [:offline, 7]], :stopped] }
     end
 
-    it "is not overlooked at the very moment when the reactor finds that nobody is due" do
+    it "is not missed at the moment when the reactor finds that nobody is due" do
       gate = new_gate
       is_last = false
       config = recording(offline: ->(_) { is_last = true })
-      # The reactor asks for this just before it looks, the last time after the last `offline`.
+      # The reactor makes this call just before it looks for due users, the last time after the last `offline`.
       config.define_singleton_method(:respond_to_missing?) do |name, all|
         gate.pass if is_last && name == :offline_all
         super(name, all)
@@ -102,30 +102,30 @@ RSpec.shared_examples "stopping" do
       wait_until { gate.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
-      # Long enough that the reactor's time is up as well.
+      # Long enough that the reactor's time slice is over as well.
       throughout(2 * OnlineManager::Delivery::SLICE) { expect(stopper).to be_alive }
       gate.open
 
       expect(stopper.value).to eq 0
     end
 
-    it "leaves no thread behind, nor one of the system's" do
+    it "leaves neither Ruby threads nor system threads behind" do
       before = threads
       managers = Array.new(3) { start }
       managers.each { |manager| manager.seen(7) }
-      # A thread gives itself its name.
+      # A thread sets its own name, after it has started.
       started = wait_until { (threads - before).then { |added| added if added.size >= 3 } }
       managers.each(&:stop)
 
       eventually { expect(threads & started).to be_empty }
     end
 
-    it "is not overlooked when the reactor has done all that it can before it is told" do
+    it "is not missed when the reactor has nothing left to do before it is woken" do
       gate = new_gate
       config = recording
       manager = start(config)
       manager.seen(7)
-      # Everybody is due, and has been called, and the stop is not over.
+      # Everybody was due and has been called, and the stop is not over.
       manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { gate.pass } }
       stopper = background { manager.stop }
       wait_until { gate.reached? && config.last(:offline)&.ended }
@@ -136,7 +136,7 @@ RSpec.shared_examples "stopping" do
       expect(stopper.value).to eq 0
     end
 
-    it "of one thread is waited for by another" do
+    it "on one thread makes a second stop on another thread wait" do
       gate = new_gate
       config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
@@ -167,7 +167,7 @@ RSpec.shared_examples "stopping" do
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "does not wait for an online that still runs: its thread calls offline, once" do
+    it "does not wait for a running online, whose thread calls offline once" do
       gate = new_gate
       config = recording(online: ->(id) { gate.pass if id == 7 })
       manager = start(config)
@@ -185,7 +185,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.size).to eq 0
     end
 
-    it "leaves a user offline whose online raises after it" do
+    it "leaves a user offline whose online raises after the stop" do
       gate = new_gate
       config = recording(online: lambda { |_|
         gate.pass
@@ -202,7 +202,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.size).to eq 0
     end
 
-    it "with a timeout gives up waiting, says so and answers how many are left; they are still called" do
+    it "with a timeout gives up waiting, warns and returns how many are left, who are still called" do
       gate = new_gate
       config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
@@ -228,7 +228,7 @@ RSpec.shared_examples "stopping" do
       expect((1..20).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "with a timeout does not wait longer than it takes" do
+    it "with a timeout waits no longer than the stop takes" do
       manager = start
       manager.seen(7)
       began = Wait.monotonic
@@ -238,7 +238,7 @@ RSpec.shared_examples "stopping" do
     end
   end
 
-  describe "stop inside a callback returns at once; the manager ends after it" do
+  describe "stop inside a callback returns at once and ends the manager afterwards" do
     it "inside offline" do
       manager = nil
       answers = []
@@ -290,7 +290,7 @@ RSpec.shared_examples "stopping" do
   end
 
   describe "run" do
-    it "blocks until the manager is stopped, and returns nil" do
+    it "blocks until the manager is stopped and returns nil" do
       config = recording
       manager = start(config, way: :run)
       manager.seen_all([1, 2])
@@ -307,7 +307,7 @@ RSpec.shared_examples "stopping" do
       expect(host.runner.value).to be_nil
     end
 
-    it "ends when it is stopped just before it begins, and leaves no thread behind" do
+    it "ends when it is stopped just before it begins and leaves no thread behind" do
       before = threads
       gate = new_gate
       allow(OnlineManager::Registry).to receive(:add).and_wrap_original do |add, manager|
@@ -358,7 +358,7 @@ RSpec.shared_examples "stopping" do
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "goes on when setup has returned, and calls offline by expiry" do
+    it "goes on when setup has returned and calls offline by expiry" do
       config = recording(timeout: 0.05, setup: ->(heartbeat) { heartbeat.call(7) })
       start(config, way: :run)
 
@@ -388,7 +388,7 @@ RSpec.shared_examples "stopping" do
     end
   end
 
-  it "is run or set up once only" do
+  it "can be run or set up only once" do
     manager = start
     expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /already running/)
     expect { manager.run }.to raise_error(OnlineManager::Error, /already running/)

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# The smallest application that takes heartbeats over ActionCable, for what concerns nothing but online_manager.js.
+# A minimal application that takes heartbeats over ActionCable, for the specs of online_manager.js alone.
 #
-# It is started in a folder with the pages to serve. Who somebody is, the URL of the socket says: /cable?name=ann. It
-# prints each heartbeat and each transition.
+# It serves the pages in its working directory. The socket's URL names the user: /cable?name=ann. It prints each
+# heartbeat and each transition.
 
 require "rails"
 require "action_controller/railtie"
@@ -12,16 +12,16 @@ require "online_manager"
 
 $stdout.sync = true
 
-# What the classes that Rails wants do not have to do with.
+# Everything that is no Rails class.
 module CableApp
-  # Keeps users online for so many seconds.
+  # Prints the transitions. The timeout is in seconds.
   Config = Struct.new(:timeout) do
     def setup = nil
     def online(user) = puts("online #{user}")
     def offline(user) = puts("offline #{user}")
   end
 
-  # Tells of each heartbeat that comes in.
+  # Prints each heartbeat that arrives.
   module HeartbeatLog
     def heartbeat
       puts "heartbeat #{name} in #{self.class.name}"
@@ -69,7 +69,7 @@ module ApplicationCable
     def connect = self.name = request.params["name"]
   end
 
-  # One in which a user is another one than in the others.
+  # A channel in which a user has another id than in other channels.
   class Channel < ActionCable::Channel::Base
     include OnlineManager::Channel
 
@@ -77,22 +77,22 @@ module ApplicationCable
   end
 end
 
-# Answers.
+# Echoes messages.
 class Chat < ApplicationCable::Channel
   def say(data) = transmit({ "said" => data.fetch("text") })
 end
 
-# Changes its mind about the interval.
+# Shortens its heartbeat interval on request.
 class ChangingInterval < ApplicationCable::Channel
   def shorten_interval = transmit({ "online_manager" => { "heartbeat_every" => 0.05 } })
 end
 
-# Waits for a heartbeat each 20 s.
+# Expects a heartbeat every 20 s.
 class SlowInterval < ApplicationCable::Channel
   presence_of(namespace: "slow") { "#{name} in #{self.class.name}" }
 end
 
-# Takes everybody once.
+# Accepts one subscription per user.
 class OncePerUser < ApplicationCable::Channel
   SUBSCRIBED = Set.new
 

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # What a worker does with ids and arguments. All is called with the worker for `self`.
+  # What a worker does with ids and arguments. All Procs run with the worker as `self`.
   module Actions
-    # The ways of one heartbeat.
+    # All ways to send one heartbeat.
     HEARTBEATS = [
       ->(manager, _, id) { manager.seen(id) }, ->(manager, _, id) { manager.dup.seen(id) },
       ->(manager, _, id) { manager.method(:seen).to_proc.call(id) },
@@ -21,7 +21,7 @@ module Fuzz
       ->(_, heartbeat, id) { Fiber.new(&heartbeat).resume(id) }
     ].freeze
 
-    # What is done with ids and arguments of every kind, by the method that it is about.
+    # Calls with ids and arguments of every kind, by public method.
     ALL = {
       seen: [
         ->(id) { @manager.seen(id) }, ->(id) { @manager.seen(id, timeout: seconds) },
@@ -47,11 +47,11 @@ module Fuzz
       new: [->(_) { Lifecycle.new(@random) }],
       current: [->(id) { OnlineManager.current(id) }, ->(_) { OnlineManager.current(%w[stress short].sample) }]
     }.freeze
-    # How often, of a hundred.
+    # How many of a hundred calls go to each method.
     WEIGHTS = { seen: 35, seen_all: 10, leave: 25, online?: 10, last_seen: 5, online_users: 1 }
               .then { |weights| ALL.keys.flat_map { |method| [method] * weights.fetch(method, 2) } }.freeze
 
-    # So that a new method is not forgotten.
+    # Fails if a public method is missing in {ALL}.
     def self.check_coverage
       methods = OnlineManager.public_instance_methods(false) + OnlineManager.singleton_methods(false)
       missing = methods - ALL.keys - %i[stop_at_exit code_reloaded]

@@ -1,21 +1,21 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # The config of a storm: writes down the transitions of tame ids, counts those of all others, and misbehaves.
+  # The config of a stress run: records the transitions of regular ids, counts those of hostile ids, and misbehaves.
   class Config
-    # How deep callbacks call back.
+    # How deeply callbacks may call the manager in callbacks.
     MAX_DEPTH = 2
 
     class << self
-      # @return [Config] of the present storm
+      # @return [Config] the config of the current run
       attr_accessor :last
 
-      # @return [Boolean] whether the thread is in so many callbacks that it calls no further ones
+      # @return [Boolean] whether the thread is nested in MAX_DEPTH callbacks
       def deep? = depth >= MAX_DEPTH
 
       def depth = Thread.current.thread_variable_get(:depth) || 0
 
-      # Calls the block, one deeper.
+      # Runs the block one level deeper.
       def deeper
         before = depth
         Thread.current.thread_variable_set(:depth, before + 1)
@@ -30,7 +30,7 @@ module Fuzz
 
     def initialize
       @journal = Journal.new(timeout: 600) { |method, _| misbehave(method) }
-      @hostile = [] # one more, one less
+      @hostile = [] # +1 and -1
       Config.last = self
     end
 
@@ -53,11 +53,11 @@ module Fuzz
 
     def on_error(error, _) = Judge.exception(error)
 
-    # From now on callbacks just return.
+    # Makes callbacks return without misbehaving from now on.
     def calm_down = @is_calm = true
 
-    # @param model [Array] who of the workers' users is online
-    # @return [Array<String>] what is not as it must be, once nobody beats or leaves
+    # @param model [Array] the users who are online according to the workers
+    # @return [Array<String>] the differences, once there are no more heartbeats and leaves
     def complaints(model)
       regular = online_by_journal
       online, hostile = @manager.online_users.partition { |id| regular?(id) }
@@ -67,7 +67,7 @@ module Fuzz
         .filter_map { |what, ids| "#{what}: #{ids.inspect}" unless ids.empty? }
     end
 
-    # Everybody is offline, and was called so.
+    # Checks that everybody is offline, and that `offline` was called for everybody.
     def check_end(manager)
       Judge.demand(manager.stats.values_at(:state, :online, :departing) == [:stopped, 0, 0], manager.stats.inspect)
       Judge.demand(manager.online_users.empty?, "online after the stop: #{manager.size}")
@@ -87,7 +87,7 @@ module Fuzz
     def online_by_journal = @journal.verify.select { |_, state| state == :online }.keys
     def here?(id) = @manager.online?(id) && @manager.last_seen(id).is_a?(Time)
 
-    # Whether it is a good key of a Hash. No method of a hostile id may be called to find out.
+    # Whether the id is a good Hash key. Must not call a method of a hostile id.
     def regular?(id)
       case id
       when String then (id.instance_of?(String) || id.instance_of?(NamedString)) && !id.b.start_with?("hostile")
@@ -102,7 +102,7 @@ module Fuzz
       return if calm? || Config.deep?
 
       random = Thread.current.thread_variable_get(:random)
-      # On the reactor an `online` returns: its user has beaten, and must be online.
+      # On the reactor `online` must return: its user sent a heartbeat in `offline`, and must be online afterwards.
       may_fail = random || method == :offline
       random ||= Random
       case random.rand(40)

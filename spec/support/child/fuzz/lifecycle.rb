@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # Managers that live for one case: made, set up and run with whatever comes to mind.
+  # Managers that live for one case: created, set up and run with arbitrary arguments.
   module Lifecycle
-    # A config that is what it is given.
+    # A config with the given timeout and users.
     class ShortLived
       def initialize(timeout, ids)
         @timeout = timeout
@@ -17,13 +17,13 @@ module Fuzz
       def offline(_) = nil
     end
 
-    # Configs that lack something, or all.
+    # Incomplete configs, and objects that are no config.
     INCOMPLETE_CONFIGS = [
       nil, 7, "String", "No such", "NoSuch", :OnlineManager, [], Class, -> {}, -> { Judge.boom }, BasicObject.new,
       Class.new(ShortLived) { undef_method :offline }.new(5, [])
     ].freeze
 
-    # Options that there are not, and such.
+    # Unknown options, and options with wrong values.
     WRONG_OPTIONS = [{ reactor: "thread" }, { reactor: 7 }, { store: nil }, { store: "sqlite:" },
                      { store: "redis://a:port" }, { store: [] }, { store: ["redis://a", 7] }, { namespace: 7 },
                      { namespace: BasicObject }, { timeout: 5 }, { "reactor" => :thread }, { store: BasicObject },
@@ -34,7 +34,7 @@ module Fuzz
         make(random).inspect
       end
 
-      # A manager that is set up, if it comes to that, and stopped.
+      # Sets a manager up, if the arguments allow it, and stops it.
       def setup(random)
         manager = make(random)
         manager.setup
@@ -43,7 +43,7 @@ module Fuzz
         stop(manager, random) if manager
       end
 
-      # `run` in whatever calls it; `setup` ends it, one way or the other.
+      # Calls `run` on the current thread. `setup` ends it, in one of several ways.
       def run(random)
         ids = Array.new(random.rand(3)) { Values.hostile(random) }
         config = ShortLived.new(600, ids)
@@ -57,7 +57,7 @@ module Fuzz
         Judge.demand(manager.stats[:state] == :stopped, "what is left of run")
       end
 
-      # What the class methods do beside what the others do.
+      # Calls class methods.
       def of_class(method, random)
         case random.rand(3)
         when 0 then OnlineManager.public_send(method, INCOMPLETE_CONFIGS.sample(random:),
@@ -81,7 +81,7 @@ module Fuzz
         ShortLived.new(timeout, Array.new(random.rand(3)) { Values.hostile(random) })
       end
 
-      # Nothing outside of the storm's reactor.
+      # Never a reactor that would need an environment outside of the run's.
       def reactor(random) = [nil, :thread, :thread, :fiber].sample(random:)
 
       def stop(manager, random)

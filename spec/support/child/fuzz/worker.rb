@@ -4,12 +4,12 @@ require "set"
 require_relative "acts"
 
 module Fuzz
-  # A thread of a storm, with users of its own.
+  # A thread of a stress run, with users of its own.
   class Worker
-    # @return [Hash{Object => Symbol}] of the users of its own, who ought to be :online and who :offline
+    # @return [Hash{Object => Symbol}] its own users, and whether each should be :online or :offline
     attr_reader :model
 
-    # @param cases [Range] of which every `threads`th is its own
+    # @param cases [Range] the cases of the run; the worker takes every `threads`th
     def initialize(manager, config, cases, number, threads)
       @manager = manager
       @heartbeat = config.heartbeat
@@ -29,13 +29,13 @@ module Fuzz
         settle if @random.rand(300).zero?
         collect if @random.rand(3_000).zero?
       end
-    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, it has to be seen
+    rescue Exception => e # rubocop:disable Lint/RescueException -- reported, whatever it is
       Judge.fail("in the judge", e)
     ensure
       Thread.current.thread_variable_set(:random, nil)
     end
 
-    # Waits until the reactor has done what it owes the users of its own.
+    # Waits until the reactor has no more pending callbacks for its own users.
     def settle
       deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 60
       @unsettled.each do |id|
@@ -49,7 +49,7 @@ module Fuzz
 
     private
 
-    # @return [Array<Proc>] each makes an id anew; no other worker has an equal one
+    # @return [Array<Proc>] each creates an id anew; no other worker has an equal id
     def own_ids(random, number, threads)
       first = {}
       Array.new(400) do |index|
@@ -64,7 +64,7 @@ module Fuzz
     def rarely = @random.rand(10).zero? && yield
     def ids = Values.ids(@random, Array.new(@random.rand(6)) { any_id })
 
-    # Old ones too, and those of all workers.
+    # Recent ids, also those of all workers.
     def any_id
       @recent ||= []
       case @random.rand(8)
@@ -74,7 +74,7 @@ module Fuzz
       end
     end
 
-    # @return [Boolean] whether the block returned; what it raises is judged
+    # @return [Boolean] whether the block returned; the judge checks what it raises
     def attempt
       is_done = false
       catch(:fuzz) do
@@ -114,8 +114,8 @@ module Fuzz
       end
     end
 
-    # EventMachine's reactor crashes after a compaction, with or without us: it does not tell Ruby of the Hash that it
-    # keeps its connections in.
+    # EventMachine's reactor crashes after a compaction, with or without our gem: it does not mark the Hash of its
+    # connections.
     def collect = EM.reactor_running? || @random.rand(2).zero? ? GC.start : GC.compact
 
     def online?(id) = @model[id] == :online
@@ -127,7 +127,7 @@ module Fuzz
         Judge.demand(answer == true, "a heartbeat answered #{answer.inspect}")
         is_online(id)
       else
-        # Nobody who is online is called, and so nothing was raised.
+        # `online` is not called for a user who is online, so nothing was raised.
         Judge.demand(!(online?(id) && settled?(id)), "a heartbeat of #{id.inspect} did not return")
         @model[id] = :offline
         @unsettled.delete(id)
@@ -135,7 +135,7 @@ module Fuzz
     end
 
     def send_heartbeats(ids)
-      # If one of them fails, the rest stays offline.
+      # If one `online` fails, the remaining new users stay offline.
       Thread.current.thread_variable_set(:calm, true)
       answer = @manager.seen_all(ids, timeout: [nil, *Values::GOOD_SECONDS].sample(random: @random))
       Judge.demand(answer == true, "heartbeats answered #{answer.inspect}")
@@ -148,7 +148,7 @@ module Fuzz
       return if online?(id)
 
       @model[id] = :online
-      # While an `offline` runs, a heartbeat is remembered.
+      # A heartbeat that comes while `offline` runs is remembered.
       @unsettled << id if @has_left.include?(id)
     end
 
@@ -172,7 +172,7 @@ module Fuzz
       Judge.demand(@manager.online_users.any? { |user| id.eql?(user) } == online?(id), "online_users and #{id.inspect}")
     end
 
-    # What is no number of seconds changes nothing.
+    # Values that are no number of seconds change nothing.
     def refuse(id)
       bad = Values::BAD_SECONDS.sample(random: @random)
       is_done = attempt do
