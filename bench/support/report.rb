@@ -33,10 +33,10 @@ module Bench
       [<<~MARKDOWN.chomp, trial].compact.join("\n\n")
         # Benchmarks
 
-        Written by `rake bench`, which measures all of it anew in less than half an hour (`rake bench:heartbeat` and so on
-        measure one part, `bin/setup --bench` installs what is compared). Seconds depend on the machine, ratios hardly do.
-        All contenders are measured in turns in one run, each in its own process. Each figure is the median of at least
-        five rounds; a ratio is the median of the rounds' ratios. The gem is built as `gem install` builds it.
+        `rake bench` writes this page: it measures everything in less than half an hour. (`rake bench:heartbeat` and so on measure
+        one part, `bin/setup --bench` installs the contenders.) Seconds depend on the machine, ratios hardly do. The contenders
+        take turns in one run, each in a process of its own. A figure is the median of at least five rounds; a ratio is the
+        median of the rounds' ratios. The gem is built as `gem install` builds it.
       MARKDOWN
     end
 
