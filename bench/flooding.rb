@@ -65,8 +65,8 @@ ensure
 end
 
 REMARKS = <<~TEXT
-  The key of the hash is drawn anew by each of the processes that are compared. `cargo test` counts how many entries are
-  looked at for such ids and others, under a dozen keys.
+  Each of the compared processes draws its own hash key. `cargo test` counts how many entries a lookup compares for such
+  ids and for others, under a dozen keys.
 TEXT
 
 Bench.measure("flooding") do |run|

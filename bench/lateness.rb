@@ -12,7 +12,7 @@ class Leaving
   TIMEOUT = 2
   # The last heartbeats spread over this many seconds: nobody may expire within it.
   SPREAD = 1
-  # Everybody else sends a heartbeat every so many seconds.
+  # The interval at which everybody else sends heartbeats, in seconds.
   INTERVAL = 0.7
   # How often the benchmark checks which users are due for their last heartbeat, in seconds.
   POLL_INTERVAL = 0.001
@@ -102,7 +102,7 @@ end
 
 REMARKS = <<~TEXT
   From the moment before the last heartbeat, plus the timeout, to the call of `offline`. A tenth as many users again
-  leave, spread over a second, while the others send heartbeats by `seen_all`. When a Ruby thread is busy,
+  leave, spread over a second, while the others send heartbeats by `seen_all`. When a Ruby thread is always busy,
   the reactor waits for Ruby's lock: up to 100 ms for each such thread.
 TEXT
 

@@ -40,9 +40,9 @@ RSpec.describe "The garbage collector" do
     end
   end
 
-  # Runs the calls that an example makes to the extension with a garbage collection at each allocation: a minor one, and
-  # so many of them that a new object without references is freed at once. The config's methods run without, since many
-  # examples depend on how long they take.
+  # Runs the calls that an example makes to the extension with a garbage collection at each allocation: a minor one,
+  # which frees new objects without references at once. The config's methods run without, since many examples depend on how
+  # long they take.
   stress_class = Class.new do
     callbacks = %i[online offline online_all offline_all on_error]
 

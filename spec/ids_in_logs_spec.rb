@@ -5,13 +5,13 @@ require "tmpdir"
 # Standard error and logs are kept and read by many people, so they must not show who was online when. These processes
 # provoke every message of the gem, for users whose ids are distinct from all other text.
 RSpec.describe "Ids of users" do
-  telltale = /tell-?tale|4242424242/
+  secret_id = /secret[-_]id|4242424242/
 
   # Callbacks that raise, each in its own way. `manager.stats[:errors]` counts them.
   prelude = <<~'RUBY'
     require "online_manager"
 
-    IDS = ["tell-tale", :telltale, 4242424242].freeze
+    IDS = ["secret-id", :secret_id, 4242424242].freeze
 
     class Config
       def timeout = 60
@@ -34,7 +34,7 @@ RSpec.describe "Ids of users" do
     def play(config, **options)
       manager = OnlineManager.new(config, reactor: :thread, **options)
       manager.setup
-      ids = options.key?(:store) ? IDS : [*IDS, ["tell-tale"]]
+      ids = options.key?(:store) ? IDS : [*IDS, ["secret-id"]]
       manager.seen_all(ids)
       await { manager.size == ids.size && manager.stats[:announcing].to_i.zero? }
       ids.each { |id| manager.leave(id) }
@@ -58,7 +58,7 @@ RSpec.describe "Ids of users" do
     expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
     # One user, if the reactor is quick.
     expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
-    expect(stderr).not_to match telltale
+    expect(stderr).not_to match secret_id
   end
 
   it "are not on standard error when a callback is slow and a stop times out" do
@@ -80,7 +80,7 @@ RSpec.describe "Ids of users" do
     RUBY
 
     expect(stderr).to include("Slow#offline has been running", "users have not been set offline yet")
-    expect(stderr).not_to match telltale
+    expect(stderr).not_to match secret_id
   end
 
   it "are not on standard error when a store's callbacks raise and when the store fails" do
@@ -98,7 +98,7 @@ RSpec.describe "Ids of users" do
         begin
           manager = OnlineManager.new(Config.new, store: "sqlite:" + path, reactor: :thread)
           manager.setup
-          manager.seen(["tell-tale"])
+          manager.seen(["secret-id"])
         rescue ArgumentError => e
           warn e.message
         end
@@ -107,7 +107,7 @@ RSpec.describe "Ids of users" do
 
       expect(stderr).to include("Config#offline raised, and will be", "Together#offline_all (",
                                 "Handler#on_error raised:", "the store has failed", "got one of the class Array")
-      expect(stderr).not_to match telltale
+      expect(stderr).not_to match secret_id
     end
   end
 
@@ -137,15 +137,15 @@ RSpec.describe "Ids of users" do
 
       expect(process.stderr).to match(/ERROR.*Config#offline raised/)
       expect(process.stderr).to match(/Together#offline_all \(\d users?\) raised/)
-      expect(process.stderr).not_to match telltale
-      expect(process.lines).to include('reported "tell-tale"', "reported :telltale", "reported 4242424242",
-                                       'reported ["tell-tale"]')
+      expect(process.stderr).not_to match secret_id
+      expect(process.lines).to include('reported "secret-id"', "reported :secret_id", "reported 4242424242",
+                                       'reported ["secret-id"]')
     end
 
     it "are in the log at the level debug and at no other" do
-      lines = logged(:debug).stderr.lines.grep(telltale)
+      lines = logged(:debug).stderr.lines.grep(secret_id)
 
-      expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)
+      expect(lines).to include(/that was for "secret-id"/, /that was for 4242424242/)
       expect(lines).to all include("DEBUG")
     end
   end

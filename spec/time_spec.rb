@@ -102,7 +102,7 @@ RSpec.describe "Time" do
 
     %i[thread eventmachine fiber].each do |reactor|
       { "on the reactor" => "commands << heartbeat", "on another thread" => "heartbeat.call; commands << -> {}" }
-        .each do |where, beat_and_go|
+        .each do |where, send_and_resume|
         it "expires the silent user and not the user with a heartbeat #{where} before the claim (#{reactor})" do
           process = stopped_application(<<~RUBY, reactor)
             commands = Thread::Queue.new
@@ -125,7 +125,7 @@ RSpec.describe "Time" do
                 $stdin.gets
                 sleep 0.01 until manager.stats[:due] == 2
                 heartbeat = -> { Application.say "heartbeat: \#{manager.seen("present", timeout: 600)}" }
-                #{beat_and_go}
+                #{send_and_resume}
 
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
                 manager.seen("last")

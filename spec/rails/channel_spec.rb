@@ -105,7 +105,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "accepts subscribers for whom `presence_of` returns nil and ignores their heartbeats" do
+    it "accepts a subscription whose `presence_of` returns nil, and ignores its heartbeats" do
       expect(cable(<<~RUBY)).to eq [true, [], 1, []]
         config = set_up
         asked = 0

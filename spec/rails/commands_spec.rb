@@ -75,13 +75,13 @@ RSpec.describe "Commands of the example application" do
       expect(all_commands(look_late).map { |process| outcome(process) }).to all(match(/\Alooked false .*left behind/))
       expect(@app.history("left behind").values).to eq [[%i[online heartbeat]]]
 
-      one_that_beats = <<~RUBY
+      one_with_heartbeats = <<~RUBY
         id = User.named("own").id
         Thread.new { loop { OnlineManager.current.seen(id) && sleep(#{timeout / 6.0}) } }
         sleep 0.1 while User.uncached { User.find_by!(name: "left behind").online? }
         #{look}
       RUBY
-      expect(outcome(runner(one_that_beats))).to eq "looked true own"
+      expect(outcome(runner(one_with_heartbeats))).to eq "looked true own"
       # Callbacks that the server had not committed when it was killed are repeated.
       expect(@app.history("left behind")["left behind"].uniq).to eq [%i[online heartbeat], %i[offline timeout]]
     end

@@ -47,7 +47,8 @@ RSpec.describe "The example application in Puma" do
       threads&.each(&:kill)
     end
 
-    it "has online who beats, over WebSocket and HTTP, and offline who falls silent with an open socket", limit: 90 do
+    it "sets users online by heartbeats over WebSocket and HTTP, and offline without them on an open socket",
+       limit: 90 do
       each_way do |app, server|
         on_sockets = server.visitors_everywhere("socket")
         over_http = Array.new(2) { |index| server.visitor("http#{index}") }

@@ -97,23 +97,23 @@ RSpec.describe "The reactor :fiber" do
 
   it "blocks only one fiber in run" do
     config = recording
-    beats = 0
+    heartbeats = 0
     host.run do
-      beating = Async do |task|
+      sender = Async do |task|
         loop do
           task.sleep(0.005)
-          config.heartbeat&.call(beats += 1)
+          config.heartbeat&.call(heartbeats += 1)
         end
       end
       OnlineManager.run(config, reactor:)
     ensure
-      beating.stop
+      sender.stop
     end
     eventually { expect(config.calls.size).to be > 3 }
     OnlineManager.current.stop
 
     expect(host.runner.value).to be_nil
-    expect(config.calls.size).to be >= 2 * (beats - 1)
+    expect(config.calls.size).to be >= 2 * (heartbeats - 1)
   end
 
   it "can be stopped by a fiber of the scheduler, which waits without blocking the others" do

@@ -81,7 +81,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect(report.repeats).to eq report.repeats_of.values.sum
       end
 
-      # STORE_DEAD=60 is the size in `rake soak`: for so many seconds no process runs.
+      # Seconds for which no process runs. STORE_DEAD=60 is the size in `rake soak`.
       dead = size["DEAD", 3]
 
       # @return [Stores::Application] with 30 users online

@@ -160,14 +160,14 @@ RSpec.describe Stores::Sqlite do
     # @param count [Integer] the number of faults so far
     define_method(:expect_trouble) do |application, count: 1|
       workers = application.serving
-      expect_told = lambda do
+      expect_reports = lambda do
         errors = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
         expect(errors).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
       end
 
-      eventually(limit: 30, &expect_told)
+      eventually(limit: 30, &expect_reports)
       throughout(trouble) do
-        expect_told.call
+        expect_reports.call
         expect(workers.map { |worker| worker.ask("Array.new(100) { manager.seen(\"user 9\") }.uniq") }).to all eq [true]
       end
     end

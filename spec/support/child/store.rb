@@ -149,11 +149,11 @@ module Stores
     #
     # @param users [Array]
     def start_heartbeats(users)
-      @is_beating = true
+      @is_sending = true
       @senders = Array.new(3) do |number|
         Thread.new do
           random = Random.new(number)
-          while @is_beating
+          while @is_sending
             20.times { @manager.seen(users.sample(random:)) or abort "a heartbeat answered false" }
             @manager.seen_all(users)
             sleep 0.001
@@ -163,7 +163,7 @@ module Stores
     end
 
     def stop_heartbeats
-      @is_beating = false
+      @is_sending = false
       @senders.each(&:join)
     end
 

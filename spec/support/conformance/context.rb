@@ -72,7 +72,7 @@ RSpec.shared_context "with a manager" do
     wait_until { manager.stats.values_at(:due, :announcing, :departing, :delivering) == [0, 0, 0, nil] }
   end
 
-  # Waits until so many seconds have passed.
+  # Waits until a number of seconds has passed since `from`.
   def pass_time(seconds, from: Wait.monotonic)
     wait_until(limit: seconds + 5) { Wait.monotonic > from + seconds }
   end

@@ -92,7 +92,7 @@ RSpec.shared_examples "heartbeats" do
     config = recording(timeout: 0.3)
     manager = start(config)
     last = nil
-    keep_beating = lambda do |id|
+    send_heartbeats = lambda do |id|
       gaps = [0]
       throughout(0.5) do
         now = Wait.monotonic
@@ -105,7 +105,7 @@ RSpec.shared_examples "heartbeats" do
     # If the machine delayed this thread for so long, the example shows nothing: then it tries with another user.
     id = (1..10).find do |user|
       last = nil
-      keep_beating.call(user) < 0.25
+      send_heartbeats.call(user) < 0.25
     end
 
     expect(config.calls_of(id)).to eq [:online]
