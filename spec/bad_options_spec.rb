@@ -145,7 +145,7 @@ RSpec.describe "Bad input" do
         end
 
         # The numbers of Ruby threads, of the process' threads and of its descriptors.
-        def things = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
+        def counts = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
 
         # Makes the libraries start the threads and open the files that they keep.
         def warm_up
@@ -154,13 +154,13 @@ RSpec.describe "Bad input" do
         end
 
         warm_up
-        before = things
+        before = counts
         3.times { %i[run setup].product(CONFIGS).each { |way, config| launch(way, config) } }
         warm_up
 
         # Ruby keeps an idle thread for some seconds.
         deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 8
-        until (left = things.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
+        until (left = counts.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
           break if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
 
           GC.start

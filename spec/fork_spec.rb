@@ -20,7 +20,7 @@ RSpec.describe "A fork" do
   # @param offline [Array] the users who are offline before the parent goes on
   # @param children [Integer]
   # @param child [Array<String>] the output of each child
-  def self.it_parts_well(name, script, reactor, offline: [], children: 1, child: life)
+  def self.it_isolates(name, script, reactor, offline: [], children: 1, child: life)
     it "separates parent and child: #{name}" do
       process = application(script, reactor)
 
@@ -34,7 +34,7 @@ RSpec.describe "A fork" do
 
   %i[thread eventmachine fiber].each do |reactor|
     context "with the reactor #{reactor}" do
-      it_parts_well "before the first heartbeat", <<~RUBY, reactor
+      it_isolates "before the first heartbeat", <<~RUBY, reactor
         Application.setup(users: []) do |manager|
           beside_reactor do
             fork_and_reap
@@ -48,22 +48,22 @@ RSpec.describe "A fork" do
         "setup" => "Application.setup(%s) { beside_reactor { check_parent } }",
         "run" => "Application.run(%s, ready: -> { Thread.new { check_parent } })"
       }.each do |way, script|
-        it_parts_well "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
+        it_isolates "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
       end
 
       {
         "setup" => "Application.setup(%s) { |manager| beside_reactor { %s } }",
         "run" => "Application.run(%s, ready: -> { manager = OnlineManager.current and Thread.new { %s } })"
       }.each do |way, script|
-        it_parts_well "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; check_parent"), reactor
+        it_isolates "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; check_parent"), reactor
 
         left = "manager.stats.values_at(:online, :departing) == [2, 0]"
         leave = "manager.leave(2); sleep 0.01 until #{left}; check_parent"
-        it_parts_well "in offline (#{way})",
-                      format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
-                      reactor, offline: [2]
+        it_isolates "in offline (#{way})",
+                    format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
+                    reactor, offline: [2]
 
-        it_parts_well "in offline, which the child leaves by exit (#{way})", <<~RUBY, reactor,
+        it_isolates "in offline, which the child leaves by exit (#{way})", <<~RUBY, reactor,
           def fork_and_leave
             return unless Process.pid == FIRST_PROCESS
 
@@ -84,10 +84,10 @@ RSpec.describe "A fork" do
 
           #{format(script, "offline: ->(user) { user == 2 ? fork_and_leave : (stay if user == 8) }", leave)}
         RUBY
-                      offline: [2], child: ["child online 8", "child offline 8", "child gone"]
+                    offline: [2], child: ["child online 8", "child offline 8", "child gone"]
       end
 
-      it_parts_well "from several threads at once", <<~RUBY, reactor, children: 8
+      it_isolates "from several threads at once", <<~RUBY, reactor, children: 8
         Application.setup do
           beside_reactor do
             threads = Array.new(8) { Thread.new { fork_and_reap } }
@@ -97,7 +97,7 @@ RSpec.describe "A fork" do
         end
       RUBY
 
-      it_parts_well "from a child", <<~RUBY, reactor, children: 2
+      it_isolates "from a child", <<~RUBY, reactor, children: 2
         Application.setup do |manager|
           beside_reactor do
             reap(fork do
@@ -110,7 +110,7 @@ RSpec.describe "A fork" do
         end
       RUBY
 
-      it_parts_well "while another thread is inside online", <<~RUBY, reactor,
+      it_isolates "while another thread is inside online", <<~RUBY, reactor,
         inside = Thread::Queue.new
         go = Thread::Queue.new
         wait = ->(user) { inside << true and go.pop if user == 3 && Process.pid == FIRST_PROCESS }
@@ -130,7 +130,7 @@ RSpec.describe "A fork" do
           end
         end
       RUBY
-                    child: ["child finds []", "child online 3", "child offline 3"]
+                  child: ["child finds []", "child online 3", "child offline 3"]
     end
   end
 

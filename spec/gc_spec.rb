@@ -41,8 +41,8 @@ RSpec.describe "The garbage collector" do
   end
 
   # Runs the calls that an example makes to the extension with a garbage collection at each allocation: a minor one,
-  # which frees new objects without references at once. The config's methods run without, since many examples depend on how
-  # long they take.
+  # which frees new objects without references at once. The config's methods run without, since many examples depend on
+  # how long they take.
   stress_class = Class.new do
     callbacks = %i[online offline online_all offline_all on_error]
 

@@ -10,7 +10,7 @@ RSpec.describe "A store on a Redis Cluster" do
 
   # @return [Stores::RedisCluster] a cluster that keeps serving its remaining slots when some are down
   def start_cluster(**settings)
-    keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
+    stop_later(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
   end
 
   it "serves the other masters' partitions when one dies, and the rest when its replica has taken over: " \

@@ -115,7 +115,7 @@ RSpec.describe Stores::Redis do
     it "is refused with an error: a version that is too old" do
       server = serve
       old = "6.1.".ljust(server.version.size, "9")
-      proxy = stand_before(server, rewriting: { server.version => old })
+      proxy = start_proxy(server, rewriting: { server.version => old })
       expect_error(server.url(port: proxy.port), /#{Regexp.escape(old)}.*6\.2/)
     end
 
@@ -144,7 +144,7 @@ RSpec.describe Stores::Redis do
       expect(worker.ask("Array.new(10) { |number| manager.seen(number, timeout: 60) }.uniq")).to eq [true]
       wait_until { application.store_errors.any? }
 
-      keep(Stores::RedisServer.new(at: port)).start
+      stop_later(Stores::RedisServer.new(at: port)).start
       application.expect_all(0..9, :online)
       eventually { expect(worker.ask("manager.stats[:unwritten]")).to eq 0 }
     end

@@ -108,9 +108,9 @@ RSpec.describe Stores::Redis do
     # As Redis' own failover may do: the replica lacks the last second of writes.
     it "is used again when a replica that lacks the last second replaces it", limit: 120 do
       server = serve
-      line = stand_before(server)
+      line = start_proxy(server)
       replica = serve(replicaof: "127.0.0.1 #{line.port}")
-      way = stand_before(server)
+      way = start_proxy(server)
       wait_until(limit: 20) { replica.cli("INFO", "replication").include?("master_link_status:up") }
       application = deploy_with_users(described_class.new(server, url: server.url(port: way.port)))
 
@@ -125,7 +125,7 @@ RSpec.describe Stores::Redis do
       server.kill
       replica.cli("REPLICAOF", "NO", "ONE")
       expect(application.store.count_on(replica)).to eq 15
-      way.lead_to(replica.port)
+      way.redirect_to(replica.port)
 
       expect_only_offline(application, leaving)
       application.expect_all(users(10) + last.drop(2), :online)
@@ -165,7 +165,7 @@ RSpec.describe Stores::Redis do
     # @return [Array] an application, and the proxy through which its processes reach the server
     def deploy_behind_proxy(**settings)
       server = serve
-      proxy = stand_before(server)
+      proxy = start_proxy(server)
       [deploy_with_users(described_class.new(server, url: server.url(port: proxy.port)), **settings), proxy]
     end
 

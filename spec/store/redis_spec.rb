@@ -47,11 +47,11 @@ RSpec.describe Stores::Redis do
     def expect_apart(*stores)
       one, other = stores.map { |store| deploy(store).tap { |application| application.start_all(2) } }
       come(one)
-      expect_unmoved(other, 0, "[manager.online_users, manager.leave(0)]" => [[], false])
+      expect_unchanged_for_a_timeout(other, 0, "[manager.online_users, manager.leave(0)]" => [[], false])
       come(other)
       one.crowd.fall_silent(users(10))
       one.expect_all(users(10), :offline)
-      expect_unmoved(other, 10, "manager.size" => 10)
+      expect_unchanged_for_a_timeout(other, 10, "manager.size" => 10)
 
       expect([one, other].map { |application| expect_good_end(application) })
         .to all have_attributes(transitions: 20, repeats: 0)
@@ -64,7 +64,7 @@ RSpec.describe Stores::Redis do
     end
 
     # Expects that nothing happens there for one timeout, and that its processes' answers do not change.
-    def expect_unmoved(application, transitions, answers)
+    def expect_unchanged_for_a_timeout(application, transitions, answers)
       throughout(application.timeout) do
         answers.each { |code, answer| expect(application.workers.first.ask(code)).to eq answer }
         expect(application.transitions.size).to eq transitions
@@ -130,7 +130,7 @@ RSpec.describe Stores::Redis do
     end
 
     # The example judges how long the scripts take, not how long the server waits for a core while other specs run.
-    def give_way_to(server)
+    def raise_priority_of(server)
       Process.setpriority(Process::PRIO_PROCESS, server.pid, -20)
     rescue Errno::EACCES
       RSpec.configuration.reporter.message("Only root can let the server go first; a busy machine may make it slow")
@@ -138,7 +138,7 @@ RSpec.describe Stores::Redis do
 
     it "that expires at once delays no other client: #{crowd} users", limit: 60 + (crowd / 1_000) do
       server = serve
-      give_way_to(server)
+      raise_priority_of(server)
       worst = nil
       process = ruby(<<~RUBY, server.url, crowd.to_s, timeout.to_s, limit: 60 + (crowd / 1_000)) do |child|
         require "online_manager"

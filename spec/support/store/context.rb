@@ -41,16 +41,16 @@ RSpec.shared_context "with servers of Redis" do
   #
   # @param settings [Hash] see Stores::RedisServer
   # @return [Stores::RedisServer]
-  def serve(**settings) = keep(Stores::RedisServer.new(**settings)).start
+  def serve(**settings) = stop_later(Stores::RedisServer.new(**settings)).start
 
-  # Stands between applications and a server.
+  # Starts a proxy between applications and a server, and stops it after the example.
   #
-  # Puts a proxy between applications and a server.
+  # @param server [Stores::RedisServer]
   # @return [Stores::Proxy]
-  def stand_before(server, **options) = keep(Stores::Proxy.new(server.port, **options))
+  def start_proxy(server, **options) = stop_later(Stores::Proxy.new(server.port, **options))
 
   # Stops the server or proxy after the example.
-  def keep(server)
+  def stop_later(server)
     (@servers ||= []) << server
     server
   end

@@ -50,7 +50,7 @@ module Stores
     def cut = @mutex.synchronize { @connections.dup }.each { |connection| finish(connection) }
 
     # Connects to another server from now on.
-    def lead_to(target)
+    def redirect_to(target)
       @target = target
       cut
     end

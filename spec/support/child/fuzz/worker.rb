@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 require "set"
-require_relative "acts"
+require_relative "actions"
 
 module Fuzz
   # A thread of a stress run, with users of its own.
