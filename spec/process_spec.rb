@@ -271,7 +271,7 @@ RSpec.describe "The way out of a process" do
       expect(process).to be_success
     end
   end
-  # Like the tests of minitest and RSpec, which start in an at_exit: theirs is registered after ours, and so runs first.
+  # Like the tests of minitest and RSpec, which can start in an at_exit that runs after ours.
   it "sets everybody offline who comes online in an at_exit" do
     process = application(<<~RUBY, :thread)
       at_exit do

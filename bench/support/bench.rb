@@ -6,7 +6,7 @@ require_relative "statistics"
 require_relative "table"
 require_relative "ids"
 require_relative "heartbeats"
-require_relative "beater"
+require_relative "timed_contender"
 require_relative "child"
 require_relative "run"
 

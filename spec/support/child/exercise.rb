@@ -198,7 +198,7 @@ class Each < Part
     @manager.leave([7, 3])
     @config.expect([:online, [7, 3]], [:offline, [7, 3]], [:online, [7, 3]], [:on_error, [IOError, [7, 3]]])
     @config.hook = nil
-    # Before that, a heartbeat would also end as the `online` that raised.
+    # Before that, a heartbeat would be lost with the `online` that raised.
     sleep 0.001 until @manager.size.zero?
   end
 

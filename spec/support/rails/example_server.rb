@@ -53,7 +53,7 @@ class ExampleServer
     @visitors.last
   end
 
-  # Adds visitors until each worker has one's socket: it is random which worker a socket ends up in.
+  # Adds visitors until each worker has the socket of one: a socket ends up in a random worker.
   #
   # @param prefix [String] of their names
   # @return [Array<Visitor>] each with a subscription

@@ -81,7 +81,7 @@ module Fuzz
         ShortLived.new(timeout, Array.new(random.rand(3)) { Values.hostile(random) })
       end
 
-      # Never a reactor that would need an environment outside of the run's.
+      # A reactor that needs nothing but what the run has.
       def reactor(random) = [nil, :thread, :thread, :fiber].sample(random:)
 
       def stop(manager, random)
