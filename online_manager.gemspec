@@ -6,10 +6,10 @@ Gem::Specification.new do |spec|
   spec.name = "online_manager"
   spec.version = OnlineManager::VERSION
   spec.authors = ["OnlineManager contributors"]
-  spec.summary = "Heartbeats in, transitions out: who came online, and who went offline"
+  spec.summary = "Turns any rate of heartbeats into two callbacks: online and offline"
   spec.description = <<~TEXT
-    Tell it whenever a user gives a sign of life, as often as you like. It calls you back when a user comes online, and
-    again once the user has been silent for a timeout. Heartbeats cost no timer: the bookkeeping is a native extension in Rust.
+    Report a heartbeat whenever a user is there, at any rate. One callback runs when a user comes online, another one
+    when no heartbeat has come for a timeout. No heartbeat costs a timer: a native extension in Rust keeps the deadlines.
   TEXT
   spec.homepage = "https://github.com/cameron-martin/online_manager"
   spec.license = "MIT"
@@ -19,12 +19,12 @@ Gem::Specification.new do |spec|
     "source_code_uri" => spec.homepage,
     "changelog_uri" => "#{spec.homepage}/blob/main/CHANGELOG.md",
     "rubygems_mfa_required" => "true",
-    # Read by rb-sys, to find the crate that is the extension.
+    # rb-sys finds the extension's crate by this.
     "cargo_crate_name" => "online_manager"
   }
 
-  # A list of what is wanted rather than what git knows, so that the gem can also be built from an archive. The crates'
-  # tests and benches stay at home, therefore no Cargo.toml may name one ([[test]], [[bench]]): cargo would miss it.
+  # A list of files instead of `git ls-files`, so that the gem can also be built from an archive. Leaves out the crates'
+  # tests and benches; so no Cargo.toml may name one ([[test]], [[bench]]), as cargo fails if the file is missing.
   spec.files = Dir[
     "{README,CHANGELOG}.md",
     "LICENSE.txt",
@@ -43,6 +43,6 @@ Gem::Specification.new do |spec|
   spec.executables = ["online_manager"]
   spec.extensions = ["ext/online_manager/extconf.rb"]
 
-  # EventMachine is used where it is there and not asked for: most applications run without it.
+  # Not eventmachine: the gem uses it where it is installed, and most applications run without it.
   spec.add_dependency "rb_sys", "~> 0.9", ">= 0.9.87"
 end

@@ -1,11 +1,11 @@
 # frozen_string_literal: true
 
-# What does a heartbeat cost in the tracker alone, without Ruby? The measuring is done in Rust, by ext/tracker/benches.
+# What does a heartbeat cost in the tracker alone, without Ruby? ext/tracker/benches measures it, in Rust.
 
 require "fileutils"
 require_relative "support/bench"
 
-# What Criterion has written, and how it is made to.
+# Runs Criterion and reads the results that it wrote.
 class Criterion
   MANIFEST = File.join(Bench::ROOT, "ext/tracker/benches/Cargo.toml")
   HOME = File.join(Bench::FOLDER, "criterion")
@@ -65,7 +65,7 @@ Bench.measure("core") do |run|
   measurements = SIZES.size * NAMES.size * run.rounds
   done = 0
   criterion = Criterion.new
-  criterion.run { run.tell((done += 1).fdiv(measurements)) }
+  criterion.run { run.report_progress((done += 1).fdiv(measurements)) }
 
   samples = criterion.samples
   samples.each do |size, contenders|

@@ -1,14 +1,14 @@
 # frozen_string_literal: true
 
-# What does a heartbeat cost among users whose ids were chosen so that a table that can be foreseen would put them into
-# one place?
+# What does a heartbeat cost when an attacker chose the ids so that a predictable hash function would put them all into
+# one bucket?
 
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
 
-# Ids that were chosen, and random ones of the same length, which they are compared with.
+# The chosen ids, and random ids of the same length for comparison.
 module Flood
-  # Sixteen random bits, the same in all ids.
+  # The low sixteen bits of every chosen id.
   SAME = 0x9d37
   PADDING = "the same in each of them and no shorter than what is hashed at once "
 
@@ -30,7 +30,7 @@ module Flood
     }
   }.freeze
 
-  # @return [String] always of the same length
+  # @return [String] eight digits
   def self.digits(number) = number.to_s.rjust(8, "0")
 
   # @return [Array]
@@ -40,9 +40,9 @@ module Flood
   end
 end
 
-# Beats for all of the ids, each time in the same random order.
-class Beater < Bench::Beater
-  # Heartbeats in a measurement, at the least.
+# Sends heartbeats for all of the ids, always in the same random order.
+class TimedContender < Bench::TimedContender
+  # The minimum number of heartbeats in one measurement.
   LENGTH = 500_000
 
   def initialize(kind, choice, users)
@@ -57,7 +57,7 @@ end
 # @return [Hash{String => Array<Float>}] the samples of each choice
 def samples_of(run, kind, users)
   beaters = Flood::KINDS.fetch(kind).keys.to_h do |choice|
-    [choice, Bench::Child.new { Beater.new(kind, choice, users) }]
+    [choice, Bench::Child.new { TimedContender.new(kind, choice, users) }]
   end
   run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
 ensure
@@ -65,8 +65,8 @@ ensure
 end
 
 REMARKS = <<~TEXT
-  The key of the hash is drawn anew by each of the processes that are compared. `cargo test` counts how many entries are
-  looked at for such ids and others, under a dozen keys.
+  Each of the compared processes draws its own hash key. `cargo test` counts how many entries a lookup compares for such
+  ids and for others, under a dozen keys.
 TEXT
 
 Bench.measure("flooding") do |run|

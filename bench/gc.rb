@@ -5,12 +5,12 @@
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
 
-# Garbage collections in a process of its own.
+# Measures garbage collections in its own process.
 class Collector
-  # Minor ones in a measurement.
+  # The number of minor collections in one measurement.
   TIMES = 15
-  # Heartbeats before each, of which one is a newcomer's.
-  BEATS = 100
+  # The number of heartbeats before each collection. One of them is a new user's.
+  HEARTBEATS = 100
 
   # @param contender [Bench::Contender, nil]
   def initialize(contender, kind, users)
@@ -18,16 +18,16 @@ class Collector
     @random = Random.new(1)
     @kind = kind
     @number = 0
-    (1..users).each_slice(10_000) { |slice| beat(ids(slice.size)) } if contender
-    @known = ids(BEATS - 1)
-    # What has survived three is old, and of no concern to a minor collection.
+    (1..users).each_slice(10_000) { |slice| send_heartbeats(ids(slice.size)) } if contender
+    @known = ids(HEARTBEATS - 1)
+    # An object that survived three collections is old, and minor collections skip it.
     4.times { GC.start }
   end
 
-  # @return [Array(Float, Integer)] nanoseconds: of a minor collection and of a full one
+  # @return [Array(Float, Integer)] the time of a minor collection and of a full one, in nanoseconds
   def run
     minor = Array.new(TIMES) do
-      beat(@known + ids(1))
+      send_heartbeats(@known + ids(1))
       Bench.time { GC.start(full_mark: false) }
     end
     [Bench.median(minor), Bench.time { GC.start }]
@@ -35,7 +35,7 @@ class Collector
 
   private
 
-  def beat(ids) = @contender&.beat(ids)
+  def send_heartbeats(ids) = @contender&.send_heartbeats(ids)
 
   def ids(number)
     return Array.new(number) { Bench::Ids.uuid(@random) } unless @kind == "integers"

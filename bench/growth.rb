@@ -5,9 +5,9 @@
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
 
-# Beats once for each of many users, in a process that has seen none of them, and times each heartbeat.
+# Sends one heartbeat for each of many new users, and times each heartbeat.
 class Growth
-  # Nanoseconds; longer ones are counted.
+  # Nanoseconds. Heartbeats that take longer are counted.
   LONG = 1_000_000
 
   # @param contender [Class]
@@ -16,14 +16,14 @@ class Growth
     @ids = ids
   end
 
-  # @return [Hash] nanoseconds: the longest heartbeat, and all of them together; and how many were LONG
+  # @return [Hash] the longest heartbeat and the sum of all, in nanoseconds; and the number of heartbeats above LONG
   def run
     watched = Watched.new(@ids)
-    @contender.beat(watched)
+    @contender.send_heartbeats(watched)
     watched.result
   end
 
-  # Hands out ids and looks at the clock each time that it gets to the next.
+  # Enumerates the ids and reads the clock before each.
   class Watched
     def initialize(ids)
       @ids = ids

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What does a heartbeat of a known user cost, and what would it cost otherwise?
+# What does a heartbeat of a known user cost, and what would the alternatives cost?
 
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
@@ -9,11 +9,11 @@ require_relative "support/contenders/redis"
 require_relative "support/contenders/sqlite"
 require_relative "support/contenders/timers"
 
-# One contender in its own process, with the heartbeats that it is to be timed with.
-class Beater
-  # Nanoseconds that a measurement takes, more or less.
+# One contender in its own process, with the heartbeats to time it with.
+class TimedContender
+  # The approximate length of a measurement, in nanoseconds.
   LENGTH = Float(ENV.fetch("BENCH_SECONDS", 0.1)) * 1e9
-  # The fewest heartbeats in a measurement.
+  # The minimum number of heartbeats in a measurement.
   FEWEST = 50
 
   def initialize(contender, ids)
@@ -43,7 +43,7 @@ class Beater
 
   private
 
-  # All ids, several times if that is quick; or as many as there is time for, each time others.
+  # All ids, several times if they are quick; otherwise as many as fit into LENGTH, each time the next ones.
   def portion(threads)
     wanted = (LENGTH / cost(threads)).ceil.clamp(FEWEST, 10_000_000)
     return [@heartbeats, wanted / @heartbeats.size] if wanted >= @heartbeats.size
@@ -51,7 +51,7 @@ class Beater
     [following(wanted), 1]
   end
 
-  # @return [Float] nanoseconds that a heartbeat takes, found out by trying
+  # @return [Float] the approximate cost of a heartbeat in nanoseconds, from a trial
   def cost(threads)
     @costs ||= {}
     @costs[threads] ||= begin
@@ -80,16 +80,16 @@ CONTENDERS = {
   "PostgreSQL `UPDATE`" => ->(servers, kind) { Bench::PostgresContender.new(servers.fetch(:postgres), kind) }
 }.freeze
 
-# The sizes of the tables, and the further ones of the plot.
+# The sizes of the tables, then the additional sizes of the plot.
 SIZES = [10_000, 1_000_000].freeze
 CURVE = [1_000, 100_000].freeze
 CASES = Bench::Ids::KINDS.product(SIZES) + %w[integers UUIDs].product(CURVE)
 
-# @return [Hash{Integer => Hash}] by the number of threads: the samples of each contender
+# @return [Hash{Integer => Hash}] the samples of each contender, by the number of threads
 def samples_of(run, servers, kind, size)
   ids = Bench::Ids.of(kind, Bench.users(size))
   beaters = CONTENDERS.transform_values do |contender|
-    Bench::Child.new { Beater.new(contender.call(servers, kind), ids) }
+    Bench::Child.new { TimedContender.new(contender.call(servers, kind), ids) }
   end
   beaters.each_value { |beater| beater.call(:prepare) }
   threads = SIZES.include?(size) ? [1, 4] : [1]
@@ -109,7 +109,7 @@ def keep(run, path, samples)
   end
 end
 
-# @return [Array<Array<String>>] a row for each contender, with a cell for each kind of ids
+# @return [Array<Array<String>>] a row for each contender with a cell for each kind of ids
 def rows(columns)
   CONTENDERS.keys.map do |name|
     [name, *columns.map { |samples| Bench.compared(samples[name], samples[OURS]) }]
@@ -119,16 +119,15 @@ end
 REMARKS = <<~TEXT
   In brackets: how many times OnlineManager's. The heartbeats are of known users in random order, each with an id that
   is another object than the first one's. With four threads: the time until all of them are done, for each heartbeat.
-  The symbols were made from strings, as those are of which there are so many; one that is in the source costs what an
-  integer does.
+  The symbols were made from strings, as applications would make them; a symbol literal costs what an integer does.
 
-  EventMachine was told to allow for 20,000,000 timers: it comes with room for 100,000, which one heartbeat of each of
+  EventMachine was configured to allow 20,000,000 timers: it comes with room for 100,000, which one heartbeat of each of
   100,001 users within the timeout exceeds. Redis and PostgreSQL are on a Unix socket of this machine, with their
   defaults, except that Redis writes nothing to the disk. PostgreSQL waits for the disk at each `UPDATE`. SQLite has a
   write-ahead log and does not wait for the disk, as Rails sets it up.
 TEXT
 
-# Calls the block with the servers that some contenders need.
+# Yields the servers that some contenders need.
 def with_servers(run)
   Bench::RedisServer.open do |redis|
     Bench::PostgresServer.open do |postgres|

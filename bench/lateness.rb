@@ -3,23 +3,23 @@
 # How long after its deadline is `offline` called?
 
 require_relative "support/bench"
-require_relative "support/pulse"
+require_relative "support/heartbeat_thread"
 require_relative "support/silent_config"
 
-# A tenth of the users beat for the last time, one after the other, while the rest go on, in a process of its own.
+# A tenth of the users send their last heartbeat, one after the other, while the rest go on, in its own process.
 class Leaving
-  # Seconds, each.
+  # Seconds.
   TIMEOUT = 2
-  # Over which the last heartbeats spread: nobody may expire before it.
-  WINDOW = 1
-  # Within which everybody else beats once.
-  ROUND = 0.7
-  # Between two looks at whose turn it is.
-  STEP = 0.001
-  # That is waited for those who are late.
-  PATIENCE = 5
+  # The last heartbeats spread over this many seconds: nobody may expire within it.
+  SPREAD = 1
+  # The interval at which everybody else sends heartbeats, in seconds.
+  INTERVAL = 0.7
+  # How often the benchmark checks which users are due for their last heartbeat, in seconds.
+  POLL_INTERVAL = 0.001
+  # How long the benchmark waits for late users, in seconds.
+  MAX_LATENESS = 5
 
-  # Notes when who is set offline.
+  # Records when each user is set offline.
   class Config < Bench::SilentConfig
     attr_reader :departures
 
@@ -36,7 +36,7 @@ class Leaving
   end
 
   # @param users [Integer]
-  # @param is_busy [Boolean] whether another Ruby thread has something to do all the time
+  # @param is_busy [Boolean] whether another Ruby thread computes all the time
   def initialize(users, is_busy)
     @config = Config.new(TIMEOUT)
     @manager = OnlineManager.new(@config, reactor: :thread)
@@ -44,48 +44,48 @@ class Leaving
     @stayers = 1..users
     @leavers = (users + 1..users + [users / 10, 1].max).to_a
     @is_busy = is_busy
-    @last_beats = {}
+    @last_heartbeats = {}
   end
 
-  # @return [Array<Integer>] by how many nanoseconds each of them was late
+  # @return [Array<Integer>] by how many nanoseconds each user was late
   def run
     [@stayers, @leavers].each { |ids| @manager.seen_all(ids) }
-    pulse = Bench::Pulse.new(@manager, @stayers, ROUND)
+    others = Bench::HeartbeatThread.new(@manager, @stayers, INTERVAL)
     busy = Thread.new { loop {} } if @is_busy # rubocop:disable Lint/EmptyBlock -- busy with nothing
     leave
     wait
-    pulse.stop
+    others.stop
     busy&.kill
-    # Whoever was not waited for is at least so late.
-    end_of_patience = Bench.now
-    @last_beats.map { |id, beat| (@config.departures[id] || end_of_patience) - beat - (TIMEOUT * 1_000_000_000).to_i }
+    # A user who is still online now is late by at least this much.
+    end_of_wait = Bench.now
+    @last_heartbeats.map { |id, seen| (@config.departures[id] || end_of_wait) - seen - (TIMEOUT * 1_000_000_000).to_i }
   end
 
   private
 
-  # Never two at once: whoever leaves with a thousand others waits for their `offline`.
+  # Spreads the last heartbeats: a user who leaves with a thousand others waits for their `offline`.
   def leave
     start = Bench.now
     leavers = @leavers.dup
     until leavers.empty?
-      share = (Bench.now - start).fdiv(WINDOW * 1_000_000_000)
+      share = (Bench.now - start).fdiv(SPREAD * 1_000_000_000)
       due = (share * @leavers.size).ceil
-      leavers.shift(due - @last_beats.size).each do |id|
-        @last_beats[id] = Bench.now
+      leavers.shift(due - @last_heartbeats.size).each do |id|
+        @last_heartbeats[id] = Bench.now
         @manager.seen(id)
       end
-      sleep STEP
+      sleep POLL_INTERVAL
     end
   end
 
   def wait
-    limit = Bench.now + (PATIENCE * 1_000_000_000)
+    limit = Bench.now + (MAX_LATENESS * 1_000_000_000)
     sleep 0.05 until @config.departures.size == @leavers.size || Bench.now > limit
   end
 end
 
 MILLISECOND = 1_000_000.0
-# Milliseconds; the histogram's upper ends.
+# The upper bounds of the histogram's buckets, in milliseconds.
 BUCKETS = [0, 2, 5, 10, 15, 20, 50, 100, 200, 500].freeze
 
 def histogram(lateness)
@@ -102,7 +102,7 @@ end
 
 REMARKS = <<~TEXT
   From the moment before the last heartbeat, plus the timeout, to the call of `offline`. A tenth as many users again
-  leave, spread over a second, while the others go on beating by `seen_all`. When a Ruby thread is busy all the time,
+  leave, spread over a second, while the others send heartbeats by `seen_all`. When a Ruby thread is always busy,
   the reactor waits for Ruby's lock: up to 100 ms for each such thread.
 TEXT
 

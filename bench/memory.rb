@@ -10,13 +10,13 @@ require_relative "support/contenders/sqlite"
 require_relative "support/contenders/timers"
 require_relative "support/memory"
 
-# A contender that gets to know users, in a process of its own. Their ids are made as they come and are garbage
-# afterwards, as they are in an application.
+# A contender that learns new users, in its own process. The ids are created one by one and become garbage, as in an
+# application.
 class Newcomers
-  # How many garbage collections there are meanwhile.
+  # The number of garbage collections in one measurement.
   COLLECTIONS = 10
 
-  # @param pid [Integer, String] of the process whose memory counts
+  # @param pid [Integer, String] the process to measure
   def initialize(contender, kind, users, pid = "self")
     @contender = contender
     @pid = pid
@@ -25,15 +25,15 @@ class Newcomers
     @users = users
   end
 
-  # @return [Float] bytes for each user
+  # @return [Float] bytes per user
   def bytes
     together = (@users / COLLECTIONS).clamp(1..)
-    # Room for the garbage.
+    # Fills the heap with garbage first, so that later garbage needs no new memory.
     ids(0, together)
     GC.start
     before = Bench::Memory.resident(@pid)
     (0...@users).step(together) do |first|
-      @contender.beat(ids(first, [together, @users - first].min))
+      @contender.send_heartbeats(ids(first, [together, @users - first].min))
       GC.start
     end
     (Bench::Memory.resident(@pid) - before).fdiv(@users)
@@ -54,7 +54,7 @@ class OnDisk
     @users = users
   end
 
-  # @return [Float] bytes for each user
+  # @return [Float] bytes per user
   def bytes
     @contender.prepare(Bench::Ids.of(@kind, @users))
     @contender.size.fdiv(@users)
@@ -65,7 +65,7 @@ end
 
 OURS = "OnlineManager"
 CONTENDERS = { OURS => Bench::Ours, "Hash, Mutex and clock" => Bench::LockedHash }.freeze
-# The sizes of the plot. The last one is the table's.
+# The sizes of the plot. The table shows the last one.
 SIZES = [10_000, 100_000, 1_000_000].freeze
 
 REMARKS = <<~TEXT
@@ -74,23 +74,23 @@ REMARKS = <<~TEXT
   take is on disk, table and index, before any `UPDATE`; they, Redis and the timers were measured once.
 TEXT
 
-# In a child: what one has left in the heap, the next would fill without asking for memory.
+# Runs in a child process: free memory that one contender leaves in the heap would hide the next one's.
 #
-# @return [Float] bytes for each user
+# @return [Float] bytes per user
 def bytes(&maker) = Bench::Child.open(maker) { |child| child.call(:bytes) }
 
-# @return [Hash{String => Array<Float>}] bytes for each user, by contender
+# @return [Hash{String => Array<Float>}] bytes per user, by contender
 def samples_of(run, kind, users)
   samples = run.alternate(CONTENDERS) { |contender| bytes { Newcomers.new(contender.new, kind, users) } }
   samples["an EventMachine timer each"] = [bytes { Newcomers.new(Bench::Timers.new, kind, users) }]
-  # A server that has forgotten its users would not give back their memory.
+  # Each sample has its own server: a server that forgot its users would not return their memory.
   Bench::RedisServer.open do |redis|
     samples["Redis sorted set"] = [bytes { Newcomers.new(Bench::RedisContender.new(redis), kind, users, redis.pid) }]
   end
   samples
 end
 
-# @return [Hash{String => Array<Float>}] as above
+# @return [Hash{String => Array<Float>}] bytes per user on disk, by contender
 def on_disk(postgres, kind, users)
   databases = { "SQLite" => -> { Bench::SqliteContender.new },
                 "PostgreSQL" => -> { Bench::PostgresContender.new(postgres, kind) } }

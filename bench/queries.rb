@@ -6,9 +6,9 @@ require_relative "support/bench"
 require_relative "support/contenders/in_process"
 require_relative "support/contenders/redis"
 
-# Questions, each answered by a contender in a process of its own.
+# Times queries. Each contender answers them in its own process.
 class Answers
-  # How many times it is asked whether somebody is online, or how many there are.
+  # The number of `online?` and of `size` calls in one measurement.
   TIMES = 20_000
 
   # @param ids [Array]
@@ -18,20 +18,20 @@ class Answers
     GC.start
   end
 
-  # @return [Float] nanoseconds for each answer
+  # @return [Float] nanoseconds per call
   def time_online = Bench.time { @ids.each { |id| online?(id) } }.fdiv(@ids.size)
 
-  # @return [Float] nanoseconds
+  # @return [Float] nanoseconds per call
   def time_size = Bench.time { TIMES.times { size } }.fdiv(TIMES)
 
-  # @return [Float] nanoseconds for each id
+  # @return [Float] nanoseconds per id
   def time_online_users
     users = nil
     Bench.time { users = online_users }.fdiv(users.size)
   end
 end
 
-# The gem's.
+# Queries to the gem.
 class OurAnswers < Answers
   def prepare(ids)
     contender = Bench::Ours.new
@@ -44,7 +44,7 @@ class OurAnswers < Answers
   def online_users = @manager.online_users
 end
 
-# A Hash's, under the mutex that heartbeats from several threads need.
+# Queries to a Hash under the mutex that heartbeats from several threads need.
 class HashAnswers < Answers
   def prepare(ids)
     @mutex = Mutex.new
@@ -56,9 +56,9 @@ class HashAnswers < Answers
   def online_users = @mutex.synchronize { @users.keys }
 end
 
-# A Redis sorted set's.
+# Queries to a Redis sorted set.
 class RedisAnswers < Answers
-  # It is asked one at a time less often.
+  # Fewer, since each call is a round trip.
   TIMES = 1_000
 
   def initialize(server, ids)

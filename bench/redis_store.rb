@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What does a store cost that several machines share, and what does it take of the server?
+# What does a store cost that several machines share, and how much load does it put on the Redis server?
 
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
@@ -9,11 +9,11 @@ require_relative "support/contenders/shared"
 
 KINDS = %w[integers UUIDs].freeze
 USERS = 100_000
-# Seconds: a user is written again after a third of it.
+# Seconds. A user who keeps sending heartbeats is written again after a third of it.
 TIMEOUT = 6
 OURS = "store `:memory`"
 
-# What a server tells of itself.
+# Reads the server's statistics from INFO.
 class Counter
   def initialize(server)
     @redis = server.connect
@@ -22,12 +22,12 @@ class Counter
   # @return [Integer] bytes
   def memory = Integer(@redis.info("memory").fetch("used_memory"))
 
-  # @return [Hash{String => Array<Integer>}] by command: calls, and the microseconds that they took
+  # @return [Hash{String => Array<Integer>}] by command: the number of calls, and the microseconds that they took
   def commands
     @redis.info("commandstats").transform_values { |of| of.values_at("calls", "usec").map { |number| Integer(number) } }
   end
 
-  # @return [Array<Integer>] how many scripts were run, and for how many microseconds, while the block ran
+  # @return [Array<Integer>] the number of scripts that ran while the block ran, and the microseconds that they took
   def scripts
     before = totals
     yield
@@ -43,8 +43,8 @@ class Counter
 end
 
 # One contender in its own process.
-class Beater < Bench::Beater
-  # @return [Float] nanoseconds for each of so many heartbeats
+class TimedContender < Bench::TimedContender
+  # @return [Float] nanoseconds per heartbeat
   def time(number)
     passes = number.fdiv(@heartbeats.size).ceil
     @contender.time(@heartbeats.first(number), passes).fdiv([number, @heartbeats.size].min * passes)
@@ -56,7 +56,7 @@ HEARTBEATS = <<~TEXT
   process' own memory, as it does without a store.
 TEXT
 
-# @return [Hash{String => Array}] what makes each contender, and how many heartbeats a round has
+# @return [Hash{String => Array}] how to make each contender, and how many heartbeats a round has
 def contenders(server)
   { OURS => [-> { Bench::Ours.new }, 1_000_000],
     "store `\"redis://…\"`" => [-> { Bench::Shared.new(server.url, namespace: "heartbeats") }, 1_000_000],
@@ -81,14 +81,14 @@ end
 def heartbeats_of(run, server, ids)
   server.connect.flushall
   beaters = contenders(server).transform_values do |make, number|
-    [Bench::Child.new { Beater.new(make.call, ids) }, number]
+    [Bench::Child.new { TimedContender.new(make.call, ids) }, number]
   end
   run.alternate(beaters, rounds: run.rounds(5)) { |(beater, number)| beater.call(:time, number) }
 ensure
   beaters&.each_value { |beater, _| beater.retire }
 end
 
-# What reaches the server, from a process of its own.
+# The load on the server, from one process.
 class Load
   def initialize(server, ids)
     @server = server
@@ -96,26 +96,28 @@ class Load
     @counter = Counter.new(server)
   end
 
-  # Everybody beats as fast as one thread can, for some timeouts.
+  # Sends heartbeats of all users as fast as one thread can, for a number of timeouts.
   #
-  # @return [Hash{String => Float}] heartbeats a second, and scripts for each user and timeout
+  # @return [Hash{String => Float}] heartbeats per second, and scripts per user and timeout
   def steady(timeouts)
     shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "steady")
     shared.prepare(@ids)
-    beats = 0
+    heartbeats = 0
     took = nil
     scripts, micros = @counter.scripts do
-      took = Bench.time { beats += shared.beat(@ids) && @ids.size while Bench.now < (@until ||= finish(timeouts)) }
+      took = Bench.time do
+        heartbeats += shared.send_heartbeats(@ids) && @ids.size while Bench.now < (@until ||= finish(timeouts))
+      end
     end
     per = @ids.size * took / 1e9 / TIMEOUT
-    { "rate" => beats * 1e9 / took, "commands" => scripts / per, "busy" => micros / (took / 1e3) }
+    { "rate" => heartbeats * 1e9 / took, "commands" => scripts / per, "busy" => micros / (took / 1e3) }
   ensure
     shared.close
   end
 
-  # @return [Hash{String => Float}] nanoseconds until all are written, and the server's microseconds for each
-  def beats(rounds)
-    shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "beats")
+  # @return [Hash{String => Float}] nanoseconds until all users are written, and the server's microseconds per user
+  def heartbeats(rounds)
+    shared = Bench::Shared.new(@server.url, TIMEOUT, namespace: "heartbeats")
     shared.prepare(@ids)
     samples = Array.new(rounds) do
       sleep (TIMEOUT / 3.0) + 0.1
@@ -128,7 +130,7 @@ class Load
     shared.close
   end
 
-  # @return [Hash{String => Float}] transitions a second, and the server's microseconds for each
+  # @return [Hash{String => Float}] transitions per second, and the server's microseconds per transition
   def transitions(rounds)
     shared = Bench::Shared.new(@server.url, namespace: "transitions")
     samples = Array.new(rounds) do
@@ -141,7 +143,7 @@ class Load
     shared.close
   end
 
-  # @return [Float] bytes of the server for each user who is online
+  # @return [Float] bytes of the server's memory per online user
   def memory
     before = @counter.memory
     shared = Bench::Shared.new(@server.url, namespace: "memory")
@@ -158,8 +160,8 @@ class Load
 end
 
 SERVER = <<~TEXT
-  One process, one server. The time is the server's own, in its scripts. Commands are scripts that were run, for each user and
-  timeout, while everybody beat as fast as one Ruby thread could; sweeps and looks at the log are among them.
+  One process, one server. The time is the server's own, in its scripts. Commands are scripts that ran, for each user and
+  timeout, while one Ruby thread sent heartbeats of all users as fast as it could; they include sweeps and polls.
 TEXT
 
 def measure_server(run, server)
@@ -168,28 +170,29 @@ def measure_server(run, server)
     ids = Bench::Ids.of(kind, Bench.users(USERS))
     server.connect.flushall
     figures = Bench::Child.open(-> { Load.new(server, ids) }) do |child|
-      { "memory" => child.call(:memory), "beats" => child.call(:beats, run.rounds(3)),
+      { "memory" => child.call(:memory), "heartbeats" => child.call(:heartbeats, run.rounds(3)),
         "transitions" => child.call(:transitions, run.rounds(3)), "steady" => child.call(:steady, 3) }
     end
     run.figure(kind, figures)
     run.figure("#{kind}/commands", figures["steady"]["commands"])
     rows << row(kind, figures)
   end
-  header = ["#{Bench.thousands(Bench.users(USERS))} users", "memory, a user", "all written", "server, a beat",
+  header = ["#{Bench.thousands(Bench.users(USERS))} users", "memory, a user", "all written", "server, a heartbeat",
             "transitions a second", "server, a transition", "heartbeats a second", "commands", "server busy"]
   run.table("The server", header, rows, remarks: SERVER)
 end
 
 def row(kind, figures)
-  beats, transitions, steady = figures.values_at("beats", "transitions", "steady")
-  [kind, "#{figures["memory"].round} B", Bench.duration(beats["flush"]), Bench.duration(beats["server"] * 1_000),
+  heartbeats, transitions, steady = figures.values_at("heartbeats", "transitions", "steady")
+  [kind, "#{figures["memory"].round} B", Bench.duration(heartbeats["flush"]),
+   Bench.duration(heartbeats["server"] * 1_000),
    Bench.thousands(transitions["rate"].round), Bench.duration(transitions["server"] * 1_000),
    Bench.thousands(steady["rate"].round), Bench.digits(steady["commands"]), "#{Bench.digits(steady["busy"] * 100)} %"]
 end
 
-# One of several processes: beats for users of its own, and notes when a callback comes, whoever's user it is.
+# One of several processes: sends heartbeats of its own users, and records each callback, of any process' user.
 class Member
-  # Notes each callback.
+  # Records each callback.
   class Config < Bench::SilentConfig
     attr_reader :calls
 
@@ -211,7 +214,7 @@ class Member
 
   def leases = @manager.stats[:leases]
 
-  # @return [Array<Array>] each id, and when it beat
+  # @return [Array<Array>] each id, and the time of its heartbeat
   def come(ids, pause)
     ids.map do |id|
       sleep pause
@@ -231,7 +234,7 @@ end
 
 DELAYS = <<~TEXT
   From a user's first heartbeat in one of three processes to `online` in whichever of them delivers, of users who come one by
-  one, 2 ms apart in each process. The others look at the log every 20 ms.
+  one, 2 ms apart in each process. The others poll the log every 20 ms.
 TEXT
 
 def measure_delay(run, server)
@@ -244,7 +247,7 @@ def measure_delay(run, server)
             [["`online`", *shares.values.map { |value| Bench.duration(value) }]], remarks: DELAYS)
 end
 
-# Three processes that have shared out the partitions.
+# Yields three processes, once they have distributed the partitions among themselves.
 def with_members(server)
   members = Array.new(3) { Bench::Child.new { Member.new(server) } }
   sleep 0.1 until members.map { |member| member.call(:leases) }.then { |all| all.sum == 16 && all.min >= 4 }
@@ -253,7 +256,7 @@ ensure
   members&.each(&:retire)
 end
 
-# @param count [Integer] how many users come to each
+# @param count [Integer] how many users come online in each process
 # @return [Array<Integer>] nanoseconds from each heartbeat to its callback
 def delays_of(members, count)
   coming = members.each_with_index.map do |member, number|

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What does a heartbeat cost in a `seen_all` of a thousand, against the same by single yields?
+# What does a heartbeat cost in a `seen_all` of a thousand ids, compared with a thousand single yields?
 
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
@@ -8,7 +8,7 @@ require_relative "support/contenders/in_process"
 # Both ways, with the same users.
 class Ways
   TOGETHER = 1_000
-  # Heartbeats in a measurement.
+  # The minimum number of heartbeats in a measurement.
   LENGTH = 500_000
 
   def initialize(ids)
@@ -20,10 +20,10 @@ class Ways
     GC.start
   end
 
-  # @return [Float] nanoseconds for each heartbeat
+  # @return [Float] nanoseconds per heartbeat
   def single = @contender.time(@ids, @passes).fdiv(@ids.size * @passes)
 
-  # @return [Float] nanoseconds for each heartbeat
+  # @return [Float] nanoseconds per heartbeat
   def together
     manager = @contender.manager
     duration = Bench.time do

@@ -10,7 +10,7 @@ require_relative "support/contenders/sqlite"
 KINDS = %w[integers UUIDs].freeze
 SIZES = [10_000, 1_000_000].freeze
 FLUSHED = 100_000
-# Seconds: a user is written again after a third of it.
+# Seconds. A user who keeps sending heartbeats is written again after a third of it.
 SHORT = 6
 
 OURS = "store `:memory`"
@@ -21,10 +21,10 @@ CONTENDERS = {
 }.freeze
 
 # One contender in its own process.
-class Beater < Bench::Beater
+class TimedContender < Bench::TimedContender
   FEWEST = 1_000
 
-  # @return [Float] nanoseconds for each heartbeat
+  # @return [Float] nanoseconds per heartbeat
   def time
     one = @contender.time(@heartbeats.first(FEWEST), 1).fdiv(FEWEST)
     number = (1e8 / one).ceil
@@ -37,15 +37,15 @@ end
 
 HEARTBEATS = <<~TEXT
   In brackets: how many times that of the memory store. With the file a heartbeat ends in the process' own memory, as
-  it does without. What is written, and how often, does not depend on how often a user beats.
+  it does without. What is written, and how often, does not depend on a user's heartbeat rate.
 TEXT
 
 # @return [Hash{String => Array<Float>}] the samples of each contender
 def heartbeats_of(run, ids)
-  beaters = CONTENDERS.transform_values { |contender| Bench::Child.new { Beater.new(contender.call, ids) } }
-  run.alternate(beaters, rounds: run.rounds(7)) { |beater| beater.call(:time) }
+  children = CONTENDERS.transform_values { |contender| Bench::Child.new { TimedContender.new(contender.call, ids) } }
+  run.alternate(children, rounds: run.rounds(7)) { |child| child.call(:time) }
 ensure
-  beaters&.each_value(&:retire)
+  children&.each_value(&:retire)
 end
 
 def measure_heartbeats(run)
@@ -63,7 +63,7 @@ def measure_heartbeats(run)
 end
 
 WRITTEN = <<~TEXT
-  The heartbeats come all at once, and are written since each of the users has rested for a third of the timeout. The
+  The heartbeats come all at once, and are written since no user was written within a third of the timeout. The
   transitions are those of as many users who come and leave, from the first heartbeat to the last callback.
 TEXT
 
@@ -81,13 +81,13 @@ def measure_writing(run)
   run.table("What is written", header, rows, remarks: WRITTEN)
 end
 
-# What reaches the file, in a process of its own.
+# What is written to the file, in its own process.
 class Writing
   def initialize(ids)
     @ids = ids
   end
 
-  # @return [Hash{String => Float}] nanoseconds, transitions a second, bytes for each user
+  # @return [Hash{String => Float}] nanoseconds to write all users, transitions per second, bytes per user
   def measure(rounds)
     { "flush" => Bench.median(flushes(rounds)), "updates" => Bench.median(updates(rounds)),
       "rate" => Bench.median(rates(rounds)), "size" => size }

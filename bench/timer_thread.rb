@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
-# What does the timer thread cost with a million users, and does anything wake up when nobody beats?
+# What does the timer thread cost with a million users, and does anything wake up without heartbeats?
 
 require_relative "support/bench"
-require_relative "support/pulse"
+require_relative "support/heartbeat_thread"
 require_relative "support/silent_config"
 require_relative "support/threads"
 
-# Users who beat three times within their timeout, in a process of its own.
+# Users who send three heartbeats within their timeout, in their own process.
 class Crowd
   # Seconds.
   TIMEOUT = 5
@@ -16,8 +16,8 @@ class Crowd
   def initialize(users)
     manager = OnlineManager.new(Bench::SilentConfig.new(TIMEOUT), reactor: :thread)
     manager.setup
-    Bench::Pulse.new(manager, 1..users, TIMEOUT / 3.0)
-    # Until each has come up in the timer thread once.
+    Bench::HeartbeatThread.new(manager, 1..users, TIMEOUT / 3.0)
+    # Waits until the timer thread has handled each user once.
     sleep TIMEOUT * 1.2
   end
 
@@ -30,25 +30,25 @@ class Crowd
   end
 end
 
-# A process in which nobody beats.
+# A process without heartbeats.
 class Idle
   # Seconds.
   LONG = 3_600
   SHORT = 0.05
   LENGTH = 2
 
-  # @param users [Integer] who stay online
+  # @param users [Integer] users who stay online
   def initialize(users)
     manager = OnlineManager.new(Bench::SilentConfig.new(LONG), reactor: :thread)
     manager.setup
     manager.seen_all(1..users) if users.positive?
     manager.seen(:nobody, timeout: SHORT)
     sleep 0.01 while manager.online?(:nobody)
-    # The watchdog looks for so long after a callback.
-    sleep OnlineManager::Watchdog::PATIENCE + 1
+    # The watchdog thread runs for this long after a callback.
+    sleep OnlineManager::Watchdog::WARN_AFTER + 1
   end
 
-  # @return [Hash{String => Integer}] how often each thread was switched to or from, of the others than this one
+  # @return [Hash{String => Integer}] the number of context switches of each other thread
   def wakeups
     before = Bench::Threads.others.to_h { |thread| [thread.id, thread.switches] }
     sleep LENGTH
@@ -65,7 +65,7 @@ def measure_cpu_time(run)
   end
   run.figure("share", Bench.median(shares))
   run.table("CPU time of the timer thread", ["with a timeout of 5 s", "median", "most"],
-            [["#{Bench.thousands(Bench.users(USERS))} users beat three times within it",
+            [["#{Bench.thousands(Bench.users(USERS))} users send three heartbeats within it",
               *[Bench.median(shares), shares.max].map { |share| format("%.2f %% of a core", share * 100) }]])
 end
 

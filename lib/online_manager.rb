@@ -1,48 +1,52 @@
 # frozen_string_literal: true
 
+# Over 400 lines: more than half of them document the public API.
+
 require "English"
 require "io/wait"
 
 require_relative "online_manager/version"
 require_relative "online_manager/error"
 
-# Tells when a user comes online and when one goes offline. Heartbeats come in as often as they like;
-# the config hears only of the transitions: a user is online from the first heartbeat, and offline once
-# `timeout` seconds have passed without one.
+# Turns any rate of heartbeats into two callbacks: online and offline. A user is online from the first heartbeat, and
+# offline once `timeout` seconds have passed without another one.
 #
-# A config is any object with these methods (the class that version 0.0.3 took):
+# A config is any object with these methods (version 0.0.3 asks for the same four):
 #
-# - `timeout`: seconds, whatever Kernel#Float takes, finite and above 0. Read again as heartbeats come,
-#   at most every 10 ms.
-# - `setup`: yields a user id at each heartbeat, or keeps its block and calls it later, on any thread.
-#   The block answers what {#seen} does.
-# - `online(user_id)`: called at the first heartbeat, on the thread that beats, before the heartbeat
-#   returns. What it raises comes out of the heartbeat; the user is offline then, and the next
-#   heartbeat tries again.
-# - `offline(user_id)`: called on the reactor: the thread that called {#run}, EventMachine's, a fiber
-#   of the scheduler, or a background thread.
+# - `timeout`: seconds; whatever Kernel#Float accepts, finite and above 0. It is called again as heartbeats come, at
+#   most every 10 ms.
+# - `setup`: yields a user id for each heartbeat, or keeps its block and calls it later, on any thread. The block
+#   returns what {#seen} returns.
+# - `online(user_id)`: runs at the first heartbeat, on the thread that reports it, before the heartbeat returns. An
+#   exception of it comes out of the heartbeat; the user is offline then, and the next heartbeat calls it again.
+# - `offline(user_id)`: runs on the reactor: the thread that called {#run}, EventMachine's, a fiber of the scheduler, or
+#   a background thread.
 #
-# and, if it likes, these:
+# With a shared store `online` runs on the reactor too, perhaps in another process.
 #
-# - `online_all(user_ids)`: instead of `online`, for those who come online in one {#seen_all}.
-# - `offline_all(user_ids)`: instead of `offline`, for all who are due together, even if that is one.
-# - `on_error(exception, user_id)`: told what `offline` raised, or an `online` on the reactor. For the
-#   `_all` methods it gets an Array of ids.
+# A config may also have these methods:
 #
-# A user id is anything that can be a key of a Hash, and is compared like one: `1` and `"1"` are two
-# users, and `[7, 3]` is one.
+# - `online_all(user_ids)`: called instead of `online` for the users who come online in one {#seen_all}.
+# - `offline_all(user_ids)`: called instead of `offline` for all users who are due at a time, even if that is one.
+# - `on_error(exception, user_id)`: gets what a callback on the reactor raised. For the `_all` methods `user_id` is an
+#   Array of ids; when a shared store fails, it is nil.
 #
-# Per user `online` and `offline` strictly alternate and never overlap, with any number of threads
-# beating. Callbacks may call the manager.
+# A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user.
 #
-# All methods may be called on any thread, and but for {#run}, {#setup} and a {#stop} that waits, in a
-# trap handler.
+# A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
+# one. With a shared store it is an Integer, a String or a Symbol.
+#
+# For each user `online` and `offline` strictly alternate and never overlap, however many threads report heartbeats.
+# Callbacks may call the manager.
+#
+# Every method may be called on any thread, and every one but {#run} and {#setup} in a trap handler; {#stop} returns at
+# once there.
 class OnlineManager
   OPTIONS = %i[reactor store namespace].freeze
   private_constant :OPTIONS
 
   class << self
-    # Makes a manager and {#run runs} it.
+    # Creates a manager and {#run runs} it.
     #
     # @param (see #initialize)
     # @option (see #initialize)
@@ -51,7 +55,7 @@ class OnlineManager
     # @raise (see #run)
     def run(config, **options) = new(config, **options).run
 
-    # Makes a manager and {#setup sets it up}.
+    # Creates a manager and {#setup sets it up}.
     #
     # @param (see #initialize)
     # @option (see #initialize)
@@ -60,68 +64,68 @@ class OnlineManager
     # @raise (see #setup)
     def setup(config, **options) = new(config, **options).setup
 
-    # Finds the manager of this process.
+    # Finds the running manager of this process. Takes no lock.
     #
-    # @param namespace [String, Symbol, nil] the one that the manager was given
-    # @return [OnlineManager, nil] the manager that runs in that namespace; the one set up last, if there
-    #   are several
+    # @param namespace [String, Symbol, nil] the option `namespace` of that manager
+    # @return [OnlineManager, nil] the manager that runs in the namespace; of several the one that was set up last
+    # @raise [Ractor::UnsafeError] outside the main Ractor
     def current(namespace = nil)
       Registry.current(namespace&.to_s)
     end
   end
 
-  # @return [String, nil] what tells the manager from others, as given
+  # @return [String, nil] the option `namespace`, as a String
   attr_reader :namespace
 
-  # Makes a manager, which neither starts anything nor calls the config.
+  # Creates a manager. Starts no thread, opens no store and does not call the config.
   #
-  # @param config [Object] see {OnlineManager}; or a String or a Proc, resolved when first needed: the
-  #   name of the config's class, or what answers the config
-  #   In a framework that loads an application's classes by itself, such as Rails, that is after initialization, and
-  #   anew whenever it has loaded them anew.
+  # @param config [Object] the config, see {OnlineManager}; or the name of its class (a String), or a Proc that returns
+  #   it. A String or a Proc is resolved when the config is first needed: in Rails after initialization, and again after
+  #   each code reload.
   # @param options [Hash]
-  # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Found out
-  #   when not given: the EventMachine reactor or fiber scheduler that the caller is in, EventMachine for
-  #   {#run} if it is loaded or in the bundle, else a thread.
-  # @option options [Symbol, String, Array<String>] :store where it is kept who is online: `:memory`, which is this
-  #   process', `"sqlite:PATH"`, a file that the processes of one machine share, or `"redis://…"` (`"rediss://…"` with
-  #   TLS, `"redis+unix://…"`), a Redis or Valkey that several machines share; an Array of such URLs is a Redis
+  # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Default: the
+  #   EventMachine reactor or fiber scheduler that the caller is in; for {#run} EventMachine, if it is loaded or in the
+  #   bundle, as with version 0.0.3; else a thread.
+  # @option options [Symbol, String, Array<String>] :store where presence is kept. `:memory` (the default) is this
+  #   process; `"sqlite:PATH"` is a file that the processes of one machine share; `"redis://…"` (`"rediss://…"` with
+  #   TLS, `"redis+unix://…"`) is a Redis or Valkey that several machines share; an Array of such URLs is a Redis
   #   Cluster. A relative path is expanded now, in Rails against `Rails.root`.
-  # @option options [String, Symbol] :namespace tells several managers in one process, or in one store, apart
-  # @raise [ArgumentError] if there is no such option, reactor or store
+  # @option options [String, Symbol] :namespace separates managers in one process, or in one store
+  # @raise [ArgumentError] if an option, the reactor, the store or the namespace is not one of these
   def initialize(config, **options)
     @reactor_name, @store, namespace = check_options(options)
     @namespace = namespace&.to_s
     @config = Config.new(config)
-    @delivery = new_delivery { finished }
+    @delivery = build_delivery { on_finished }
     @native = @delivery.native
     @mutex = Mutex.new
     @state = :new
   end
 
-  # Calls the config's `setup` and delivers callbacks until the manager is stopped or EventMachine is.
-  # However it ends, the remaining users are set offline first. Inside a running EventMachine reactor
-  # it acts as {#setup}.
+  # Calls the config's `setup` and delivers callbacks until the manager, or EventMachine, is stopped. Blocks. However it
+  # ends (also by an exception or a signal), the remaining users are set offline first; with a shared store their
+  # heartbeats are written instead. Inside a running EventMachine reactor it behaves as {#setup}.
   #
-  # On EventMachine `setup` is called on the reactor's thread. On a thread it is called on one of its own
-  # and may block; what it raises comes out here, and the thread is ended with `run`.
+  # The reactor `:thread` calls `setup` on a thread of its own, so `setup` may block; its exception is raised here, and
+  # that thread ends with `run`. EventMachine calls `setup` on the reactor's thread, a fiber scheduler on another fiber.
   #
-  # @return [Object] nil, or what `setup` returned inside a running reactor
-  # @raise [Error] if the manager runs already or has been stopped
-  # @raise [ArgumentError, TypeError] if the config lacks a method or its timeout is no positive number;
-  #   `setup` has not been called then, and the manager can be set up again
+  # @return [Object] nil; inside a running EventMachine reactor what `setup` returned
+  # @raise [Error] if the manager runs already or has been stopped, or its reactor is not available
+  # @raise [ArgumentError, TypeError] if the config lacks a method, or its timeout is not a positive number. `setup` has
+  #   not been called then, and the manager can be set up again.
+  # @raise [StoreError] if a shared store is misconfigured. The manager can be set up again then.
+  # @raise what `setup` raises; the manager is stopped then
   def run = launch(:run)
 
-  # Calls the config's `setup` on the present thread. Callbacks are delivered on the EventMachine reactor
-  # or fiber scheduler that runs, or on a background thread that the first heartbeat starts. When the
-  # process exits, the remaining users are set offline.
+  # Calls the config's `setup` on the current thread and returns. Callbacks run on the EventMachine reactor or fiber
+  # scheduler that is running, or on a background thread that the first heartbeat starts. When the process exits, the
+  # remaining users are set offline; with a shared store their heartbeats are written instead.
   #
-  # In an initializer of Rails a config that is given as a String or a Proc is set up when the application has been
-  # initialized; what is raised comes out there.
+  # In an initializer of Rails, a config that is given as a String or a Proc is set up once the application has been
+  # initialized, and exceptions are raised there.
   #
-  # @return [Object] what `setup` returned; nil if it is yet to be called
+  # @return [Object] what `setup` returned; nil if it is called later
   # @raise (see #run)
-  # @raise what `setup` raises; the manager is stopped then
   def setup
     return launch(:setup) if Integration.current.booted? || !@config.lazy?
 
@@ -129,25 +133,28 @@ class OnlineManager
     nil
   end
 
-  # Takes part in the shared store from now on. Without this call the process does so from its first heartbeat, or else
-  # one timeout after {#setup}. With the store `:memory` there is nothing to take part in.
+  # Makes this process a member of the shared store now: it acquires leases and delivers events. Without this call it
+  # becomes one at its first heartbeat, or one timeout after {#setup}. Does nothing with the store `:memory`.
   #
   # @return [Boolean] true; false after a stop
-  # @raise [Error] if the manager does not run yet
+  # @raise [Error] if the manager is not set up yet, or the operating system gives it no thread
   # @raise what the config's `timeout` raises
   def start
     return false if @stopping || @state == :stopped
-    raise Error, "the manager does not run yet: call setup or run before start" unless @state == :running
+    raise Error, "start was called before the manager was set up: call setup or run first" unless @state == :running
 
     @store.shared? ? @native.start : true
   end
 
-  # A heartbeat.
+  # Records a heartbeat: the user is there. With the store `:memory` the first one calls `online`, on this thread. With
+  # a shared store it waits neither for the store nor for a callback.
   #
   # @param user_id [Object] see {OnlineManager}
-  # @param timeout [Numeric, String, nil] seconds for this heartbeat, instead of the config's `timeout`
-  # @return [Boolean] true; false after a stop, when it is ignored
-  # @raise [ArgumentError, TypeError] if the timeout is no positive number. Nothing has changed then.
+  # @param timeout [Numeric, String, nil] seconds from this heartbeat to the deadline; nil: the config's `timeout`
+  # @return [Boolean] true; false after a stop, when the heartbeat is ignored
+  # @raise [Error] if the manager is not set up yet
+  # @raise [ArgumentError, TypeError] if the timeout is not a positive number, or a shared store cannot keep such an id.
+  #   Nothing has changed then.
   # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
   def seen(user_id, timeout: nil)
     return @native.seen(user_id) if timeout.nil?
@@ -155,14 +162,15 @@ class OnlineManager
     @native.seen_for(user_id, Seconds.nanoseconds(timeout, "timeout"))
   end
 
-  # Heartbeats of several users, at a fraction of the cost. Those who are new come online together if the
-  # config has `online_all`, else one after the other; when that raises, the rest of them stays offline
-  # until they beat again. Everybody known has beaten before the first callback.
+  # Records a heartbeat for each of several users, at a fraction of the cost of as many {#seen}. The heartbeats of all
+  # users who are online are recorded before the first callback. Users who are not come online in one `online_all`, if
+  # the config has it, else one after the other; when that raises, the remaining users stay offline until their next
+  # heartbeat.
   #
-  # @param user_ids [Enumerable] see {OnlineManager}
-  # @param timeout [Numeric, String, nil] seconds for these heartbeats, instead of the config's `timeout`
+  # @param user_ids [Enumerable] user ids, see {OnlineManager}
+  # @param timeout [Numeric, String, nil] seconds from these heartbeats to the deadlines; nil: the config's `timeout`
   # @return (see #seen)
-  # @raise [TypeError] if the ids cannot be enumerated
+  # @raise [TypeError] if `user_ids` is not an Enumerable
   # @raise (see #seen)
   def seen_all(user_ids, timeout: nil)
     unless user_ids.respond_to?(:to_ary) || user_ids.is_a?(Enumerable)
@@ -174,83 +182,102 @@ class OnlineManager
     @native.seen_all(user_ids, @config.online_all?, timeout)
   end
 
-  # Moves the user's deadline to now, or to `after` seconds from now if that is sooner. `offline` follows
-  # on the reactor, like every other; a heartbeat before that keeps the user online.
+  # Moves the user's deadline forward to `after` seconds from now; never back. Then `offline` is called on the reactor,
+  # unless a heartbeat comes before.
   #
   # @param user_id [Object] see {OnlineManager}
   # @param after [Numeric, String] seconds, 0 or more
   # @return [Boolean] whether the user was online
-  # @raise [ArgumentError, TypeError] if `after` is no such number
+  # @raise [ArgumentError, TypeError] if `after` is not such a number
+  # @raise [StoreError] if it takes more than 5 s to read a shared store
   def leave(user_id, after: 0)
     @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
   end
 
-  # Asks the config for its timeout.
+  # Calls the config's `timeout`.
   #
-  # @return [Float] the config's timeout at this moment, in seconds
-  # @raise [ArgumentError, TypeError] if it is no positive number
+  # @return [Float] the config's current timeout, in seconds
+  # @raise [ArgumentError, TypeError] if it is not a positive number
   # @raise what the config's `timeout` raises
   def timeout = @delivery.timeout / 1e9
 
-  # With a shared store this and the next three methods wait for it, for 5 s at the most.
+  # Whether a user is online. With a shared store it may have to read the store, and waits up to 5 s.
   #
   # @param user_id [Object] see {OnlineManager}
-  # @return [Boolean] whether the user is online: from the call of `online` to the call of `offline`
-  # @raise [StoreError] if the store does not answer
+  # @return [Boolean] true from the call of `online` until the call of `offline`
+  # @raise [StoreError] if a shared store cannot be read within 5 s
   def online?(user_id) = @native.online?(user_id)
 
-  # @return [Array] the ids of all who are online, in no order. Strings are copies; all else is what
-  #   came in. While others beat, it need not be the state of one moment.
+  # Returns who is online. With a shared store it waits as {#online?} does.
+  #
+  # @return [Array] user ids, in no order. Strings are copies; other ids are the objects that came in. While other
+  #   threads report heartbeats, it need not be the state of a single moment.
   # @raise (see #online?)
   def online_users = @native.online_users
 
-  # @return [Integer] how many users are online
+  # Returns how many users are online. With a shared store it waits as {#online?} does.
+  #
+  # @return [Integer] the number of users who are online
   # @raise (see #online?)
   def size = @native.size
 
+  # Returns the time of a user's last heartbeat. With a shared store it waits as {#online?} does.
+  #
   # @param user_id [Object] see {OnlineManager}
-  # @return [Time, nil] when the user's last heartbeat came, exact to about 10 ms; nil for who is offline
+  # @return [Time, nil] that time, exact to about 10 ms; nil if the user is offline
   # @raise (see #online?)
   def last_seen(user_id)
     seconds = @native.last_seen(user_id)
     seconds && (Time.now - seconds)
   end
 
-  # What an operator wants to know.
+  # Returns figures for monitoring. With a shared store it waits as {#online?} does.
   #
-  # @return [Hash{Symbol => Object}] `:state` (`:new`, `:running`, `:stopping`, `:stopped`), `:reactor`,
-  #   `:store`, `:namespace`; how many users are `:online`, and of these `:announcing` (inside `online`);
-  #   how many are `:departing` (inside `offline`) and `:due` (up for `offline` unless they beat first);
-  #   `:errors`, how many callbacks on the reactor raised; `:delivering`, the method that the reactor is
-  #   in, and `:delivering_for`, for how many seconds
+  # @return [Hash{Symbol => Object}] with every store:
   #
-  #   With a shared store `:online` is of all processes, and so are `:waiting` (how many events wait for their
-  #   callback) and `:dead_letters`. Of this process are `:leases` (of how many partitions it delivers the events) and
-  #   `:owner` (whether of any), `:retries` (how many callbacks failed), `:store_errors`, `:unwritten` (how many
-  #   users' beats are yet to be written), and `:flush_lag` and `:sweep_lag`, how many seconds late writing and expiry
-  #   are. There is no `:announcing`, `:departing` or `:due`.
-  # @raise [StoreError] if a shared store does not answer
+  #   - `:state`: `:new`, `:running`, `:stopping` or `:stopped`
+  #   - `:reactor`, `:store`, `:namespace`: the ones in use; a store's password is not shown
+  #   - `:online`: how many users are online
+  #   - `:errors`: how many callbacks on the reactor have raised
+  #   - `:delivering`, `:delivering_for`: the callback that the reactor is in, and for how many seconds; nil if none
+  #
+  #   With the store `:memory`:
+  #
+  #   - `:announcing`: how many users are inside `online`
+  #   - `:departing`: how many users are inside `offline`
+  #   - `:due`: how many users wait for `offline`; a heartbeat still keeps them online
+  #
+  #   With a shared store:
+  #
+  #   - `:waiting`, `:dead_letters`: how many events of all processes wait for a callback, or have failed for good
+  #   - `:leases`: of how many partitions this process delivers the events; `:owner`: whether of any
+  #   - `:retries`, `:store_errors`: how many callbacks, and how many operations of the store, failed in this process
+  #   - `:unwritten`: how many users' heartbeats in this process are not written yet
+  #   - `:flush_lag`, `:sweep_lag`: how many seconds writing and expiry are late
+  # @raise [StoreError] if a shared store cannot be read within 5 s
   def stats
     { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store.name, namespace: @namespace }
       .merge(@native.counts, @delivery.stats)
   end
 
-  # Sets the remaining users offline, then ends: {#run} returns. From now on heartbeats are ignored and
-  # answer false. Waits until that is done, except inside a callback or a trap handler, where it returns
-  # at once. An `online` that still runs is not waited for: its thread calls `offline` afterwards.
+  # Sets the remaining users offline, then ends the manager: {#run} returns. With a shared store it writes the remaining
+  # heartbeats and releases its leases instead; the users stay online. Heartbeats that come later return false.
   #
-  # @param timeout [Numeric, nil] seconds to wait at the most; nil waits for ever
-  # @return [Integer] how many users were still online when it returned
-  # @raise [ArgumentError, TypeError] if the timeout is no number, or negative
+  # Waits until that is done, except inside a callback or a trap handler, where it returns at once. It does not wait for
+  # an `online` that is still running: the thread of that one calls `offline` afterwards.
+  #
+  # @param timeout [Numeric, nil] the most seconds to wait, 0 or more; nil sets no limit
+  # @return [Integer] how many users were still to be set offline when it returned; 0 with a shared store
+  # @raise [ArgumentError, TypeError] if the timeout is not such a number
   def stop(timeout: nil)
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @state == :stopped
 
-    begin_to_stop
-    return @delivery.remaining if @delivery.callback? || Delivery.trap_handler?
+    request_stop
+    return @delivery.remaining if @delivery.in_callback? || Delivery.in_trap_handler?
 
     @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
-    warn_of_remaining(timeout) if timeout && !@delivery.finished?
+    warn_about_remaining(timeout) if timeout && !@delivery.finished?
     @delivery.remaining
   end
 
@@ -262,11 +289,13 @@ class OnlineManager
 
   # @private
   # @return [void]
-  def code_reloaded
-    @config.code_reloaded
+  def invalidate_config
+    @config.invalidate
   end
 
-  # @return [String] the config, the state and how many are online; of a store, its name
+  # Describes the manager without reading a shared store.
+  #
+  # @return [String] the config, the state, and the number of users online or the name of the shared store
   def inspect
     "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
   end
@@ -280,9 +309,9 @@ class OnlineManager
   def check_options(options)
     unknown = options.keys - OPTIONS
     unless unknown.empty?
-      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}; " \
-                           "there are #{OPTIONS.map(&:inspect).join(", ")}"
+      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}: expected #{list(OPTIONS)}"
     end
+
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
      StoreOption.new(options.fetch(:store, :memory)),
      check_namespace(options[:namespace])]
@@ -291,10 +320,16 @@ class OnlineManager
   def check_choice(option, given, choices)
     return given if choices.include?(given) || (given.nil? && option == :reactor)
 
-    raise ArgumentError, "unknown #{option} #{given.inspect}; there is #{choices.map(&:inspect).join(", ")}"
+    raise ArgumentError, "unknown #{option} #{given.inspect}: expected #{list(choices)}"
   end
 
-  def new_delivery(&on_finish)
+  # @return [String] such as ":a, :b or :c"
+  def list(choices)
+    *rest, last = choices.map(&:inspect)
+    "#{rest.join(", ")} or #{last}"
+  end
+
+  def build_delivery(&on_finish)
     return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
 
     SharedDelivery.new(@config, @store, @namespace, &on_finish)
@@ -306,49 +341,61 @@ class OnlineManager
     raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
   end
 
-  def launch(way)
+  def launch(mode)
     @mutex.synchronize do
-      raise Error, "the manager is stopped" if @stopping || @state == :stopped
-      raise Error, "the manager is already running" if @state == :running
-
+      check_not_launched
       @config.check
       @delivery.check_store
-      @delivery.reactor = Reactor.public_send(:"for_#{way}", @reactor_name, @delivery)
+      @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
       @state = :running
     end
     Registry.add(self)
-    @delivery.launched
-    home = Process.pid
+    @delivery.before_setup
+    pid = Process.pid
     begin
-      @delivery.reactor.public_send(way) { @config.setup(again: way == :setup, &@native.heartbeat) }
-    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, nothing stays half started
-      # A child that was forked in a callback leaves it so. What it has set going itself goes on.
-      abort_launch(e) if home == Process.pid
+      @delivery.reactor.public_send(mode) { @config.setup(on_reload: mode == :setup, &@native.heartbeat) }
+    rescue Exception => e # rubocop:disable Lint/RescueException -- after an `exit` too, nothing stays half started
+      # Not in a child that was forked in a callback of `setup` and leaves it by this exception: it would stop the
+      # manager that it has set up for itself.
+      abort_launch(e) if pid == Process.pid
       raise
     end
   end
 
-  # After a signal the end of the process waits for the stop, or that of the reactor. If this did too, the next
-  # signal would end only this.
-  def abort_launch(error)
-    error.is_a?(SignalException) ? begin_to_stop : stop
+  def check_not_launched
+    if @stopping || @state == :stopped
+      raise Error, "the manager has been stopped and cannot be set up again: create a new one"
+    end
+    raise Error, "the manager is already running: call setup or run only once" if @state == :running
   end
 
-  # Not under the mutex, which a trap handler could not take.
-  def begin_to_stop
+  # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,
+  # and a second signal would otherwise interrupt only the wait in here.
+  def abort_launch(error)
+    error.is_a?(SignalException) ? request_stop : stop
+  end
+
+  # Takes no mutex, since a trap handler cannot lock one.
+  def request_stop
     @stopping = true
     @delivery.stop
   end
 
-  # Called by the delivery when nobody is left.
-  def finished
+  # Called by the delivery, once every user has been set offline.
+  def on_finished
     @state = :stopped
     Registry.remove(self)
   end
 
-  def warn_of_remaining(timeout)
-    what = @store.shared? ? "not everything has been written to the store" : "#{size} users have not been set offline"
-    Integration.current.warn("after #{timeout} s #{what} yet")
+  def warn_about_remaining(timeout)
+    users = @store.shared? ? nil : size
+    left = case users
+           when nil then "not everything has been written to the store"
+           when 1 then "1 user has not been set offline"
+           else "#{users} users have not been set offline"
+           end
+    Integration.current.warn("after #{timeout} s, the timeout of stop, #{left} yet: that goes on in the background; " \
+                             "pass a longer timeout to wait for it")
   end
 end
 

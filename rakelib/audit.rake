@@ -2,12 +2,12 @@
 
 require_relative "cargo_tools"
 
-# Looks through the crates of the lock file as deny.toml says, by cargo-deny: their licences, where they come from, and
-# which are not wanted. That needs no network once the crates are here. What is known of their security does.
+# Checks the crates in the lock file against deny.toml with cargo-deny: licences, sources and banned crates. That needs
+# no network once the crates are downloaded. The security advisories do.
 class Audit
   CHECKS = %w[bans licenses sources].freeze
 
-  # How cargo-deny begins a line when it could not get the database, rather than found something in it.
+  # cargo-deny's message when it could not get the advisory database.
   UNAVAILABLE = /failed to (?:fetch|load|open) advisory database \S+/
 
   # @return [Boolean] whether nothing was found
@@ -21,7 +21,7 @@ class Audit
 
   def command(*checks) = ["cargo", "deny", "--locked", "check", *checks]
 
-  # Not everywhere may the database be fetched, and where it may not, the rest is worth knowing.
+  # The advisory database cannot be fetched everywhere. Without it, the other checks still count.
   def advisories
     said, status = Open3.capture2e(CargoTools::ENVIRONMENT, *command("advisories"))
     if !status.success? && said.match?(UNAVAILABLE)
@@ -33,7 +33,7 @@ class Audit
   end
 end
 
-desc "Look through the crates: licences, sources, what is not wanted, and known weaknesses where they can be fetched"
+desc "Check the crates: licences, sources, bans, and security advisories where they can be fetched"
 task :audit do
   require "open3"
 

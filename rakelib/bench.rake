@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# How long each question takes at full size, in seconds, for the progress bar. The report has this order.
+# How long each question takes at full size, in seconds, for the progress bar. The report has the same order.
 BENCH_QUESTIONS = {
   "heartbeat" => 240, "flooding" => 90, "growth" => 75, "seen_all" => 40, "queries" => 80, "expiry" => 220,
   "lateness" => 120, "memory" => 170, "gc" => 40, "timer_thread" => 60, "store" => 150, "redis_store" => 180,
@@ -8,7 +8,7 @@ BENCH_QUESTIONS = {
 }.freeze
 BENCH_FOLDER = "tmp/bench"
 
-# Runs a question on the gem that `bench:build` has built, with the gems that it is compared with.
+# Runs a question with the gem that `bench:build` has built and the gems that it is compared with.
 def bench(name, progress: nil, **redirections)
   env = { "BUNDLE_GEMFILE" => File.expand_path("bench/Gemfile"), "BENCH_PROGRESS" => progress&.fileno&.to_s }
   redirections[progress] = progress if progress
@@ -17,7 +17,7 @@ def bench(name, progress: nil, **redirections)
   end
 end
 
-# Moves the bar as the question tells how far it is.
+# Runs a question and moves the bar by the progress that it reports.
 def bench_behind_bar(name, bar, log)
   bar.title = name
   before = bar.progress
@@ -51,15 +51,15 @@ namespace :bench do
     end
   end
 
-  desc "Rewrite docs/benchmarks.md from what has been measured last"
+  desc "Rewrite docs/benchmarks.md from the latest measurements"
   task :report do
     require_relative "../bench/support/report"
     Bench::Report.new(BENCH_QUESTIONS.keys).write
     puts "docs/benchmarks.md is written"
   end
 
-  # Optimised across the crates, as `gem install` would.
-  desc "Build the gem that is measured, into #{BENCH_FOLDER}/lib"
+  # Optimised across the crates, as `gem install` builds it.
+  desc "Build the gem to measure, into #{BENCH_FOLDER}/lib"
   task :build do
     build_extension_into(BENCH_FOLDER, { "RB_SYS_CARGO_PROFILE" => "release" })
   end

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 namespace :cargo do
-  # A workspace of its own, see its Cargo.toml.
+  # The benchmarks are their own workspace, see its Cargo.toml.
   benches = %w[--manifest-path ext/tracker/benches/Cargo.toml]
   target = ENV.fetch("CARGO_TARGET_DIR", "target")
 
@@ -23,8 +23,7 @@ namespace :cargo do
        "cargo", "doc", "--locked", "--workspace", "--no-deps", "--document-private-items")
   end
 
-  # Without the extension itself: half of its symbols are a running Ruby's, so it is for the specs to test. The rest
-  # needs no Ruby.
+  # Excludes the extension itself: it links against a running Ruby, so the specs test it. The other crates need no Ruby.
   desc "Run the Rust tests"
   task :test do
     sh "cargo", "test", "--locked", "--workspace", "--exclude", "online_manager"

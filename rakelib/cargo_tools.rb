@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Commands of cargo's that do not come with it, built into a folder of the checkout when they are first needed.
+# Cargo subcommands that do not come with cargo. They are built into a folder of the checkout when first needed.
 module CargoTools
   FOLDER = File.expand_path("tmp/tools")
-  # In which they are found.
+  # The environment in which cargo finds them.
   ENVIRONMENT = { "PATH" => "#{FOLDER}/bin:#{ENV.fetch("PATH")}" }.freeze
 
   # @param command [String] "deny" for cargo-deny

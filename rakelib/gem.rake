@@ -2,7 +2,7 @@
 
 CLOBBER.include("pkg")
 
-# No part of `rake`, since spec/gem_spec.rb builds the gem too, and installs it.
+# Not part of the default task, since spec/gem_spec.rb also builds the gem, and installs it.
 desc "Build the gem into pkg/"
 task :build do
   mkdir_p "pkg"

@@ -6,7 +6,7 @@ namespace :guard do
     Instructions.new
   end
 
-  desc "Check that a heartbeat takes no more instructions than it did"
+  desc "Check that a heartbeat takes no more instructions than the committed figure"
   task instructions: "bench:build" do
     guard = instructions.call
     if guard.figures
@@ -21,7 +21,7 @@ namespace :guard do
     end
   end
 
-  desc "Take the instructions of a heartbeat for the figure"
+  desc "Measure the instructions of a heartbeat, and write them as the figure"
   task update: "bench:build" do
     guard = instructions.call
     counts = guard.count

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-desc "Take away each line in spec/guards, and demand that its example fails (GUARD=… for those with that in their name)"
+desc "Remove each line in spec/guards, and check that its example fails (GUARD=… selects by name)"
 task :guards do
   require "ruby-progressbar"
   require_relative "guards/trial"
@@ -19,7 +19,7 @@ task :guards do
       bar.increment
       bar.title = guard.name
     end
-  rescue Guards::Trouble => e
+  rescue Guards::Error => e
     bar.stop
     abort e.message
   end

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# SPECS=… is for some of the specs, and MATRIX_ROOT=… says where Debian 13 is, or shall be.
+# SPECS=… selects specs. MATRIX_ROOT=… is the folder of Debian 13, which is installed if missing.
 desc "Run the specs in each Ruby: here, and in Debian 13 (or in one of them: matrix[here], matrix[trixie])"
 task :matrix, [:place] do |_, names|
   require "ruby-progressbar"
@@ -15,7 +15,7 @@ task :matrix, [:place] do |_, names|
                            output: $stderr)
   results = chosen.map do |place|
     Matrix::Suite.new(place, ENV.fetch("SPECS", "").split(/[\s,]+/), bar).run
-  rescue Matrix::Trouble => e
+  rescue Matrix::Error => e
     abort "\n#{e.message}"
   end
 

@@ -5,28 +5,28 @@ require "yaml"
 
 require_relative "cargo_tools"
 
-# Changes the tracker's state machine and wheel in every small way that cargo-mutants knows, one at a time, and sees
-# whether a test fails. Those changes that no test can tell, since they change nothing, are in spec/mutants.yml.
+# Makes every small change to the tracker's state machine and wheel that cargo-mutants knows, one at a time, and checks
+# that a test fails. Changes that no test can detect, because they change no behaviour, are listed in spec/mutants.yml.
 class Mutants
   FILES = %w[presence presence/claims wheel].freeze
   FOLDER = "tmp/mutants"
 
-  # The quick tests. Cases by the same seed, so that nothing survives by luck, and no search for shorter ones.
+  # The quick tests. The seed is fixed, so that no mutant survives by luck, and failing cases are not shrunk.
   TESTS = %w[--locked --lib --test rules --test tracker --test model -- --skip a_crowd_with].freeze
   ENVIRONMENT = {
     "PROPTEST_CASES" => "2000", "PROPTEST_RNG_SEED" => "1", "PROPTEST_MAX_SHRINK_ITERS" => "0",
-    "CARGO_TARGET_DIR" => nil, # each job has its own
+    "CARGO_TARGET_DIR" => nil, # each job has its own target folder
     **CargoTools::ENVIRONMENT
   }.freeze
 
-  # Seconds. The tests take two, five on a busy machine; a mutant that never comes to an end is as good as caught.
+  # Seconds. The tests take two, or five on a busy machine. A mutant that never ends counts as caught.
   LIMITS = %w[--timeout 30 --build-timeout 300].freeze
 
-  # How cargo-mutants ends when none has survived: all caught, or all but those that timed out.
+  # cargo-mutants' exit statuses without a survivor: all mutants caught, or some of them timed out.
   NO_SURVIVOR = [0, 3].freeze
 
   # @param files [Array<String>] modules of the tracker
-  # @param jobs [Integer] how many mutants are tried at a time
+  # @param jobs [Integer] the number of mutants tried at a time
   def initialize(files, jobs)
     paths = files.map { |file| "ext/tracker/src/#{file}.rs" }
     @scope = ["--package", "online_manager_tracker", *paths.flat_map { |path| ["--file", path] }]
@@ -34,7 +34,7 @@ class Mutants
     @jobs = jobs
   end
 
-  # @return [Boolean] whether no mutant has survived that is not listed
+  # @return [Boolean] whether only listed mutants survived
   def run
     CargoTools.install("mutants")
     excluded = equivalent.flat_map { |mutant| ["--exclude-re", "^#{Regexp.escape(mutant.fetch("name"))}$"] }
@@ -46,7 +46,7 @@ class Mutants
 
   private
 
-  # @return [Array<Hash>] what cargo-mutants says of the mutants that are listed
+  # @return [Array<Hash>] cargo-mutants' descriptions of the listed mutants
   def equivalent
     mutants = all
     YAML.safe_load_file("spec/mutants.yml").select { |entry| @files.include?(entry.fetch("file")) }.flat_map do |entry|
@@ -60,8 +60,8 @@ class Mutants
     IO.popen([ENVIRONMENT, "cargo", "mutants", *@scope, "--list", "--json"]) { |list| JSON.parse(list.read) }
   end
 
-  # Whether an entry is about this mutant. Its place is told by the text from there to the end of the line, since the
-  # line's number changes.
+  # Whether an entry describes this mutant. It is found by the text from there to the end of the line, since line
+  # numbers change.
   def listed?(mutant, entry)
     return false unless mutant.fetch("name").end_with?(": #{entry.fetch("mutant")}")
 
@@ -71,7 +71,7 @@ class Mutants
   end
 end
 
-desc "Demand that the tests find out every small change of the tracker (FILES=wheel,presence for some of it, JOBS=2)"
+desc "Check that the tests detect every small change of the tracker (FILES=wheel,presence for some modules, JOBS=2)"
 task :mutants do
   require "English"
   require "fileutils"

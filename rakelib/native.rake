@@ -4,12 +4,12 @@ namespace :gem do
   # The specs build it with the profile dev, which takes seconds.
   profile = ENV.fetch("PROFILE", "release")
   folder = "tmp/native/#{profile}"
-  shelf = lambda do
-    require_relative "native/shelf"
-    Native::Shelf.new(folder)
+  build_cache = lambda do
+    require_relative "native/build_cache"
+    Native::BuildCache.new(folder)
   end
 
-  # The C library that an extension needs at least. It is the one of the machine that built it, or an older one.
+  # The glibc version that an extension needs: the building machine's, or an older one.
   libc = lambda do |extension|
     symbols = IO.popen(["objdump", "--dynamic-syms", extension], err: File::NULL, &:read)
     symbols.scan(/GLIBC_([\d.]+)/).flatten.max_by { |version| Gem::Version.new(version) }
@@ -18,17 +18,17 @@ namespace :gem do
   end
 
   namespace :native do
-    desc "Build the extension for the Ruby that runs, and keep it for gem:native"
+    desc "Build the extension for this Ruby, and keep it for gem:native"
     task :extension do
       build_extension_into("#{folder}/build", { "RB_SYS_CARGO_PROFILE" => profile })
-      shelf.call.put("#{folder}/build/lib/online_manager/online_manager.#{RbConfig::CONFIG["DLEXT"]}")
+      build_cache.call.store("#{folder}/build/lib/online_manager/online_manager.#{RbConfig::CONFIG["DLEXT"]}")
     end
   end
 
-  desc "Build the gem for this platform, with an extension for this Ruby and those that `rake matrix` has built it in"
+  desc "Build the gem for this platform, with an extension for this Ruby and for each Ruby of `rake matrix`"
   task native: "native:extension" do
     require_relative "native/package"
-    extensions = shelf.call.extensions
+    extensions = build_cache.call.extensions
     path = Native::Package.new(Gem::Specification.load("online_manager.gemspec"), extensions).build(folder)
     if profile == "release"
       mkdir_p "pkg", verbose: false
@@ -40,6 +40,6 @@ namespace :gem do
       glibc = libc.call(extension)
       puts "  Ruby #{version}#{", glibc #{glibc} or newer" if glibc}"
     end
-    shelf.call.outdated.each { |version| puts "  not Ruby #{version}: that one is older than the sources" }
+    build_cache.call.outdated.each { |version| puts "  not Ruby #{version}: that one is older than the sources" }
   end
 end

@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-# Runs the long versions of what `rake spec` and `rake cargo:test` do in short, behind a progress bar.
+# Runs the long versions of `rake spec` and `rake cargo:test`, behind a progress bar.
 class Soak
   FOLDER = "tmp/soak"
 
   Part = Struct.new(:command, :env, :seconds, keyword_init: true)
 
-  # What became of a part: `says` are the last words of its test runner.
+  # The result of a part: `says` is the last line of its test runner.
   Result = Struct.new(:name, :passed, :seconds, :says)
 
-  # What is run, with which sizes, and how long it takes on two cores, in seconds: that is for the bar.
+  # The parts: the specs or tests, their sizes, and how many seconds they take on two cores, for the progress bar.
   def self.spec(*paths, seconds:, **env)
     command = %w[bundle exec rspec --format progress] + paths
     Part.new(command:, env: env.transform_keys(&:to_s), seconds:)
@@ -23,7 +23,7 @@ class Soak
   PARTS = {
     "threads" => spec("spec/threads_spec.rb", TRANSITIONS: "200000", seconds: 60),
     "forks" => spec("spec/fork_spec.rb", FORKS: "2000", seconds: 50),
-    "slow callbacks" => spec("spec/conformance_spec.rb", "--example", "may take 30.0 s", SLOW: "30", seconds: 300),
+    "slow callbacks" => spec("spec/conformance_spec.rb", "--example", "to take 30.0 s", SLOW: "30", seconds: 300),
     "crowd" => spec("spec/crowd_spec.rb", CROWD: "100000", seconds: 150),
     "public API" => spec("spec/fuzz_spec.rb", FUZZ_CASES: "1000000", seconds: 400),
     "garbage collector" => spec("spec/gc_spec.rb", GC_STRESS: "1", seconds: 600),
@@ -34,10 +34,10 @@ class Soak
                                                                              seconds: 700),
     "store: outages" => spec("spec/store", "--example", "when callbacks raise", "--example", "goes wrong later",
                              STORE_OUTAGE: "180", STORE_TROUBLE: "30", seconds: 600),
-    "store: crowds" => spec("spec/store", "--example", "with 4 processes", "--example", "when the owner stands still",
+    "store: crowds" => spec("spec/store", "--example", "with 4 processes", "--example", "when the lease holder pauses",
                             "--example", "when a process forks",
                             STORE_USERS: "1000", STORE_STOPS: "20", STORE_FORKS: "200", seconds: 250),
-    "redis: deaths" => spec("spec/store/redis_faults_spec.rb", "--example", "when owners of leases",
+    "redis: deaths" => spec("spec/store/redis_faults_spec.rb", "--example", "when lease holders",
                             REDIS_KILLS: "50", REDIS_STOPS: "20", REDIS_SESSIONS: "50", seconds: 560),
     "redis: outages" => spec("spec/store/redis_faults_spec.rb", "--example", "that dies", "--example", "that is away",
                              "--example", "on a bad way", REDIS_AWAY: "30", REDIS_SPOILT: "60", seconds: 700),
@@ -78,7 +78,7 @@ class Soak
     Result.new(name, ended.last.success?, (now - started).round, last_words(log))
   end
 
-  # The part tells how far it is (see spec/support/progress.rb).
+  # The part reports its progress (see spec/support/progress.rb).
   def follow(progress, before, seconds)
     sleep 0.5
     done, all = File.exist?("#{progress}.examples") ? File.read("#{progress}.examples").split("/").map(&:to_i) : [0, 1]

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# Runs the specs in lanes side by side, each in a process of its own, since most examples mostly wait. What a lane says
-# is shown when it ends.
+# Runs the specs in parallel lanes, each in its own process, since most examples mostly wait. A lane's output is shown
+# when it ends.
 class SpecLanes
   FOLDER = "tmp/spec"
 
-  # A file is in the first one that it fits. They take about as long as each other. What builds anything in the checkout
-  # is in one, the last.
+  # Each file belongs to the first lane that it matches. The lanes take about as long as each other. The specs that
+  # build anything in the checkout are all in the last one.
   LANES = {
     "Redis" => "spec/store/redis*_spec.rb",
     "stores" => "spec/store/*_spec.rb",
@@ -15,15 +15,15 @@ class SpecLanes
     "the rest" => "spec/**/*_spec.rb"
   }.freeze
 
-  # Seconds that a lane gets to end its examples' processes when all is to end. They are told by SIGTERM: on SIGINT
-  # RSpec would go on to the end of an example.
-  PATIENCE = 10
+  # How long a lane may take to end its examples' processes on SIGTERM, in seconds. (On SIGINT, RSpec would finish the
+  # current example first.)
+  TERM_TIMEOUT = 10
 
-  # Seconds between two looks which have ended.
-  PAUSE = 0.2
+  # How often ended lanes are looked for, in seconds.
+  POLL_INTERVAL = 0.2
 
-  # What `rake compile` has set for itself: examples that build the gem would build the checkout instead.
-  OF_COMPILE = %w[
+  # Unsets what `rake compile` has set for itself: otherwise examples that build the gem would build the checkout.
+  WITHOUT_COMPILE_ENV = %w[
     MAKE ONLINE_MANAGER_SHARED_TARGET RB_SYS_CARGO_MANIFEST_DIR RB_SYS_CARGO_PROFILE RB_SYS_CARGO_TARGET_DIR
     RB_SYS_GLOBAL_RUSTFLAGS
   ].to_h { |name| [name, nil] }.freeze
@@ -40,13 +40,13 @@ class SpecLanes
     end
   end
 
-  # @return [Array<String>] the names of those that have failed
+  # @return [Array<String>] the names of the failed lanes
   def run
     @lanes.each { |lane| start(lane) }
     puts "#{@lanes.map(&:name).join(", ")}: side by side, each shown when it ends (till then #{FOLDER}/*.log)"
     failed = []
     until @lanes.empty?
-      sleep PAUSE
+      sleep POLL_INTERVAL
       ended, @lanes = @lanes.partition { |lane| !lane.waiter.alive? }
       ended.each { |lane| show(lane) }
       failed += ended.reject { |lane| lane.waiter.value.success? }
@@ -58,12 +58,12 @@ class SpecLanes
 
   private
 
-  # Not in our group of processes: on Ctrl-C it is for us to end it.
+  # Its own process group: Ctrl-C does not reach it, and we end it.
   def start(lane)
     lane.started_at = now
-    pid = Process.spawn(OF_COMPILE, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
-                                                                            %i[out err] => [lane.log, "w"])
-    # Each has a thread that waits for it: `Process.wait2` without a pid also waits for what others have set going.
+    pid = Process.spawn(WITHOUT_COMPILE_ENV, "bundle", "exec", "rspec", *lane.files, pgroup: true, in: File::NULL,
+                                                                                     %i[out err] => [lane.log, "w"])
+    # Each lane has a thread that waits for it: `Process.wait2` without a pid would also reap other children.
     lane.waiter = Process.detach(pid)
   end
 
@@ -75,7 +75,7 @@ class SpecLanes
   def stop
     waiters = @lanes.filter_map(&:waiter)
     waiters.each { |waiter| signal(:TERM, waiter) }
-    stop_at = now + PATIENCE
+    stop_at = now + TERM_TIMEOUT
     waiters.each { |waiter| waiter.join([stop_at - now, 0].max) || signal(:KILL, waiter) }
   end
 

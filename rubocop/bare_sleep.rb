@@ -3,7 +3,7 @@
 module RuboCop
   module Cop
     module OnlineManager
-      # A spec that sleeps for a while is slow where the machine is fast, and fails where it is slow.
+      # A spec that sleeps for a fixed time is slow on a fast machine, and fails on a slow one.
       #
       # @example
       #   # bad
@@ -13,7 +13,7 @@ module RuboCop
       #   # good
       #   wait_until { manager.online?(7) }
       class BareSleep < Base
-        MSG = "Wait on a condition, with a limit (spec/support/wait.rb), instead of for a while."
+        MSG = "Wait for a condition with a limit (spec/support/wait.rb) instead of sleeping for a fixed time."
         RESTRICT_ON_SEND = %i[sleep].freeze
 
         # @!method bare_sleep?(node)

@@ -1,34 +1,34 @@
 # frozen_string_literal: true
 
-# Each table of docs/architecture.md that stands under the name of a folder lists what is in that folder.
+# docs/architecture.md has a section with a table for each folder, which must list exactly the folder's files.
 RSpec.describe "docs/architecture.md" do
   root = RubyProcess::ROOT
   text = File.read("#{root}/docs/architecture.md")
   sections = text.split(/^(?=##)/)
 
-  # @return [Array<Array<String>>] the cells of the rows of a section's table
+  # @return [Array<Array<String>>] the cells of each row of a section's table
   def rows(section) = section.scan(/^\| `(.*)` \| (.*) \|$/)
 
-  # @return [Array<String>] what git leaves out of the project's top level
+  # @return [Array<String>] the top-level names that git ignores
   define_method(:ignored) { File.readlines("#{root}/.gitignore").filter_map { |line| line[%r{\A/([\w.]+)/$}, 1] } }
 
   described = sections.grep(%r{\A### `(.*)/`}).to_h { |section| [section[/`(.*)`/, 1], section] }
 
-  it "describes each folder of the top level, and no other" do
+  it "describes every top-level folder and no other" do
     folders = Dir.glob("*/", File::FNM_DOTMATCH, base: root).map { |path| path.chomp("/") }
 
     expect(rows(sections.grep(/\A## The folders/).first).map(&:first))
       .to match_array(folders - %w[. .. .git] - ignored)
   end
 
-  it "describes each file of lib/, of the crates, of rakelib/ and of bench/, and no other" do
+  it "describes every file of lib/, of the crates, of rakelib/ and of bench/ and no other" do
     files = Dir["lib/**/*.{rb,js}", "ext/*/src/**/*.{rs,lua}", "rakelib/*.{rake,rb}", "bench/*.rb", base: root]
     rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
 
     expect(rows.grep_v(%r{/\z})).to match_array(files)
   end
 
-  it "describes each folder within the crates, rakelib/ and bench/, and no other" do
+  it "describes every folder within the crates, rakelib/ and bench/ and no other" do
     folders = Dir["ext/*/src/**/*/", base: root]
     rows = described.flat_map { |folder, section| rows(section).map { |name, _| "#{folder}#{name}" } }
 
@@ -36,16 +36,16 @@ RSpec.describe "docs/architecture.md" do
     expect(described.keys.grep(%r{\Aext/})).to match_array(folders + Dir["ext/*/src/", base: root])
   end
 
-  it "says something of each" do
+  it "has a text for each of them" do
     expect(sections.flat_map { |section| rows(section).map(&:last) }).to all match(/\w/)
   end
 
-  # Among its words are files without their folders, and methods of the native classes.
-  it "names files and methods that there are" do
+  # The quoted words include file names without a folder, and methods of the native classes.
+  it "names files and methods that exist" do
     names = text.scan(/`([^`\n]+)`/).flatten
     files = names.grep(%r{\A(?:lib|ext|spec)/[\w/.]+\w\z})
     basenames = Dir["{bench,ext,lib,rakelib}/**/*.{rb,rs,lua}", base: root].map { |path| File.basename(path) }
-    rust = names.grep(/\A(?:Native|Shared)::/)
+    rust = names.grep(/\A(?:NativeTracker|NativeMember)::/)
     ruby = names.grep(/\A[A-Z]\w+#\w+\z/)
 
     expect(files.reject { |path| File.exist?("#{root}/#{path}") }).to be_empty
@@ -57,7 +57,8 @@ RSpec.describe "docs/architecture.md" do
 
   define_method(:rust?) do |name|
     type, function = name.split("::")
-    sources = Dir["#{root}/ext/online_manager/src/#{type.downcase}{.rs,/*.rs}"]
+    file = type.gsub(/(?<=[a-z])(?=[A-Z])/, "_").downcase
+    sources = Dir["#{root}/ext/online_manager/src/#{file}{.rs,/*.rs}"]
     sources.any? { |source| File.read(source).match?(/fn #{function}\(/) }
   end
 
@@ -66,7 +67,7 @@ RSpec.describe "docs/architecture.md" do
     owner.method_defined?(method)
   end
 
-  it "links to what there is" do
+  it "has links that lead to existing files" do
     links = text.scan(/\]\(([^)#]+)\)/).flatten
 
     expect(links).not_to be_empty

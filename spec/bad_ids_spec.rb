@@ -2,7 +2,7 @@
 
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
-# Ids that raise when they are hashed or compared, and ids that look as if they could be none.
+# Ids that raise when they are hashed or compared, and ids that are unusual but valid.
 RSpec.describe "Bad input" do
   %i[thread eventmachine fiber].each do |reactor|
     context "with the reactor #{reactor.inspect}" do
@@ -13,7 +13,7 @@ RSpec.describe "Bad input" do
 
       describe "an id" do
         oops = Class.new(StandardError)
-        # Its `hash` or `eql?` raises while it is told to.
+        # An id whose `hash` or `eql?` raises while `fails` names it.
         hostile = Class.new do
           attr_accessor :fails
 
@@ -22,16 +22,16 @@ RSpec.describe "Bad input" do
         end
 
         %i[hash eql?].each do |method|
-          it "whose #{method} raises makes that come out of the yield, and nothing else changes" do
+          it "whose #{method} raises passes the error to the yield and changes nothing" do
             config = recording
             manager = start(config)
-            # One of the same hash, so that `eql?` is called.
+            # An object with the same hash, so that `eql?` is called.
             ids = [hostile.new, 7]
             ids.each { |id| manager.seen(id) }
             bad = hostile.new
             bad.fails = method
 
-            keep(manager) do
+            expect_unchanged(manager) do
               [-> { config.heartbeat.call(bad) }, -> { manager.seen(bad) }, -> { manager.seen(bad, timeout: 1) },
                -> { manager.seen_all([7, 8, bad, 9]) }, -> { manager.leave(bad) }, -> { manager.online?(bad) },
                -> { manager.last_seen(bad) }].each { |act| expect(&act).to raise_error(IOError, "in #{method}") }
@@ -43,7 +43,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "whose hash is left by throw, or is no Integer, changes nothing either" do
+        it "whose hash throws or is no Integer changes nothing" do
           config = recording
           manager = start(config)
           manager.seen(7)
@@ -52,18 +52,20 @@ RSpec.describe "Bad input" do
           odd = Object.new
           odd.define_singleton_method(:hash) { "odd" }
 
-          keep(manager) do
+          expect_unchanged(manager) do
             expect(catch(:out) { manager.seen(leaving) }).to eq "thrown"
             expect { manager.seen(odd) }.to raise_error(TypeError)
             expect { { odd => true } }.to raise_error(TypeError) # as for a Hash
           end
         end
 
-        it "that an `online` refuses leaves nothing behind" do
+        it "whose `online` raises leaves nothing behind" do
           config = recording(online: ->(_) { raise oops })
           manager = start(config)
 
-          [7, "seven", [7], 7.5].each { |id| keep(manager) { expect { manager.seen(id) }.to raise_error(oops) } }
+          [7, "seven", [7], 7.5].each do |id|
+            expect_unchanged(manager) { expect { manager.seen(id) }.to raise_error(oops) }
+          end
         end
 
         {
@@ -71,7 +73,7 @@ RSpec.describe "Bad input" do
           "a subclass" => Class.new(String).new("abc"),
           "a long one" => "long" * 1000
         }.each do |what, text|
-          it "that is a String and changes after the yield is kept as it was: #{what}" do
+          it "that is a String keeps its value when the String changes after the yield: #{what}" do
             config = recording
             manager = start(config)
             id = text.dup
@@ -84,7 +86,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "that is an Array and changes after the yield is found where a Hash would find it" do
+        it "that is an Array is looked up as a Hash would when the Array changes after the yield" do
           config = recording
           manager = start(config)
           id = [7, +"a"]
@@ -100,7 +102,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "that is an Array and changes is set offline as it is by then" do
+        it "that is an Array is set offline with its current elements when the Array has changed" do
           config = recording(timeout: 0.1)
           manager = start(config)
           id = [7]

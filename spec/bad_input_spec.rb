@@ -3,10 +3,10 @@
 require "bigdecimal"
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
-# What does not work, and what does although it looks as if it should not: class and message of the error, and that
-# nothing else has changed. Ids are in bad_ids_spec.rb, options in bad_options_spec.rb.
+# Invalid input, and input that is valid although it looks invalid: the class and message of the error, and that nothing
+# else has changed. Ids are in bad_ids_spec.rb, options in bad_options_spec.rb.
 RSpec.describe "Bad input" do
-  # What ActiveSupport::Duration (5 to 8) has of a number: `to_f` by `method_missing`, and it says that it is one.
+  # What ActiveSupport::Duration (5 to 8) has of a number: `to_f` by `method_missing`, and it claims to be a number.
   duration = Class.new do
     def initialize(value) = @value = value
     def is_a?(kind) = @value.is_a?(kind)
@@ -18,7 +18,7 @@ RSpec.describe "Bad input" do
     def method_missing(method, ...) = @value.public_send(method, ...)
   end
 
-  # What is no positive number of seconds, and what one is told.
+  # Values that are no positive number of seconds, and the error's class and text.
   bad_seconds = {
     "abc" => ArgumentError, "" => ArgumentError, "5 s" => ArgumentError, "5".encode("UTF-16LE") => ArgumentError,
     0 => ArgumentError, -1 => ArgumentError, -0.0 => ArgumentError, Float::NAN => ArgumentError,
@@ -26,6 +26,8 @@ RSpec.describe "Bad input" do
     duration.new(-5) => ArgumentError,
     :five => TypeError, true => TypeError, [5] => TypeError, Object.new => TypeError
   }
+
+  stopped_message = "the manager has been stopped and cannot be set up again: create a new one"
 
   def wrong_seconds(kind, name, value, wanted: "a finite number of seconds above 0")
     raise_error(kind, "#{name} must be #{wanted}, got #{value.inspect}") { |error| expect(error.cause).to be_nil }
@@ -38,13 +40,13 @@ RSpec.describe "Bad input" do
       include_context "with a manager"
       include Conformance::Unchanged
 
-      # @return [Object] what `run` or `setup` of the manager returned
+      # @return [Object] what the manager's `run` or `setup` returned
       # @raise what it raised
       def launch(manager, way)
         way == :run ? host.run { manager.run }.value : host.call { manager.setup }
       end
 
-      # The manager has not been set up, and still can be.
+      # Expects that the manager was not set up, and still can be.
       def expect_untouched(manager, config)
         expect([manager.stats[:state], manager.size, OnlineManager.current]).to eq [:new, 0, nil]
         expect(config.last(:setup)).to be_nil if config.respond_to?(:last)
@@ -54,7 +56,7 @@ RSpec.describe "Bad input" do
       describe "a config" do
         %i[setup run].each do |way|
           %i[timeout setup online offline].each do |method|
-            it "without `#{method}` is named, before `setup` is called (#{way})" do
+            it "without `#{method}` is named in an error before `setup` is called (#{way})" do
               stub_const("Lacking", Class.new(Conformance::Config) { undef_method(method) })
               config = Lacking.new
               manager = OnlineManager.new(config, reactor:)
@@ -65,7 +67,7 @@ RSpec.describe "Bad input" do
             end
           end
 
-          it "that is none at all is told what it lacks (#{way})" do
+          it "that is no config raises an error that names the missing methods (#{way})" do
             manager = OnlineManager.new(nil, reactor:)
 
             expect { launch(manager, way) }
@@ -75,7 +77,7 @@ RSpec.describe "Bad input" do
           end
 
           bad_seconds.each do |value, kind|
-            it "whose timeout is #{value.inspect} is told so, before `setup` is called (#{way})" do
+            it "whose timeout is #{value.inspect} raises an error before `setup` is called (#{way})" do
               config = recording(timeout: value)
               manager = OnlineManager.new(config, reactor:)
 
@@ -85,7 +87,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "may be put right and set up then" do
+        it "can be fixed and then set up" do
           config = recording(timeout: 0)
           manager = OnlineManager.new(config, reactor:)
           @managers << manager
@@ -98,7 +100,7 @@ RSpec.describe "Bad input" do
       end
 
       describe "a timeout" do
-        # Whatever is answered is good for 10 ms.
+        # The manager keeps a timeout for 10 ms before it asks the config again.
         def wait_for_error(config)
           wait_until do
             config.heartbeat.call(7) && false
@@ -108,7 +110,7 @@ RSpec.describe "Bad input" do
         end
 
         bad_seconds.each do |value, kind|
-          it "that turns #{value.inspect} later raises out of the yield, and changes nobody's state or deadline" do
+          it "that becomes #{value.inspect} later makes the yield raise and changes no state or deadline" do
             config = recording(timeout: 60)
             manager = start(config)
             manager.seen(7)
@@ -116,10 +118,10 @@ RSpec.describe "Bad input" do
             config.timeout = value
             wait_for_error(config)
 
-            keep(manager) do
-              beats = [-> { config.heartbeat.call(7) }, -> { manager.seen(9) }, -> { manager.seen_all([8, 9]) }]
+            expect_unchanged(manager) do
+              heartbeats = [-> { config.heartbeat.call(7) }, -> { manager.seen(9) }, -> { manager.seen_all([8, 9]) }]
               throughout(0.05) do
-                expect(&beats.sample).to wrong_seconds(kind, "Conformance::Config#timeout", value)
+                expect(&heartbeats.sample).to wrong_seconds(kind, "Conformance::Config#timeout", value)
               end
             end
             expect(config.calls).to eq [[:online, 7], [:online, 8]]
@@ -130,14 +132,14 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "that is bad when a user's deadline is near does not put it off" do
+        it "that becomes invalid near a user's deadline does not postpone it" do
           config = recording(timeout: 0.2)
           manager = start(config)
           manager.seen(7)
           config.timeout = "soon"
           eventually { expect { manager.seen(8) }.to raise_error(ArgumentError) }
 
-          # Far beyond the deadline, with ever more heartbeats that fail.
+          # Keeps failing heartbeats coming until far beyond the deadline.
           wait_until do
             expect { manager.seen(7) }.to raise_error(ArgumentError, /got "soon"/)
             config.last(:offline, 7)
@@ -152,13 +154,13 @@ RSpec.describe "Bad input" do
           "raises" => [-> { raise oops }, IOError, oops.message],
           "is not implemented" => [-> { raise NotImplementedError, "todo" }, NotImplementedError, "todo"]
         }.each do |what, (timeout, kind, message)|
-          it "that #{what} before `setup` is not judged then, but at a heartbeat" do
+          it "that #{what} before `setup` is checked at the first heartbeat" do
             config = recording(timeout:)
             manager = start(config)
 
             expect(config.last(:setup)).to be_truthy
-            [-> { config.heartbeat.call(7) }, -> { manager.seen(7) }].each do |beat|
-              keep(manager) { expect(&beat).to raise_error(kind, message) }
+            [-> { config.heartbeat.call(7) }, -> { manager.seen(7) }].each do |heartbeat|
+              expect_unchanged(manager) { expect(&heartbeat).to raise_error(kind, message) }
             end
             expect(config.calls).to be_empty
 
@@ -166,7 +168,7 @@ RSpec.describe "Bad input" do
             expect(manager.seen(7)).to be true
           end
 
-          it "that #{what} before `setup` may be set there" do
+          it "that #{what} before `setup` may be set in `setup`" do
             config = recording(timeout:, setup: lambda { |heartbeat|
               config.timeout = 60
               heartbeat.call(7)
@@ -189,7 +191,7 @@ RSpec.describe "Bad input" do
               expect([manager.seen(7), manager.seen(8, timeout: value), manager.size]).to eq [true, true, 2]
             end
             expect(manager.last_seen(7).to_f).to be_within(1).of(Time.now.to_f)
-            # Nobody left on the way; `seen_all` beside the others.
+            # Checks that nobody left in between; `seen_all` is the other way to pass the value.
             expect(manager.seen_all([8, 9], timeout: value)).to be true
             expect(config.calls).to eq [[:online, 7], [:online, 8], [:online, 9]]
           end
@@ -215,18 +217,18 @@ RSpec.describe "Bad input" do
       end
 
       describe "an argument" do
-        # The manager with one user, and nothing but an error out of the block.
+        # Expects the error from the block, and that the manager with its one user does not change.
         def expect_refusal(kind, message)
           config = recording
           manager = start(config)
           manager.seen(7)
-          keep(manager) { expect { yield manager, config.heartbeat }.to raise_error(kind, message) }
+          expect_unchanged(manager) { expect { yield manager, config.heartbeat }.to raise_error(kind, message) }
           expect(config.calls).to eq [[:online, 7]]
           expect(manager.seen(7)).to be true
         end
 
         bad_seconds.each do |value, kind|
-          it "`timeout: #{value.inspect}` of a heartbeat or of stop is named" do
+          it "`timeout: #{value.inspect}` of a heartbeat or of stop is named in the error" do
             message = "timeout must be a finite number of seconds above 0, got #{value.inspect}"
             expect_refusal(kind, message) { |manager, _| manager.seen(7, timeout: value) }
             expect_refusal(kind, message) { |manager, _| manager.seen(8, timeout: value) }
@@ -239,7 +241,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "false is no number either" do
+        it "`timeout: false` is refused as no number" do
           message = "timeout must be a finite number of seconds above 0, got false"
           expect_refusal(TypeError, message) { |manager, _| manager.seen(7, timeout: false) }
           expect_refusal(TypeError, message) { |manager, _| manager.seen_all([7], timeout: false) }
@@ -251,7 +253,7 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "that is missing or too much is told so, as for a method of one argument" do
+        it "that is missing or superfluous raises an error as for a method of one argument" do
           message = ->(given) { "wrong number of arguments (given #{given}, expected 1)" }
           expect_refusal(ArgumentError, message[0]) { |_, heartbeat| heartbeat.call }
           expect_refusal(ArgumentError, message[2]) { |_, heartbeat| heartbeat.call(7, 8) }
@@ -261,7 +263,7 @@ RSpec.describe "Bad input" do
           expect_refusal(ArgumentError, message[2]) { |manager, _| manager.seen(7, 8) }
         end
 
-        it "of `yield` that is missing or too much is told so where the config yields" do
+        it "of `yield` that is missing or superfluous raises an error where the config yields" do
           yielding = Class.new(Conformance::Config) do
             def setup = yield(*@hooks[:arguments])
           end
@@ -277,7 +279,7 @@ RSpec.describe "Bad input" do
           expect(config.calls).to eq [[:online, [7, 3]]]
         end
 
-        it "of seen_all that is no collection is named" do
+        it "of seen_all that is no collection is named in the error" do
           message = ->(value) { "user_ids must be an Array or another Enumerable, got #{value}" }
           expect_refusal(TypeError, message["7"]) { |manager, _| manager.seen_all(7) }
           expect_refusal(TypeError, message["nil"]) { |manager, _| manager.seen_all(nil) }
@@ -286,7 +288,7 @@ RSpec.describe "Bad input" do
       end
 
       describe "setup" do
-        it "that never takes its block is no error" do
+        it "that ignores its block is no error" do
           config = Class.new(Conformance::Config) { def setup = :done }.new
           manager = OnlineManager.new(config, reactor:)
           @managers << manager
@@ -295,7 +297,7 @@ RSpec.describe "Bad input" do
           expect([manager.stats[:state], manager.seen(7)]).to eq [:running, true]
         end
 
-        it "that raises makes that come out, with its users offline and nothing left running" do
+        it "that raises passes the error on, sets its users offline and leaves nothing running" do
           %i[setup run].each do |way|
             oops = IOError.new("no setup")
             config = recording(setup: lambda { |heartbeat|
@@ -307,37 +309,38 @@ RSpec.describe "Bad input" do
             expect { launch(manager, way) }.to raise_error(oops)
             expect(config.calls).to eq [[:online, 7], [:offline, 7]]
             expect([OnlineManager.current, manager.stats[:state], manager.seen(7)]).to eq [nil, :stopped, false]
-            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is stopped")
+            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, stopped_message)
           end
         end
       end
 
       describe "a manager" do
-        it "that runs already says so, and goes on" do
+        it "that already runs raises an error and goes on" do
           config = recording
           manager = start(config)
           manager.seen(7)
+          message = "the manager is already running: call setup or run only once"
 
           %i[setup run].each do |way|
-            keep(manager) do
-              expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is already running")
+            expect_unchanged(manager) do
+              expect { launch(manager, way) }.to raise_error(OnlineManager::Error, message)
             end
           end
           expect(config.heartbeat.call(8)).to be true
         end
 
-        it "that has been stopped says so, and ignores heartbeats" do
+        it "that has been stopped raises an error and ignores heartbeats" do
           config = recording
           manager = start(config)
           manager.seen(7)
           expect([manager.stop, manager.stop, manager.stop(timeout: 0)]).to eq [0, 0, 0]
 
           %i[setup run].each do |way|
-            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, "the manager is stopped")
+            expect { launch(manager, way) }.to raise_error(OnlineManager::Error, stopped_message)
           end
           expect([config.heartbeat.call(7), manager.seen(8), manager.seen(8, timeout: 1), manager.seen_all([7, 8])])
             .to eq [false] * 4
-          # Its timeout is nobody's concern any more.
+          # A stopped manager no longer checks the timeout.
           config.timeout = "abc"
           expect(manager.seen(7)).to be false
           expect(config.calls).to eq [[:online, 7], [:offline, 7]]
@@ -361,14 +364,14 @@ RSpec.describe "Bad input" do
           end
         end
 
-        it "that has not been set up says so at a heartbeat, and still can be" do
+        it "that has not been set up raises an error at a heartbeat and can still be set up" do
           config = recording
           manager = OnlineManager.new(config, reactor:)
           @managers << manager
-          message = "the manager does not run yet: call setup or run before its first heartbeat"
+          message = "a heartbeat came before the manager was set up: call setup or run first"
 
-          [-> { manager.seen(7) }, -> { manager.seen(7, timeout: 5) }, -> { manager.seen_all([7]) }].each do |beat|
-            expect(&beat).to raise_error(OnlineManager::Error, message)
+          [-> { manager.seen(7) }, -> { manager.seen(7, timeout: 5) }, -> { manager.seen_all([7]) }].each do |heartbeat|
+            expect(&heartbeat).to raise_error(OnlineManager::Error, message)
           end
           expect([manager.leave(7), manager.online?(7), manager.size, manager.online_users, manager.last_seen(7)])
             .to eq [false, false, 0, [], nil]

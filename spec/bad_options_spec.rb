@@ -3,25 +3,25 @@
 require "tmpdir"
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
-# Options that there are not, a reactor that is missing, and that nothing is left of a manager that was not set up.
+# Unknown options, a missing reactor, and what remains of a manager that could not be set up: nothing.
 RSpec.describe "Bad input" do
   describe "an option" do
     {
-      { reactor: :threads } => "unknown reactor :threads; there is :thread, :eventmachine, :fiber",
-      { reactor: "thread" } => 'unknown reactor "thread"; there is :thread, :eventmachine, :fiber',
-      { store: :disk } => 'unknown store :disk; there is :memory, "sqlite:PATH" and "redis://…"',
+      { reactor: :threads } => "unknown reactor :threads: expected :thread, :eventmachine or :fiber",
+      { reactor: "thread" } => 'unknown reactor "thread": expected :thread, :eventmachine or :fiber',
+      { store: :disk } => 'unknown store :disk: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: "users.db" } => 'unknown store "users.db"; there is :memory, "sqlite:PATH" and "redis://…"',
       { store: "sqlite:" } => 'the store "sqlite:" names no file; it must be "sqlite:PATH"',
-      { store: nil } => 'unknown store nil; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: nil } => 'unknown store nil: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: "http://ann:secret@host" } =>
         'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
-      { store: ["redis://host", 7] } => 'unknown store 7; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: ["redis://host", 7] } => 'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
-      { timeout: 5 } => "unknown option :timeout; there are :reactor, :store, :namespace",
+      { timeout: 5 } => "unknown option :timeout: expected :reactor, :store or :namespace",
       { timeout: 5, reactor: :thread, stores: :memory } =>
-        "unknown option :timeout, :stores; there are :reactor, :store, :namespace"
+        "unknown option :timeout, :stores: expected :reactor, :store or :namespace"
     }.each do |options, message|
-      it "is refused with what there is: #{options}" do
+      it "is refused with an error that lists the valid ones: #{options}" do
         config = Conformance::Config.new
         threads = Thread.list
 
@@ -33,7 +33,7 @@ RSpec.describe "Bad input" do
     end
   end
 
-  it "`reactor: :fiber` outside of a scheduler says where it belongs" do
+  it "`reactor: :fiber` outside of a scheduler raises an error that says where to call it" do
     config = Conformance::Config.new
     manager = OnlineManager.new(config, reactor: :fiber)
 
@@ -44,7 +44,7 @@ RSpec.describe "Bad input" do
   end
 
   describe "eventmachine that is missing" do
-    # A script that does not find it: neither as a gem nor beside the standard library, where Debian has it.
+    # Runs a script in which EventMachine is neither a gem nor beside the standard library, where Debian installs it.
     def without_eventmachine(script)
       Dir.mktmpdir do |gems|
         return ruby(<<~RUBY, env: { "GEM_HOME" => gems, "GEM_PATH" => gems })
@@ -63,7 +63,7 @@ RSpec.describe "Bad input" do
           rescue StandardError => e
             puts "\#{e.class}: \#{e.message}"
           end
-          # One that has been killed may take a moment.
+          # The setup thread that was killed may take a moment to end.
           50.times { Thread.list.size > 1 and sleep 0.02 }
           puts "left: \#{[Thread.list.size, OnlineManager.current].inspect}"
         RUBY
@@ -79,7 +79,7 @@ RSpec.describe "Bad input" do
       "named in online" => ["def online(_) = EM.next_tick {}", [named]]
     }.each do |where, (method, expected)|
       %i[run setup].each do |way|
-        it "is told to who needs it: #{where} (#{way})" do
+        it "is named to the caller who needs it: #{where} (#{way})" do
           process = without_eventmachine("Config.class_eval { #{method} }; OnlineManager.#{way}(Config.new)")
 
           expect(process.lines).to eq [*expected, "left: [1, nil]"]
@@ -88,7 +88,7 @@ RSpec.describe "Bad input" do
       end
     end
 
-    it "is told to who asks for its reactor" do
+    it "is named to the caller who asks for its reactor" do
       process = without_eventmachine("OnlineManager.run(Config.new, reactor: :eventmachine)")
 
       expect(process.lines).to eq [
@@ -96,20 +96,20 @@ RSpec.describe "Bad input" do
       ]
     end
 
-    it "is not missed by who does not" do
+    it "is not needed by callers who do not ask for it" do
       process = without_eventmachine("OnlineManager.setup(Config.new)")
 
       expect(process.lines.first(1) + process.lines.last(1)).to eq ["online 7", "offline 7"]
     end
 
-    it "is no excuse for other names that are unknown" do
+    it "does not change the error for other unknown names" do
       process = without_eventmachine("Config.class_eval { def setup = Em.run }; OnlineManager.run(Config.new)")
 
       expect(process.lines.first).to match(/\ANameError: uninitialized constant (Config::)?Em/)
     end
   end
 
-  # Beside what Ruby knows of, there are the descriptors and the thread of the extension.
+  # Besides Ruby's threads and files, counts the extension's thread and descriptors.
   %i[thread eventmachine fiber].each do |reactor|
     it "leaves no thread and no descriptor behind (#{reactor})" do
       skip "there is no /proc" unless File.exist?("/proc/self/task")
@@ -144,23 +144,23 @@ RSpec.describe "Bad input" do
           puts "refused"
         end
 
-        # How many: threads of Ruby's, threads of the process, descriptors.
-        def things = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
+        # The numbers of Ruby threads, of the process' threads and of its descriptors.
+        def counts = [Thread.list.size, Dir.children("/proc/self/task").size, Dir.children("/proc/self/fd").size]
 
-        # The libraries' own, which they keep.
+        # Makes the libraries start the threads and open the files that they keep.
         def warm_up
           EM.run { EM.stop }
           Async { sleep 0 }
         end
 
         warm_up
-        before = things
+        before = counts
         3.times { %i[run setup].product(CONFIGS).each { |way, config| launch(way, config) } }
         warm_up
 
         # Ruby keeps an idle thread for some seconds.
         deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 8
-        until (left = things.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
+        until (left = counts.zip(before).map { |now, earlier| now - earlier }).none?(&:positive?)
           break if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
 
           GC.start

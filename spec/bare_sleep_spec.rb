@@ -2,9 +2,9 @@
 
 require "json"
 
-# In a process of its own: RuboCop extends Ruby's core classes, and no other spec should notice.
+# In a child process: RuboCop extends Ruby's core classes, which must not affect other specs.
 RSpec.describe "RuboCop's cop OnlineManager/BareSleep" do
-  # @return [Array<Integer>] the lines at which it complains
+  # @return [Array<Integer>] the lines of the offenses
   def offenses(source, path:)
     process = ruby('require "rubocop"; exit RuboCop::CLI.new.run(ARGV)', "--only", "OnlineManager/BareSleep",
                    "--format", "json", "--cache", "false", "--stdin", path, bundled: true) do |rubocop|
@@ -15,7 +15,7 @@ RSpec.describe "RuboCop's cop OnlineManager/BareSleep" do
     offenses.map { |offense| offense.dig("location", "line") }
   end
 
-  it "complains about each way to sleep in a spec" do
+  it "reports each way to sleep in a spec" do
     expect(offenses(<<~RUBY, path: "spec/some_spec.rb")).to eq [1, 2, 3, 4, 5]
       sleep
       sleep 0.1

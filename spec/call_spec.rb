@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What callbacks are given, by a manager without a store. With one, see spec/store.
+# The arguments of callbacks, for a manager without a store. For stores, see spec/store.
 RSpec.describe OnlineManager::Call do
   let(:config) do
     Class.new do
@@ -26,7 +26,7 @@ RSpec.describe OnlineManager::Call do
     Array.new(count) { config.calls.pop }
   end
 
-  it "gives a callback that asks for it a version above all before, and not below the wall clock" do
+  it "gives a callback that asks for it a version above all earlier ones and not below the wall clock" do
     began = micros
     3.times do
       manager.seen(7)
@@ -39,7 +39,7 @@ RSpec.describe OnlineManager::Call do
     expect(versions).to all be_between(began, micros)
   end
 
-  it "gives each of those who are called for together one of their own, in the same order" do
+  it "gives each user of an `_all` callback a separate version, in the same order" do
     together = Class.new(config.class) do
       def online_all(ids, version:) = @calls << [:online_all, ids, version]
       def offline_all(ids) = @calls << [:offline_all, ids]
@@ -55,7 +55,7 @@ RSpec.describe OnlineManager::Call do
     expect([offline, left.sort]).to eq [[:offline_all], [7, 8, 9]]
   end
 
-  it "goes on above the last version when the wall clock is set back" do
+  it "continues above the last version when the wall clock is set back" do
     later = micros + 3_600_000_000
     allow(Process).to receive(:clock_gettime).and_wrap_original do |original, clock, *unit|
       clock == Process::CLOCK_REALTIME ? later : original.call(clock, *unit)

@@ -4,7 +4,7 @@ require "tmpdir"
 require "online_manager/command"
 require_relative "support/store/redis"
 
-# `online_manager store`, as an operator runs it.
+# The command `online_manager store`, as operators run it.
 RSpec.describe OnlineManager::Command do
   around { |example| Dir.mktmpdir { |folder| Dir.chdir(folder) { example.run } } }
 
@@ -24,7 +24,7 @@ RSpec.describe OnlineManager::Command do
             chdir: Dir.pwd, **options)
   end
 
-  # @return [Array<String>] what it says, without what differs each time
+  # @return [Array<String>] the lines of the output, without the parts that vary
   def report(*argv) = online_manager("store", *argv).lines.map { |line| line.sub(/seen .* ago|version \d+/, "…") }
 
   def with_manager(store: "sqlite:presence.sqlite3", **options)
@@ -35,7 +35,7 @@ RSpec.describe OnlineManager::Command do
     manager.stop
   end
 
-  it "lists who is online and which events wait" do
+  it "lists the online users and the waiting events" do
     with_manager do |manager|
       manager.seen_all([7, "eve", :bob])
       eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
@@ -48,21 +48,21 @@ RSpec.describe OnlineManager::Command do
     end
   end
 
-  it "has dead letters delivered again" do
+  it "requeues dead letters" do
     with_manager do |manager|
       manager.seen(1)
       eventually { expect(manager.stats).to include(online: 1, waiting: 0) }
     end
-    bury = "INSERT INTO dead_letters " \
-           "(namespace, id, is_online, is_leave, due, version, failures, error, is_superseded) VALUES "
-    database("#{bury} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
+    insert_dead_letter = "INSERT INTO dead_letters " \
+                         "(namespace, id, is_online, is_leave, due, version, failures, error, is_superseded) VALUES "
+    database("#{insert_dead_letter} (1, x'736576', 1, 0, 0, 17, 5, 'RuntimeError: no', 0), " \
              "(1, x'7361', 0, 0, 0, 18, 5, 'RuntimeError: no', 1)")
 
     expect(report("presence.sqlite3").last(3))
       .to eq ["dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
               '  offline "a", …, failed 5 times, superseded: RuntimeError: no']
     expect(online_manager("store", "presence.sqlite3", "--requeue").lines)
-      .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+      .to eq ["requeued 1, dropped 1 that a later transition has superseded"]
     expect(report("presence.sqlite3").last(3))
       .to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
   end
@@ -74,20 +74,20 @@ RSpec.describe OnlineManager::Command do
 
     after { redis.remove }
 
-    # @return [Array<String>] see above; of our namespace
+    # @return [Array<String>] the same for our namespace
     def report_there(*argv) = report(redis.url, "--namespace", redis.namespace, *argv)
 
-    # Writes a dead letter as the store does.
+    # Inserts a dead letter as the store would.
     #
     # @param latest [Integer] the version of the user's latest transition
-    def bury(user, kind, version, latest)
+    def insert_dead_letter(user, kind, version, latest)
       partition = redis.partition_of(user)
       redis.server.cli("XADD", redis.key(partition, :dead_letters), "#{version}-0", "u", "s#{user}", "k", kind, "d", 0,
                        "v", version, "f", 5, "e", "RuntimeError: no")
       redis.server.cli("HSET", redis.key(partition, :superseded), "s#{user}", latest)
     end
 
-    it "lists the same" do
+    it "lists the same as for a file" do
       with_manager(**redis.options) do |manager|
         manager.seen_all([7, "eve", :bob])
         eventually { expect(manager.stats).to include(online: 3, waiting: 1, retries: 1) }
@@ -99,19 +99,19 @@ RSpec.describe OnlineManager::Command do
       end
     end
 
-    it "has dead letters delivered again" do
-      bury("ev", "o", 17, 17)
-      bury("a", "t", 18, 19)
+    it "requeues dead letters" do
+      insert_dead_letter("ev", "o", 17, 17)
+      insert_dead_letter("a", "t", 18, 19)
 
       expect(report_there.last(3))
         .to contain_exactly("dead letters: 2", '  online "ev", …, failed 5 times: RuntimeError: no',
                             '  offline "a", …, failed 5 times, superseded: RuntimeError: no')
       expect(report_there("--requeue"))
-        .to eq ["1 will be delivered again, 1 dropped because a later transition has superseded them"]
+        .to eq ["requeued 1, dropped 1 that a later transition has superseded"]
       expect(report_there.last(3)).to eq ["waiting to be delivered: 1", '  online "ev", …', "dead letters: 0"]
     end
 
-    it "says what is wrong with one that cannot be reached, without its password" do
+    it "prints what is wrong with an unreachable server, without its password" do
       port = Stores::RedisServer.free_port
       process = online_manager("store", "redis://ann:secret@127.0.0.1:#{port}/0")
 
@@ -123,19 +123,19 @@ RSpec.describe OnlineManager::Command do
   {
     ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],
     ["store", "other:x"] => [2, /unknown store "other:x".*\nUsage/],
-    ["store"] => [2, /which store\?\nUsage/],
-    ["stores"] => [2, /there is only the command `store', not "stores"/],
-    %w[store a b] => [2, /one store, please: b is too much/],
+    ["store"] => [2, /no store: expected a path or a URL\nUsage/],
+    ["stores"] => [2, /unknown command "stores": expected `store'/],
+    %w[store a b] => [2, /2 stores: expected one/],
     ["store", "--no-such"] => [2, /invalid option: --no-such/]
   }.each do |argv, (status, message)|
-    it "says what is wrong with `#{argv.join(" ")}'" do
+    it "prints what is wrong with `#{argv.join(" ")}'" do
       process = online_manager(*argv)
 
       expect([process.status.exitstatus, process.stderr, process.stdout]).to match [status, message, ""]
     end
   end
 
-  it "shows how it is used, and its version" do
+  it "prints its usage and its version" do
     expect(online_manager("--help").stdout).to start_with(described_class::USAGE).and include("--requeue")
     expect(online_manager("--version").lines).to eq [OnlineManager::VERSION]
   end

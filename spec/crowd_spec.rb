@@ -2,16 +2,16 @@
 
 require "socket"
 
-# What an EventMachine application's own clients notice of a crowd that leaves at once.
+# What the clients of an EventMachine application notice when thousands of users leave at once.
 RSpec.describe "A crowd that leaves at once" do
   users = 100_000
 
-  # CROWD=100000 is what `rake soak` takes. After so many callbacks the others return at once. (Some are not called,
-  # since they beat.)
+  # CROWD=100000 is the size in `rake soak`. The first `slow` callbacks take 1 ms each, the others return at once. (Some
+  # are not called, since their users send a heartbeat.)
   slow = Integer(ENV.fetch("CROWD", 3_000)).clamp(1, users - 100)
 
-  # The child: a reactor with a server of its own. A request is a line, and so is the answer: how many `offline` have
-  # been called. With "beat" it is a heartbeat, on the reactor, of somebody who waits in line.
+  # The child: a reactor with its own server. A request is a line, and so is the answer: the number of `offline` calls
+  # so far. The request "heartbeat" sends a heartbeat, on the reactor, of a user who is due.
   script = <<~'RUBY'
     require "eventmachine"
     require "online_manager"
@@ -40,9 +40,9 @@ RSpec.describe "A crowd that leaves at once" do
     class Server < EM::Connection
       include EM::Protocols::LineText2
 
-      # @return [Array<Integer>] how many had been called at each heartbeat
-      MOMENTS = []
-      REVIVED = Set.new
+      # @return [Array<Integer>] the number of calls at each heartbeat
+      CALLED_BEFORE = []
+      REJOINED = Set.new
 
       def initialize(manager, crowd)
         super()
@@ -51,20 +51,20 @@ RSpec.describe "A crowd that leaves at once" do
       end
 
       def receive_line(line)
-        line == "beat" ? revive : send_data("#{@crowd.calls.size}\n")
+        line == "heartbeat" ? rejoin : send_data("#{@crowd.calls.size}\n")
       end
 
       private
 
-      # From both ends, since it does not matter in which order they stand. Nobody is claimed meanwhile.
-      def revive
-        MOMENTS << @crowd.calls.size
+      # Takes users from both ends of the queue, since their order is unknown. Nobody is claimed meanwhile.
+      def rejoin
+        CALLED_BEFORE << @crowd.calls.size
         gone = @crowd.calls.to_set
-        waiting = (1..USERS).reject { |user| gone.include?(user) || REVIVED.include?(user) }
+        waiting = (1..USERS).reject { |user| gone.include?(user) || REJOINED.include?(user) }
         [waiting.first, waiting.last].compact.each do |user|
-          REVIVED << user if @manager.online?(user) && @manager.seen(user)
+          REJOINED << user if @manager.online?(user) && @manager.seen(user)
         end
-        send_data("revived #{REVIVED.size}\n")
+        send_data("rejoined #{REJOINED.size}\n")
       end
     end
 
@@ -78,18 +78,18 @@ RSpec.describe "A crowd that leaves at once" do
 
       Thread.new do
         $stdin.gets
-        # Nobody is called before all of them stand in line.
+        # Nobody is called before everybody is due.
         EM.schedule do
           manager.seen_all(1..USERS, timeout: 0.001)
           sleep 0.01 until manager.stats[:due] == USERS
         end
         sleep 0.01 until crowd.calls.any? && manager.stats.values_at(:due, :departing) == [0, 0]
         left = crowd.calls.dup
-        puts "beats after #{Server::MOMENTS}"
+        puts "heartbeats after #{Server::CALLED_BEFORE}"
         puts "called twice #{left.tally.select { |_, times| times > 1 }.keys}"
-        puts "called though revived #{left & Server::REVIVED.to_a}"
-        puts "not called #{((1..USERS).to_a - left - Server::REVIVED.to_a).size}"
-        puts "online though not revived #{manager.online_users - Server::REVIVED.to_a}"
+        puts "called though rejoined #{left & Server::REJOINED.to_a}"
+        puts "not called #{((1..USERS).to_a - left - Server::REJOINED.to_a).size}"
+        puts "online though not rejoined #{manager.online_users - Server::REJOINED.to_a}"
 
         EM.schedule { EM.stop }
       end
@@ -97,26 +97,26 @@ RSpec.describe "A crowd that leaves at once" do
     puts "called at the end #{crowd.calls.sort == (1..USERS).to_a}", "left #{manager.size}"
   RUBY
 
-  # Sends a request, one after the other, for as long as there are slow callbacks; now and then it has somebody beat,
-  # though not before the first of them was called: by then all of them stand in line.
+  # Sends requests one after the other, as long as there are slow callbacks; some of them send a heartbeat, though not
+  # before the first call: by then everybody is due.
   #
-  # @return [Array<Integer>] how many had been called at each answer
+  # @return [Array<Integer>] the number of calls at each answer
   define_method(:ask) do |socket|
-    beats = 0
+    heartbeats = 0
     answers = []
     until (answers.last || 0) >= slow
       socket.puts "count"
       answers << Integer(socket.gets)
-      next unless answers.last.between?([1, beats * slow / 10.0].max, slow - 1)
+      next unless answers.last.between?([1, heartbeats * slow / 10.0].max, slow - 1)
 
-      beats += 1
-      socket.puts "beat"
+      heartbeats += 1
+      socket.puts "heartbeat"
       socket.gets
     end
     answers
   end
 
-  it "leaves the reactor its sockets, and a heartbeat its effect: #{slow} × 1 ms", limit: 60 + (slow / 200) do
+  it "lets the reactor serve sockets, and heartbeats keep users online: #{slow} × 1 ms", limit: 60 + (slow / 200) do
     answers = nil
     process = ruby(script, users.to_s, slow.to_s, bundled: true, limit: 60) do |child|
       port = Integer(child.wait_for(/\Aport (\d+)/)[1])
@@ -126,15 +126,15 @@ RSpec.describe "A crowd that leaves at once" do
       end
     end
 
-    # The reactor calls 5 of them in a row, and then it is the sockets' turn. However late the client is at times, it
-    # gets answers all the time: in every hundredth of the line, or the tenth of a short one.
+    # The reactor makes 5 calls in a row, and then serves its sockets. However late the client is at times, it gets
+    # answers throughout: in every hundredth of the queue, or the tenth of a short queue.
     part = [slow / 100, 300].max
     expect((0...slow).each_slice(part).map { |range| answers.count { |answer| range.include?(answer) } }).to all be > 3
-    moments = process.lines.grep(/\Abeats/).first.scan(/\d+/).map(&:to_i)
+    moments = process.lines.grep(/\Aheartbeats/).first.scan(/\d+/).map(&:to_i)
     expect(moments.size).to be_between(5, 10)
     expect(moments.each_cons(2)).to all(satisfy { |earlier, later| earlier < later })
     expect(process.lines.drop(2)).to eq [
-      "called twice []", "called though revived []", "not called 0", "online though not revived []",
+      "called twice []", "called though rejoined []", "not called 0", "online though not rejoined []",
       "called at the end true", "left 0"
     ]
     expect([process.stderr, process.success?]).to eq ["", true]

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# The background thread that calls `offline` is ended from outside, while users expire. In processes of their own, which
-# have no other such thread, and whose warnings are nobody else's.
+# The background thread that calls `offline` is ended from outside while users expire. In child processes, which have no
+# other such thread, and whose warnings come from nothing else.
 RSpec.describe "The delivery thread, when it is ended from outside" do
   prelude = <<~RUBY
     require "online_manager"
 
-    # Counts what is said.
+    # Counts the warnings.
     SAID = Hash.new(0)
     Warning.singleton_class.prepend(Module.new do
       def warn(message, **)
@@ -14,7 +14,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
       end
     end)
 
-    # Writes down what happens to whom.
+    # Records the transitions of each user.
     class Config
       attr_reader :calls, :heartbeat
 
@@ -47,7 +47,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
       end
     end
 
-    # Waits for something.
+    # Waits for a condition.
     def await(limit = 5)
       deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + limit
       until (answer = yield)
@@ -59,7 +59,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
 
     def nobody_left? = MANAGER.stats.values_at(:online, :departing, :due) == [0, 0, 0]
 
-    # At whatever moment that is, in its sleep or at work.
+    # At a random moment, in its sleep or at work.
     def some_moment
       rand(2).zero? ? sleep(rand * 0.004) : rand(20_000).times { nil }
     end
@@ -69,24 +69,24 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
     "Thread#kill" => "thread.kill",
     "Thread#raise" => 'thread.raise("from outside")'
   }.each do |name, interrupt|
-    it "is restarted at once, says so once, and loses and doubles nothing: #{name}" do
+    it "is restarted at once with one warning, and loses and doubles nothing: #{name}" do
       process = ruby(<<~RUBY, limit: 25)
         #{prelude}
         user = 0
-        beater = in_background { 3.times { CONFIG.heartbeat.call(user += 1) } }
+        sender = in_background { 3.times { CONFIG.heartbeat.call(user += 1) } }
         await { delivery_thread }
 
         300.times do |number|
           thread = delivery_thread
           some_moment
           #{interrupt}
-          # Once each, be it as what ended the thread or as what its callback raised.
+          # One warning each: the end of the thread, or an error that its callback raised.
           await { SAID.values.sum == number + 1 }
           await { delivery_thread }
         end
 
         $done = true
-        beater.join
+        sender.join
         # Without a further heartbeat.
         await { CONFIG.calls.each_value.all?("+-") && nobody_left? }
         puts "users \#{CONFIG.calls.size}", "said \#{SAID.values.sum}", SAID.keys.sort
@@ -102,7 +102,7 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
   it "survives being ended again while it is restarted, with users who come back while they leave" do
     process = ruby(<<~RUBY, limit: 25)
       #{prelude}
-      beater = in_background { 5.times { CONFIG.heartbeat.call(rand(40)) } and MANAGER.leave(rand(40)) }
+      sender = in_background { 5.times { CONFIG.heartbeat.call(rand(40)) } and MANAGER.leave(rand(40)) }
       await { delivery_thread }
 
       until SAID["has been restarted"] > 300
@@ -112,8 +112,8 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
       end
 
       $done = true
-      beater.join
-      # An `online` on this thread that is cut off is followed by another; an `offline` never is.
+      sender.join
+      # An `online` on this thread that was aborted is followed by another; an `offline` never is.
       await { CONFIG.calls.each_value.all?(/\\A(\\++-)+\\z/) && nobody_left? }
       repeated = CONFIG.calls.each_value.sum { |calls| calls.scan("++").size }
       puts repeated <= SAID.values.sum ? "ends well" : "\#{repeated} onlines too many"

@@ -9,7 +9,7 @@ RSpec.describe WebSocketDemo::Judge do
   let(:ben) { [0.0, 0.5, 1.0] }
   let(:good) { [["ada", :online, 0.0], ["ben", :online, 0.0], ["ben", :offline, 3.25], ["ada", :offline, 5.0]] }
 
-  # @return [Array<String>] what the judge finds wrong with these transitions
+  # @return [Array<String>] the judge's faults for these transitions
   def faults(transitions, heartbeats: { "ada" => ada, "ben" => ben }, shutdown: 5.0)
     journal = WebSocketDemo::Journal.new
     heartbeats.each { |user, times| times.each { |at| journal.heartbeat(user, at:) } }
@@ -23,11 +23,11 @@ RSpec.describe WebSocketDemo::Judge do
   describe "a good run" do
     it("has no faults") { expect(faults(good)).to be_empty }
 
-    it "has none when an offline comes at the very moment of its timeout" do
+    it "has no faults when an offline comes exactly at its timeout" do
       expect(faults(without("ben", :offline, 3.25) << ["ben", :offline, 3.0])).to be_empty
     end
 
-    it "has none when an offline is late, for a busy machine is no fault of the gem" do
+    it "has no faults when an offline is late, since a busy machine is no fault of the gem" do
       expect(faults(without("ben", :offline, 3.25) << ["ben", :offline, 4.75])).to be_empty
     end
   end
@@ -41,7 +41,7 @@ RSpec.describe WebSocketDemo::Judge do
       expect(faults(without("ben", :offline, 3.25))).to eq(["missing: ben never came offline"])
     end
 
-    it "is an offline by the timeout that the shutdown had to make up for" do
+    it "is an offline by the timeout that came only with the shutdown" do
       expect(faults(without("ben", :offline, 3.25) << ["ben", :offline, 5.0]))
         .to eq(["missing: ben was not set offline by the timeout, only by the shutdown"])
     end
@@ -67,7 +67,7 @@ RSpec.describe WebSocketDemo::Judge do
       expect(faults(good + [["ben", :offline, 3.5]])).to eq(["doubled: ben came offline 2 times"])
     end
 
-    it "is an offline by the shutdown of one that is offline already" do
+    it "is an offline by the shutdown of a user who is already offline" do
       expect(faults(good + [["ben", :offline, 5.0]])).to eq(["doubled: ben came offline 2 times"])
     end
 
@@ -75,7 +75,7 @@ RSpec.describe WebSocketDemo::Judge do
       expect(faults(good + [["ada", :offline, 5.0]])).to eq(["doubled: ada came offline 2 times"])
     end
 
-    it "is told from one that the machine brought about by holding up the client" do
+    it "is distinguished from an offline that a busy machine caused by delaying the client" do
       transitions = good + [["ada", :offline, 2.5], ["ada", :online, 3.25]]
       note = "(but the server saw no heartbeat for 2.75 s: is this machine very busy?)"
       expect(faults(transitions, heartbeats: { "ada" => [0.0, 0.5, 3.25, 4.5], "ben" => ben }))
@@ -94,12 +94,12 @@ RSpec.describe WebSocketDemo::Judge do
         .to eq(["early: ben came offline 1.75 s after the last heartbeat, the timeout is 2 s"])
     end
 
-    it "is an offline of one that keeps on" do
+    it "is an offline of a user who keeps sending heartbeats" do
       expect(faults(without("ada", :offline, 5.0) << ["ada", :offline, 2.25]))
         .to eq(["early: ada came offline 0.25 s after the last heartbeat, the timeout is 2 s"])
     end
 
-    it "is an offline before the shutdown that it should have waited for" do
+    it "is an offline before the shutdown that should have caused it" do
       transitions = without("ada", :offline, 5.0) << ["ada", :offline, 2.5]
       expect(faults(transitions, heartbeats: { "ada" => [0.0], "ben" => ben }))
         .to eq(["early: ada came offline before the shutdown"])
@@ -116,7 +116,7 @@ RSpec.describe WebSocketDemo::Judge do
     end
   end
 
-  it "names transitions of somebody who has no client" do
+  it "names transitions of a user without a client" do
     expect(faults(good + [["eve", :online, 1.0]])).to eq(["unexpected: transitions of eve, who has no client"])
   end
 end

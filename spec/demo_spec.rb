@@ -3,15 +3,15 @@
 require "net/http"
 require "socket"
 
-# The demo as people run it. What its judge finds wrong is in demo_judge_spec.rb.
+# The demo as people run it. demo_judge_spec.rb covers its judge.
 RSpec.describe "bin/demo", limit: 90 do
-  # It builds what is missing, and spec/gem_spec.rb leaves something to be built.
+  # The demo builds what is missing, and spec/gem_spec.rb may have removed build output.
   before(:context) do
     build = command("bundle", "exec", "rake", "compile", limit: 300)
     expect(build).to be_success, build.stdout + build.stderr
   end
 
-  # Runs it; yields the process and the id of its clients' process when all three clients are online.
+  # Runs the demo; yields the process and the pid of its clients' process when all three clients are online.
   def demo
     process = command("bin/demo", limit: 30) do |demo|
       @clients = Integer(demo.wait_for(/another process \((\d+)\)/, limit: 60)[1])
@@ -22,7 +22,7 @@ RSpec.describe "bin/demo", limit: 90 do
     process
   end
 
-  it "ends well by itself, with each transition once" do
+  it "ends by itself with each transition once" do
     process = demo
     expect(process.stdout.scan(/ s  (\w+) +(online|offline) /))
       .to match_array(%w[ada ben cleo].product(%w[online offline]))
@@ -30,7 +30,7 @@ RSpec.describe "bin/demo", limit: 90 do
     expect(process).to be_success
   end
 
-  it "fails and names the step when the clients' process ends too soon" do
+  it "fails and names the step when the clients' process ends early" do
     process = demo { |_, clients| Process.kill(:KILL, clients) }
     expect(process.stderr)
       .to match(/failed while watching the transitions: the clients' process ended by itself: .*SIGKILL/)
@@ -40,7 +40,7 @@ RSpec.describe "bin/demo", limit: 90 do
   %w[INT TERM].each do |signal|
     it "sets everyone offline on SIG#{signal}" do
       process = demo do |demo, _|
-        # A signal that comes in the middle of an `online` cuts it off, and that user has no `offline`.
+        # A signal in the middle of an `online` aborts it, and that user then has no `offline`.
         demo.wait_for(/goes silent/)
         demo.signal(signal)
       end
@@ -49,7 +49,7 @@ RSpec.describe "bin/demo", limit: 90 do
     end
   end
 
-  it "tells its options, and does not take others" do
+  it "lists its options and refuses others" do
     expect(command("bin/demo", "--help").stdout).to include("--serve", "--port N")
     process = command("bin/demo", "--port", "many")
     expect(process.stderr).to include("many")
@@ -57,7 +57,7 @@ RSpec.describe "bin/demo", limit: 90 do
   end
 
   describe "--serve" do
-    # A tab, without its browser: beats once and prints what the server pushes.
+    # A tab without its browser: sends one heartbeat and prints what the server pushes.
     tab = <<~RUBY
       require "faye/websocket"
 
@@ -69,7 +69,7 @@ RSpec.describe "bin/demo", limit: 90 do
       end
     RUBY
 
-    it "serves the page, pushes who is online, and sets everyone offline on Ctrl-C" do
+    it "serves the page, pushes the online users and sets everyone offline on Ctrl-C" do
       process = command("bin/demo", "--serve", "--port", "0", limit: 30) do |server|
         port = server.wait_for(%r{http://127.0.0.1:(\d+)/}, limit: 60)[1]
         expect(Net::HTTP.get("127.0.0.1", "/", port)).to start_with("<!DOCTYPE html>")
@@ -83,7 +83,7 @@ RSpec.describe "bin/demo", limit: 90 do
       expect(process).to be_success
     end
 
-    it "says so when the port is taken" do
+    it "prints an error when the port is taken" do
       listener = TCPServer.new("127.0.0.1", 0)
       process = command("bin/demo", "--serve", "--port", listener.addr[1].to_s, limit: 60)
       expect(process.stderr).to include("port #{listener.addr[1]} is taken")

@@ -2,7 +2,7 @@
 
 require_relative "support/api/documentation"
 
-# What is `@private` is the gem's own, and may have less.
+# Objects that are `@private` may be documented less.
 RSpec.describe "The documentation of lib/" do
   root = RubyProcess::ROOT
 
@@ -13,17 +13,17 @@ RSpec.describe "The documentation of lib/" do
   # @return [Array<String>] the names of its parameters
   def parameters_of(method) = method.parameters.map { |name, _| name.delete("*&:") }
 
-  # @return [Array<String>] the names that its tags name
+  # @return [Array<String>] the names in its tags
   def named_by(method, tag) = method.tags(tag).map(&:name)
 
-  it "leaves out nothing that is public" do
+  it "covers every public constant" do
     expect(documentation.undocumented).to be_empty
     expect(documentation.complaints).to be_empty
-    # There is something that could be left out.
+    # The check could find something.
     expect(documentation.methods.size).to be > 30
   end
 
-  it "is complete by what YARD itself counts, and read without a complaint", limit: 60 do
+  it "is complete by YARD's own count and parses without a warning", limit: 60 do
     process = ruby(<<~RUBY, bundled: true, limit: 60)
       require "yard"
 
@@ -35,12 +35,12 @@ RSpec.describe "The documentation of lib/" do
     expect(process.stdout).not_to include("Undocumented Objects")
   end
 
-  it "says what each parameter is, by the name that it has" do
+  it "has a tag for each parameter under its name" do
     expect(documentation.methods.to_h { |method| [method.path, named_by(method, :param)] })
       .to eq(documentation.methods.to_h { |method| [method.path, parameters_of(method)] })
   end
 
-  it "says what each option is" do
+  it "has a tag for each option" do
     with_options = documentation.methods.select { |method| parameters_of(method).include?("options") }
 
     expect(with_options.map(&:path)).to contain_exactly("OnlineManager.run", "OnlineManager.setup",
@@ -49,7 +49,7 @@ RSpec.describe "The documentation of lib/" do
       .to all eq(OnlineManager.const_get(:OPTIONS).sort)
   end
 
-  it "says what each method answers" do
+  it "has a tag for what each method returns" do
     silent = documentation.methods.reject do |method|
       method.constructor? || method.tags(:return).any? { |tag| tag.types&.any? }
     end
@@ -57,7 +57,7 @@ RSpec.describe "The documentation of lib/" do
     expect(silent.map(&:path)).to be_empty
   end
 
-  it "hides nothing that the README lists" do
+  it "hides no method that the README lists" do
     listed = File.read("#{root}/README.md")[/^## API\n.*?(?=^\| option)/m].scan(/^\| (.*?) \|/).flatten
     names = listed.flat_map { |cell| cell.scan(/`(.*?)(?:\(.*?\))?`/).flatten }
     paths = names.map { |name| name.start_with?("OnlineManager.") ? name : "OnlineManager##{name}" }

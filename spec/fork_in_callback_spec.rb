@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# A child that is forked in a callback comes out of it with what its parent knew on its stack: users and their ids,
-# which in the child are somebody else's. fork_spec.rb has the rest.
+# A child that is forked in a callback returns from it with its parent's state on the stack: users and their ids, which
+# in the child belong to others. fork_spec.rb has the other kinds of forks.
 RSpec.describe "A fork in a callback" do
-  # @param script [String] with what support/child/forking.rb defines
+  # @param script [String] may call what support/child/forking.rb defines
   def application(script)
     process = ruby("require \"./spec/support/child/forking\"\n#{script}", "thread", bundled: true)
     expect(process.stderr).to be_empty
@@ -33,10 +33,10 @@ RSpec.describe "A fork in a callback" do
       end
 
       Application.setup(users: [[:parent]], offline: fork_once) do |manager|
-        aside do
+        beside_reactor do
           manager.leave([:parent])
           sleep 0.01 until manager.stats.values_at(:online, :departing) == [0, 0]
-          go_on
+          check_parent
         end
       end
     RUBY
@@ -63,7 +63,7 @@ RSpec.describe "A fork in a callback" do
           manager.seen([:child])
           exit!(5)
         end
-        aside { go_on }
+        beside_reactor { check_parent }
       end
     RUBY
 
@@ -73,12 +73,12 @@ RSpec.describe "A fork in a callback" do
   it "does not keep the parent's ids alive in the child" do
     said = application(<<~RUBY)
       Id = Class.new
-      # A few may be on the stack still.
+      # A few ids may still be on the stack.
       def ids
         GC.start
         ObjectSpace.each_object(Id).count > 50 ? "all" : "none"
       end
-      Application.out = File.open(File::NULL, "w") # it would be too much
+      Application.out = File.open(File::NULL, "w") # the output would be too long
 
       fork_once = lambda do |user|
         next unless user == 2
@@ -98,10 +98,10 @@ RSpec.describe "A fork in a callback" do
     expect(said).to eq ["child keeps none", "parent keeps all"]
   end
 
-  it "has a callback that takes long named in the child too" do
+  it "names a slow callback in the child too" do
     said = application(<<~RUBY)
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.1
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.1
       is_named = false
       Warning.define_singleton_method(:warn) do |message, **|
         is_named = true
@@ -114,7 +114,7 @@ RSpec.describe "A fork in a callback" do
         end
         next unless user == 2
 
-        # The watchdog is looking, and for this one already.
+        # The watchdog is already watching this callback.
         sleep 0.01 until is_named
         pid = fork and next reap(pid)
         is_named = false
@@ -126,10 +126,10 @@ RSpec.describe "A fork in a callback" do
       end
 
       Application.setup(offline: fork_once) do |manager|
-        aside do
+        beside_reactor do
           manager.leave(2)
           sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]
-          go_on
+          check_parent
         end
       end
     RUBY

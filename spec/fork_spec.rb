@@ -5,23 +5,23 @@
 #
 # Over 400 lines: one kind of fork after the other, each with the whole script of its processes.
 RSpec.describe "A fork" do
-  # @param script [String] with what support/child/forking.rb defines
+  # @param script [String] may call what support/child/forking.rb defines
   def application(script, reactor, *args, **options, &block)
     ruby("require \"./spec/support/child/forking\"\n#{script}", reactor.to_s, *args, bundled: true, **options, &block)
   end
 
   def lines(process, pattern) = process.lines.grep(pattern)
 
-  # What a child prints that `live`s.
+  # The output of a child that calls `run_child_users`.
   def self.life = ["child finds []", "child online 7", "child offline 7", "child online 8", "child offline 8"]
   def life = self.class.life
 
   # @param script [String]
-  # @param offline [Array] who is offline already when the parent goes on
+  # @param offline [Array] the users who are offline before the parent goes on
   # @param children [Integer]
-  # @param child [Array<String>] what each child prints
-  def self.it_parts_well(name, script, reactor, offline: [], children: 1, child: life)
-    it "parts well: #{name}" do
+  # @param child [Array<String>] the output of each child
+  def self.it_isolates(name, script, reactor, offline: [], children: 1, child: life)
+    it "separates parent and child: #{name}" do
       process = application(script, reactor)
 
       expect(lines(process, /^child/)).to match_array(child * children)
@@ -34,35 +34,36 @@ RSpec.describe "A fork" do
 
   %i[thread eventmachine fiber].each do |reactor|
     context "with the reactor #{reactor}" do
-      it_parts_well "before the first heartbeat", <<~RUBY, reactor
+      it_isolates "before the first heartbeat", <<~RUBY, reactor
         Application.setup(users: []) do |manager|
-          aside do
+          beside_reactor do
             fork_and_reap
             manager.seen_all([1, 2, 3])
-            go_on
+            check_parent
           end
         end
       RUBY
 
       {
-        "setup" => "Application.setup(%s) { aside { go_on } }",
-        "run" => "Application.run(%s, ready: -> { Thread.new { go_on } })"
+        "setup" => "Application.setup(%s) { beside_reactor { check_parent } }",
+        "run" => "Application.run(%s, ready: -> { Thread.new { check_parent } })"
       }.each do |way, script|
-        it_parts_well "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
+        it_isolates "in online (#{way})", format(script, "online: ->(user) { fork_and_reap if user == 3 }"), reactor
       end
 
       {
-        "setup" => "Application.setup(%s) { |manager| aside { %s } }",
+        "setup" => "Application.setup(%s) { |manager| beside_reactor { %s } }",
         "run" => "Application.run(%s, ready: -> { manager = OnlineManager.current and Thread.new { %s } })"
       }.each do |way, script|
-        it_parts_well "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; go_on"), reactor
+        it_isolates "after heartbeats (#{way})", format(script, "users: 1..3", "fork_and_reap; check_parent"), reactor
 
-        leave = "manager.leave(2); sleep 0.01 until manager.stats.values_at(:online, :departing) == [2, 0]; go_on"
-        it_parts_well "in offline (#{way})",
-                      format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
-                      reactor, offline: [2]
+        left = "manager.stats.values_at(:online, :departing) == [2, 0]"
+        leave = "manager.leave(2); sleep 0.01 until #{left}; check_parent"
+        it_isolates "in offline (#{way})",
+                    format(script, "offline: ->(user) { fork_and_reap if user == 2 }", leave),
+                    reactor, offline: [2]
 
-        it_parts_well "in offline, which the child leaves by exit (#{way})", <<~RUBY, reactor,
+        it_isolates "in offline, which the child leaves by exit (#{way})", <<~RUBY, reactor,
           def fork_and_leave
             return unless Process.pid == FIRST_PROCESS
 
@@ -75,7 +76,7 @@ RSpec.describe "A fork" do
             exit 5
           end
 
-          # The child's own thread is in the middle of this one then.
+          # At the time of the fork, the child's thread is inside this call.
           def stay
             sleep 0.3
             Application.say "gone"
@@ -83,72 +84,72 @@ RSpec.describe "A fork" do
 
           #{format(script, "offline: ->(user) { user == 2 ? fork_and_leave : (stay if user == 8) }", leave)}
         RUBY
-                      offline: [2], child: ["child online 8", "child offline 8", "child gone"]
+                    offline: [2], child: ["child online 8", "child offline 8", "child gone"]
       end
 
-      it_parts_well "from several threads at once", <<~RUBY, reactor, children: 8
+      it_isolates "from several threads at once", <<~RUBY, reactor, children: 8
         Application.setup do
-          aside do
+          beside_reactor do
             threads = Array.new(8) { Thread.new { fork_and_reap } }
             threads.each(&:join)
-            go_on
+            check_parent
           end
         end
       RUBY
 
-      it_parts_well "from a child", <<~RUBY, reactor, children: 2
+      it_isolates "from a child", <<~RUBY, reactor, children: 2
         Application.setup do |manager|
-          aside do
+          beside_reactor do
             reap(fork do
               reap(fork_child)
-              live(manager)
+              run_child_users(manager)
               exit 5
             end)
-            go_on
+            check_parent
           end
         end
       RUBY
 
-      it_parts_well "while another thread is inside online", <<~RUBY, reactor,
+      it_isolates "while another thread is inside online", <<~RUBY, reactor,
         inside = Thread::Queue.new
         go = Thread::Queue.new
         wait = ->(user) { inside << true and go.pop if user == 3 && Process.pid == FIRST_PROCESS }
 
         Application.setup(users: [1, 2], online: wait) do |manager|
-          aside do
-            beater = Thread.new { manager.seen(3) }
+          beside_reactor do
+            sender = Thread.new { manager.seen(3) }
             inside.pop
             reap(fork do
               Application.say "finds \#{manager.online_users.inspect}"
-              manager.seen(3) # a user like any other here
+              manager.seen(3) # a user like any other in the parent
               exit 5
             end)
             go << true
-            beater.join
-            go_on
+            sender.join
+            check_parent
           end
         end
       RUBY
-                    child: ["child finds []", "child online 3", "child offline 3"]
+                  child: ["child finds []", "child online 3", "child offline 3"]
     end
   end
 
   describe "when something is wrong with the timer thread" do
-    # With an extension of its own, which can be told to fail: ext/online_manager/src/faults.rs.
+    # With an extension that can be made to fail: ext/online_manager/src/faults.rs.
     before(:context) do
       build = command("bundle", "exec", "rake", "compile:faults", limit: 240)
       expect(build).to be_success, build.stdout + build.stderr
     end
 
     faulty = <<~'RUBY'
-      # In front of our own, of which Bundler has read the version.
+      # Before our own lib on the load path, of which Bundler has read the version.
       Object.send(:remove_const, :OnlineManager)
       $LOAD_PATH.unshift("#{Dir.pwd}/tmp/faults/lib")
       require "./spec/support/child/forking"
       Faults = OnlineManager::Faults
 
-      # Has the fault strike at the turn of the timer thread that a user's deadline brings. A reactor that had its first
-      # turn only then would wait for the lock, and nobody else could run.
+      # Makes the fault strike when the timer thread wakes for a user's deadline. The reactor must have had its first
+      # step before: it would wait for the lock, and nobody else could run.
       def fault(name, manager)
         sleep 0.001 until (Thread.list - [Thread.current]).all?(&:stop?)
         Faults.public_send(name)
@@ -161,19 +162,19 @@ RSpec.describe "A fork" do
     end
 
     %i[thread eventmachine fiber].each do |reactor|
-      it "parts well: while the timer thread holds the lock (#{reactor})" do
+      it "separates parent and child: while the timer thread holds the lock (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
-            aside do
-              # Should the timer thread have had a turn before that, it gives up the lock after a second.
-              until Faults.keeps_lock?
-                fault(:keep_lock, manager) if Faults.none?
+            beside_reactor do
+              # If the timer thread woke before that, it releases the lock after a second.
+              until Faults.confirm_hold
+                fault(:hold_lock, manager) if Faults.none?
                 sleep 0.001
               end
               fork_and_reap
               puts "lock released \#{Faults.release_lock}"
               sleep 0.001 while manager.online?(4)
-              go_on
+              check_parent
             end
           end
         RUBY
@@ -185,15 +186,15 @@ RSpec.describe "A fork" do
         expect(process.stderr).to be_empty
       end
 
-      it "parts well: after the timer thread has panicked (#{reactor})" do
+      it "separates parent and child: after the timer thread has panicked (#{reactor})" do
         process = application(<<~RUBY, reactor)
           Application.setup do |manager|
-            aside do
+            beside_reactor do
               fault(:panic, manager)
               sleep 0.001 until Faults.none?
               fork_and_reap
               sleep 0.001 while manager.online?(4)
-              go_on
+              check_parent
             end
           end
         RUBY
@@ -207,7 +208,7 @@ RSpec.describe "A fork" do
 
     def expect_nobody_lost(process)
       calls = lines(process, /^(online|offline)/)
-      # Asked for more than once, if the fault did not strike at once.
+      # The fault may be requested more than once, if it did not strike at once.
       calls = calls.uniq if calls.count("online 4") == calls.count("offline 4")
       expect(calls).to match_array([1, 2, 3, 4, 9].flat_map { |user| ["online #{user}", "offline #{user}"] })
       expect(process).to be_success
@@ -215,16 +216,16 @@ RSpec.describe "A fork" do
   end
 
   %i[thread eventmachine].each do |reactor|
-    it "leaves the child free to run a manager of its own (#{reactor})" do
+    it "lets the child run its own manager (#{reactor})" do
       process = application(<<~RUBY, reactor)
         Application.setup do |manager|
-          aside do
+          beside_reactor do
             reap(fork do
               own = Application.run(users: [7], timeout: 0.1, offline: ->(_) { OnlineManager.current.stop })
               Application.say own.stats[:state]
               exit 5
             end)
-            go_on
+            check_parent
           end
         end
       RUBY
@@ -236,7 +237,7 @@ RSpec.describe "A fork" do
     end
   end
 
-  it "lets a child that goes on with the code around `run` be stopped like any other process" do
+  it "lets a child that continues after `run` be stopped like any other process" do
     process = application(<<~RUBY, :thread)
       is_child = false
       manager = Application.run(
@@ -245,17 +246,17 @@ RSpec.describe "A fork" do
           next unless user == 2
 
           if (pid = fork)
-            Thread.new { reap(pid) || go_on }
+            Thread.new { reap(pid) || check_parent }
           else
             is_child = true
             Thread.new do
-              live(OnlineManager.current)
+              run_child_users(OnlineManager.current)
               OnlineManager.current.stop
             end
           end
         end
       )
-      # In the child: in the parent, `go_on` exits out of `run`.
+      # In the child. The parent exits from `run` in `check_parent`.
       Application.say manager.stats[:state]
       exit 5
     RUBY
@@ -265,7 +266,7 @@ RSpec.describe "A fork" do
     expect(process.stderr).to be_empty
   end
 
-  it "blocks no heartbeat while it waits for a full pipe on stdout" do
+  it "blocks no heartbeat while it waits for a full stdout pipe" do
     process = application(<<~RUBY, :thread)
       reader, writer = IO.pipe
       Application.out = out = $stdout.dup
@@ -291,7 +292,7 @@ RSpec.describe "A fork" do
         forker.join
         $stdout.reopen(out)
         reap(pid)
-        go_on
+        check_parent
       end
     RUBY
 
@@ -311,7 +312,7 @@ RSpec.describe "A fork" do
           Application.setup(users: #{users}) do |manager|
             Process.daemon(true, true)
             Thread.new { sleep 10 and exit! }
-            live(manager)
+            run_child_users(manager)
           end
         RUBY
 
@@ -322,12 +323,13 @@ RSpec.describe "A fork" do
   end
 
   describe "that execs at once" do
-    it "costs nothing visible" do
+    it "leaves descriptors and threads unchanged" do
       skip "there is no /proc" unless File.exist?("/proc/self/task")
 
       process = application(<<~RUBY, :thread)
         def descriptors = `ls /proc/self/fd`
-        # But for Ruby's own, which have the process' name: Ruby 3.3 ends its timer thread before a fork, and starts another.
+        # Without Ruby's own threads, which have the process' name: Ruby 3.3 ends its timer thread before a fork and
+        # starts another.
         RUBYS = File.read("/proc/self/comm")
         def tasks = Dir["/proc/self/task/*/comm"].to_h { |path| [path, File.read(path)] }.reject { |_, name| name == RUBYS }
 
@@ -345,7 +347,7 @@ RSpec.describe "A fork" do
 
           puts "inherits \#{descriptors.lines - inherited.lines}"
           puts "other threads: \#{tasks.to_a - before.to_a}, \#{before.to_a - tasks.to_a}"
-          go_on
+          check_parent
         end
       RUBY
 
@@ -359,16 +361,16 @@ RSpec.describe "A fork" do
     end
   end
 
-  # FORKS=2000 is what `rake soak` takes.
+  # FORKS=2000 is the size in `rake soak`.
   forks = Integer(ENV.fetch("FORKS", 200))
 
   it "does not hang under load: #{forks} forks", limit: 60 + (forks / 5) do
     process = application(<<~RUBY, :thread, forks.to_s, limit: 30 + (forks / 5))
       require "./spec/support/progress"
 
-      # What happened to each user, in order.
+      # The transitions of each user, in order.
       calls = Hash.new { |hash, user| hash[user] = +"" }
-      Application.out = File.open(File::NULL, "w") # it would be too much
+      Application.out = File.open(File::NULL, "w") # the output would be too long
       note = ->(letter) { ->(user) { calls[user] << letter if Process.pid == FIRST_PROCESS } }
 
       Application.setup(users: [], timeout: 0.02, online: note["+"], offline: note["-"]) do |manager|
@@ -377,7 +379,7 @@ RSpec.describe "A fork" do
         total.times { |number| forks << number }
         forks.close
 
-        beaters = Array.new(3) do |number|
+        senders = Array.new(3) do |number|
           random = Random.new(number)
           Thread.new do
             until forks.empty?
@@ -410,7 +412,7 @@ RSpec.describe "A fork" do
             end
           end
         end
-        [*forkers, *beaters].each(&:join)
+        [*forkers, *senders].each(&:join)
 
         manager.stop
         wrong = calls.reject { |_, letters| letters.match?(/\\A(\\+-)+\\z/) }

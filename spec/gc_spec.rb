@@ -2,20 +2,20 @@
 
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
-# What the garbage collector may do at any time, and what it can count on.
+# The garbage collector may run and move objects at any time, and can free what is no longer used.
 RSpec.describe "The garbage collector" do
-  # GC_STRESS=1 is what `rake soak` takes: the larger selection, and on all three reactors.
+  # GC_STRESS=1 is set by `rake soak`: a larger selection, and all three reactors.
   is_long = ENV["GC_STRESS"] == "1"
   reactors = %i[thread eventmachine fiber]
 
   # @param roughly [String] see support/child/exercise.rb
-  def exercise(reactor, roughly, limit:)
+  def exercise(reactor, memory_stress, limit:)
     process = if reactor == :thread
-                # Without gems there is a third of the objects that a collection has to go through.
+                # Without gems, a collection has to mark only a third of the objects.
                 command(RbConfig.ruby, "--disable-gems", "-w", "-Ilib", "spec/support/child/exercise.rb",
-                        reactor.to_s, roughly, limit:)
+                        reactor.to_s, memory_stress, limit:)
               else
-                ruby("require \"./spec/support/child/exercise\"", reactor.to_s, roughly, bundled: true, limit:)
+                ruby("require \"./spec/support/child/exercise\"", reactor.to_s, memory_stress, bundled: true, limit:)
               end
     expect(process.stderr).to be_empty
     expect(process).to be_success
@@ -40,9 +40,9 @@ RSpec.describe "The garbage collector" do
     end
   end
 
-  # What an example calls of the extension, it calls with a garbage collection at each allocation: a minor one, of which
-  # there are enough that every object which is new and nothing holds is gone at once. The config's methods are called
-  # without, since the time that they take is part of many an example.
+  # Runs the calls that an example makes to the extension with a garbage collection at each allocation: a minor one,
+  # which frees new objects without references at once. The config's methods run without, since many examples depend on
+  # how long they take.
   stress_class = Class.new do
     callbacks = %i[online offline online_all offline_all on_error]
 
@@ -67,7 +67,7 @@ RSpec.describe "The garbage collector" do
       end
     end
 
-    # Threads may be in several calls at once.
+    # Several threads may be inside calls at once.
     def during(change)
       set(@depth + change)
       yield
@@ -82,13 +82,13 @@ RSpec.describe "The garbage collector" do
   end
 
   reactors.each do |reactor|
-    it "finds nothing left of managers that have ended, with the reactor #{reactor.inspect}" do
+    it "frees managers that have ended, with the reactor #{reactor.inspect}" do
       skip "there is no /proc" unless File.exist?("/proc/self/task")
 
       process = ruby(<<~RUBY, reactor.to_s, bundled: true)
         require "./spec/support/child/application"
 
-        def live
+        def run_manager
           manager = nil
           Application.setup(users: [7, "seven", [7]]) do |its|
             manager = its
@@ -100,15 +100,15 @@ RSpec.describe "The garbage collector" do
 
         def counts
           GC.start
-          objects = [OnlineManager, OnlineManager::Native, Application].map { |type| ObjectSpace.each_object(type).count }
+          objects = [OnlineManager, OnlineManager::NativeTracker, Application].map { |type| ObjectSpace.each_object(type).count }
           [*objects, Thread.list.size, *%w[task fd].map { |what| Dir.children("/proc/self/\#{what}").size }]
         end
 
-        3.times { live }
+        3.times { run_manager }
         before = counts
-        60.times { live }
+        60.times { run_manager }
         Array.new(1_000) { [rand] }
-        # Ruby keeps a thread for a few seconds in case that it needs it again.
+        # Ruby keeps an ended thread for a few seconds for reuse.
         100.times do
           left = counts.zip(before).map { |now, then_| now - then_ }
           puts "left: \#{left.join(" ")}"
@@ -119,20 +119,20 @@ RSpec.describe "The garbage collector" do
       RUBY
 
       expect(process.stderr).to be_empty
-      # The machine's stack may hold one or another by accident.
+      # A reference may remain on the machine stack by accident.
       expect(process.lines.last[/(?<=left: ).*/].split.map(&:to_i)).to all be < 6
     end
   end
 
-  # HEARTBEATS=50000000 and USERS=100000 are what `rake soak` takes.
+  # HEARTBEATS=50000000 and USERS=100000 are the sizes in `rake soak`.
   heartbeats = Integer(ENV.fetch("HEARTBEATS", 2_000_000))
   users = Integer(ENV.fetch("USERS", 20_000))
   limit = 60 + (heartbeats / 100_000)
 
-  it "lets no memory grow: #{heartbeats} heartbeats of #{users} users who change", limit: limit + 10 do
+  it "lets no memory grow: #{heartbeats} heartbeats of #{users} changing users", limit: limit + 10 do
     skip "there is no /proc" unless File.exist?("/proc/self/status")
 
-    # With one arena, what one thread has freed is used again by the others.
+    # With one malloc arena, memory that one thread freed is reused by the others.
     process = ruby("require \"./spec/support/child/moving_set\"", heartbeats.to_s, users.to_s,
                    env: { "MALLOC_ARENA_MAX" => "1" }, limit:)
     expect(process.stderr).to be_empty
@@ -141,7 +141,7 @@ RSpec.describe "The garbage collector" do
     expect(late).to be < early * 1.05
   end
 
-  # Only at length, in a process with no other specs in it: each collection goes through all that is in memory.
+  # Only in the long run, in a process without other specs: each collection marks everything in memory.
   (is_long ? reactors : []).each do |reactor|
     context "which collects at each allocation in the extension, with the reactor #{reactor.inspect}" do
       let(:reactor) { reactor }
@@ -150,7 +150,7 @@ RSpec.describe "The garbage collector" do
 
       before do
         stress = stress_class.new
-        allow(OnlineManager::Native).to receive(:new).and_wrap_original do |new, host|
+        allow(OnlineManager::NativeTracker).to receive(:new).and_wrap_original do |new, host|
           new.call(host).tap { |native| stress.in_extension(native) }
         end
         allow(OnlineManager::Config).to receive(:new).and_wrap_original do |new, config|
@@ -159,7 +159,7 @@ RSpec.describe "The garbage collector" do
         end
       end
 
-      it "does collect" do
+      it "collects garbage" do
         manager = start
         before = GC.count
         manager.seen([7])

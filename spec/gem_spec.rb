@@ -11,13 +11,13 @@ RSpec.describe "The gem" do
   describe "its file list" do
     subject(:files) { Gem::Specification.load("#{root}/online_manager.gemspec").files }
 
-    it "holds every file of the library" do
+    it "includes every file of the library" do
       library = Dir["lib/**/*", base: root].select { |path| File.file?("#{root}/#{path}") }
 
       expect(files).to include(*library.grep_v(/\.(so|bundle)\z/))
     end
 
-    it "holds what the crates are built from" do
+    it "includes the sources of the crates" do
       metadata, = Open3.capture2("cargo", "metadata", "--no-deps", "--locked", "--format-version", "1", chdir: root)
       crates = JSON.parse(metadata).fetch("packages")
       manifests = crates.map { |crate| crate.fetch("manifest_path").delete_prefix("#{root}/") }
@@ -26,7 +26,7 @@ RSpec.describe "The gem" do
       expect(files).to include("Cargo.toml", "Cargo.lock", "ext/online_manager/extconf.rb", *manifests, *sources)
     end
 
-    it "holds nothing that is built, and no tests" do
+    it "includes no build output and no tests" do
       expect(files.grep(%r{\.(so|bundle)\z|/(target|tests|benches|proptest-regressions)/})).to be_empty
     end
   end
@@ -43,9 +43,9 @@ RSpec.describe "The gem" do
 
     after(:context) { home.remove }
 
-    # With what cargo builds on the way in our own folder, where the dependencies are already, and without link-time
-    # optimisation: it takes seconds. (Cargo before 1.91 has no such setting. Then it is minutes.)
-    it "leaves nothing behind that it was built from, and can be used", limit: 900 do
+    # Shares cargo's build folder with the checkout, which has the dependencies, and skips link-time optimisation: it
+    # takes seconds. (Cargo before 1.91 has no such setting. There it takes minutes.)
+    it "leaves no sources behind and works", limit: 900 do
       folder = ENV.fetch("CARGO_TARGET_DIR", "#{root}/target")
       process = home.install(
         package,
@@ -54,8 +54,8 @@ RSpec.describe "The gem" do
         CARGO_TARGET_DIR: nil,
         ONLINE_MANAGER_SHARED_TARGET: "1", # see extconf.rb
         RB_SYS_GLOBAL_RUSTFLAGS: "",
-        # Over what the Makefile says when RubyGems runs it: the profile is release. And without the time that RubyGems
-        # sets, for which cargo would build anew whatever is in C.
+        # Overrides the Makefile's profile, which is release under RubyGems. Unsets the build time that RubyGems sets,
+        # for which cargo would rebuild all C code.
         MAKE: "env --unset=SOURCE_DATE_EPOCH make RB_SYS_CARGO_PROFILE=dev"
       )
       expect(process).to be_success, process.stdout + process.stderr
@@ -69,8 +69,7 @@ RSpec.describe "The gem" do
       expect(loaded).to include(end_with("lib/online_manager.rb"), end_with("online_manager/#{extension}"))
       expect(loaded).to all start_with("#{home.folder}/")
     ensure
-      # Cargo names a crate by its place in its workspace: what it built from this copy, it would take for the
-      # checkout's.
+      # Cargo identifies a crate by its path in the workspace: it would take a build of this copy for the checkout's.
       FileUtils.rm_rf(Dir["#{folder}/debug/.fingerprint/online_manager*"])
     end
 
@@ -80,14 +79,14 @@ RSpec.describe "The gem" do
         expect(process.stdout + process.stderr).not_to match(/^(generating|make|cargo)\b/)
       end
 
-      it "says how to install Rust where there is no cargo" do
+      it "explains how to install Rust where cargo is missing" do
         process = home.install(package, PATH: home.path_without("cargo"))
 
-        expect(process.stderr).to include("no cargo runs here", "https://rustup.rs", "apt install rustup")
+        expect(process.stderr).to include("cargo did not run", "https://rustup.rs", "apt install rustup")
         expect_it_not_to_be_built(process)
       end
 
-      it "says which cargo would do where it is too old" do
+      it "names the required version where cargo is too old" do
         path = home.path_without("cargo")
         File.write("#{path}/cargo", "#!/bin/sh\necho 'cargo 1.63.0 (fd9c4297c 2022-07-01)'\n")
         File.chmod(0o755, "#{path}/cargo")
@@ -98,7 +97,7 @@ RSpec.describe "The gem" do
         expect_it_not_to_be_built(process)
       end
 
-      it "says how to install libclang where there is none" do
+      it "explains how to install libclang where it is missing" do
         process = home.install(package, LIBCLANG_PATH: "/nowhere")
 
         expect(process.stderr).to include("LIBCLANG_PATH (/nowhere)", "apt install libclang-dev")
@@ -106,7 +105,7 @@ RSpec.describe "The gem" do
       end
     end
 
-    it "is built from the versions in Cargo.lock, and not without it", limit: 60 do
+    it "is built with the versions in Cargo.lock and not without the file", limit: 60 do
       Dir.mktmpdir do |folder|
         expect(command("gem", "unpack", package, "--target", folder)).to be_success
         FileUtils.rm(Dir["#{folder}/*/Cargo.lock"].fetch(0))

@@ -2,16 +2,16 @@
 
 require "tmpdir"
 
-# Standard error and logs are kept, and read by many: who was online when is nothing for them. In these processes goes
-# wrong whatever the gem reports itself, for users whose ids can be told from all else.
+# Standard error and logs are kept and read by many people, so they must not show who was online when. These processes
+# provoke every message of the gem, for users whose ids are distinct from all other text.
 RSpec.describe "Ids of users" do
-  telltale = /tell-?tale|4242424242/
+  secret_id = /secret[-_]id|4242424242/
 
-  # Callbacks that raise, each in its own way. `manager.stats[:errors]` tells how many have.
+  # Callbacks that raise, each in its own way. `manager.stats[:errors]` counts them.
   prelude = <<~'RUBY'
     require "online_manager"
 
-    IDS = ["tell-tale", :telltale, 4242424242].freeze
+    IDS = ["secret-id", :secret_id, 4242424242].freeze
 
     class Config
       def timeout = 60
@@ -30,11 +30,11 @@ RSpec.describe "Ids of users" do
 
     def await = (sleep 0.01 until yield)
 
-    # Has all of them come and go, and go wrong.
+    # Lets all users come online and go offline, with errors.
     def play(config, **options)
       manager = OnlineManager.new(config, reactor: :thread, **options)
       manager.setup
-      ids = options.key?(:store) ? IDS : [*IDS, ["tell-tale"]]
+      ids = options.key?(:store) ? IDS : [*IDS, ["secret-id"]]
       manager.seen_all(ids)
       await { manager.size == ids.size && manager.stats[:announcing].to_i.zero? }
       ids.each { |id| manager.leave(id) }
@@ -55,16 +55,16 @@ RSpec.describe "Ids of users" do
       puts "done"
     RUBY
 
-    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "what it was told of:")
-    # Of one, should the reactor be quick.
+    expect(stderr).to include("Config#offline raised:", "Handler#on_error raised:", "the error that on_error got:")
+    # One user, if the reactor is quick.
     expect(stderr).to match(/^.*Together#offline_all \(\d users?\) raised:/)
-    expect(stderr).not_to match telltale
+    expect(stderr).not_to match secret_id
   end
 
-  it "are not on standard error when a callback takes long, and a stop has not got to all" do
+  it "are not on standard error when a callback is slow and a stop times out" do
     stderr = played(<<~RUBY).stderr
-      OnlineManager::Watchdog.send(:remove_const, :PATIENCE)
-      OnlineManager::Watchdog::PATIENCE = 0.05
+      OnlineManager::Watchdog.send(:remove_const, :WARN_AFTER)
+      OnlineManager::Watchdog::WARN_AFTER = 0.05
 
       class Slow < Config
         def offline(user_id) = sleep(0.2)
@@ -80,10 +80,10 @@ RSpec.describe "Ids of users" do
     RUBY
 
     expect(stderr).to include("Slow#offline has been running", "users have not been set offline yet")
-    expect(stderr).not_to match telltale
+    expect(stderr).not_to match secret_id
   end
 
-  it "are not on standard error when callbacks of a store's log raise, and when the store fails" do
+  it "are not on standard error when a store's callbacks raise and when the store fails" do
     Dir.mktmpdir do |folder|
       stderr = played(<<~RUBY).stderr
         path = #{folder.inspect} + "/presence.sqlite3"
@@ -98,7 +98,7 @@ RSpec.describe "Ids of users" do
         begin
           manager = OnlineManager.new(Config.new, store: "sqlite:" + path, reactor: :thread)
           manager.setup
-          manager.seen(["tell-tale"])
+          manager.seen(["secret-id"])
         rescue ArgumentError => e
           warn e.message
         end
@@ -106,14 +106,14 @@ RSpec.describe "Ids of users" do
       RUBY
 
       expect(stderr).to include("Config#offline raised, and will be", "Together#offline_all (",
-                                "Handler#on_error raised:", "the store has failed", "got one of the class Array")
-      expect(stderr).not_to match telltale
+                                "Handler#on_error raised:", "the store has failed", "got a user id of the class Array")
+      expect(stderr).not_to match secret_id
     end
   end
 
   context "with Rails" do
-    # Plays with a logger of that level, which writes to standard error. Standard output has what `Rails.error` is told,
-    # which there is since 7.0.
+    # Runs with a logger of that level, which writes to standard error. Standard output has what `Rails.error` receives.
+    # It exists since 7.0.
     define_method(:logged) do |level|
       played(<<~RUBY)
         require "logger"
@@ -121,7 +121,7 @@ RSpec.describe "Ids of users" do
         require "online_manager/rails/integration"
 
         module Reporter
-          def self.report(_error, context:, handled:, severity:, source: nil) = puts("told \#{context[:user_id].inspect}")
+          def self.report(_error, context:, handled:, severity:, source: nil) = puts("reported \#{context[:user_id].inspect}")
         end
 
         Rails.define_singleton_method(:error) { Reporter }
@@ -132,19 +132,20 @@ RSpec.describe "Ids of users" do
       RUBY
     end
 
-    it "are told to Rails.error, and not to the log" do
+    it "are reported to Rails.error and not to the log" do
       process = logged(:info)
 
       expect(process.stderr).to match(/ERROR.*Config#offline raised/)
       expect(process.stderr).to match(/Together#offline_all \(\d users?\) raised/)
-      expect(process.stderr).not_to match telltale
-      expect(process.lines).to include('told "tell-tale"', "told :telltale", "told 4242424242", 'told ["tell-tale"]')
+      expect(process.stderr).not_to match secret_id
+      expect(process.lines).to include('reported "secret-id"', "reported :secret_id", "reported 4242424242",
+                                       'reported ["secret-id"]')
     end
 
-    it "are in the log at the level debug, and at no other" do
-      lines = logged(:debug).stderr.lines.grep(telltale)
+    it "are in the log at the level debug and at no other" do
+      lines = logged(:debug).stderr.lines.grep(secret_id)
 
-      expect(lines).to include(/that was for "tell-tale"/, /that was for 4242424242/)
+      expect(lines).to include(/the user id of that error is "secret-id"/, /the user id of that error is 4242424242/)
       expect(lines).to all include("DEBUG")
     end
   end

@@ -2,7 +2,7 @@
 
 require "tmpdir"
 
-# What a framework has a say in, with one that writes down what it is asked.
+# What the manager asks of a framework integration, with one that records its calls.
 RSpec.describe OnlineManager::Integration do
   let(:calls) { Queue.new }
   let(:log) { Queue.new }
@@ -26,7 +26,7 @@ RSpec.describe OnlineManager::Integration do
 
   def set_up(config = config_class.new, **options) = manager(config, **options).tap(&:setup)
 
-  # @return [Class] of a config that writes down what it is called for
+  # @return [Class] a config that records its calls
   def config_class(name = "Config", note: calls)
     Class.new do
       define_method(:timeout) { 60 }
@@ -36,7 +36,7 @@ RSpec.describe OnlineManager::Integration do
     end
   end
 
-  it "surrounds what is called of the config, and nothing else" do
+  it "surrounds the calls of the config's methods and nothing else" do
     manager = set_up
     drain(calls)
     manager.seen(7)
@@ -48,7 +48,7 @@ RSpec.describe OnlineManager::Integration do
     expect(drain(calls).last(3)).to eq [:delivery, ["Config", :offline, 7], :end]
   end
 
-  it "hears why a transition came, and how late" do
+  it "receives the reason and the lateness of a transition" do
     config = config_class.new
     manager = set_up(config, namespace: "here")
     manager.seen(7)
@@ -59,15 +59,15 @@ RSpec.describe OnlineManager::Integration do
     manager.seen(9)
     manager.stop
 
-    told = drain(log).drop(1)
-    expect(told.map { |transition, payload| [transition, *payload.values_at(:id, :reason, :namespace)] })
+    notified = drain(log).drop(1)
+    expect(notified.map { |transition, payload| [transition, *payload.values_at(:id, :reason, :namespace)] })
       .to eq [[:online, 7, :heartbeat, "here"], [:offline, 7, :leave, "here"],
               [:online, 8, :heartbeat, "here"], [:offline, 8, :timeout, "here"],
               [:online, 9, :heartbeat, "here"], [:offline, 9, :stop, "here"]]
-    expect(told.map { |_, payload| payload[:lateness] }).to all be_between(0, 20)
+    expect(notified.map { |_, payload| payload[:lateness] }).to all be_between(0, 20)
   end
 
-  it "hears of each user who is called for together with others" do
+  it "receives a notification for each user of an `_all` callback" do
     config = config_class.new
     config.define_singleton_method(:online_all) { |_| nil }
     config.define_singleton_method(:offline_all) { |_| nil }
@@ -81,7 +81,7 @@ RSpec.describe OnlineManager::Integration do
     expect(offline.drop(1).map { |payload| payload[:reason] }).to eq %i[stop stop]
   end
 
-  it "hears of what a shared store tells, wherever the user beat" do
+  it "receives the transitions of a shared store, no matter which process got the heartbeat" do
     Dir.mktmpdir do |folder|
       config = config_class.new
       manager = set_up(config, store: "sqlite:#{folder}/presence")
@@ -96,7 +96,7 @@ RSpec.describe OnlineManager::Integration do
     end
   end
 
-  it "gets what callbacks raise, and what there is to say" do
+  it "receives the errors of callbacks and the warnings" do
     config = config_class.new
     config.define_singleton_method(:offline) { |_| raise IOError, "no database" }
     manager = set_up(config)
@@ -110,7 +110,7 @@ RSpec.describe OnlineManager::Integration do
     expect(drain(log).grep(String)).to all start_with("after 0.0 s")
   end
 
-  it "is told by a manager without a store that it begins, once in each process" do
+  it "receives warn_if_not_alone from a manager without a store, once per process" do
     manager = set_up(namespace: "here")
     expect(log).to be_empty
     [7, 8].each { |id| manager.seen(id) }
@@ -118,14 +118,14 @@ RSpec.describe OnlineManager::Integration do
     expect(drain(log).select { |what, _| what == :alone }).to eq [[:alone, "here"]]
   end
 
-  it "says where a store's path begins" do
+  it "defines the folder of a store's relative path" do
     framework.root = "/somewhere"
 
     manager = OnlineManager.new("Config", store: "sqlite:storage/presence")
     expect(manager.inspect).to eq "#<OnlineManager Config new, sqlite:/somewhere/storage/presence>"
   end
 
-  it "keeps a process from taking part that is there for something else" do
+  it "keeps a process that serves another purpose from participating" do
     Dir.mktmpdir do |folder|
       framework.takes_part = false
       config = config_class.new
@@ -142,7 +142,7 @@ RSpec.describe OnlineManager::Integration do
   context "when the application has not been initialized" do
     before { framework.is_booted = false }
 
-    it "has a config that is given by name set up later" do
+    it "sets a config that is given by name up later" do
       stub_const("Later", config_class("Later"))
       manager = manager("Later")
 
@@ -152,18 +152,18 @@ RSpec.describe OnlineManager::Integration do
       expect([manager.stats[:state], drain(calls)]).to eq [:running, [["Later", :setup, Proc]]]
     end
 
-    it "has a config that is given itself set up at once" do
+    it "sets a config that is given as an object up at once" do
       expect(set_up.stats[:state]).to eq :running
     end
   end
 
-  context "when the code has been loaded anew" do
+  context "when the code has been reloaded" do
     def reload(name)
       stub_const("Named", config_class(name))
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
     end
 
-    it "finds a config again that is given by name, and sets it up, at the next transition" do
+    it "looks a config that is given by name up again at the next transition, and sets it up" do
       stub_const("Named", config_class("old"))
       manager = set_up("Named")
       manager.seen(7)
@@ -176,30 +176,30 @@ RSpec.describe OnlineManager::Integration do
       expect(drain(calls)).to eq [:delivery, ["new", :setup, Proc], ["new", :offline, 7], :end]
     end
 
-    it "finds a config again that a Proc answers" do
+    it "calls a Proc for the config again" do
       configs = [config_class("old").new, config_class("new").new]
       manager = set_up(-> { configs.shift })
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
       manager.seen(7)
 
       expect(drain(calls)).to include(["old", :setup, Proc], ["new", :online, 7])
     end
 
-    it "keeps a config that is given itself" do
+    it "keeps a config that is given as an object" do
       manager = set_up
-      OnlineManager::Registry.code_reloaded
+      OnlineManager::Registry.invalidate_configs
       manager.seen(7)
 
       expect(drain(calls).grep(Array)).to eq [["Config", :setup, Proc], ["Config", :online, 7]]
     end
 
-    it "says so when it cannot be loaded, and goes on when it can" do
+    it "warns when the config cannot be loaded, and goes on when it can" do
       stub_const("Named", config_class("old"))
       manager = set_up("Named")
       manager.seen(7)
       hide_const("Named")
-      OnlineManager::Registry.code_reloaded
-      sleep 0.02 # rubocop:disable OnlineManager/BareSleep -- until a timeout is asked for anew
+      OnlineManager::Registry.invalidate_configs
+      sleep 0.02 # rubocop:disable OnlineManager/BareSleep -- until the timeout is read again
       expect { manager.seen(8) }.to raise_error(OnlineManager::Unloadable, /Named cannot be loaded: .*Named/)
       manager.leave(7)
       eventually { expect(manager.stats[:errors]).to eq 1 }
@@ -210,7 +210,7 @@ RSpec.describe OnlineManager::Integration do
       expect(drain(calls)).to include(["new", :online, 8])
     end
 
-    it "survives that the application cannot be loaded" do
+    it "survives an application that cannot be loaded" do
       manager = set_up
       manager.seen(7)
       framework.unloadable = true

@@ -2,7 +2,7 @@
 
 RSpec.describe "The links of a document" do
   root = RubyProcess::ROOT
-  # What is fetched or built has documents of its own.
+  # Excludes the documents of downloaded and built files.
   documents = Dir["*.md", "{bench,docs,examples,ext,lib,spec}/**/*.md", base: root]
 
   documents.each do |document|

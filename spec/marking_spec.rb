@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What nothing but the extension holds is not for the garbage collector. In processes of their own, since without the
+# Objects that only the extension references must survive garbage collections. In child processes, since without the
 # marks Ruby crashes.
 RSpec.describe "What the extension holds" do
   prelude = <<~RUBY
@@ -15,7 +15,7 @@ RSpec.describe "What the extension holds" do
       def offline(user_id) = nil
     end
 
-    # Collects, and puts something else wherever something was.
+    # Collects garbage, and reuses the places of freed objects.
     def collect
       3.times do
         GC.start
@@ -26,7 +26,7 @@ RSpec.describe "What the extension holds" do
     manager = OnlineManager.new(Config.new, reactor: :thread)
   RUBY
 
-  # The script comes behind the prelude, and prints whether it is so.
+  # The script follows the prelude, and prints whether its condition holds.
   define_method(:expect_true) do |script|
     process = ruby(prelude + script)
     expect(process.lines).to eq ["true"]
@@ -42,9 +42,9 @@ RSpec.describe "What the extension holds" do
     RUBY
   end
 
-  it "survives: the heartbeat, before setup is given it" do
+  it "survives: the heartbeat, before setup receives it" do
     expect_true(<<~RUBY)
-      # Several, so that no accident on the stack keeps the one in question.
+      # Several, so that no reference on the stack keeps the tested one by accident.
       managers = Array.new(50) { OnlineManager.new(Config.new, reactor: :thread) }
       collect
       puts managers.all? { |other| other.setup.call(7) && other.online_users == [7] }
@@ -56,7 +56,7 @@ RSpec.describe "What the extension holds" do
       config = Config.new
       called = []
       config.define_singleton_method(:online) do |user_id|
-        # Moves all that may be moved.
+        # Moves all objects that can move.
         GC.verify_compaction_references(toward: :empty, double_heap: true) if called.empty?
         called << user_id.inspect
       end

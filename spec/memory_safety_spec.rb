@@ -2,21 +2,21 @@
 
 require "tmpdir"
 
-# What valgrind sees of the extension's use of memory, while a child process calls everything that it has.
+# Valgrind's errors in the extension, while a child process calls everything that it has.
 RSpec.describe "Memory" do
-  # MEMCHECK=1 is what `rake soak` takes: all reactors, and the conformance examples too.
+  # MEMCHECK=1 is set by `rake soak`: all reactors, and the conformance examples too.
   is_long = ENV["MEMCHECK"] == "1"
 
-  # An error that valgrind found. What it is depends on where it was noticed: the innermost frame is the first.
+  # An error that valgrind found. Its place is the innermost frame, which comes first.
   finding = Struct.new(:text) do
     def kind = text[%r{<kind>(.*?)</kind>}, 1]
     def frames = text[%r{<stack>.*?</stack>}m].scan(%r{<frame>.*?</frame>}m)
 
-    # Ruby's garbage collector looks at all that is on the machine's stack, whether it has been written or not. So of
-    # what is uninitialised, only what the extension looks at, or has left on the heap, is not Ruby's affair. But what
-    # began on the stack of a function of Ruby's is: with Ruby 3.3 that spreads to the objects that the collector finds,
-    # and their types, and with these to hashes, which the index of such ids takes in: what is found there says no more
-    # where it came from. Everything else is always an error: what Ruby is known to do is in valgrind.supp.
+    # Ruby's garbage collector scans the machine stack, initialised or not. So an uninitialised value counts only if the
+    # extension uses it or left it on the heap. Even then it does not count if it began on the stack of a Ruby function:
+    # with Ruby 3.3, such values spread to the objects that the collector finds and to their types, from there to hash
+    # values, and with these into the extension's index of ids, so that an error there no longer shows its origin. All
+    # other errors count; the known ones of Ruby are in valgrind.supp.
     def serious?
       return true unless kind.start_with?("Uninit")
       return false if origin && !ours?(origin)
@@ -27,14 +27,14 @@ RSpec.describe "Memory" do
 
     def to_s
       places = frames.first(16).map { |frame| "  #{frame[%r{<fn>(.*?)</fn>}, 1]} (#{frame[%r{<obj>(.*?)</obj>}, 1]})" }
-      # Without the address, of which there are many for one mistake.
+      # Without the address, which differs for the same mistake.
       about = text.scan(%r{<auxwhat>(?:Address 0x\h+ )?(.*?)</auxwhat>}).join(", ")
       ["#{kind}: #{about}", *places].join("\n")
     end
 
     private
 
-    # The function whose stack it came from, if it did.
+    # The function on whose stack the value began, if it did.
     def origin = text[%r{created by a stack allocation</auxwhat>\s*<stack>.*?</stack>}m]
 
     def ours?(stack) = stack.include?("online_manager.so</obj>")
@@ -49,10 +49,10 @@ RSpec.describe "Memory" do
 
   before { skip "there is no valgrind" unless system("valgrind", "--version", out: File::NULL) }
 
-  # Runs Ruby under valgrind, and with it what it forks.
+  # Runs Ruby under valgrind, including the processes that it forks.
   #
-  # @return [Array(RubyProcess, Array<String>)] the process, and what it did wrong
-  # @param uninitialised [String] the option that says whether it looks for that, which takes most of the time
+  # @return [Array(RubyProcess, Array<String>)] the process, and its errors
+  # @param uninitialised [String] valgrind's option for uninitialised values, which take most of the time
   def check(*argv, limit:, uninitialised: "--track-origins=yes", **options)
     process = command("valgrind", "--tool=memcheck", "--quiet", "--fair-sched=try", "--num-callers=60",
                       "--error-limit=no", "--show-leak-kinds=none", uninitialised,
@@ -68,15 +68,15 @@ RSpec.describe "Memory" do
     reports.flat_map { |report| report.scan(%r{<error>.*?</error>}m) }.map { |text| finding.new(text) }
   end
 
-  # Valgrind takes the stacks of fibers for memory that is nobody's, whatever runs on them.
+  # Valgrind takes the stacks of fibers for unallocated memory, whatever runs on them.
   { thread: %w[start compact stress], eventmachine: %w[start] }.each do |reactor, handlings|
-    handlings.each do |roughly|
-      next unless is_long || [reactor, roughly] == [:thread, "start"]
+    handlings.each do |memory_stress|
+      next unless is_long || [reactor, memory_stress] == [:thread, "start"]
 
-      it "is used as it should be, with the reactor #{reactor.inspect} and #{roughly.inspect}", limit: 630 do
+      it "is used correctly with the reactor #{reactor.inspect} and #{memory_stress.inspect}", limit: 630 do
         switches = reactor == :thread ? %w[--disable-gems] : %w[-rbundler/setup]
-        options = roughly == "stress" ? { uninitialised: "--undef-value-errors=no" } : {}
-        process, errors = check(*switches, "-Ilib", "spec/support/child/exercise.rb", reactor.to_s, roughly,
+        options = memory_stress == "stress" ? { uninitialised: "--undef-value-errors=no" } : {}
+        process, errors = check(*switches, "-Ilib", "spec/support/child/exercise.rb", reactor.to_s, memory_stress,
                                 limit: 600, **options)
 
         expect(errors).to be_empty, errors.join("\n\n")
@@ -86,18 +86,18 @@ RSpec.describe "Memory" do
   end
 
   (is_long ? %i[thread eventmachine] : []).each do |reactor|
-    it "is used as it should be in the conformance examples, with the reactor #{reactor.inspect}", limit: 1_230 do
+    it "is used correctly in the conformance examples with the reactor #{reactor.inspect}", limit: 1_230 do
       process, errors = check("-rbundler/setup", "-S", "rspec", "spec/conformance_spec.rb",
                               "-e", "reactor #{reactor.inspect}", limit: 1_200, env: { "PROGRESS" => nil })
 
       expect(errors).to be_empty, errors.join("\n\n")
-      # Valgrind is too slow for a few, which go by the clock.
+      # A few examples depend on time, for which valgrind is too slow.
       examples, failures = process.stdout.match(/^(\d+) examples, (\d+) failures?/)&.captures.to_a.map(&:to_i)
       expect([examples, failures]).to match([be > 100, be < 20]), process.stdout
     end
   end
 
-  it "is seen to be used as it should not be", limit: 90 do
+  it "is reported when it is used incorrectly", limit: 90 do
     _, errors = check("-rfiddle", "-e", <<~RUBY, limit: 60)
       pointer = Fiddle::Pointer.malloc(100, Fiddle::RUBY_FREE)
       pointer[100, 1]

@@ -2,16 +2,16 @@
 
 require "yaml"
 require_relative "../rakelib/native/package"
-require_relative "../rakelib/native/shelf"
+require_relative "../rakelib/native/build_cache"
 
-# The precompiled gem, and how it finds the extension for the Ruby that runs.
+# The precompiled gem, and how it finds the extension for the running Ruby.
 RSpec.describe "The precompiled gem" do
   root = File.expand_path("..", __dir__)
   ruby = RUBY_VERSION[/\A\d+\.\d+/]
   extension = "online_manager.#{RbConfig::CONFIG["DLEXT"]}"
 
   context "when it is installed" do
-    # What compiles, or fetches what does.
+    # The commands that compile or download.
     compilers = %w[cargo* rustc* rustup* clang* llvm* cc gcc* c++ g++* c89* c99* *-gcc* make gmake ld* curl]
     home = nil
 
@@ -19,7 +19,7 @@ RSpec.describe "The precompiled gem" do
 
     after(:context) { home.remove }
 
-    it "needs no compiler and no other gem", limit: 300 do
+    it "works without a compiler and other gems", limit: 300 do
       process = command("bundle", "exec", "rake", "gem:native", env: { "PROFILE" => "dev" }, limit: 240)
       expect(process).to be_success, process.stdout + process.stderr
       package = process.lines.grep(/\A\S+-\S+\.gem\z/).first
@@ -43,7 +43,7 @@ RSpec.describe "The precompiled gem" do
 
     let(:source) { Gem::Specification.load("#{root}/online_manager.gemspec") }
 
-    it "admits the versions of Ruby that it has an extension for, and none beyond" do
+    it "allows exactly the Ruby versions that it has an extension for" do
       admitted = %w[3.0.9 3.1.0 3.3.9 3.4.0.dev 3.4.0].select do |version|
         spec.required_ruby_version.satisfied_by?(Gem::Version.new(version))
       end
@@ -51,7 +51,7 @@ RSpec.describe "The precompiled gem" do
       expect(admitted).to eq %w[3.1.0 3.3.9]
     end
 
-    it "differs from the source gem's in nothing but what is compiled" do
+    it "differs from the source gem's only in the compiled parts" do
       added = %w[3.1 3.3].map { |version| "lib/online_manager/#{version}/#{extension}" }
 
       expect(spec.files).to match_array(source.files.grep_v(%r{\A(ext/|Cargo)}) + added)
@@ -71,25 +71,25 @@ RSpec.describe "The precompiled gem" do
     end
   end
 
-  it "is built for each platform by the workflow of a release" do
+  it "is built for each platform by the release workflow" do
     jobs = YAML.safe_load_file("#{root}/.github/workflows/release.yml").fetch("jobs")
 
     expect(jobs.dig("native", "strategy", "matrix", "platform")).to eq Native::Package::PLATFORMS
   end
 
-  it "is made of what was built from the present sources" do
+  it "is made of extensions that were built from the current sources" do
     Dir.mktmpdir do |folder|
       FileUtils.mkdir_p("#{folder}/ext/store/src")
       File.write("#{folder}/Cargo.toml", "")
       File.write("#{folder}/#{extension}", "an extension")
-      shelf = -> { Native::Shelf.new("#{folder}/shelf", root: folder) }
+      build_cache = -> { Native::BuildCache.new("#{folder}/build_cache", root: folder) }
 
-      shelf.call.put("#{folder}/#{extension}", ruby: "3.1.2")
+      build_cache.call.store("#{folder}/#{extension}", ruby: "3.1.2")
       File.write("#{folder}/ext/store/src/lib.rs", "// changed")
-      shelf.call.put("#{folder}/#{extension}", ruby: "3.10.0")
+      build_cache.call.store("#{folder}/#{extension}", ruby: "3.10.0")
 
-      expect(shelf.call.extensions).to eq("3.10" => "#{folder}/shelf/3.10/#{extension}")
-      expect(shelf.call.outdated).to eq ["3.1"]
+      expect(build_cache.call.extensions).to eq("3.10" => "#{folder}/build_cache/3.10/#{extension}")
+      expect(build_cache.call.outdated).to eq ["3.1"]
     end
   end
 
@@ -105,25 +105,25 @@ RSpec.describe "The precompiled gem" do
 
     def path = OnlineManager::Extension.path(@folder, ruby: "3.2.1")
 
-    it "is the one for the Ruby that runs, rather than one that is for any" do
+    it "is the extension for the running Ruby rather than one for any Ruby" do
       put("3.1", "3.2", ".")
 
       expect(path).to eq "#{@folder}/3.2/#{extension}"
     end
 
-    it "is the one that was compiled at the installation, when there is no other" do
+    it "is the extension that was compiled at installation if there is no other" do
       put("3.1", ".")
 
       expect(path).to eq "#{@folder}/#{extension}"
     end
 
-    it "is missed by an error that names the Ruby, those that there is one for, and what to do" do
+    it "raises an error when missing that names the Ruby version, the available ones and what to do" do
       put("3.10", "3.9")
 
-      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.9 and 3\.10\. .*--platform ruby/)
+      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.9 and 3\.10: .*--platform ruby/)
     end
 
-    it "is missed in a checkout too, with what compiles it" do
+    it "raises an error when missing in a checkout that says how to compile it" do
       expect { path }.to raise_error(LoadError, /Ruby 3\.2.*rake compile/)
     end
   end

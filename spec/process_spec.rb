@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Every way out of a process, in real ones: whoever is online is set offline exactly once, and the process ends as it
-# would without this gem, within two seconds.
+# Every way in which a process ends, in real processes: the online users are set offline exactly once, and the process
+# ends as it would without this gem, within two seconds.
 RSpec.describe "The way out of a process" do
   include_context "with ways out"
 
@@ -102,12 +102,12 @@ RSpec.describe "The way out of a process" do
         "SIGTERM" => { signal: :TERM, termsig: Signal.list["TERM"] },
         "SIGHUP" => { signal: :HUP, termsig: Signal.list["HUP"] }
       }.each do |name, outcome|
-        it_ends_well name, "Application.setup { Application.rest }", reactor, **outcome
+        it_ends_well name, "Application.setup { Application.idle }", reactor, **outcome
       end
 
       it_ends_well "exit", "Application.setup { exit 3 }", reactor, exitstatus: 3
       it_ends_well "exit in another thread", <<~RUBY, reactor, exitstatus: 3
-        Application.setup { Thread.new { exit 3 } and Application.rest }
+        Application.setup { Thread.new { exit 3 } and Application.idle }
       RUBY
       it_ends_well "exit in setup", "Application.setup(ready: -> { exit 3 })", reactor, exitstatus: 3
       it_ends_well "exit in online", <<~RUBY, reactor, offline: [1, 2], exitstatus: 3
@@ -116,7 +116,7 @@ RSpec.describe "The way out of a process" do
       it_ends_well "exit in offline", <<~RUBY, reactor, exitstatus: 3
         Application.setup(offline: ->(user) { exit 3 if user == 2 }) do |manager|
           manager.leave(2)
-          Application.rest
+          Application.idle
         end
       RUBY
       it_ends_well "abort", 'Application.setup { abort "enough" }', reactor, says: /\Aenough\Z/, exitstatus: 1
@@ -127,10 +127,10 @@ RSpec.describe "The way out of a process" do
         Application.setup(ready: -> { Process.kill(:TERM, Process.pid) and sleep })
       RUBY
       it_ends_well "an exception in the main thread", <<~RUBY, reactor, says: /oops/, exitstatus: 1
-        Application.setup { Thread.new { Thread.main.raise("oops") } and Application.rest }
+        Application.setup { Thread.new { Thread.main.raise("oops") } and Application.idle }
       RUBY
       it_ends_well "Thread#kill of the main thread", <<~RUBY, reactor, exitstatus: 0
-        Application.setup { Thread.new { Thread.main.kill } and Application.rest }
+        Application.setup { Thread.new { Thread.main.kill } and Application.idle }
       RUBY
       it_ends_well "stop in another thread, then exit", <<~RUBY, reactor, prints: "stopped", exitstatus: 0
         Application.setup do |manager|
@@ -139,15 +139,15 @@ RSpec.describe "The way out of a process" do
             puts manager.stats[:state]
             exit
           end
-          Application.rest
+          Application.idle
         end
       RUBY
     end
 
     context "with a slow shutdown (#{reactor})" do
-      # Told by another thread, when it sleeps: see `signalled`. Whether `setup` has ended is not asked: the first
-      # Ctrl-C may have come at its last instruction.
-      slow = 'offline: ->(user) { Application.say_at_rest("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
+      # Another thread prints the line when the callback sleeps: see `signalled`. The line does not mean that `setup`
+      # has ended: the first Ctrl-C may have come at its last instruction.
+      slow = 'offline: ->(user) { Application.say_when_idle("slow #{user}"); sleep 30 }' # rubocop:disable Lint/InterpolationCheck
 
       def interrupt_slow(child)
         child.wait_for(/slow/)
@@ -159,7 +159,7 @@ RSpec.describe "The way out of a process" do
         expect(process.status.termsig).to eq Signal.list["INT"]
       end
 
-      { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.rest }" }.each do |way, script|
+      { "run" => "Application.run(%s)", "setup" => "Application.setup(%s) { Application.idle }" }.each do |way, script|
         it "ends at once at a second Ctrl-C (#{way})" do
           process = signalled(:INT, format(script, slow), reactor, limit: 5) { |child| interrupt_slow(child) }
           expect_end_at_once(process)
@@ -172,12 +172,12 @@ RSpec.describe "The way out of a process" do
         end
       end
 
-      # On the reactor itself too, where it calls what it waits for.
+      # Also on the reactor, which then calls what it waits for.
       {
-        "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.rest }",
-        "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.rest }"
+        "in another thread" => "Application.setup(%s) { |m| Thread.new { stop(m) } and Application.idle }",
+        "on the reactor" => "Application.setup(%s) { |m| stop(m) and Application.idle }"
       }.each do |where, script|
-        it "waits no longer than `stop(timeout:)` says, and tells how many are left (#{where})" do
+        it "waits no longer than `stop(timeout:)` says and returns how many users are left (#{where})" do
           process = application(<<~RUBY, reactor, limit: 5) { |child| child.wait_for("ready") }
             def stop(manager)
               start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
@@ -193,12 +193,14 @@ RSpec.describe "The way out of a process" do
           expect(left).to be_between(40, 49)
           expect(process.lines.last(2)).to eq ["size #{left}", "in time"]
           expect(transitions(process, "offline").size).to eq 50 - left
-          expect(process.stderr).to eq "OnlineManager: after 0.2 s #{left} users have not been set offline yet\n"
+          expect(process.stderr).to eq "OnlineManager: after 0.2 s, the timeout of stop, #{left} users have not been " \
+                                       "set offline yet: that goes on in the background; pass a longer timeout to " \
+                                       "wait for it\n"
         end
       end
     end
 
-    it "ends at once when it is left by exit!, and leaves everybody online (#{reactor})" do
+    it "ends at once on exit! and leaves everybody online (#{reactor})" do
       ["exit!(3)", 'exec("exit 3")'].each do |exit|
         process = application("Application.run(ready: -> { #{exit} })", reactor, limit: 5) do |child|
           child.wait_for("ready")
@@ -209,7 +211,7 @@ RSpec.describe "The way out of a process" do
       end
     end
 
-    it "loses nobody and calls nobody twice when it is interrupted at whatever point (#{reactor})" do
+    it "loses nobody and calls nobody twice when it is interrupted at any point (#{reactor})" do
       process = application(<<~RUBY, reactor, limit: 30)
         class Crowd
           attr_reader :calls
@@ -230,7 +232,7 @@ RSpec.describe "The way out of a process" do
           def offline(user) = @calls[user] += 1_000
         end
 
-        # A process of its own, so that the signal comes at any point and not only where Ruby switches threads.
+        # In its own process, so that the signal comes at any point and not only where Ruby switches threads.
         run, alarm = IO.pipe
         main = Process.pid
         ringer = fork do
@@ -257,7 +259,7 @@ RSpec.describe "The way out of a process" do
             REACTOR == :fiber ? Async { manager.run }.wait : manager.run
           rescue Alarm
             in_delivery = true if $!.backtrace.grep(/delivery/).any?
-          rescue ThreadError # see `signalled`
+          rescue ThreadError # from nio4r, see `signalled`
             raise unless REACTOR == :fiber && $!.cause.is_a?(Alarm)
           end
           sleep 0.001 until rung
@@ -271,7 +273,7 @@ RSpec.describe "The way out of a process" do
       expect(process).to be_success
     end
   end
-  # As the tests of minitest and RSpec do, where they start themselves: their at_exit comes after ours.
+  # Like the tests of minitest and RSpec, which can start in an at_exit that runs after ours.
   it "sets everybody offline who comes online in an at_exit" do
     process = application(<<~RUBY, :thread)
       at_exit do
@@ -282,7 +284,7 @@ RSpec.describe "The way out of a process" do
       Application.setup
     RUBY
 
-    # Those who leave at the same time do so in no order.
+    # Users who leave at the same time do so in any order.
     lines = process.lines.chunk_while { |*both| both.all?(/^offline/) }.flat_map(&:sort)
     expect(lines).to eq [
       "online 1", "online 2", "online 3", "ready", "offline 1", "offline 2", "offline 3",
@@ -292,7 +294,7 @@ RSpec.describe "The way out of a process" do
     expect(process).to be_success
   end
 
-  it "restarts its thread in an at_exit too, and lets it end when the process does" do
+  it "restarts its thread in an at_exit too and lets it end with the process" do
     process = application(<<~RUBY, :thread)
       at_exit do
         Application.setup(users: [4])

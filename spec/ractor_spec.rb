@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# Everything belongs to the main Ractor; what another one tries is an error of Ruby's kind, and changes nothing.
+# Everything belongs to the main Ractor. What another Ractor attempts raises Ruby's error and changes nothing.
 RSpec.describe "From another Ractor" do
-  # In a process of its own: a Ractor, once there was one, changes Ruby for good.
+  # In a child process: the first Ractor changes Ruby for good.
   prelude = <<~RUBY
     require "online_manager"
 
@@ -22,7 +22,7 @@ RSpec.describe "From another Ractor" do
     manager = OnlineManager.current
     manager.seen(:main)
 
-    # Prints what a Ractor came to, or that it could not be started.
+    # Prints the result of a Ractor, or that it could not be started.
     def try(name)
       puts "\#{name}: \#{yield.take.inspect}"
     rescue Ractor::RemoteError => e
@@ -32,7 +32,7 @@ RSpec.describe "From another Ractor" do
     end
   RUBY
 
-  # Runs a script, which must leave the manager as it was: the only user is set offline at the end.
+  # Runs a script, which must leave the manager unchanged: the only user is set offline at the end.
   def outcomes(prelude, script)
     process = ruby(<<~RUBY)
       #{prelude}
@@ -48,7 +48,7 @@ RSpec.describe "From another Ractor" do
     outcomes
   end
 
-  it "the class refuses, and knows that it runs" do
+  it "the class refuses calls and reports that a manager runs" do
     refused = outcomes(prelude, <<~RUBY)
       %i[new run setup].each do |name|
         try(name) do
@@ -72,7 +72,7 @@ RSpec.describe "From another Ractor" do
       .to eq(%w[new run setup current current].map { |name| "#{name}: Ractor::UnsafeError" })
   end
 
-  it "a manager cannot be got hold of" do
+  it "a manager cannot be obtained" do
     refused = outcomes(prelude, <<~RUBY)
       native = manager.instance_variable_get(:@native)
       [manager, native, config.heartbeat].each do |object|
@@ -92,8 +92,8 @@ RSpec.describe "From another Ractor" do
     expect(refused.last).to start_with "named: Ractor::IsolationError"
   end
 
-  # Ruby takes a proc that is made in C for one that needs nothing from outside.
-  it "the heartbeat refuses, though it can be shared", limit: 60 do
+  # Ruby considers a Proc from C to be shareable.
+  it "the heartbeat refuses calls although it is shareable", limit: 60 do
     refused = outcomes(prelude, <<~RUBY)
       Ractor.make_shareable(config.heartbeat)
       try("yielded") do
@@ -102,7 +102,7 @@ RSpec.describe "From another Ractor" do
           [:other].each(&heartbeat)
         end
       end
-      # Others at the same time, with ids of all kinds, and without one.
+      # Other threads at the same time, with ids of all kinds and without an id.
       ractors = Array.new(4) do
         Ractor.new(config.heartbeat.dup) do |heartbeat|
           Array.new(2_000) do |number|

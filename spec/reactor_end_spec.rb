@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What ends a reactor while callbacks run or users are online: whoever is online is set offline exactly once, here too.
-# Other ways out are in process_spec.rb.
+# A reactor ends while callbacks run or users are online: the online users are set offline exactly once, here too. Other
+# ends are in process_spec.rb.
 RSpec.describe "The end of a reactor" do
   include_context "with ways out"
 
@@ -29,7 +29,7 @@ RSpec.describe "The end of a reactor" do
         puts e.message
       end
     RUBY
-    # How later versions of Timeout do it. Ruby 3.1's throws.
+    # As later versions of Timeout do it. In Ruby 3.1 it throws.
     it_ends_well "the exception of Timeout in offline", <<~RUBY, :thread, prints: "expired", exitstatus: 0
       require "timeout"
       Timeout.const_set(:ExitException, Class.new(Exception)) unless defined?(Timeout::ExitException)
@@ -50,7 +50,7 @@ RSpec.describe "The end of a reactor" do
       puts Application.run(ready: -> { Thread.new { EM.stop } }).stats[:state]
     RUBY
 
-    # What 0.0.3 did: its `offline` was called in a timer.
+    # As 0.0.3 did: it called `offline` in a timer.
     %w[run setup].each do |way|
       it_ends_well "an exception in offline (#{way})", <<~RUBY, :eventmachine, says: /oops/, exitstatus: 1
         Application.#{way}(
@@ -80,7 +80,7 @@ RSpec.describe "The end of a reactor" do
       puts "after"
     RUBY
 
-    # One that closes without its fibers, which Async does not.
+    # A scheduler that closes without its fibers, which Async does not do.
     it_ends_well "and leaves its fibers behind", <<~RUBY, :fiber, prints: "after", exitstatus: 0, offline: []
       class Scheduler
         def fiber(&block) = Fiber.new(blocking: false, &block).tap(&:resume)
@@ -91,7 +91,7 @@ RSpec.describe "The end of a reactor" do
         def close = nil
       end
 
-      # Written down, and told at the very end.
+      # Collected, and printed at the very end.
       gone = []
       at_exit { puts "after" if gone.sort == [1, 2, 3] }
       config = Application.new

@@ -2,11 +2,11 @@
 
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
-# Which reactor it is when nobody says.
+# Which reactor is chosen without the option.
 RSpec.describe OnlineManager::Reactor do
-  # Sets a manager up, or runs it, and stops it again.
+  # Sets a manager up, or runs it, and stops it.
   #
-  # @return [Symbol] the reactor that was found
+  # @return [Symbol] the chosen reactor
   def found(way)
     config = Conformance::Config.new(setup: lambda { |_|
       OnlineManager.current.stop if way == :run && !(EM.reactor_running? && EM.reactor_thread? && @nested)
@@ -72,17 +72,17 @@ RSpec.describe OnlineManager::Reactor do
       expect(ruby(script).lines).to eq ["thread", "not loaded"]
     end
 
-    it "is EventMachine if it is in the bundle, and it is loaded then" do
+    it "is EventMachine if it is in the bundle, and loads it" do
       expect(ruby(script, bundled: true).lines).to eq %w[eventmachine loaded]
     end
 
-    it "is EventMachine if it is loaded, though no gem is known by that name" do
+    it "is EventMachine if it is loaded without being a gem" do
       loaded = 'require "eventmachine"; Gem.loaded_specs.delete("eventmachine")'
       expect(ruby([loaded, script].join("\n")).lines).to eq %w[eventmachine loaded]
     end
   end
 
-  it "is what is asked for, whatever there is" do
+  it "is the requested one, no matter what is available" do
     config = Conformance::Config.new
     event_machine.call do
       manager = OnlineManager.new(config, reactor: :thread)

@@ -3,14 +3,14 @@
 require "tmpdir"
 Dir[File.join(__dir__, "support/store/*.rb")].each { |file| require file }
 
-# Every Ruby snippet of the README is run as it is written. A comment before it, which readers do not see, says what it
-# needs around it: `<!-- snippet: setup -->`.
+# Runs every Ruby snippet of the README as it is written. An HTML comment before a snippet names what it needs around
+# it: `<!-- snippet: setup -->`.
 RSpec.describe "README.md" do
   root = File.expand_path("..", __dir__)
   readme = File.read("#{root}/README.md")
   snippets = readme.scan(/(?:<!-- snippet: (\w+) -->\n)?^```ruby\n(.*?)^```/m)
 
-  # @return [String] the snippet, whose line `expression # => value` fails where that is not so
+  # @return [String] the snippet, with each `expression # => value` turned into a check
   def checked(snippet)
     snippet.gsub(/^(\s*)(\S.*?) +# => (.+)$/) do
       indent, expression, value = Regexp.last_match.captures
@@ -18,7 +18,7 @@ RSpec.describe "README.md" do
     end
   end
 
-  # A config that keeps its block, and what a snippet has when it stands further down.
+  # A config that keeps its block, for the snippets further down.
   config = <<~RUBY
     require "online_manager"
 
@@ -31,7 +31,7 @@ RSpec.describe "README.md" do
 
   RUBY
 
-  it "has no snippet that is not run" do
+  it "has no snippet without an example" do
     expect(snippets.map(&:first).tally)
       .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "redis" => 1,
              "on_error" => 1, "stop" => 1)
@@ -42,7 +42,7 @@ RSpec.describe "README.md" do
 
     case name
     when "gemfile"
-      it "names gems that there are (line #{line})" do
+      it "names gems that exist (line #{line})" do
         process = ruby(<<~RUBY, env: { "SNIPPET" => snippet })
           require "bundler"
 
@@ -54,9 +54,9 @@ RSpec.describe "README.md" do
         expect(Bundler.load.dependencies.map(&:name)).to include(*process.lines)
       end
     when "usage"
-      it "shows an application that tells who comes and who goes (line #{line})" do
+      it "shows an application that prints who comes online and goes offline (line #{line})" do
         process = ruby(<<~RUBY) do |child|
-          # One user beats on and on, another one once.
+          # One user keeps sending heartbeats, another sends one.
           HEARTBEATS = Thread::Queue.new(["ann"])
           Thread.new do
             loop do
@@ -91,7 +91,7 @@ RSpec.describe "README.md" do
         expect(process).to be_success, process.stderr
       end
     when "rails"
-      it "shows whose heartbeats a connection carries (line #{line})" do
+      it "shows how a connection identifies its user (line #{line})" do
         process = ruby(<<~RUBY, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
           require "bundler/setup"
           require "rails"
@@ -109,7 +109,7 @@ RSpec.describe "README.md" do
         expect(process.lines).to eq(%w[7 nil]), process.stderr
       end
     when "store"
-      it "shows how several processes are one (line #{line})", limit: 60 do
+      it "shows how several processes share a store (line #{line})", limit: 60 do
         Dir.mktmpdir do |folder|
           Dir.mkdir("#{folder}/storage")
           expect(transitions_with_store("#{config}\n#{checked(snippet)}", "storage/presence.sqlite3", folder))
@@ -117,8 +117,8 @@ RSpec.describe "README.md" do
         end
       end
     when "redis"
-      it "shows how processes of several machines are one (line #{line})", limit: 60 do
-        # The config stands in the section before. And here other programs may have the usual port.
+      it "shows how processes on several machines share a store (line #{line})", limit: 60 do
+        # The config is in the section before. The usual port may be taken on this machine.
         before = snippets.assoc("store").last[/^class.*?^end$/m]
         snippet = checked(snippet).sub("127.0.0.1:6379", "127.0.0.1:#{Stores::RedisServer.common.port}")
         url = snippet[/"(redis:.*?)"/, 1]
@@ -145,7 +145,7 @@ RSpec.describe "README.md" do
         expect(process.stderr).to eq "user 7: no database\n"
       end
     when "stop"
-      it "shows how to end it (line #{line})" do
+      it "shows how to stop the manager (line #{line})" do
         process = ruby(<<~RUBY)
           #{config}
           OnlineManager.setup(OnlineConfig.new)
@@ -161,7 +161,7 @@ RSpec.describe "README.md" do
     end
   end
 
-  # Starts so many processes of one script, which say when they are ready, and yields them.
+  # Starts a number of processes of one script, which print when they are ready, and yields them.
   def with_processes(number, script, folder, started = [], &block)
     return block.call(started) if started.size == number
 
@@ -173,8 +173,8 @@ RSpec.describe "README.md" do
     end
   end
 
-  # @param setup [String] of four processes that share a store
-  # @return [Hash{String => Array<String>}] for each user what it was, in order of the versions
+  # @param setup [String] the setup code of four processes that share a store
+  # @return [Hash{String => Array<String>}] the transitions of each user, ordered by version
   def transitions_with_store(setup, store, folder)
     script = <<~RUBY
       #{setup.sub("timeout = 60", "timeout = 2")}
@@ -182,15 +182,16 @@ RSpec.describe "README.md" do
       puts "ready"
       $stdin.each_line(chomp: true) { |user_id| OnlineManager.current.seen(user_id) }
     RUBY
-    said = with_processes(4, script, folder) { |processes| beat_and_kill(processes, store, folder) }
+    said = with_processes(4, script, folder) { |processes| send_heartbeats_and_kill(processes, store, folder) }
     transitions = said.grep(/ is /).map { |text| [text[/\w+/], text[/online|offline/], text[/\d+/].to_i] }
     transitions.uniq.sort_by(&:last).group_by(&:first).transform_values { |all| all.map { _1[1] } }
   end
 
-  # ben beats once, ann in one process after the other; the first of them, which may deliver, is killed meanwhile.
+  # ben sends one heartbeat, ann sends one in each process in turn; the first process, which may deliver, is killed
+  # meanwhile.
   #
-  # @return [Array<String>] what they said
-  def beat_and_kill(processes, store, folder)
+  # @return [Array<String>] the output of the processes
+  def send_heartbeats_and_kill(processes, store, folder)
     processes.first.puts("ben")
     processes.first.puts("ann")
     wait_until { processes.flat_map(&:lines).grep(/ is online/).size == 2 }
@@ -203,13 +204,13 @@ RSpec.describe "README.md" do
     processes.flat_map(&:lines)
   end
 
-  # What the command says that the section is about.
+  # The output of the command that the section describes.
   def look(store, folder)
     command(RbConfig.ruby, "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager", "store",
             store, chdir: folder).stdout
   end
 
-  it "names commands that there are" do
+  it "names commands that exist" do
     commands = readme.scan(/^```sh\n(.*?)^```/m).join.lines.map { |line| line[/\S+/] }
 
     expect(commands).to eq %w[bin/demo bin/test bin/rails bin/rails online_manager online_manager redis-server]

@@ -3,13 +3,13 @@
 require "eventmachine"
 require_relative "support/conformance/schedule"
 
-# Old configs may count on what 0.0.3 did: it and the gem get the same heartbeats, in one EventMachine reactor.
+# Old configs may rely on what 0.0.3 did: it and the gem get the same heartbeats, in one EventMachine reactor.
 RSpec.describe Reference do
-  # A config that is driven by a schedule, and the journal of what is called of it.
+  # A config that a schedule drives, with the journal of its calls.
   driven = Class.new do
     attr_reader :journal
 
-    # @yieldreturn [Float] the timeout at this moment
+    # @yieldreturn [Float] the current timeout
     def initialize(bad, &timeout)
       @bad = bad
       @timeout = timeout
@@ -23,11 +23,11 @@ RSpec.describe Reference do
       :set_up
     end
 
-    def beat(beat)
-      @raises = beat.raises
-      @heartbeat.call(beat.id)
+    def play(heartbeat)
+      @raises = heartbeat.raises
+      @heartbeat.call(heartbeat.id)
     rescue IOError
-      @journal << [:out_of_the_heartbeat, beat.id]
+      @journal << [:out_of_the_heartbeat, heartbeat.id]
     end
 
     def online(id)
@@ -40,7 +40,7 @@ RSpec.describe Reference do
       raise EOFError, id.inspect if @bad.include?(id)
     end
 
-    # @return [Hash{Object => Array}] what was called for each user, in order
+    # @return [Hash{Object => Array}] the calls for each user, in order
     def by_user
       @journal.group_by { |_, id| id }.transform_values do |calls|
         calls.map do |what, _, *place|
@@ -50,10 +50,10 @@ RSpec.describe Reference do
     end
   end
 
-  # Has the reference and the gem go by each schedule, all of them together.
+  # Plays each schedule to the reference and to the gem, all at the same time.
   #
-  # @return [Array] what was called of the reference's configs, what of the gem's, what EM.error_handler got, and how
-  #   many seconds the reactor was held up at the most
+  # @return [Array] the calls of the reference's configs, those of the gem's, the errors that EM.error_handler got, and
+  #   for how many seconds the reactor was blocked at most
   def follow(schedules, driven)
     errors = []
     pairs = nil
@@ -70,16 +70,22 @@ RSpec.describe Reference do
     OnlineManager.current.stop while OnlineManager.current
   end
 
-  # @return [Array] the config of the reference and that of the gem
+  # @return [Array] the reference's config and the gem's
   def set_up(schedule, driven)
     start = Wait.monotonic
     pair = Array.new(2) { driven.new(schedule.bad) { schedule.timeout(Wait.monotonic - start) } }
     expect([Reference.new(pair[0]).setup, OnlineManager.setup(pair[1])]).to eq %i[set_up set_up]
-    schedule.beats.each { |beat| EM.add_timer(beat.at) { pair.shuffle.each { |config| config.beat(beat) } } }
+    schedule.heartbeats.each do |heartbeat|
+      EM.add_timer(heartbeat.at) do
+        pair.shuffle.each do |config|
+          config.play(heartbeat)
+        end
+      end
+    end
     pair
   end
 
-  # @return [Proc] answers how many seconds the reactor was held up at the most, from now on
+  # @return [Proc] returns for how many seconds the reactor has been blocked at most since now
   def measure_delay
     longest = 0
     last = Wait.monotonic
@@ -91,11 +97,11 @@ RSpec.describe Reference do
     -> { longest }
   end
 
-  it "calls what the gem calls, in the same order for each user", limit: 60 do
+  it "calls the same methods as the gem in the same order for each user", limit: 60 do
     seed = Integer(ENV.fetch("SCHEDULE_SEED") { rand(1 << 32) })
     schedules = nil
     reference, gem, errors = nil
-    # A machine so busy that heartbeats come near their deadlines shows nothing.
+    # On a machine so busy that heartbeats come near their deadlines, the comparison shows nothing.
     (1..10).find do
       schedules = Random.new(seed).then { |random| Array.new(20) { Conformance::Schedule.new(random) } }
       reference, gem, errors, delay = follow(schedules, driven)
@@ -107,14 +113,14 @@ RSpec.describe Reference do
       id = [*gem[number].keys, *reference[number].keys].find { |user| gem[number][user] != reference[number][user] }
       <<~TEXT
         SCHEDULE_SEED=#{seed} brings it about again: in schedule #{number}, for the user #{id.inspect}
-          heartbeats at #{schedules[number].beats.select { |beat| beat.id.eql?(id) }.map { |beat| beat.at.round(3) }}
+          heartbeats at #{schedules[number].heartbeats.select { |heartbeat| heartbeat.id.eql?(id) }.map { |heartbeat| heartbeat.at.round(3) }}
           0.0.3: #{reference[number][id].inspect}
           gem:   #{gem[number][id].inspect}
       TEXT
     }
     # Each error of `offline` came once from the reference, and once from the gem.
     expect(errors.tally.values).to(all(be_even), "SCHEDULE_SEED=#{seed}")
-    # The schedules are such as to show something.
+    # The schedules contain what the comparison is about.
     expect(reference.flat_map(&:values).flatten(1).map(&:first).tally.values).to all(be > 30)
   end
 end

@@ -5,15 +5,15 @@ require_relative "support/api/documentation"
 require_relative "support/api/reflection"
 require_relative "support/api/signatures"
 
-# What is declared is what there is, and the other way round.
+# The signatures declare exactly what exists.
 RSpec.describe "The signatures in sig/" do
   root = RubyProcess::ROOT
 
   signatures = nil
   before(:context) { signatures = TimeLimit.enforce(60) { Signatures.new("#{root}/sig") } }
 
-  # Those that are Rust, and private to the gem.
-  native = %w[OnlineManager::Native OnlineManager::Shared]
+  # The classes that are written in Rust and private to the gem.
+  native = %w[OnlineManager::NativeTracker OnlineManager::NativeMember]
 
   in_rails = <<~RUBY
     require "bundler/setup"
@@ -26,10 +26,10 @@ RSpec.describe "The signatures in sig/" do
     require "generators/online_manager/install/install_generator"
     require "#{root}/spec/support/api/reflection"
 
-    # It loads what the others have in common.
+    # It loads what the other Rails files need.
     OnlineManager::HeartbeatChannel
     found = ARGV.to_h { |name| [name, Reflection.of(Object.const_get(name))] }
-    # What a model gets besides.
+    # What a model gets in addition.
     Class.new(ActiveRecord::Base) do
       define_singleton_method(:scope) do |name, body|
         parameters = body.parameters.map { |kind, parameter| Reflection.parameter(kind, parameter) }
@@ -40,21 +40,21 @@ RSpec.describe "The signatures in sig/" do
     puts JSON.generate(found)
   RUBY
 
-  # @return [Hash{String => Hash}] those that need no Rails
+  # @return [Hash{String => Hash}] the classes that need no Rails
   def plain(names)
     found = names.select { |name| Object.const_defined?(name) }
     found.to_h { |name| [name, Reflection.of(Object.const_get(name))] }
   end
 
-  # @return [Hash{String => Hash}] the others
+  # @return [Hash{String => Hash}] the classes that need Rails
   define_method(:with_rails) do |names|
     process = ruby(in_rails, *names, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
     expect(process).to be_success, process.stderr
     JSON.parse(process.stdout)
   end
 
-  # @param methods [Hash{String => Array<String>}] with their parameters
-  # @param real [Hash{String => Array<String>}] the same; what is Rust has no names for them
+  # @param methods [Hash{String => Array<String>}] the methods with their parameters
+  # @param real [Hash{String => Array<String>}] the real methods; parameters of Rust methods have no names
   def lines(methods, real)
     methods.map do |name, parameters|
       parameters = parameters.map { "_" } if real[name]&.any?("_")
@@ -63,18 +63,18 @@ RSpec.describe "The signatures in sig/" do
   end
 
   # @param described [Hash] see {Signatures#of}
-  # @return [Array<String>] all that is in there, a line each
+  # @return [Array<String>] everything in it, one line each
   def list(name, described, real)
     [*lines(described["instance"], real["instance"]).map { |line| "#{name}##{line}" },
      *lines(described["singleton"], real["singleton"]).map { |line| "#{name}.#{line}" },
      *described["constants"].map { |constant| "#{name}::#{constant}" }]
   end
 
-  it "are of every class that is documented, and of those that are Rust" do
+  it "cover every documented class and the Rust classes" do
     expect(signatures.names).to match_array(Documentation.new("#{root}/lib").names + native)
   end
 
-  it "have the methods, the parameters and the constants that are there, and no others", limit: 60 do
+  it "declare exactly the methods, parameters and constants that exist", limit: 60 do
     real = plain(signatures.names)
     expect(real.keys).to include("OnlineManager", *native)
     real.update(with_rails(signatures.names - real.keys))
@@ -83,7 +83,7 @@ RSpec.describe "The signatures in sig/" do
       .to match_array(real.flat_map { |name, described| list(name, described, described) })
   end
 
-  it "have the errors where one would rescue them" do
+  it "declare the error classes with their superclasses" do
     errors = signatures.names.select { |name| signatures.superclass(name) }
 
     expect(errors.to_h { |name| [name, signatures.superclass(name)] })
@@ -92,20 +92,20 @@ RSpec.describe "The signatures in sig/" do
                           .to_h { |error| [error.name, error.superclass.name] })
   end
 
-  it "are taken by RBS' own check", limit: 60 do
+  it "pass RBS' own check", limit: 60 do
     process = ruby(<<~RUBY, bundled: true, limit: 60)
       require "rbs"
       require "rbs/cli"
 
       status = RBS::CLI.new(stdout: $stdout, stderr: $stderr).run(%w[-I sig validate])
-      exit status if status.is_a?(Integer) # since RBS 3
+      exit status if status.is_a?(Integer) # RBS 3 and later return one
     RUBY
 
     expect(process).to be_success, process.stdout + process.stderr
   end
 
-  # RBS wraps the methods that it knows, and raises where one gets or answers something else than it says.
-  it "have the types that come in and go out", limit: 60 do
+  # RBS wraps the methods that it knows, and raises where an argument or a result does not have the declared type.
+  it "declare the types of arguments and results", limit: 60 do
     env = { "RBS_TEST_TARGET" => ["OnlineManager", *native].join(","), "RBS_TEST_OPT" => "-I #{root}/sig",
             "RBS_TEST_LOGLEVEL" => "fatal" }
     process = ruby(<<~RUBY, bundled: true, env:, limit: 60)
@@ -113,10 +113,10 @@ RSpec.describe "The signatures in sig/" do
       require "online_manager"
       require "rbs/test/setup"
 
-      # It wraps a class when its body ends.
+      # RBS wraps a class when its body ends.
       class OnlineManager
-        class Native; end
-        class Shared; end
+        class NativeTracker; end
+        class NativeMember; end
       end
 
       class Config
@@ -143,8 +143,8 @@ RSpec.describe "The signatures in sig/" do
       Dir.mktmpdir do |folder|
         store = "sqlite:\#{folder}/presence.sqlite3"
         use(OnlineManager.new(-> { Config.new }, reactor: :thread, store:))
-        OnlineManager::Shared.report(store, "")
-        OnlineManager::Shared.requeue_dead_letters(store, "")
+        OnlineManager::NativeMember.report(store, "")
+        OnlineManager::NativeMember.requeue_dead_letters(store, "")
       end
       Thread.new { sleep 0.1 until OnlineManager.current; OnlineManager.current.stop }
       OnlineManager.run(Config.new, reactor: :thread)

@@ -2,7 +2,7 @@
 
 Encoding.default_external = Encoding::UTF_8 # whatever the locale
 
-require_relative "support/warnings" # before anything of ours is loaded
+require_relative "support/warnings" # before our code is loaded
 require "online_manager"
 Dir[File.join(__dir__, "support/*.rb")].each { |file| require file }
 
@@ -19,6 +19,6 @@ RSpec.configure do |config|
 
   Progress.count_examples(config) if Progress::FILE
 
-  # Long enough for a busy machine. What takes longer says so: `it "…", limit: 120`.
+  # Long enough for a busy machine. Longer examples set their own limit: `it "…", limit: 120`.
   config.around { |example| TimeLimit.enforce(example.metadata.fetch(:limit, 30)) { example.run } }
 end

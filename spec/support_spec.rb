@@ -2,12 +2,12 @@
 
 require "tempfile"
 
-# The tools of the other specs. One that lets everything pass would be noticed by none of them.
+# The helpers of the other specs. A helper that lets everything pass would not fail any other spec.
 RSpec.describe "spec/support" do
   def fail_with(*texts) = raise_error(RSpec::Expectations::ExpectationNotMetError, include(*texts))
 
   describe Wait do
-    it "waits until a condition is met, and returns what it answered" do
+    it "waits until a condition is met and returns its value" do
       answers = [nil, false, 7]
 
       expect(wait_until { answers.shift }).to eq 7
@@ -17,7 +17,7 @@ RSpec.describe "spec/support" do
       expect { wait_until(limit: 0.02) { false } }.to fail_with(__FILE__)
     end
 
-    it "waits until expectations hold, and else fails with what did not" do
+    it "waits until expectations hold or fails with the last failure" do
       counts = [1, 2, 3]
 
       eventually { expect(counts.shift).to eq 3 }
@@ -33,7 +33,7 @@ RSpec.describe "spec/support" do
   end
 
   describe TimeLimit do
-    it "ends what hangs, and shows where each thread stands" do
+    it "ends a hanging block and shows where each thread is" do
       thread = Thread.new { Thread.stop }
       thread.name = "idle"
 
@@ -57,7 +57,7 @@ RSpec.describe "spec/support" do
   end
 
   describe OwnWarnings do
-    it "raises those about our lib, and drops those about gems" do
+    it "raises warnings about our lib and drops warnings about gems" do
       expect { Warning.warn("#{OwnWarnings::LIB}/x.rb:1: warning: unused\n") }.to raise_error(/x.rb:1: warning: unused/)
       expect { Warning.warn("#{Gem.path.first}/gems/x.rb:1: warning: unused\n") }.not_to output.to_stderr
       expect { warn "lib/x.rb is fine" }.to output(/fine/).to_stderr
@@ -65,7 +65,7 @@ RSpec.describe "spec/support" do
   end
 
   describe RubyProcess do
-    it "collects what a script prints, and how it ends" do
+    it "collects the output and the exit status of a script" do
       process = ruby('puts "one", ARGV; warn "zwölf"; exit 3', "argument")
 
       expect(process.lines).to eq %w[one argument]
@@ -74,7 +74,7 @@ RSpec.describe "spec/support" do
       expect(process).not_to be_success
     end
 
-    it "talks to it while it runs" do
+    it "talks to the script while it runs" do
       process = ruby(<<~RUBY) do |child|
         trap(:INT) { puts "interrupted" }
         puts "ready", "ready", "port 1234"
@@ -93,14 +93,14 @@ RSpec.describe "spec/support" do
       expect(process).to be_success
     end
 
-    it "says what a process printed instead of the awaited line" do
+    it "reports what a process printed instead of the awaited line" do
       expect { ruby('warn "oops"') { |process| process.wait_for("ready") } }
         .to fail_with('printed no "ready"', "exit 0", "oops")
       expect { ruby("gets") { |process| process.wait_for("ready", limit: 0.01) } }
         .to fail_with("within 0.01 s", "still runs")
     end
 
-    it "kills what does not end, with what it forked" do
+    it "kills a process that does not end and the processes that it forked" do
       child = nil
       run = lambda do
         ruby("fork { puts Process.pid; gets }; puts Process.pid; gets", limit: 0.01) do |process|
@@ -110,7 +110,7 @@ RSpec.describe "spec/support" do
       end
 
       expect(&run).to fail_with("did not end within 0.01 s")
-      expect(child.finish.status.termsig).to eq Signal.list["KILL"] # and the output that they shared is closed
+      expect(child.finish.status.termsig).to eq Signal.list["KILL"] # and the output that both held is closed
     end
 
     it "runs a script outside our bundle, unless asked" do

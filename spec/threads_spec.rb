@@ -3,7 +3,7 @@
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
 RSpec.describe OnlineManager do
-  # TRANSITIONS=200000 is what `rake soak` takes.
+  # TRANSITIONS=200000 is the size in `rake soak`.
   wanted = Integer(ENV.fetch("TRANSITIONS", 20_000))
 
   oops = Class.new(StandardError)
@@ -22,14 +22,14 @@ RSpec.describe OnlineManager do
     ->(manager, _, _) { [manager.stats, manager.size, manager.online_users] } => 1
   }.flat_map { |act, times| [act] * times }
 
-  # Half of them on the reactor that most people have, the rest on the others.
+  # Half of them on the most common reactor, the rest on the others.
   { thread: wanted / 2, eventmachine: wanted / 4, fiber: wanted / 4 }.each do |reactor, transitions|
-    context "with the reactor #{reactor.inspect} and 16 threads that beat and leave" do
+    context "with the reactor #{reactor.inspect} and 16 threads that send heartbeats and leave" do
       let(:reactor) { reactor }
 
       include_context "with a manager"
 
-      # What a callback does: let others run, call the manager, sleep, fail.
+      # The body of a callback: let others run, call the manager, sleep, or fail.
       define_method(:call_back) do |manager, config|
         Thread.pass
         acts.sample.call(manager, config, rand(users)) if rand(3).zero?
@@ -37,7 +37,8 @@ RSpec.describe OnlineManager do
         raise oops if rand(100).zero?
       end
 
-      it "alternates, never overlaps and tells the truth: #{transitions} transitions", limit: 60 + (wanted / 1_000) do
+      it "alternates, never overlaps and agrees with the manager: #{transitions} transitions",
+         limit: 60 + (wanted / 1_000) do
         manager = nil
         config = Journal.new(timeout: 60) { call_back(manager, config) }
         config.define_singleton_method(:on_error) { |error, _| raise error unless error.is_a?(oops) }
@@ -48,7 +49,7 @@ RSpec.describe OnlineManager do
             while config.size < transitions
               begin
                 5.times { acts.sample.call(manager, config, rand(users)) }
-                # Else the reactor would wait for each of them in turn, 100 ms long.
+                # Without it, the reactor would wait for each of them in turn, 100 ms at a time.
                 Thread.pass
               rescue oops
                 next
@@ -62,7 +63,7 @@ RSpec.describe OnlineManager do
         end
         threads.each(&:value)
 
-        # A few are still due.
+        # A few users are still due.
         eventually do
           settle(manager)
           expect(manager.online_users).to match_array(config.verify.select { |_, state| state == :online }.keys)

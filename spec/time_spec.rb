@@ -2,8 +2,8 @@
 
 require "tmpdir"
 
-# A wall clock that is stepped, and a process that is stopped for a while: only time that has really passed counts, and
-# whoever beats before the claim is not set offline.
+# A wall clock that is stepped, and a process that is stopped for a while: only real time counts, and a user whose
+# heartbeat comes before the claim is not set offline.
 RSpec.describe "Time" do
   def application(script, reactor, **options, &block)
     ruby("require \"./spec/support/child/application\"\n#{script}", reactor.to_s, **options, bundled: true, &block)
@@ -12,7 +12,7 @@ RSpec.describe "Time" do
   describe "on a wall clock that is stepped" do
     libfaketime = Dir["/usr/lib/{*/,}faketime/libfaketimeMT.so.1"].first
 
-    # It has the wall clock follow a file; the monotonic clocks, and what waits by them, are left alone.
+    # Makes the wall clock follow a file; the monotonic clocks, and waits that use them, stay real.
     def faked(libfaketime)
       Dir.mktmpdir do |folder|
         clock = File.join(folder, "clock")
@@ -23,7 +23,7 @@ RSpec.describe "Time" do
     end
 
     %i[thread eventmachine fiber].each do |reactor|
-      it "sets nobody offline early, keeps nobody, and last_seen goes along (#{reactor})" do
+      it "sets nobody offline early, keeps nobody online, and moves last_seen with the clock (#{reactor})" do
         skip "libfaketime is not installed" unless libfaketime
 
         process = faked(libfaketime) do |env|
@@ -33,7 +33,8 @@ RSpec.describe "Time" do
 
             def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-            # To so many hours from the real time. Says by how many hours each clock has moved.
+            # Sets the wall clock to a number of hours from the real time. Prints by how many hours each clock has
+            # moved.
             def step(hours)
               before = [Time.now, *CLOCKS.map { |clock| Process.clock_gettime(clock) }]
               File.write("\#{CLOCK}.new", format("%+dh", hours))
@@ -45,7 +46,7 @@ RSpec.describe "Time" do
             Application.setup(users: []) do |manager|
               Thread.new do
                 manager.seen("stays", timeout: 600)
-                beat = now
+                heartbeat = now
                 [5, -5, 0].each do |hours|
                   began = now
                   manager.seen("leaves", timeout: 0.2)
@@ -56,12 +57,12 @@ RSpec.describe "Time" do
                   Application.say "late after \#{passed} s" if passed > 60
 
                   age = Time.now - manager.last_seen("stays")
-                  Application.say "seen \#{age} s ago and not \#{now - beat}" if (now - beat - age).abs > 60
+                  Application.say "seen \#{age} s ago and not \#{now - heartbeat}" if (now - heartbeat - age).abs > 60
                   Application.say "online: \#{manager.online_users}"
                 end
                 exit
               end
-              Application.rest
+              Application.idle
             end
           RUBY
         end
@@ -78,7 +79,7 @@ RSpec.describe "Time" do
   describe "that a process is stopped for" do
     timeout = 0.2
 
-    # Stops the process for longer than the timeout, and has it go on.
+    # Stops the process for longer than the timeout, and resumes it.
     define_method(:stop_for_a_while) do |process|
       process.signal(:STOP)
       wait_until { state_of(process) == "T" }
@@ -86,7 +87,7 @@ RSpec.describe "Time" do
       process.signal(:CONT)
     end
 
-    # Runs a script, stops the process when it says that it waits, and lets it know when it goes on.
+    # Runs a script, stops the process when it prints "waits", and writes to its stdin after it has resumed.
     def stopped_application(script, reactor)
       application(script, reactor) do |child|
         child.wait_for("waits")
@@ -100,9 +101,9 @@ RSpec.describe "Time" do
     before { skip "there is no /proc" unless File.exist?("/proc/self/stat") }
 
     %i[thread eventmachine fiber].each do |reactor|
-      { "on the reactor" => "commands << beat", "on another thread" => "beat.call; commands << -> {}" }
-        .each do |where, beat_and_go|
-        it "expires the silent, and nobody who beats #{where} before the claim (#{reactor})" do
+      { "on the reactor" => "commands << heartbeat", "on another thread" => "heartbeat.call; commands << -> {}" }
+        .each do |where, send_and_resume|
+        it "expires the silent user and not the user with a heartbeat #{where} before the claim (#{reactor})" do
           process = stopped_application(<<~RUBY, reactor)
             commands = Thread::Queue.new
             occupy = lambda do |user|
@@ -118,54 +119,55 @@ RSpec.describe "Time" do
                 manager.seen("occupant")
                 manager.leave("occupant")
                 sleep 0.01 until manager.stats[:delivering]
-                manager.seen_all(%w[silent beats], timeout: #{timeout})
+                manager.seen_all(%w[silent present], timeout: #{timeout})
                 Application.say "waits"
 
                 $stdin.gets
                 sleep 0.01 until manager.stats[:due] == 2
-                beat = -> { Application.say "beat: \#{manager.seen("beats", timeout: 600)}" }
-                #{beat_and_go}
+                heartbeat = -> { Application.say "heartbeat: \#{manager.seen("present", timeout: 600)}" }
+                #{send_and_resume}
 
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
                 manager.seen("last")
-                manager.leave("last") # in line behind everybody
+                manager.leave("last") # due after everybody else
                 sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
                 Application.say "online: \#{manager.online_users}"
                 exit
               end
-              Application.rest
+              Application.idle
             end
           RUBY
 
           expect(process.lines - ["ready", "occupied", "online occupant", "offline occupant"]).to eq [
-            "online silent", "online beats", "waits", "beat: true", "offline silent",
-            "online last", "offline last", 'online: ["beats"]', "offline beats"
+            "online silent", "online present", "waits", "heartbeat: true", "offline silent",
+            "online last", "offline last", 'online: ["present"]', "offline present"
           ]
           expect([process.stderr, process.success?]).to eq ["", true]
         end
       end
 
-      it "expires the silent when the reactor was waiting, and tells the truth of who beats after it (#{reactor})" do
+      it "expires the silent user when the reactor was waiting, and reports later heartbeats correctly (#{reactor})" do
         process = stopped_application(<<~RUBY, reactor)
           Application.setup(users: []) do |manager|
             Thread.new do
-              manager.seen_all(%w[silent beats], timeout: #{timeout})
+              manager.seen_all(%w[silent present], timeout: #{timeout})
               Application.say "waits"
               $stdin.gets
-              manager.seen("beats", timeout: 600)
+              manager.seen("present", timeout: 600)
               sleep 0.01 until manager.stats.values_at(:online, :departing) == [1, 0]
               Application.say "online: \#{manager.online_users}"
               exit
             end
-            Application.rest
+            Application.idle
           end
         RUBY
 
         lines = process.lines - %w[ready waits]
         expect(lines.grep(/silent/)).to eq ["online silent", "offline silent"]
-        # Its heartbeat may be there before the claim or after it.
-        expect(lines.grep(/line beats/)).to eq(["online beats", "offline beats"] * (lines.grep(/line beats/).size / 2))
-        expect(lines.last(2)).to eq ['online: ["beats"]', "offline beats"]
+        # The heartbeat may arrive before the claim or after it.
+        present = lines.grep(/line present/)
+        expect(present).to eq(["online present", "offline present"] * (present.size / 2))
+        expect(lines.last(2)).to eq ['online: ["present"]', "offline present"]
         expect([process.stderr, process.success?]).to eq ["", true]
       end
     end

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# A fixed number of heartbeats, to be counted by valgrind: `ruby heartbeat.rb KIND ROUNDS`, of a thousand users.
+# Sends a fixed number of heartbeats of a thousand users, for valgrind to count: `ruby heartbeat.rb KIND ROUNDS`.
 
-# Nothing else, since valgrind runs it all fifty times slower.
+# It does nothing else, since everything runs fifty times slower under valgrind.
 $LOAD_PATH.unshift(File.expand_path("../../tmp/bench/lib", __dir__))
 require "online_manager"
 require_relative "../support/heartbeats"
@@ -15,5 +15,5 @@ ids = Bench::Ids.of(kind == "strings" ? "UUIDs" : "integers", 1_000)
 contender.prepare(ids)
 GC.start
 GC.disable
-contender.beat(Bench::Ids.as_they_come(ids), Integer(rounds))
+contender.send_heartbeats(Bench::Ids.as_they_come(ids), Integer(rounds))
 exit!(0)

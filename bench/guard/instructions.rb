@@ -5,11 +5,11 @@ require "open3"
 require "rbconfig"
 require "yaml"
 
-# The instructions that a heartbeat takes beyond those of an empty block, counted by valgrind: repeatable where seconds
-# are not. Two runs of different length are subtracted, so that what Ruby does to start is not counted.
+# Counts with valgrind the instructions that a heartbeat takes beyond those of an empty block. Unlike seconds, the count
+# is repeatable. It is the difference of two runs of different length, so Ruby's own start-up does not count.
 class Instructions
   SCRIPT = File.join(__dir__, "heartbeat.rb")
-  # Of each version of Ruby: the interpreter's part is subtracted, but the way it calls a block is not ours either.
+  # One figure for each version of Ruby: the count excludes the interpreter, but includes the way it calls a block.
   FIGURES = File.join(__dir__, "instructions.yml")
   HEADER = <<~YAML
     # Instructions that a heartbeat of a known user takes beyond those of an empty block, by the version of Ruby.
@@ -18,16 +18,16 @@ class Instructions
 
   KINDS = %w[integers strings].freeze
   NOTHING = "nothing"
-  # Rounds of heartbeats in the two runs, each of a thousand.
+  # The numbers of rounds in the two runs. A round is a thousand heartbeats.
   SHORT = 1
   LONG = 51
-  # How often each is run. The smallest count is taken: the config is asked for its timeout each 10 ms, and on a busy
-  # machine that is more often. Where a user lands in the table is drawn anew each time too, but of a thousand users
-  # that makes less than a hundredth.
+  # How often each run is repeated. The smallest count is taken: the extension asks the config for its timeout every 10
+  # ms, which is more often on a busy machine. Each run also seeds the hash table anew, but for a thousand users that
+  # changes the count by less than a hundredth.
   TIMES = 3
-  # Without Bundler, which a Ruby that rake starts would load.
+  # Removes Bundler from the environment: a Ruby that rake starts would load it.
   BARE = { "RUBYOPT" => nil, "RUBYLIB" => nil }.freeze
-  # By how much the figure may be exceeded.
+  # The figure may be exceeded by this fraction.
   TOLERANCE = 0.1
 
   # @return [Hash{String => Integer}] by kind of ids
@@ -36,16 +36,16 @@ class Instructions
     KINDS.to_h { |kind| [kind, (per_heartbeat(counts, kind) - per_heartbeat(counts, NOTHING)).round] }
   end
 
-  # @return [Hash{String => Integer}, nil] the committed figures for this Ruby
+  # @return [Hash{String => Integer}, nil] the committed figures for this Ruby; nil if there are none
   def figures = all_figures.dig(ruby, "instructions")
 
-  # Makes these the figures for this Ruby.
+  # Writes the counts as the figures for this Ruby.
   def update(counts)
     figures = all_figures.merge(ruby => { "profile" => "release", "rustc" => rustc, "instructions" => counts })
     File.write(FIGURES, HEADER + figures.sort.to_h.to_yaml)
   end
 
-  # @return [Hash{String => Integer}] those of the counts that are too high
+  # @return [Hash{String => Integer}] the counts that exceed the figure by more than TOLERANCE
   def excessive(counts)
     counts.select { |kind, count| count > figures.fetch(kind) * (1 + TOLERANCE) }
   end
@@ -58,8 +58,8 @@ class Instructions
 
   def rustc = `rustc --version`[/\d+\.\d+\.\d+/]
 
-  # @param runs [Array<Array>] kind and rounds of each
-  # @return [Hash{Array => Array<Integer>}] the instructions of each
+  # @param runs [Array<Array>] a kind and a number of rounds for each run
+  # @return [Hash{Array => Array<Integer>}] the instruction counts of each run
   def run(runs)
     waiting = Thread::Queue.new(runs).close
     counts = runs.to_h { |run| [run, []] }

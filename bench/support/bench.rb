@@ -6,11 +6,11 @@ require_relative "statistics"
 require_relative "table"
 require_relative "ids"
 require_relative "heartbeats"
-require_relative "beater"
+require_relative "timed_contender"
 require_relative "child"
 require_relative "run"
 
-# What the files in bench/ have in common. Each of them asks one question:
+# Shared by the files in bench/. Each file answers one question:
 #
 #   Bench.measure("queries") do |run|
 #     run.each([10_000, 1_000_000]) do |users|
@@ -22,7 +22,7 @@ require_relative "run"
 module Bench
   ROOT = File.expand_path("../..", __dir__)
   FOLDER = File.join(ROOT, "tmp/bench")
-  # The gem as its users get it (rake bench:build), for the checkout's own is what the specs run.
+  # The gem as its users get it (rake bench:build). The checkout's own lib has the extension that the specs run.
   LIBRARY = File.join(FOLDER, "lib")
 
   class << self
@@ -35,7 +35,7 @@ module Bench
       run.save
     end
 
-    # @return [Integer] nanoseconds
+    # @return [Integer] nanoseconds on the monotonic clock
     def now = Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)
 
     # @return [Integer] the nanoseconds that the block took
@@ -45,10 +45,10 @@ module Bench
       now - start
     end
 
-    # @return [Float] 1, or the part of all users that a trial run takes: `BENCH_SCALE=0.01`
+    # @return [Float] 1, or the fraction of all users that a trial run takes: `BENCH_SCALE=0.01`
     def scale = Float(ENV.fetch("BENCH_SCALE", 1))
 
-    # @return [Integer] so many users, or fewer in a trial run
+    # @return [Integer] the number, scaled down in a trial run
     def users(number) = (number * scale).ceil
 
     # Loads the gem that `rake bench:build` has built.

@@ -3,20 +3,20 @@
 require "socket"
 
 module Bench
-  # An object in a process of its own: what one contender leaves in its heap is no burden to the next,
-  # and its memory is given back. It sleeps while the others have their turns.
+  # An object in its own process. What one contender leaves in its heap does not slow down the next one, and its memory
+  # is returned to the system. The process sleeps while the others are measured.
   #
   #   child = Child.new { Contender.new }
   #   child.call(:time, ids)
   #   child.close
   class Child
-    # Our ends of all children's sockets.
+    # This process' ends of the sockets of all children.
     OPEN = [] # rubocop:disable Style/MutableConstant
     private_constant :OPEN
 
-    # Makes one for the duration of a block.
+    # Makes a child for the duration of a block.
     #
-    # @param object [Proc] makes what is to be called, in the child
+    # @param object [Proc] makes the object, in the child
     def self.open(object)
       child = new(&object)
       yield child
@@ -24,20 +24,20 @@ module Bench
       child&.close
     end
 
-    # @yieldreturn [Object] what is to be called; made in the child
+    # @yieldreturn [Object] the object; the block runs in the child
     def initialize(&object)
       @socket, other = UNIXSocket.pair
       OPEN << @socket
       @pid = fork do
-        # Its elder siblings' too, or closing them would not be noticed.
+        # Closes the sockets of earlier children too: while a copy is open, they would not notice that we close ours.
         OPEN.each(&:close)
         serve(other, &object)
       end
       other.close
     end
 
-    # @return [Object] what the object's method has answered
-    # @raise [RuntimeError] if it has raised
+    # @return [Object] what the object's method returned
+    # @raise [RuntimeError] if it raised
     def call(method, *arguments)
       Marshal.dump([method, arguments], @socket)
       outcome, answer = Marshal.load(@socket) # rubocop:disable Security/MarshalLoad -- from our own child
@@ -48,7 +48,7 @@ module Bench
       raise "the process that measured #{method} has ended"
     end
 
-    # Has the object close what it holds, and ends the process.
+    # Calls the object's `close`, and ends the process.
     def retire
       call(:close)
       close
@@ -62,8 +62,8 @@ module Bench
 
     private
 
-    # Until the other end is closed, also by the parent's death. `exit!` because what the parent means
-    # to do on its way out is not for the child.
+    # Runs until the other end is closed, also by the parent's death. Uses `exit!`, because the parent's at_exit blocks
+    # are not for the child.
     def serve(socket)
       object = yield
       loop do
@@ -72,7 +72,7 @@ module Bench
       end
     rescue EOFError
       exit!(0)
-    rescue Exception => e # rubocop:disable Lint/RescueException -- told to the parent, whatever it is
+    rescue Exception => e # rubocop:disable Lint/RescueException -- reported to the parent, whatever it is
       Marshal.dump([:raised, e.full_message(highlight: false)], socket)
       exit!(1)
     end

@@ -5,16 +5,16 @@ require "timeout"
 require_relative "silent_config"
 
 module Bench
-  # Users who all expire at once. It is gathered, then it expires.
+  # Users who all expire at the same moment. First `gather`, then `expire`.
   #
-  # Subclasses have `gather`, after which everybody is online and `deadline` is known, and `heartbeat`, a Proc
-  # that beats for anybody. They call `departed` as users are set offline.
+  # Subclasses have `gather`, after which everybody is online and `deadline` is set, and `heartbeat`, a Proc that sends
+  # a heartbeat of any user. They call `departed` when users are set offline.
   class Crowd
-    # Seconds that its expiry may take.
+    # The maximum length of the expiry, in seconds.
     LIMIT = 2
 
-    # @return [Integer] nanoseconds on the monotonic clock: when everybody is due, when the first one was set
-    #   offline and the last one
+    # @return [Integer] nanoseconds on the monotonic clock: when everybody is due, when the first user was set offline
+    #   and when the last one was
     attr_reader :deadline, :first, :last
 
     # @param users [Integer] how many
@@ -24,7 +24,7 @@ module Bench
       @is_over = Thread::Queue.new
     end
 
-    # Waits until everybody is offline, or until it has taken so long that the rate is known.
+    # Waits until everybody is offline, or until LIMIT has passed; by then the rate is known.
     def expire
       raise "the crowd was not there in time for its deadline" if Bench.now > deadline
 
@@ -33,13 +33,13 @@ module Bench
       @is_cut_off = true
     end
 
-    # @return [Boolean] whether it took too long to wait for the last one
+    # @return [Boolean] whether LIMIT passed before the last user was offline
     def cut_off? = @is_cut_off
 
-    # @return [Integer] how many have been set offline
+    # @return [Integer] how many users have been set offline
     def departures = @ids.size - @left
 
-    # So many of them have been set offline.
+    # Counts users who have been set offline.
     def departed(number = 1)
       @first ||= Bench.now
       @left -= number
@@ -57,19 +57,19 @@ module Bench
     def deadline_in = (deadline - Bench.now) / 1e9
   end
 
-  # The gem's, with `offline`.
+  # The gem with `offline`.
   class OurCrowd < Crowd
-    # Seconds: everybody must have beaten twice within them.
+    # Seconds. Everybody has to send two heartbeats within it.
     TIMEOUT = 2
 
-    # Tells the crowd.
+    # Counts in the crowd who was set offline.
     class Config < SilentConfig
       def initialize(timeout, crowd)
         super(timeout)
         @crowd = crowd
       end
 
-      # Quicker than one by one.
+      # Faster than `online` for each.
       def online_all(_user_ids); end
 
       def offline(_user_id) = @crowd.departed
@@ -79,7 +79,7 @@ module Bench
       @manager = OnlineManager.new(config(TIMEOUT), reactor: :thread)
       @heartbeat = @manager.setup
       @manager.seen_all(@ids)
-      # First deadlines count from the return of `online`. These are one and the same.
+      # A user's first deadline counts from the return of `online`. The second heartbeat makes all deadlines equal.
       due_in(TIMEOUT)
       @manager.seen_all(@ids)
     end
@@ -91,9 +91,9 @@ module Bench
     def config(timeout) = Config.new(timeout, self)
   end
 
-  # The gem's, with `offline_all`.
+  # The gem with `offline_all`.
   class TogetherCrowd < OurCrowd
-    # Tells the crowd.
+    # Counts in the crowd who was set offline.
     class Config < OurCrowd::Config
       def offline_all(user_ids) = @crowd.departed(user_ids.size)
     end
@@ -103,7 +103,7 @@ module Bench
     def config(timeout) = Config.new(timeout, self)
   end
 
-  # A Hash of times that a thread goes through each second.
+  # A Hash of timestamps that a thread sweeps each second.
   class SweptCrowd < Crowd
     TIMEOUT = 2
 
@@ -126,7 +126,7 @@ module Bench
         limit = Bench.now - (TIMEOUT * 1_000_000_000).to_i
         expired = nil
         @mutex.synchronize do
-          expired = @users.select { |_, beat| beat < limit }.keys
+          expired = @users.select { |_, seen| seen < limit }.keys
           expired.each { |id| @users.delete(id) }
         end
         expired.each { departed }
@@ -134,7 +134,7 @@ module Bench
     end
   end
 
-  # A timer of EventMachine's for each.
+  # One EventMachine timer per user.
   class TimerCrowd < Crowd
     TIMEOUT = 2
 
@@ -151,7 +151,7 @@ module Bench
       gathered.pop
     end
 
-    # On another thread than the reactor's.
+    # Called on another thread than the reactor's.
     def heartbeat
       proc { |_id| EM.schedule { EM.add_timer(3_600) {} } } # rubocop:disable Lint/EmptyBlock -- never called
     end

@@ -1,25 +1,25 @@
 # frozen_string_literal: true
 
 module Bench
-  # The way that all heartbeats take which are compared: a config's `setup` that yields ids.
+  # All compared heartbeats are sent in this way: a config's `setup` yields the ids.
   module Heartbeats
     class << self
       # @param ids [Array]
-      # @param passes [Integer] how often to go through them
+      # @param passes [Integer] how often to go through the ids
       def through(ids, passes = 1)
         passes.times do
           ids.each { |id| yield id } # rubocop:disable Style/ExplicitBlockArgument -- a config's setup yields
         end
       end
 
-      # Has several threads beat, each with its part of the ids.
+      # Sends heartbeats from several threads. Each thread has its share of the ids.
       #
       # @param threads [Integer]
-      # @yieldparam ids [Array] of one thread
+      # @yieldparam ids [Array] the share of one thread
       # @return [Integer] nanoseconds from the start of the first to the end of the last
       def time_threads(ids, threads)
         start = Thread::Queue.new
-        beating = ids.each_slice((ids.size / threads.to_f).ceil).map do |part|
+        workers = ids.each_slice((ids.size / threads.to_f).ceil).map do |part|
           Thread.new do
             start.pop
             yield part
@@ -27,7 +27,7 @@ module Bench
         end
         Bench.time do
           start.close
-          beating.each(&:join)
+          workers.each(&:join)
         end
       end
     end

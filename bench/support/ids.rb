@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Bench
-  # User ids of the usual kinds, the same ones on every run.
+  # User ids of the usual kinds, the same on every run.
   module Ids
     KINDS = %w[integers symbols UUIDs arrays].freeze
 
@@ -19,8 +19,8 @@ module Bench
         end
       end
 
-      # In random order, each an object of its own: an id that comes in from a socket is not the object
-      # that came with the heartbeat before.
+      # The ids in random order, each as a new object: an id that arrives on a socket is not the object that came with
+      # the heartbeat before.
       #
       # @param ids [Array]
       # @return [Array]

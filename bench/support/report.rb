@@ -7,12 +7,12 @@ require_relative "report/machine"
 require_relative "report/plot"
 
 module Bench
-  # docs/benchmarks.md and its plots, from the answers in tmp/bench/results.
+  # Writes docs/benchmarks.md and its plots from the answers in tmp/bench/results.
   class Report
     PATH = File.join(ROOT, "docs/benchmarks.md")
     PLOTS = File.join(ROOT, "docs/benchmarks")
 
-    # @param questions [Array<String>] in the report's order
+    # @param questions [Array<String>] in the order of the report
     def initialize(questions)
       @results = questions.to_h { |name| [name, read(name)] }.compact
     end
@@ -33,10 +33,10 @@ module Bench
       [<<~MARKDOWN.chomp, trial].compact.join("\n\n")
         # Benchmarks
 
-        Written by `rake bench`, which measures all of it anew in less than half an hour (`rake bench:heartbeat` and so on
-        measure one part, `bin/setup --bench` installs what is compared). Seconds depend on the machine, ratios hardly do.
-        All that is compared takes turns in one run, each in a process of its own. What is told is the median of
-        at least five rounds; a ratio is the median of the rounds' ratios. The gem is built as `gem install` builds it.
+        `rake bench` writes this page: it measures everything in less than half an hour. (`rake bench:heartbeat` and so on measure
+        one part, `bin/setup --bench` installs the contenders.) Seconds depend on the machine, ratios hardly do. The contenders
+        take turns in one run, each in a process of its own. A figure is the median of at least five rounds; a ratio is the
+        median of the rounds' ratios. The gem is built as `gem install` builds it.
       MARKDOWN
     end
 
@@ -67,7 +67,7 @@ module Bench
       end
     end
 
-    # The first comment of its file.
+    # The first comment of the question's file.
     def question(name)
       lines = File.readlines(File.join(ROOT, "bench/#{name}.rb"), chomp: true).drop(2)
       lines.take_while { |line| line.start_with?("#") }.map { |line| line.delete_prefix("# ") }.join(" ")[/.*?\?/]
@@ -85,7 +85,7 @@ module Bench
                curves("memory", "/") { |bytes| bytes }).draw
     end
 
-    # @yield makes a figure a value of the plot
+    # @yield converts a figure to a value of the plot
     # @return [Hash] see Plot
     def curves(question, separator)
       figures = @results.dig(question, "figures") || {}

@@ -3,9 +3,9 @@
 require "fileutils"
 
 module Bench
-  # One question's measurements: takes turns, keeps figures and tables, and tells how far it is.
+  # The measurements of one question: alternates contenders, keeps figures and tables, and reports progress.
   class Run
-    # How many rounds a comparison has, unless it says otherwise.
+    # The default number of rounds of a comparison.
     ROUNDS = 5
 
     # @param name [String]
@@ -18,29 +18,29 @@ module Bench
       @progress = ENV.key?("BENCH_PROGRESS") ? IO.for_fd(Integer(ENV.fetch("BENCH_PROGRESS")), "w") : nil
     end
 
-    # @return [Integer] so many rounds, or fewer in a trial run
+    # @return [Integer] the number, or BENCH_ROUNDS in a trial run
     def rounds(number = ROUNDS) = Integer(ENV.fetch("BENCH_ROUNDS", number))
 
-    # @param cases [Array] what is measured one after the other
+    # @param cases [Array] measured one after the other
     def each(cases)
       share = @share
       @share = share / cases.size
       cases.each do |element|
         start = @done
         yield element
-        tell(start + @share)
+        report_progress(start + @share)
       end
     ensure
       @share = share
     end
 
-    # Measures all contenders in each round, in an order drawn anew, so that whatever else the machine
-    # does in the meantime hits each of them alike.
+    # Measures all contenders in each round, in a random order, so that other load on the machine affects all of them
+    # alike.
     #
     # @param contenders [Hash{String => Object}]
     # @yieldparam contender [Object] its value
     # @yieldparam round [Integer]
-    # @return [Hash{String => Array}] the block's answers
+    # @return [Hash{String => Array}] what the block returned, by contender
     def alternate(contenders, rounds: self.rounds)
       samples = contenders.transform_values { [] }
       each((0...rounds).to_a) do |round|
@@ -51,7 +51,7 @@ module Bench
       samples
     end
 
-    # Keeps a number for the goals and the plots.
+    # Keeps a figure for the goals and the plots.
     #
     # @param path [String]
     # @param value [Numeric, Array, Hash]
@@ -61,7 +61,7 @@ module Bench
 
     # Prints a table and keeps it for the report.
     #
-    # @param remarks [String] paragraphs below it
+    # @param remarks [String] paragraphs below the table
     def table(title, header, rows, remarks: "")
       table = Table.new(title, header, rows, remarks)
       @tables << table.to_h
@@ -77,10 +77,10 @@ module Bench
       File.write(File.join(folder, "#{@name}.json"), JSON.pretty_generate(answer))
     end
 
-    # Tells rake how far it is, for its progress bar. `each` and `alternate` do so themselves.
+    # Reports progress to rake for its progress bar. `each` and `alternate` call it themselves.
     #
     # @param done [Float] from 0 to 1
-    def tell(done)
+    def report_progress(done)
       @done = done
       @progress&.puts(done)
       @progress&.flush

@@ -5,15 +5,15 @@ require "fileutils"
 require "tmpdir"
 
 module Bench
-  # A server of our own: in a temporary folder, on a Unix socket there and nowhere else, and ended by its
-  # pid. The kernel ends it too if we die.
+  # Our own server: in a temporary folder, on a Unix socket there and nowhere else, and ended by its pid. The kernel
+  # ends it too when we die.
   #
-  # Subclasses have `command`, and `ready?` which tells whether it answers.
+  # Subclasses have `command`, and `ready?`, which returns whether the server answers.
   class Server
-    # Seconds that it gets to start, and to stop.
-    PATIENCE = 30
+    # How long the server may take to start or to stop, in seconds.
+    TIMEOUT = 30
 
-    # Starts one for the duration of a block.
+    # Starts a server for the duration of a block.
     def self.open
       server = new
       server.start
@@ -24,7 +24,7 @@ module Bench
 
     attr_reader :folder, :pid
 
-    # @param user [Etc::Passwd] who it runs as
+    # @param user [Etc::Passwd] the user that it runs as
     def initialize(user: Etc.getpwuid)
       @user = user
       @folder = Dir.mktmpdir("online_manager_bench")
@@ -33,7 +33,7 @@ module Bench
 
     def start
       @pid = spawn(*wrapper, "--pdeathsig", stop_signal, *command, chdir: folder, in: File::NULL, %i[out err] => log)
-      deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + PATIENCE
+      deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + TIMEOUT
       until ready?
         if Process.wait(pid, Process::WNOHANG)
           @pid = nil
@@ -61,14 +61,14 @@ module Bench
 
     def log = File.join(folder, "log")
 
-    # Runs a command as the server's user.
+    # Prefix that runs a command as the server's user.
     def wrapper
       return ["setpriv"] unless Process.uid.zero?
 
       ["setpriv", "--reuid", @user.uid.to_s, "--regid", @user.gid.to_s, "--clear-groups"]
     end
 
-    # @return [String] the path of an executable, which Debian may keep out of the PATH
+    # @return [String] the path of an executable, which may be outside of PATH on Debian
     def executable(name, elsewhere = [])
       folders = ENV.fetch("PATH").split(File::PATH_SEPARATOR) + elsewhere
       folders.map { |folder| File.join(folder, name) }.find { |path| File.executable?(path) } ||

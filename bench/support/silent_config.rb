@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Bench
-  # A config that does nothing at a transition. Its `setup` answers the block, to be yielded to later.
+  # A config whose callbacks do nothing. Its `setup` returns the block, so the caller can yield to it later.
   class SilentConfig
     attr_accessor :timeout
 

@@ -1,28 +1,28 @@
 # frozen_string_literal: true
 
 module Bench
-  # For how long a heartbeat is stalled by what else goes on in the process: threads that beat, and one that
-  # is merely busy.
+  # Measures how long a heartbeat is stalled by other work in the process: threads that send heartbeats, and one that
+  # only computes.
   class Stall
-    # Seconds between two heartbeats, if not as many as there is time for.
-    PAUSE = 0.001
+    # Seconds between two heartbeats of `every_millisecond`.
+    INTERVAL = 0.001
 
-    # @param company [Array<Symbol>] methods to run, each on a thread
+    # @param background [Array<Symbol>] methods to run, each on its own thread
     # @param heartbeat [Proc]
-    def initialize(company, heartbeat)
+    def initialize(background, heartbeat)
       @heartbeat = heartbeat
       @longest = 0
-      @is_measured = company.any? { |method| method != :busy }
-      @threads = company.map { |method| Thread.new { method(method).call } }
+      @is_measured = background.any? { |method| method != :busy }
+      @threads = background.map { |method| Thread.new { method(method).call } }
     end
 
-    # @yield what may stall them
-    # @return [Integer, nil] nanoseconds; nil if nobody beats
+    # @yield the work that may stall heartbeats
+    # @return [Integer, nil] the longest stall in nanoseconds; nil if no thread sends heartbeats
     def during
       @longest = 0
       yield
-      # One that began meanwhile may not have ended.
-      sleep 2 * PAUSE
+      # A heartbeat that began during the block may not have ended.
+      sleep 2 * INTERVAL
       @longest if @is_measured
     end
 
@@ -30,16 +30,16 @@ module Bench
 
     private
 
-    def now_and_then
+    def every_millisecond
       loop do
         before = Bench.now
-        sleep PAUSE
+        sleep INTERVAL
         @heartbeat.call(:somebody)
-        note(Bench.now - before - (PAUSE * 1e9).to_i)
+        note(Bench.now - before - (INTERVAL * 1e9).to_i)
       end
     end
 
-    def all_the_time
+    def continuously
       before = Bench.now
       loop do
         @heartbeat.call(:somebody)

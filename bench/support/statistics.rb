@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What is told of many samples.
+# Statistics of many samples.
 module Bench
   class << self
     # @param samples [Array<Numeric>] not empty
@@ -16,11 +16,11 @@ module Bench
       samples.sort[((samples.size - 1) * share).ceil]
     end
 
-    # The median of the rounds' ratios, and not the ratio of the medians: what slows down a whole round
-    # slows down both.
+    # The median of the rounds' ratios, not the ratio of the medians: a disturbance that slows down a whole round slows
+    # down both samples.
     #
     # @param samples [Array<Numeric>]
-    # @param reference [Array<Numeric>] of the same rounds
+    # @param reference [Array<Numeric>] samples of the same rounds
     def ratio(samples, reference)
       median(samples.zip(reference).map { |ours, theirs| ours.to_f / theirs })
     end

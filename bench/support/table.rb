@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# How numbers are told.
+# Formats numbers and tables.
 module Bench
-  # A table for the terminal, which is the same in Markdown.
+  # A table in Markdown, which the terminal shows too.
   class Table
     attr_reader :title, :header, :rows, :remarks
 
@@ -31,7 +31,7 @@ module Bench
       @widths ||= [header, *rows].transpose.map { |cells| cells.map { |cell| cell.to_s.size }.max }
     end
 
-    # Names to the left, numbers to the right.
+    # Aligns names to the left and numbers to the right.
     def line(cells)
       padded = cells.each_with_index.map do |cell, column|
         column.zero? ? cell.to_s.ljust(widths[column]) : cell.to_s.rjust(widths[column])
@@ -43,7 +43,7 @@ module Bench
   end
 
   class << self
-    # @return [String] a number with as many digits as mean something
+    # @return [String] the number with its significant digits
     def digits(number, most: 3)
       return "0" if number.zero?
 
@@ -62,7 +62,7 @@ module Bench
       "#{digits(nanoseconds / size.to_f)} #{unit}"
     end
 
-    # @return [String] a duration, and how many times ours it is
+    # @return [String] a duration, and its ratio to ours
     def compared(durations, ours)
       duration = duration(median(durations))
       durations.equal?(ours) ? duration : "#{duration} (#{times(ratio(durations, ours))})"

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module Bench
-  # What the kernel says of this process' threads.
+  # The threads of this process, as the kernel counts them.
   module Threads
-    # One of them.
+    # One thread.
     class Task
       attr_reader :id
 
@@ -15,7 +15,7 @@ module Bench
 
       def name = File.read("#{@folder}/comm").chomp
 
-      # @return [Integer] how often it was taken off a core, or gave it away
+      # @return [Integer] how often it was switched off a core, voluntarily or not
       def switches = File.read("#{@folder}/status").scan(/voluntary_ctxt_switches:\s+(\d+)/).flatten.sum(&:to_i)
 
       # @return [Integer] nanoseconds on a core
@@ -28,7 +28,7 @@ module Bench
       # All but the main one.
       def others = all.reject { |task| task.id == Process.pid }
 
-      # The gem's timer thread. Its reactor goes by the same name, but is a thread of Ruby's.
+      # The gem's timer thread. Its reactor has the same name, but is a Ruby thread.
       def timer
         rubys = Thread.list.map(&:native_thread_id)
         all.find { |task| task.name == "online_manager" && !rubys.include?(task.id) }

@@ -4,13 +4,13 @@ require "eventmachine"
 require "rbconfig"
 
 module WebSocketDemo
-  # The process of the clients, seen from the server's: starts it, listens to it, and ends it by its id.
+  # The clients' process, as the server sees it: starts it, reads its output, and ends it by its id.
   class ClientProcess
     SCRIPT = File.join(__dir__, "clients.rb")
 
-    # Reads what the clients say, in the server's reactor.
+    # Reads the clients' output in the server's reactor.
     class Listener < EM::Connection
-      # Not LineProtocol, which may hand out a line twice.
+      # Not LineProtocol, which may yield a line twice.
       include EM::Protocols::LineText2
 
       def initialize(process)
@@ -26,7 +26,7 @@ module WebSocketDemo
     # @yieldparam action [String] what the user's client does now
     def on_action(&block) = @on_action = block
 
-    # @yieldparam reason [String] why the process ended without being stopped
+    # @yieldparam reason [String] why the process ended although it was not stopped
     def on_failure(&block) = @on_failure = block
 
     # To be called in the reactor.
@@ -34,7 +34,7 @@ module WebSocketDemo
     def start(port)
       @errors = []
       reader, writer = IO.pipe
-      # A process group of its own: Ctrl-C in the terminal reaches the server alone, and the server stops the clients.
+      # Its own process group: Ctrl-C in the terminal reaches only the server, and the server stops the clients.
       pid = Process.spawn(RbConfig.ruby, SCRIPT, port.to_s, in: File::NULL, out: writer, err: writer, pgroup: true)
       @waiter = Process.detach(pid)
       writer.close
@@ -42,7 +42,7 @@ module WebSocketDemo
       pid
     end
 
-    # Safe at any time and more than once. Returns when the process is gone.
+    # May be called at any time and more than once. Returns when the process has ended.
     def stop
       return unless @waiter
 
@@ -58,7 +58,7 @@ module WebSocketDemo
       user ? @on_action.call(user, action) : @errors << line
     end
 
-    # @api private The pipe is closed: the process has ended. Or the reactor ends, and then this timer never fires.
+    # @api private The pipe is closed: the process has ended. If the reactor ends instead, this timer never fires.
     def silent
       EM.add_timer(0.05) do
         @on_failure.call([@waiter.value, *@errors.first(5)].join("\n  ")) unless @stopping
@@ -70,7 +70,7 @@ module WebSocketDemo
     def kill(signal)
       Process.kill(signal, @waiter.pid) if @waiter.alive?
     rescue Errno::ESRCH
-      # It ended in this very moment.
+      # The process ended in this very moment.
     end
   end
 end

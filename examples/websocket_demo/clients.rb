@@ -1,17 +1,17 @@
 # frozen_string_literal: true
 
-# The clients of the demo, a process of their own: three real WebSocket connections that beat every half second.
-# Called with the server's port. Each line on the standard output is a name, a tab and what that client does now.
+# The clients of the demo, in their own process: three real WebSocket connections that send heartbeats every half
+# second. The argument is the server's port. Each line of output is a name, a tab and what that client does now.
 
 require "faye/websocket"
 require_relative "cast"
 
 module WebSocketDemo
-  # One WebSocket connection that plays one part of the cast.
+  # One WebSocket connection, for one entry of the cast.
   class Client
     def initialize(actor, port)
       @actor = actor
-      @beats = 0
+      @heartbeats = 0
       @socket = Faye::WebSocket::Client.new("ws://127.0.0.1:#{port}/?user=#{actor.name}")
       @socket.on(:open) { start }
       @socket.on(:error) { |event| @error = event.message }
@@ -21,15 +21,15 @@ module WebSocketDemo
     private
 
     def start
-      beat
-      @timer = EM.add_periodic_timer(HEARTBEAT_INTERVAL) { beat }
+      send_heartbeat
+      @timer = EM.add_periodic_timer(HEARTBEAT_INTERVAL) { send_heartbeat }
     end
 
-    def beat
-      return finish if @beats == @actor.beats
+    def send_heartbeat
+      return finish if @heartbeats == @actor.heartbeats
 
       @socket.send("heartbeat")
-      @beats += 1
+      @heartbeats += 1
     end
 
     def finish
@@ -43,7 +43,7 @@ module WebSocketDemo
       end
     end
 
-    # Also ends this process when the server has died in a way that left it no time to stop its clients.
+    # Also ends this process when the server was killed before it could stop its clients.
     def closed(event)
       return if @leaving
 

@@ -12,16 +12,17 @@ require_relative "narrator"
 require_relative "online_config"
 
 module WebSocketDemo
-  # Runs the server and the clients, tells what happens, and ends when everybody but the one that keeps on is offline.
-  # It is the audience of its OnlineConfig, so all methods but #call run on the reactor thread.
+  # Runs the server and the clients, prints what happens, and ends when all clients but the one that never stops are
+  # offline. It receives the events of its OnlineConfig, so all methods but #call run on the reactor thread.
   class Demo
     TIMEOUT = 2
-    # How long it watches on when all is done: a transition that comes twice could come one timeout later.
-    CALM = TIMEOUT + 0.75
-    # After so long a transition that has not come is missing.
-    PATIENCE = 18
-    # After so long the manager does not end; more than PATIENCE, less than the half minute promised.
-    LIMIT = 24
+    # How long the demo watches on at the end, in seconds: a doubled transition could come one timeout later.
+    OBSERVATION_TIME = TIMEOUT + 0.75
+    # A transition that has not come after this many seconds is missing.
+    TRANSITION_TIMEOUT = 18
+    # The demo fails if the manager has not ended after this many seconds. More than TRANSITION_TIMEOUT, and less than
+    # the half minute that the README promises.
+    STOP_TIMEOUT = 24
 
     def initialize
       @journal = Journal.new
@@ -49,7 +50,7 @@ module WebSocketDemo
       @step = "starting the clients"
       pid = @clients.start(port)
       @narrator.opening(port, pid)
-      EM.add_timer(PATIENCE) { finish("some transition did not come within #{PATIENCE} s") }
+      EM.add_timer(TRANSITION_TIMEOUT) { finish("some transition did not come within #{TRANSITION_TIMEOUT} s") }
     end
 
     def connected(user, _socket)
@@ -64,7 +65,7 @@ module WebSocketDemo
 
     def offline(user)
       transition(user, :offline)
-      EM.add_timer(CALM) { finish("that was all: the demo stops the manager") } if complete?
+      EM.add_timer(OBSERVATION_TIME) { finish("that was all: the demo stops the manager") } if complete?
     end
 
     private
@@ -72,7 +73,7 @@ module WebSocketDemo
     def run
       @step = "starting the server"
       config = OnlineConfig.new(self, timeout: TIMEOUT)
-      Timeout.timeout(LIMIT, Timeout::Error, "it did not end within #{LIMIT} s") do
+      Timeout.timeout(STOP_TIMEOUT, Timeout::Error, "it did not end within #{STOP_TIMEOUT} s") do
         OnlineManager.run(config, reactor: :eventmachine)
       end
     end
@@ -81,7 +82,7 @@ module WebSocketDemo
       @narrator.transition(@journal.transition(user, state))
     end
 
-    # Whether everybody who has to go by the timeout has gone.
+    # Whether every client that goes offline by the timeout has done so.
     def complete?
       return false if @journal.shutdown_at
 

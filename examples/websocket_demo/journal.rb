@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module WebSocketDemo
-  # What the server saw, in order: heartbeats going in, transitions coming out, and the moment of the shutdown. Times
-  # are seconds of the monotonic clock, since a step of the wall clock must not look like an early transition.
+  # Records what the server saw, in order: heartbeats, transitions and the moment of the shutdown. Times are seconds of
+  # the monotonic clock, since a step of the wall clock would look like an early transition.
   class Journal
     Transition = Struct.new(:user, :state, :at)
 
@@ -26,16 +26,16 @@ module WebSocketDemo
       @shutdown_at = at
     end
 
-    # @return [Array<Float>] when the user beat
+    # @return [Array<Float>] the times of the user's heartbeats
     def heartbeats(user) = @heartbeats.fetch(user, [])
 
-    # @return [Integer] how many heartbeats came in, of all users
+    # @return [Integer] the number of heartbeats of all users
     def heartbeat_count = @heartbeats.each_value.sum(&:size)
 
-    # @return [Float, nil] the user's last heartbeat that came no later than the given time
+    # @return [Float, nil] the time of the user's last heartbeat up to the given time
     def last_heartbeat(user, before: now) = heartbeats(user).reverse_each.find { |at| at <= before }
 
-    # Whether the manager was already being stopped when the transition came.
+    # Whether the manager was already stopping when the transition came.
     def by_shutdown?(transition) = !shutdown_at.nil? && transition.at >= shutdown_at
 
     def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)

@@ -2,10 +2,10 @@
 
 module WebSocketDemo
   # Reads the journal of a finished run and names every transition that is missing, doubled or early. It measures from
-  # the heartbeats that the server saw, not from those that the clients meant to send, so a slow network or a busy
-  # machine makes nobody early.
+  # the heartbeats that the server received, not from those that the clients sent, so a slow network or a busy machine
+  # makes no transition early.
   class Judge
-    # @param expected [Hash{String => Symbol}] for each user what has to set that user offline: :timeout or :shutdown
+    # @param expected [Hash{String => Symbol}] what has to set each user offline: :timeout or :shutdown
     # @param timeout [Numeric] seconds without a heartbeat after which a user is offline
     def initialize(journal, expected:, timeout:)
       @journal = journal
@@ -13,7 +13,7 @@ module WebSocketDemo
       @timeout = timeout
     end
 
-    # @return [Array<String>] one sentence for each fault; empty when all went as it should
+    # @return [Array<String>] one sentence for each fault; empty if there is none
     def faults
       unexpected + @expected.flat_map do |user, cause|
         transitions = @journal.transitions.select { |transition| transition.user == user }
@@ -53,7 +53,7 @@ module WebSocketDemo
       leads.map { |lead| "early: #{user} came #{lead}" }
     end
 
-    # @return [String, nil] by how much the transition came before its time
+    # @return [String, nil] how much too early the transition came; nil if it did not
     def lead_of(transition, cause)
       last = @journal.last_heartbeat(transition.user, before: transition.at)
       return "without a heartbeat" unless last
@@ -67,7 +67,7 @@ module WebSocketDemo
       end
     end
 
-    # A client that the machine held up for longer than the timeout did go offline; then the gem is not to blame.
+    # If the machine blocked a client for longer than the timeout, its offline is correct, and the gem is not at fault.
     def busy_machine(user)
       gap = @journal.heartbeats(user).each_cons(2).map { |one, other| other - one }.max
       return "" if gap.nil? || gap < @timeout

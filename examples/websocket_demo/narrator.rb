@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module WebSocketDemo
-  # Prints the demo as it happens, one line each: seconds since the start, who, what, and why.
+  # Prints the demo's events, one line each: seconds since the start, the user, the event and its reason.
   class Narrator
     def initialize(journal, timeout:, out: $stdout)
       @journal = journal
@@ -14,8 +14,9 @@ module WebSocketDemo
 
     def opening(port, pid)
       @out.puts(<<~TEXT)
-        A WebSocket server on 127.0.0.1:#{port}, and three clients in another process (#{pid}), which beat every
-        #{HEARTBEAT_INTERVAL} s. Whoever is silent for #{@timeout} s is offline. Heartbeats go in, only transitions come out:
+        A WebSocket server on 127.0.0.1:#{port}, and three clients in another process (#{pid}), which send a heartbeat
+        every #{HEARTBEAT_INTERVAL} s. A user without heartbeats for #{@timeout} s is offline. Heartbeats go in, only
+        transitions come out:
 
       TEXT
     end
@@ -31,7 +32,7 @@ module WebSocketDemo
       line(transition.user, transition.state, reason)
     end
 
-    # @param faults [Array<String>] what the judge found
+    # @param faults [Array<String>] the judge's findings
     def verdict(faults)
       counts = "#{@journal.heartbeat_count} heartbeats in, #{@journal.transitions.size} transitions out"
       if faults.empty?
@@ -49,8 +50,8 @@ module WebSocketDemo
     end
 
     def why_online(transition)
-      beats = @journal.heartbeats(transition.user).size
-      beats == 1 ? "the first heartbeat" : "heartbeat #{beats}"
+      heartbeats = @journal.heartbeats(transition.user).size
+      heartbeats == 1 ? "the first heartbeat" : "heartbeat #{heartbeats}"
     end
 
     def why_offline(transition)

@@ -4,20 +4,20 @@ require "em-websocket"
 require "socket"
 
 module WebSocketDemo
-  # The example config of the README made real: a WebSocket server. Each connection belongs to the user that its
-  # address names ("ws://127.0.0.1:PORT/?user=ada"), and each message on it is a heartbeat of that user.
+  # The README's example config with a real WebSocket server. Each connection belongs to the user in its address
+  # ("ws://127.0.0.1:PORT/?user=ada"), and each message on it is a heartbeat of that user.
   #
-  # What happens is told to an audience, an object with the methods listening(port), connected(user, socket),
-  # disconnected(user, socket), heartbeat(user), online(user) and offline(user). All are called on the reactor thread.
+  # Events go to the audience, an object with the methods listening(port), connected(user, socket), disconnected(user,
+  # socket), heartbeat(user), online(user) and offline(user). All are called on the reactor thread.
   class OnlineConfig
     HOST = "127.0.0.1"
-    # Close codes from 4000 on are the application's own.
+    # WebSocket close codes from 4000 on are for applications.
     UNNAMED = 4000
 
     attr_reader :timeout
 
     # @param timeout [Numeric] seconds
-    # @param port [Integer] 0 lets the operating system choose a free one
+    # @param port [Integer] 0 lets the operating system choose a free port
     def initialize(audience, timeout:, port: 0)
       @audience = audience
       @timeout = timeout
@@ -30,7 +30,7 @@ module WebSocketDemo
           next unless (user = welcome(socket, handshake.query["user"].to_s))
 
           socket.onmessage do
-            # Told first: the time that the audience takes of a heartbeat is then never later than the manager's.
+            # The audience comes first: then its time of a heartbeat is never later than the manager's.
             @audience.heartbeat(user)
             yield user
           end
@@ -39,7 +39,7 @@ module WebSocketDemo
       @audience.listening(port_of(server))
     end
 
-    # A closed connection is no transition: a reloaded page is back before its timeout. Who wants to be quicker calls
+    # A closed connection is no transition: a reloaded page is back before its timeout. For a faster offline, call
     # OnlineManager.current.leave(user, after: 1) in disconnected.
     def online(user) = @audience.online(user)
     def offline(user) = @audience.offline(user)
@@ -50,7 +50,7 @@ module WebSocketDemo
 
     def port_of(server) = Socket.unpack_sockaddr_in(EM.get_sockname(server)).first
 
-    # @return [String, nil] the user, unless the address names none
+    # @return [String, nil] the user, or nil if the address names none
     def welcome(socket, user)
       unless user.match?(/\A[\w-]{1,40}\z/)
         socket.close(UNNAMED, "connect to /?user=NAME")

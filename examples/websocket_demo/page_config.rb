@@ -3,9 +3,9 @@
 require_relative "online_config"
 
 module WebSocketDemo
-  # The config of bin/demo --serve: the same WebSocket server, whose port also answers a browser with the page.
+  # The config of bin/demo --serve: the same WebSocket server, which also serves the page on its port.
   class PageConfig < OnlineConfig
-    # em-websocket drops a request that is no WebSocket handshake. This answers it first.
+    # em-websocket drops a request that is no WebSocket handshake. This class answers it first.
     class Connection < EM::WebSocket::Connection
       PAGE = File.read(File.join(__dir__, "page.html"))
       END_OF_HEADERS = "\r\n\r\n"
@@ -13,7 +13,7 @@ module WebSocketDemo
 
       private_constant :END_OF_HEADERS, :LONGEST_REQUEST
 
-      # Called by em-websocket with what comes in before the handshake is done, perhaps in pieces.
+      # em-websocket calls this with what arrives before the handshake is complete, perhaps in pieces.
       def dispatch(data)
         return super if @websocket
 

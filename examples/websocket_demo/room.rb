@@ -3,8 +3,8 @@
 require "json"
 
 module WebSocketDemo
-  # The audience of bin/demo --serve: prints each transition, and pushes it to every open page together with the list of
-  # who is online. Runs on the reactor thread only.
+  # The audience of bin/demo --serve: prints each transition, and sends it to every open page, together with the list of
+  # online users. Runs on the reactor thread only.
   class Room
     def initialize(out: $stdout)
       @out = out
@@ -27,20 +27,20 @@ module WebSocketDemo
 
     def online(user)
       @online += 1
-      tell(user, :online)
+      announce(user, :online)
     end
 
     def offline(user)
       @online -= 1
-      tell(user, :offline)
+      announce(user, :offline)
     end
 
-    # What is to be said when the manager has stopped.
-    def farewell = @online.zero? ? "everyone is offline" : "but #{@online} were left online"
+    # @return [String] the end of the message that is printed after the manager has stopped
+    def final_state = @online.zero? ? "everyone is offline" : "but #{@online} were left online"
 
     private
 
-    def tell(user, state)
+    def announce(user, state)
       @out.puts("#{Time.now.strftime("%H:%M:%S")}  #{user} #{state} (#{@online} online)")
       users = online_users
       @sockets.each { |socket| push(socket, user:, state:, online: users) }

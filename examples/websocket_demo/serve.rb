@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
-# bin/demo --serve: keeps the server up with a page on which every open browser tab is a user.
-# Called with the port.
+# bin/demo --serve: runs the server with a page on which every open browser tab is a user. The argument is the port.
 
 require "online_manager"
 require_relative "page_config"
@@ -10,7 +9,7 @@ require_relative "room"
 module WebSocketDemo
   # Serves the page until Ctrl-C.
   class Serve
-    # A tab beats once a second.
+    # Seconds. A tab sends a heartbeat every second.
     TIMEOUT = 3
 
     def initialize(port)
@@ -23,11 +22,11 @@ module WebSocketDemo
       OnlineManager.run(PageConfig.new(@room, timeout: TIMEOUT, port: @port), reactor: :eventmachine)
       0
     rescue SignalException => e
-      # The manager has set the others offline before the signal came out of run.
-      puts("\n#{e.is_a?(Interrupt) ? "Ctrl-C" : e.message}: the server has stopped, #{@room.farewell}.")
+      # The manager has set the users offline before `run` raised the signal.
+      puts("\n#{e.is_a?(Interrupt) ? "Ctrl-C" : e.message}: the server has stopped, #{@room.final_state}.")
       e.is_a?(Interrupt) ? 0 : 128 + e.signo
     rescue StandardError => e
-      # EventMachine has no class of its own for a port that it does not get.
+      # EventMachine raises a RuntimeError when the port is taken.
       raise unless e.message.include?("no acceptor")
 
       warn("bin/demo: port #{@port} is taken or not allowed; choose another with --port N.")

@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# What the extension is built with, and how to come by it. We look for it before the build: what a crate's build script
-# says of it after minutes is hard to read, and without cargo rb_sys would download one.
+# Finds out, before the build, whether Rust and libclang are there. Otherwise a build script fails after minutes with a
+# message that is hard to read, or rb_sys downloads a cargo.
 module Prerequisites
   MANIFEST = File.expand_path("../../Cargo.toml", __dir__)
 
-  # Where the crate clang-sys, which loads libclang, looks for it on Linux when LIBCLANG_PATH does not say.
+  # The folders in which the crate clang-sys looks for libclang on Linux, unless LIBCLANG_PATH is set.
   LIBCLANG_FOLDERS = %w[/usr/local/llvm*/lib* /usr/local/lib*{,/*,/*/*} /usr/lib*{,/*,/*/*}].freeze
   LIBCLANG_FILES = "libclang{.so,.so.*,-*.so,-*.so.*,.dylib}"
-  # Another library that has such a name.
+  # libclang-cpp has a similar name, but is another library.
   NOT_LIBCLANG = /-cpp\./
 
   class << self
-    # @return [String, nil] what is missing, and how to install it
+    # @return [String, nil] a message: what is missing, and how to install it
     def missing = missing_rust || missing_libclang
 
     private
@@ -24,8 +24,8 @@ module Prerequisites
       return if found && Gem::Version.new(found) >= Gem::Version.new(wanted)
 
       <<~TEXT
-        online_manager is compiled with Rust #{wanted} or newer, and #{found ? "#{cargo} is #{found}" : "no #{cargo} runs here"}.
-        Install it by rustup: https://rustup.rs says how, on Debian 13 it is `apt install rustup && rustup default stable`.
+        online_manager is compiled with Rust #{wanted} or newer, and #{found ? "#{cargo} is #{found}" : "#{cargo} did not run"}.
+        Install it with rustup, see https://rustup.rs. On Debian 13: `apt install rustup && rustup default stable`.
         (The package `cargo` of Debian 12 and 13 is too old.)
       TEXT
     end
@@ -41,14 +41,14 @@ module Prerequisites
 
       place = ENV.key?("LIBCLANG_PATH") ? " in LIBCLANG_PATH (#{ENV["LIBCLANG_PATH"]})" : ""
       <<~TEXT
-        online_manager is compiled with the help of libclang, and there is none#{place}.
+        online_manager is compiled with libclang, and none was found#{place}.
         Install it: `apt install libclang-dev` on Debian and Ubuntu, `dnf install clang-devel` on Fedora,
-        `apk add clang-dev` on Alpine, `brew install llvm` on macOS. Where it is in no usual place, let LIBCLANG_PATH name
-        its folder.
+        `apk add clang-dev` on Alpine, `brew install llvm` on macOS. If it is in an unusual place, set LIBCLANG_PATH to its
+        folder.
       TEXT
     end
 
-    # Only where it is sure that clang-sys would not find it either.
+    # Returns false only if clang-sys would certainly not find libclang either.
     def libclang?
       return true if libclang_gem?
 
@@ -61,7 +61,7 @@ module Prerequisites
 
     def libclang_in?(folder) = Dir["#{folder}/#{LIBCLANG_FILES}"].grep_v(NOT_LIBCLANG).any?
 
-    # Which rb_sys prefers.
+    # rb_sys prefers the libclang of this gem to any other.
     def libclang_gem? = Gem::Specification.find_all_by_name("libclang").any?
 
     def folders_of_environment

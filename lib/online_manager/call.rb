@@ -1,59 +1,64 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # One call of a config's method that tells of a transition, of one user or of several together.
+  # One call of a config's callback: for a transition of one user, or in a batch of several.
   #
   # @private
   class Call
     @version = 0
 
     class << self
-      # For a manager without a store: above all before it in this process, and the wall clock's microseconds, which
-      # likely are above those of the processes before.
+      # Returns the version of a transition with the store `:memory`: the wall clock's microseconds, or one more than
+      # the last version of this process. So versions grow within a process and, unless the clock is set back, across
+      # restarts.
       #
       # @return [Integer]
       def next_version
         now = Process.clock_gettime(Process::CLOCK_REALTIME, :microsecond)
-        # No other thread runs in the middle of this.
+        # Needs no mutex: Ruby switches threads at no point between these reads and the write.
         @version = now > @version ? now : @version + 1
       end
     end
 
-    attr_reader :transition, :user_ids
+    # @return [Symbol] :online or :offline
+    attr_reader :transition
+    # @return [Array] the ids of the users, one unless it is a batch
+    attr_reader :user_ids
 
     # @param transition [Symbol] :online or :offline
-    # @param user_ids [Array]
-    # @param together [Boolean] whether they go into one call of the `_all` form
-    # @param details [Array, nil] of each user in order, why, and how many seconds late; nil for an `online` that
-    #   is called at its heartbeat, or if nobody wants to know
-    # @param versions [Array<Integer>, nil] of each user; nil if there is no store that gives them
-    def initialize(transition, user_ids, together: false, details: nil, versions: nil)
+    # @param user_ids [Array] one id, unless it is a batch
+    # @param batch [Boolean] whether to call the `_all` form
+    # @param details [Array(Symbol, Float), nil] for each user in order the reason and how many seconds late it is; nil
+    #   for an `online` within its heartbeat, and if nobody subscribes to notifications
+    # @param versions [Array<Integer>, nil] for each user in order; nil with the store `:memory`, which has none
+    def initialize(transition, user_ids, batch: false, details: nil, versions: nil)
       @transition = transition
       @user_ids = user_ids
-      @together = together
+      @batch = batch
       @details = details
       @versions = versions
     end
 
-    # Whether they go into one call of the `_all` form.
-    def together? = @together
+    # @return [Boolean] whether it calls the `_all` form
+    def batch? = @batch
 
-    # @return [Symbol] the config's method
-    def method = @together ? :"#{@transition}_all" : @transition
+    # @return [Symbol] the config's method, such as :offline_all
+    def method = @batch ? :"#{@transition}_all" : @transition
 
-    # @return [Object] what the method is given: the id, or the Array of ids
-    def subject = @together ? @user_ids : @user_ids.first
+    # @return [Object] the method's positional argument: the id, or the Array of ids
+    def argument = @batch ? @user_ids : @user_ids.first
 
     # @param config [Config]
-    # @return [Array(Symbol, Object, Hash)] the method and its arguments
-    def to(config)
-      return [method, subject, {}] unless config.version?(method)
+    # @return [Array(Symbol, Object, Hash)] the method, its positional argument and its keywords: `version:`, if the
+    #   method declares it
+    def method_and_arguments(config)
+      return [method, argument, {}] unless config.version?(method)
 
-      [method, subject, { version: @together ? versions : versions.first }]
+      [method, argument, { version: @batch ? versions : versions.first }]
     end
 
     # @param namespace [String, nil]
-    # @return [Array<Hash>] for each user what those who listen are told
+    # @return [Array<Hash>] for each user the payload of a notification
     def payloads(namespace)
       @user_ids.each_with_index.map do |id, index|
         reason, lateness = @details ? @details[index] : [:heartbeat, 0.0]

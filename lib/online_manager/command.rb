@@ -4,26 +4,27 @@ require "online_manager"
 require "optparse"
 
 class OnlineManager
-  # What `online_manager store` does: shows an operator what is in a shared store. Only the executable loads it.
+  # The command `online_manager store`: lists what is in a shared store, and requeues its dead letters. Only the
+  # executable loads it.
   #
   # @private
   class Command
     USAGE = "Usage: online_manager store PATH|URL [URL …] [options]"
 
-    # What the command line asks for, and cannot have.
+    # The command line is wrong.
     #
     # @private
     class UsageError < StandardError; end
 
-    # @param out [IO]
-    # @param err [IO]
+    # @param out [IO] gets the listing
+    # @param err [IO] gets what is wrong
     def initialize(out: $stdout, err: $stderr)
       @out = out
       @err = err
     end
 
     # @param argv [Array<String>]
-    # @return [Integer] the exit status: 0, 1 if the store cannot be read, 2 if the command line is wrong
+    # @return [Integer] the exit status: 0; 1 if the store cannot be read; 2 if the command line is wrong
     def run(argv)
       options = parse(argv)
       return print(options[:print]) if options[:print]
@@ -31,57 +32,58 @@ class OnlineManager
       options[:requeue] ? requeue(*options[:store]) : report(*options[:store])
       0
     rescue UsageError, OptionParser::ParseError, ArgumentError => e
-      complain("#{e.message}\n#{USAGE}", 2)
+      fail_with("#{e.message}\n#{USAGE}", 2)
     rescue StoreError => e
-      complain(e.message, 1)
+      fail_with(e.message, 1)
     end
 
     private
 
     def parse(argv)
       options = { namespace: "" }
-      words = parser(options).parse(argv)
+      arguments = parser(options).parse(argv)
       return options if options[:print]
 
-      command, *stores = words
-      raise UsageError, "there is only the command `store', not #{command.inspect}" unless command == "store"
-      raise UsageError, "which store?" if stores.empty?
+      command, *stores = arguments
+      raise UsageError, "no command: expected `store'" unless command
+      raise UsageError, "unknown command #{command.inspect}: expected `store'" unless command == "store"
+      raise UsageError, "no store: expected a path or a URL" if stores.empty?
 
-      options.merge(store: [location(stores, options[:cluster]), options[:namespace]])
+      options.merge(store: [store_url(stores, options[:cluster]), options[:namespace]])
     end
 
     def parser(options)
       OptionParser.new(USAGE) do |parser|
-        parser.separator("Lists who is online, the events that wait to be delivered, and the dead letters.")
-        parser.on("-n", "--namespace NAME", "that of the managers") { |name| options[:namespace] = name }
-        parser.on("--cluster", "the URL is a server's of a Redis Cluster; so are several") { options[:cluster] = true }
-        parser.on("--requeue", "deliver the dead letters again") { options[:requeue] = true }
-        parser.on("-h", "--help", "show this") { options[:print] = parser.help }
+        parser.separator("Lists the users who are online, the events that wait for delivery, and the dead letters.")
+        parser.on("-n", "--namespace NAME", "the namespace of the managers") { |name| options[:namespace] = name }
+        parser.on("--cluster", "the URL is that of a server of a Redis Cluster") { options[:cluster] = true }
+        parser.on("--requeue", "have the dead letters delivered again") { options[:requeue] = true }
+        parser.on("-h", "--help", "show this help") { options[:print] = parser.help }
         parser.on("--version", "show the version of the gem") { options[:print] = "#{VERSION}\n" }
       end
     end
 
-    # One store, or several servers of one.
-    def location(stores, cluster)
+    # @return [String, Array<String>] the store's URL, or the URLs of servers of a Redis Cluster
+    def store_url(stores, cluster)
       return stores if cluster || (stores.size > 1 && stores.all? { |store| store.include?("://") })
-      raise UsageError, "one store, please: #{stores.drop(1).join(" ")} is too much" unless stores.one?
+      raise UsageError, "#{stores.size} stores: expected one, or the URLs of one Redis Cluster" unless stores.one?
 
-      # A path will do for a file.
+      # The path of a SQLite file needs no "sqlite:".
       stores.first.match?(/\A[a-z+]+:/) ? stores.first : "sqlite:#{stores.first}"
     end
 
     def report(url, namespace)
-      found = Shared.report(url, namespace)
-      section("online", found[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
-      section("waiting to be delivered", found[:waiting]) { |event| describe(event) }
-      section("dead letters", found[:dead_letters]) do |letter|
+      contents = NativeMember.report(url, namespace)
+      section("online", contents[:online].sort_by(&:last)) { |id, ago| "#{id.inspect}, seen #{ago.round(1)} s ago" }
+      section("waiting to be delivered", contents[:waiting]) { |event| describe(event) }
+      section("dead letters", contents[:dead_letters]) do |letter|
         "#{describe(letter)}#{", superseded" if letter[:superseded]}: #{letter[:error]}"
       end
     end
 
     def requeue(url, namespace)
-      again, dropped = Shared.requeue_dead_letters(url, namespace)
-      @out.puts "#{again} will be delivered again, #{dropped} dropped because a later transition has superseded them"
+      requeued, dropped = NativeMember.requeue_dead_letters(url, namespace)
+      @out.puts "requeued #{requeued}, dropped #{dropped} that a later transition has superseded"
     end
 
     def section(title, items, &describe)
@@ -99,7 +101,7 @@ class OnlineManager
       0
     end
 
-    def complain(message, status)
+    def fail_with(message, status)
       @err.puts "online_manager: #{message}"
       status
     end

@@ -3,31 +3,30 @@
 require_relative "seconds"
 
 class OnlineManager
-  # The user's config object, found when it is first needed, and what it can do.
+  # The application's config object: loads it when it is first needed, reloads it, and knows which methods it has.
   #
   # @private
   class Config
     REQUIRED = %i[timeout setup online offline].freeze
 
-    # @param source [Object] the config object, or a String (the name of its class, or of a constant that
-    #   holds it) or a Proc that answers it
+    # @param source [Object] the config object; a String, which names its class or a constant that holds it; or a Proc
+    #   that returns it
     def initialize(source)
       @source = source
     end
 
-    # @return [Boolean] whether the config is not given itself, but found when it is needed
+    # @return [Boolean] whether the object is loaded when it is needed, by name or by a Proc
     def lazy? = @source.is_a?(String) || @source.is_a?(Proc)
 
-    # The application's code has been loaded anew: the config is found again when it is next needed, and set up, if the
-    # one before was.
-    def code_reloaded
+    # Makes {#object} load the object again, after a code reload, and set it up if the one before was.
+    def invalidate
       @stale = lazy? && !@object.nil?
     end
 
     # Checks everything that can be checked without calling `setup`.
     #
     # @raise [ArgumentError] if a method is missing, or the timeout is not a positive number
-    # @raise [TypeError] if the timeout is of a kind that is no number
+    # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take
     def check
       missing = REQUIRED.reject { |name| object.respond_to?(name) }
       unless missing.empty?
@@ -37,64 +36,70 @@ class OnlineManager
       check_timeout
     end
 
-    # @return [Integer] the timeout at this moment, in nanoseconds
-    # @raise [ArgumentError, TypeError] if it is not a positive number; and what `timeout` itself raises
+    # @return [Integer] the current timeout, in nanoseconds
+    # @raise [ArgumentError, TypeError] if it is not a positive number
+    # @raise what the config's `timeout` raises
     def timeout
       Seconds.nanoseconds(object.timeout, "#{name}#timeout")
     end
 
-    # @param again [Boolean] whether a config that is found anew is to be set up as well
-    def setup(again:, &heartbeat)
-      @heartbeat = heartbeat if again
+    # Calls the config's `setup`.
+    #
+    # @param on_reload [Boolean] whether to call `setup` of a reloaded config too, with the same block
+    # @return [Object] what it returned
+    # @raise [Error] if it names EventMachine, which is not loaded
+    # @raise what it raises
+    def setup(on_reload:, &heartbeat)
+      @heartbeat = heartbeat if on_reload
       object.setup(&heartbeat)
     rescue NameError => e
-      raise unless names_event_machine?(e)
+      raise unless event_machine_missing?(e)
 
-      # 0.0.3 required it itself, so a config from then does not.
+      # Version 0.0.3 required eventmachine itself, so a config that was written for it does not.
       raise Error, "#{name} uses EventMachine, which is not loaded: " \
                    "add `gem \"eventmachine\"` to your Gemfile beside online_manager, and require it"
     end
 
-    def on_error(exception, user_id) = known.on_error(exception, user_id)
+    def on_error(exception, user_id) = last_object.on_error(exception, user_id)
 
-    def online_all? = known.respond_to?(:online_all)
-    def offline_all? = known.respond_to?(:offline_all)
-    def on_error? = known.respond_to?(:on_error)
+    def online_all? = last_object.respond_to?(:online_all)
+    def offline_all? = last_object.respond_to?(:offline_all)
+    def on_error? = last_object.respond_to?(:on_error)
 
     # @param transition [Symbol] :online or :offline
-    # @return [Boolean] whether the config takes several users at once for it
-    def together?(transition) = transition == :online ? online_all? : offline_all?
+    # @return [Boolean] whether the config has the `_all` form of that callback
+    def batch?(transition) = transition == :online ? online_all? : offline_all?
 
     # @param method [Symbol] a callback
-    # @return [Boolean] whether it declares the keyword `version:`
+    # @return [Boolean] whether the method declares the keyword `version:`
     def version?(method)
       (@versioned ||= {}).fetch(method) do
-        parameters = known.method(method).parameters
+        parameters = last_object.method(method).parameters
         @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
       end
     end
 
-    # @return [String] what to call the config in a message
+    # @return [String] the config's name in messages: the given name, or its class
     def name
       return @source if @source.is_a?(String)
 
-      known.is_a?(Module) ? known.inspect : known.class.inspect
+      last_object.is_a?(Module) ? last_object.inspect : last_object.class.inspect
     end
 
-    # @return [Object] the user's object
-    # @raise [Unloadable] if its code cannot be loaded
+    # @return [Object] the application's object; loaded, or reloaded after {#invalidate}
+    # @raise [Unloadable] if its code cannot be reloaded
     def object
       return @object if @object && !@stale
 
-      @object ? find_anew : @object = find
+      @object ? reload_object : @object = load_object
     end
 
     private
 
-    # The user's object as it was last found, which is enough to ask what it can do.
-    def known = @object || object
+    # The object that was loaded last. Good enough to ask which methods it has, and loads no code.
+    def last_object = @object || object
 
-    def find
+    def load_object
       case @source
       when String then Object.const_get(@source).then { |found| found.is_a?(Class) ? found.new : found }
       when Proc then @source.call
@@ -102,9 +107,9 @@ class OnlineManager
       end
     end
 
-    def find_anew
+    def reload_object
       @stale = false
-      found = find
+      found = load_object
       found.setup(&@heartbeat) if @heartbeat
       @versioned = nil
       @object = found
@@ -113,7 +118,7 @@ class OnlineManager
       raise Unloadable, "#{name} cannot be loaded: #{e.message}"
     end
 
-    # A timeout that is nil or raises now is not judged before the first heartbeat: `setup` may set it.
+    # Ignores a timeout that is nil or raises: `setup` may set it. The first heartbeat asks again.
     def check_timeout
       value = begin
         object.timeout
@@ -123,7 +128,7 @@ class OnlineManager
       Seconds.nanoseconds(value, "#{name}#timeout") unless value.nil?
     end
 
-    def names_event_machine?(error)
+    def event_machine_missing?(error)
       !error.is_a?(NoMethodError) && %i[EM EventMachine].include?(error.name) && !defined?(::EventMachine)
     end
   end

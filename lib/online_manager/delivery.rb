@@ -6,77 +6,81 @@ require_relative "latch"
 require_relative "watchdog"
 
 class OnlineManager
-  # Calls the config's methods, one user at a time and in order, until a stop is done.
+  # Delivers the transitions of the store `:memory` to the config, in order and one callback at a time, until a stop is
+  # done.
   #
-  # It is the callback target of a Native, which calls `ready`, `timeout` and the callbacks (`online`, `online_all`,
-  # `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  # It is the callback target of a NativeTracker, which calls `ready`, `timeout` and the callbacks (`online`,
+  # `online_all`, `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
   #
   # @private
   class Delivery
-    include Calling
+    include CallbackInvoker
 
-    # Seconds of callbacks after which a reactor gets to do other things. Shorter, and delivery
-    # collapses beside a busy thread, which takes 100 ms at each turn; longer, and the others stall.
+    # Seconds of callbacks after which the reactor gets to do other things. With less, delivery collapses beside a busy
+    # thread, which keeps the GVL for 100 ms each time; with more, the reactor's other work stalls.
     SLICE = 0.005
 
-    # Whether the present thread runs a trap handler, where nothing may be waited for.
-    def self.trap_handler?
+    # Whether the current thread runs a trap handler: there a Mutex raises ThreadError, so nothing may wait.
+    def self.in_trap_handler?
       Mutex.new.synchronize { false }
     rescue ThreadError
       true
     end
 
-    attr_reader :native, :config
+    # @return [NativeTracker, NativeMember] the tracker, or the member of a shared store
+    attr_reader :native
+    # @return [Config]
+    attr_reader :config
+    # @return [Reactor::Base, nil] nil until the manager is set up
     attr_accessor :reactor
 
     # @param config [Config]
     # @param namespace [String, nil]
-    # @yield once nobody is left after a stop, on the thread that found that out
+    # @yield once, when a stop is done, on the thread that finds that out
     def initialize(config, namespace, &on_finish)
       @config = config
       @namespace = namespace
       @on_finish = on_finish
       @finished = Latch.new
-      @native = new_native
+      @native = build_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
       @stopping = false
       @errors = 0
     end
 
-    # A descriptor to wait on: readable while `deliver` has something to do. One for each process.
+    # @return [IO] the wakeup pipe, readable while `deliver` has something to do. Each process has its own.
     def pipe
       @pipe = nil unless @pipe_owner == Process.pid
       @pipe_owner = Process.pid
       @pipe ||= IO.for_fd(@native.pipe)
     end
 
-    # Calls the callbacks of who is due, for SLICE at the most.
+    # Calls the callbacks that are due, for SLICE seconds. Runs on the reactor.
     #
-    # @return [Symbol] :idle when nobody is due, :busy when time was up, :finished when a stop has been
-    #   asked for and nobody is left
+    # @return [Symbol] :idle if nobody is due, :busy if the time is up, :finished if a stop is done
     def deliver
-      @watchdog.look
+      @watchdog.wake
       stop_at = Latch.now + SLICE
       loop do
-        # Read before each claim: if that finds nobody, nobody was left after the stop.
+        # Read before the claim: if a stop came before it, and it finds nobody, nobody is left.
         stopping = @stopping
         if deliver_next
           return :busy if Latch.now >= stop_at
         elsif stopping
-          return nobody_left? ? :finished : :idle
+          return drained? ? :finished : :idle
         elsif !@stopping
-          # A stop that comes later makes the pipe readable again; for one that has just come, this has
-          # taken the byte, so look once more, whatever the time.
+          # A stop that comes later makes the pipe readable again. For one that came since the claim, the claim has
+          # taken the byte out of the pipe: then it must claim once more, whatever the time.
           return :idle
         end
       end
     end
 
-    # Sets the remaining users offline on the present thread. An `exit` in a callback does not keep
-    # the others from being called and is raised at the end; a signal ends it at once.
+    # Sets the remaining users offline, on the current thread. An `exit` in a callback is raised after the others have
+    # been called; a signal ends it at once.
     #
     # @param timeout [Float, nil] seconds after which no further callback is called; nil sets no limit
-    # @return [Boolean] whether nobody is left
+    # @return [Boolean] whether all of them are offline
     def drain(timeout = nil)
       stop
       @draining = true
@@ -95,26 +99,26 @@ class OnlineManager
       @draining = false
     end
 
-    # How many users have not been set offline yet.
+    # @return [Integer] how many users have not been set offline yet
     def remaining = @native.size
 
-    # Checks the store, if it is one that could be away.
+    # Checks a shared store before `setup`; `:memory` needs no check.
     def check_store; end
 
-    # The manager is about to be set up.
-    def launched; end
+    # Called before the config's `setup`.
+    def before_setup; end
 
-    # Bars new users and makes everybody due.
+    # Begins a stop: ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
     def stop
       @native.stop
       @stopping = true
-      # Whoever has looked in between has found nobody, and waits.
+      # A reactor that claimed between the two lines above found nobody, and would sleep on without this.
       @native.wake
     end
 
     def stopping? = @stopping
 
-    # Tells whoever waits for a stop that nobody is left. Called by the reactor, last of all.
+    # Ends a stop: wakes the threads that wait for it. Called by the reactor, when `deliver` has returned :finished.
     def finish
       return if finished?
 
@@ -125,20 +129,25 @@ class OnlineManager
 
     def finished? = @finished.open?
 
-    # @return [Boolean] whether it finished in time
+    # Waits for the end of a stop.
+    #
+    # @param timeout [Float, nil] seconds; nil sets no limit
+    # @return [Boolean] whether it is done
     def wait(timeout) = @finished.wait(timeout)
 
-    # @return [Hash] what the manager's `stats` say about callbacks
+    # @return [Hash] the part of the manager's `stats` about callbacks
     def stats
       method, since = @delivering
       { errors: @errors, delivering: method, delivering_for: since && (Latch.now - since) }
     end
 
-    # -- called by Native ------------------------------------------------------------------------
+    # -- called by NativeTracker -----------------------------------------------------------------
 
-    # The first heartbeat in this process has come.
+    # Starts the reactor. Called for the first heartbeat in this process, on the thread that reports it.
+    #
+    # @raise [Error] if the manager is not set up yet
     def ready
-      raise Error, "the manager does not run yet: call setup or run before its first heartbeat" unless @reactor
+      raise Error, "a heartbeat came before the manager was set up: call setup or run first" unless @reactor
 
       @reactor = @reactor.successor unless @reactor.usable?
       warn_if_not_alone
@@ -150,28 +159,30 @@ class OnlineManager
 
     def online(user_id) = call_at_heartbeat(Call.new(:online, [user_id]))
 
-    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, together: true))
+    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, batch: true))
 
-    # `online` on the reactor, for a user who beat during its `offline`.
+    # Calls `online` on the reactor, for a user who sent a heartbeat during its `offline`.
     def rejoin(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
 
     def offline(user_id, entered, details) = deliver_call(Call.new(:offline, [user_id], details:), entered)
 
     def offline_all(user_ids, entered, details)
-      deliver_call(Call.new(:offline, user_ids, together: true, details:), entered)
+      deliver_call(Call.new(:offline, user_ids, batch: true, details:), entered)
     end
 
     private
 
-    def new_native = Native.new(self)
+    def build_native = NativeTracker.new(self)
 
-    # Calls the next callback, if there is one to be called.
+    # Calls the next callback.
+    #
+    # @return [Boolean] whether there was one
     def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))
 
     def warn_if_not_alone = Integration.current.warn_if_not_alone(@namespace)
 
-    # Whether a stop is done when there is no callback to be called.
-    def nobody_left? = true
+    # @return [Boolean] whether a stop is done once no callback is due
+    def drained? = true
 
     def warn(message) = Integration.current.warn(message)
   end

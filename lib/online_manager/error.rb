@@ -1,16 +1,17 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # What this gem raises itself, besides ArgumentError and TypeError for wrong arguments: a manager
-  # that runs already or no more, a reactor that is not there, a timer thread that the operating
-  # system does not give.
+  # Base class of the gem's errors: a manager that is used before it is set up, set up twice or after a stop; a reactor
+  # that is not available; a thread or a pipe that the operating system refuses. Wrong arguments raise ArgumentError or
+  # TypeError instead.
   class Error < StandardError; end
 
-  # What is wrong with a shared store: `setup` raises it if the store cannot be used at all, and `on_error` is
-  # told of it when the store fails later.
+  # A shared store cannot be used. `setup` and `run` raise it for permanent errors (a path that is a folder, a wrong
+  # password); a question such as `online?` raises it when the store cannot be read within 5 s; `on_error` gets it, with
+  # the user id nil, when a store that worked fails.
   class StoreError < Error; end
 
-  # The code of a config that is given by name cannot be loaded, or is in the way of the application's being loaded. The
-  # cause says why.
+  # The code of a config that is given by name, or of the whole Rails application, cannot be loaded. The cause is the
+  # exception of the code.
   class Unloadable < Error; end
 end

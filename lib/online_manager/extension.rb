@@ -3,8 +3,8 @@
 require "rbconfig"
 
 class OnlineManager
-  # Finds the extension for the Ruby that runs. A precompiled gem has one for each version, in a folder of that name;
-  # else there is the one that was compiled when the gem was installed.
+  # Finds and loads the compiled extension for the running Ruby. A precompiled gem has one in a folder for each version
+  # of Ruby; a source gem has the one that was compiled at installation.
   #
   # @private
   module Extension
@@ -12,25 +12,25 @@ class OnlineManager
     private_constant :FILE
 
     class << self
-      # @param folder [String] where to look
-      # @param ruby [String] a version of Ruby
-      # @return [String] a path
-      # @raise [LoadError] if there is none for that Ruby
+      # @param folder [String] the folder to search
+      # @param ruby [String] a version of Ruby, such as "3.3.1"
+      # @return [String] the extension's path
+      # @raise [LoadError] if there is no extension for that Ruby
       def path(folder = __dir__, ruby: RUBY_VERSION)
         version = ruby[/\A\d+\.\d+/]
         ["#{folder}/#{version}/#{FILE}", "#{folder}/#{FILE}"].find { |path| File.file?(path) } or
-          raise LoadError, "online_manager has no extension for Ruby #{version}, #{present(folder)}"
+          raise LoadError, "online_manager has no compiled extension for Ruby #{version}, #{available(folder)}"
       end
 
       private
 
-      def present(folder)
+      def available(folder)
         versions = Dir["*/#{FILE}", base: folder].map { |path| File.dirname(path) }
-        return "and for no other: it has not been compiled. `rake compile` does that in a checkout" if versions.empty?
+        return "nor for any other: run `rake compile` in a checkout, or install the gem again" if versions.empty?
 
         versions = versions.sort_by { |version| version.split(".").map(&:to_i) }
-        "only for #{versions.join(" and ")}. `gem install online_manager --platform ruby` compiles one for it, and " \
-          "so does `force_ruby_platform: true` beside the gem's name in a Gemfile"
+        "only for #{versions.join(" and ")}: to compile one, run `gem install online_manager --platform ruby`, or " \
+          "set `force_ruby_platform: true` beside the gem's name in a Gemfile"
       end
     end
   end

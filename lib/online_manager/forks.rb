@@ -1,30 +1,32 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # Keeps what must not cross a fork away from it: connections to a store, and the threads that use them. They end
-  # before each fork; afterwards the parent goes on, and the child starts anew when it takes part.
+  # Ends the threads and connections of shared stores before each fork: a child would inherit the sockets and file locks
+  # of its parent, but not the threads. Afterwards the parent starts them again; the child starts its own when it needs
+  # them.
   #
   # @private
   module Forks
-    # Seconds between two looks whether all threads have ended.
+    # Seconds between two checks whether all threads have ended: a fork is delayed by no more than this.
     POLL_INTERVAL = 0.001
 
-    # Comes before Ruby's own method, through which `fork` and the like go.
+    # Prepended to Process: `fork`, `Process.fork` and `IO.popen("-")` all call `_fork` since Ruby 3.1. (Process.daemon
+    # does not.)
     #
     # @private
     module Hook
       def _fork
-        Forks.around { super }
+        Forks.around_fork { super }
       end
     end
 
-    # Who has something to lose. A new Array each time, so that nobody goes through one that changes.
+    # The deliveries of shared stores. Replaced at each change, so that no thread iterates over an Array that changes.
     @deliveries = [].freeze
-    # How many forks are going on, on different threads. (No other thread runs in the middle of counting.)
+    # How many threads are forking. Needs no mutex: Ruby switches threads at no point within the counting.
     @in_progress = 0
 
     class << self
-      # From now on a delivery is told of forks, in this process and its children.
+      # Pauses and resumes the delivery around forks from now on, in this process and its children.
       #
       # @param delivery [SharedDelivery]
       def add(delivery)
@@ -32,8 +34,8 @@ class OnlineManager
         @deliveries = [*@deliveries, delivery].freeze
       end
 
-      # Says of a thread that a child of fork loses nothing with it: it starts one of its own when it needs it. Puma
-      # warns of threads that a preloading master has, unless they say so.
+      # Marks a thread that a forked child can do without, as it starts its own. Puma warns of threads without the mark
+      # in a master that preloads the application.
       #
       # @param thread [Thread]
       # @return [Thread]
@@ -43,11 +45,14 @@ class OnlineManager
         @deliveries = (@deliveries - [delivery]).freeze
       end
 
-      # @return [Boolean] whether a thread that was started now might be lost in a child
+      # @return [Boolean] whether a fork is in progress: a thread that is started now could be missing in the child
       def in_progress? = @in_progress.positive?
 
-      # @yieldreturn [Integer] what `_fork` answers
-      def around
+      # Forks in the block, with the deliveries paused.
+      #
+      # @yieldreturn [Integer] what `_fork` returned
+      # @return [Integer] the same: the child's process id, or 0 in the child
+      def around_fork
         deliveries = @deliveries
         @in_progress += 1
         begin
@@ -56,7 +61,8 @@ class OnlineManager
           pid = yield
         ensure
           pid&.zero? ? @in_progress = 0 : @in_progress -= 1
-          deliveries.each { |delivery| pid&.zero? ? delivery.forked_child : delivery.forked_parent } unless in_progress?
+          after_fork = pid&.zero? ? :after_fork_in_child : :after_fork_in_parent
+          deliveries.each(&after_fork) unless in_progress?
         end
         pid
       end

@@ -1,61 +1,64 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # What the framework that an application is written in has a say in. This one is plain Ruby's; a framework's own
-  # takes its place when it is loaded.
+  # What the gem leaves to the application's framework: its executor, logger, root folder and boot. This class is for
+  # plain Ruby; {Rails::Integration} replaces it in a Rails application.
   #
   # @private
   class Integration
     class << self
-      # @return [Integration]
+      # @return [Integration] the one in use
       attr_accessor :current
     end
 
-    # Surrounds the calls of the config's methods at a heartbeat.
+    # Wraps the calls of the config's methods within a heartbeat.
     def around_heartbeat = yield
 
-    # Surrounds the calls of the config's methods on the reactor. It may load the application's code anew before that.
+    # Wraps the calls of the config's methods on the reactor. It may reload the application's code before the call.
     #
-    # @raise [Unloadable] if that code cannot be loaded
+    # @raise [Unloadable] if the code cannot be reloaded
     def around_delivery = yield
 
-    # @return [Boolean] whether the application's classes can be asked for by name
+    # @return [Boolean] whether the application is initialized, so that its classes can be loaded by name
     def booted? = true
 
-    # @yield when they can be
+    # @yield once the application is initialized
     def after_boot = yield
 
-    # @return [String, nil] where relative paths begin; nil for the working directory
+    # @return [String, nil] the folder that relative paths start from; nil: the working directory
     def root = nil
 
-    # @return [Boolean] whether this process may take part in a store though it has not beaten
+    # @return [Boolean] whether this process may become a member of a shared store before its first heartbeat
     def participates? = true
 
-    # The first heartbeat has come in this process, whose manager shares a store with nobody.
+    # Warns if other processes of the application also keep presence in their own memory. Called for the first heartbeat
+    # in a process, with the store `:memory`.
     #
     # @param namespace [String, nil]
     def warn_if_not_alone(namespace); end
 
     # @param _transition [Symbol] :online or :offline
-    # @return [Boolean] whether somebody listens to such transitions
+    # @return [Boolean] whether there are subscribers to such transitions
     def notify?(_transition) = false
 
-    # Tells those who listen of transitions, and surrounds the callback.
+    # Notifies the subscribers, around the callback.
     #
-    # @param _transition [Symbol]
-    # @param _payloads [Array<Hash>] one for each user
+    # @param _transition [Symbol] :online or :offline
+    # @param _payloads [Array<Hash>] one for each user, see {Call#payloads}
     def notify(_transition, _payloads) = yield
 
-    # Says what an error that has nowhere to go is about. Whom it was raised for is nothing for standard error, nor for
-    # a log: both are kept, and read by others than those who may know who was online when.
+    # Reports an error that no `on_error` handles, on standard error. Does not show the user id: logs are kept, and read
+    # by people who may not know who was online when.
     #
     # @param error [Exception]
     # @param message [String] what raised it, without ids
-    # @param _user_id [Object] whom it was called for, or several
+    # @param _user_id [Object] the id of the callback's user, an Array of ids, or nil
     def report(error, message, _user_id)
       warn("#{message}:\n#{error.full_message(highlight: false)}")
     end
 
+    # Prints a warning on standard error.
+    #
     # @param message [String]
     def warn(message)
       Kernel.warn("OnlineManager: #{message}")

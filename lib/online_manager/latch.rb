@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # Opens once; whoever waits for it goes on then. Fiber schedulers know how to wait for it too.
+  # A gate that opens once and wakes every thread and fiber that waits for it. Works with fiber schedulers.
   #
   # @private
   class Latch
@@ -14,27 +14,29 @@ class OnlineManager
     def open? = @open
 
     def open
-      # Whoever opens it may be a thread that is being killed: nothing may come in between.
+      # One critical section, since the thread may be killed: a waiter must not find it closed and then sleep for ever.
       @mutex.synchronize do
         @open = true
         @opened.broadcast
       end
     end
 
-    # @param timeout [Float, nil] seconds; nil waits for ever
+    # Waits until it is open.
+    #
+    # @param timeout [Float, nil] seconds; nil sets no limit
     # @return [Boolean] whether it is open
     def wait(timeout = nil)
       stop_at = timeout && (Latch.now + timeout)
       @mutex.lock
       until @open
-        left = stop_at && (stop_at - Latch.now)
-        break if left && left <= 0
+        remaining = stop_at && (stop_at - Latch.now)
+        break if remaining && remaining <= 0
 
-        @opened.wait(@mutex, left)
+        @opened.wait(@mutex, remaining)
       end
       @open
     ensure
-      # Ruby 3.1 does not take it again when the fiber of a scheduler is ended in there.
+      # Ruby 3.1 does not lock it again when a scheduler ends a fiber within ConditionVariable#wait.
       @mutex.unlock if @mutex.owned?
     end
 

@@ -1,14 +1,14 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # On which thread callbacks run. Every reactor waits until the delivery's pipe is readable and then
-  # lets it deliver, a bounded batch at a time; what differs is how it waits and where.
+  # The reactors: each decides on which thread callbacks run. Every one waits until the delivery's pipe is readable, and
+  # then calls `deliver`, which returns after a bounded time; they differ in how they wait, and where.
   #
   # @private
   module Reactor
     NAMES = %i[thread eventmachine fiber].freeze
 
-    # What all reactors have in common.
+    # The base class of the reactors.
     #
     # @private
     class Base
@@ -18,42 +18,46 @@ class OnlineManager
         @owner = Process.pid
       end
 
-      # @return [Boolean] whether it can still deliver, in this process
+      # @return [Boolean] whether it can deliver in this process
       def usable? = same_process?
 
-      # @return [Base] what takes over when it is not usable any more
+      # @return [Base] the reactor that replaces it when it is no longer usable
       def successor = Reactor.after_fork(@delivery)
 
-      # Called at the first heartbeat in a process, on the thread that beats. Before that nothing is
-      # started, so a preloading master has no thread to lose.
+      # Starts delivering. Called for the first heartbeat in a process, on the thread that reports it; not before, so
+      # that a preloading master has no thread that its children would miss.
       def start; end
 
-      # Waits until everybody has been set offline, for `timeout` seconds at the most (nil: for ever).
+      # Waits until a stop is done.
+      #
+      # @param timeout [Float, nil] seconds; nil sets no limit
       def finish(timeout)
-        # In a child that nobody has beaten in: otherwise it would have a reactor of its own.
+        # In a child without heartbeats (with one it would have its own reactor) there is nobody to set offline.
         same_process? ? wait(timeout) : @delivery.finish
       end
 
-      # Whether what a callback raises goes to the reactor's own handler, if the config has none.
+      # @return [Boolean] whether exceptions of callbacks go to the reactor's own handler, if the config has no
+      #   `on_error`
       def raises_errors? = false
 
-      # Whether the exception is how the reactor ends what runs on it: no callback's error, though it
-      # may come in the middle of one.
-      def ends_with?(_exception) = false
+      # @return [Boolean] whether the reactor raises such an exception to end what runs on it. It may interrupt a
+      #   callback, but is not that callback's error.
+      def shutdown_exception?(_exception) = false
 
       private
 
-      # Whether this is the process that made it, and not a child.
+      # @return [Boolean] whether this is the process that created it, and not a forked child
       def same_process? = @owner == Process.pid
 
-      # Sets the remaining users offline on the present thread, unless that has been done, or until the
-      # timeout.
+      # Sets the remaining users offline on the current thread, unless that has been done.
+      #
+      # @param timeout [Float, nil] seconds after which it gives up; nil sets no limit
       def drain_here(timeout = nil)
-        # A callback has forked, and the child leaves it by `exit`, say: it has a reactor of its own, or
-        # no users.
+        # A callback has forked, and the child leaves it, by `exit` for example: the child has its own reactor, or no
+        # users.
         return unless same_process?
 
-        is_over = true # whatever it is ended by, except the timeout
+        is_over = true # also when an exception ends the drain; not when the timeout does
         is_over = @delivery.drain(timeout) unless @delivery.finished?
       ensure
         @delivery.finish if is_over
@@ -61,18 +65,20 @@ class OnlineManager
     end
 
     class << self
-      # @param name [Symbol, nil] one of NAMES; nil finds out
-      # @return [Base] for a `setup` on the present thread
+      # @param name [Symbol, nil] one of NAMES; nil chooses one
+      # @param delivery [Delivery]
+      # @return [Base] for a `setup` on the current thread
       def for_setup(name, delivery)
         build(name || name_for_setup, delivery)
       end
 
-      # @return [Base] for a `run` on the present thread
+      # @param (see .for_setup)
+      # @return [Base] for a `run` on the current thread
       def for_run(name, delivery)
         build(name || name_for_run, delivery)
       end
 
-      # @return [Base] for a child process, or for a reactor that has ended
+      # @return [Base] for a forked child, or in place of a reactor that has ended
       def after_fork(delivery)
         build(event_machine_running? ? :eventmachine : :thread, delivery)
       end
@@ -94,7 +100,7 @@ class OnlineManager
         return :eventmachine if on_event_machine_thread?
         return :fiber if ::Fiber.current_scheduler
 
-        # 0.0.3 required it itself; its users have it in their bundle.
+        # Version 0.0.3 required EventMachine itself, so applications that used it have it in their bundle.
         defined?(::EventMachine) || ::Gem.loaded_specs.key?("eventmachine") ? :eventmachine : :thread
       end
 

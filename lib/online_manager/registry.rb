@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # The managers that run in this process. It keeps them alive, and sets their users offline when the
-  # process exits.
+  # The managers that run in this process. Keeps them from being garbage-collected, and stops them when the process
+  # exits.
   #
   # @private
   module Registry
@@ -11,7 +11,7 @@ class OnlineManager
     @exiting = false
 
     class << self
-      # @return [Boolean] whether the process is on its way out: nothing is restarted any more
+      # @return [Boolean] whether the process is exiting, so that no thread may be restarted
       def exiting? = @exiting
 
       def add(manager)
@@ -25,13 +25,14 @@ class OnlineManager
         @mutex.synchronize { @managers = (@managers - [manager]).freeze }
       end
 
-      # The application's code has been loaded anew.
-      def code_reloaded
-        @managers.each(&:code_reloaded)
+      # Makes every manager load its config again. Called after a code reload.
+      def invalidate_configs
+        @managers.each(&:invalidate_config)
       end
 
-      # @return [OnlineManager, nil] the last one that was set up in that namespace. Takes no lock, so
-      #   that it works in a trap handler.
+      # Takes no lock, so that it works in a trap handler.
+      #
+      # @return [OnlineManager, nil] the manager that was set up last in that namespace
       def current(namespace)
         @managers.reverse_each.find { |manager| manager.namespace == namespace }
       rescue Ractor::IsolationError
@@ -40,8 +41,8 @@ class OnlineManager
 
       private
 
-      # Once, and once more for managers that are set up in an `at_exit` that comes later than ours: the
-      # tests of minitest and of RSpec run in one, if they start themselves.
+      # Registers the hook once; and again for managers that are set up in an `at_exit` block that runs after it, as the
+      # tests of `minitest/autorun` and `rspec/autorun` do.
       def stop_all_at_exit
         return if @at_exit
 
@@ -55,7 +56,7 @@ class OnlineManager
         @at_exit = false
         return stop_each unless ::Fiber.current_scheduler
 
-        # A child that was forked in a fiber is in it still, and nobody runs its scheduler.
+        # A child that was forked in a fiber still runs in it, but nothing runs its scheduler: waiting would hang.
         ::Fiber.new(blocking: true) { stop_each }.resume
       end
 

@@ -2,19 +2,21 @@
 
 require_relative "delivery"
 require_relative "forks"
-require_relative "shared"
+require_relative "native_member"
 
 class OnlineManager
-  # Delivers the events of a shared store's log, which may be of users who beat in other processes. Whatever a callback
-  # raises, the event comes again, so an error goes to `on_error` or is reported, and never into the reactor.
+  # Delivers the events of a shared store to the config; their heartbeats may have come in other processes. An event
+  # whose callback raises is delivered again, so the error goes to `on_error` or is reported, and never into the
+  # reactor.
   #
-  # It is the callback target of a Shared, which calls `ready`, `start_member`, `timeout`, `deliver_events` and `store_failed`.
+  # It is the callback target of a NativeMember, which calls `ready`, `start_member`, `timeout`, `deliver_events` and
+  # `store_failed`.
   #
   # @private
   class SharedDelivery < Delivery
-    # Seconds between two looks whether everything has been written, while a stop waits for it.
+    # Seconds between two checks, while a stop waits, whether everything has been written.
     POLL_INTERVAL = 0.05
-    # Seconds until the timeout is asked for again, if it could not be told at `setup`.
+    # Seconds until the config's timeout is read again, if it raised.
     TIMEOUT_RETRY_DELAY = 1
 
     # @param config [Config]
@@ -25,17 +27,18 @@ class OnlineManager
       super(config, namespace, &on_finish)
     end
 
-    # Opens the store once, and warns if it is away, or not as it should be.
+    # Opens the store once, and warns if it cannot be reached, or is set up in a way that loses data.
     #
     # @raise [StoreError] if it is misconfigured
     def check_store
       @native.check.each { |warning| warn(warning) }
     end
 
-    # From now on the process takes part after one timeout, if no heartbeat comes before.
-    def launched
+    # Makes the process a member after one timeout, if no heartbeat comes before: events of other processes are
+    # delivered then too.
+    def before_setup
       Forks.add(self)
-      start_later
+      schedule_start
     end
 
     def finish
@@ -43,19 +46,22 @@ class OnlineManager
       Forks.remove(self)
     end
 
-    # A fork has ended, and this is the parent. If it never beat, it stands down: it was there to be forked,
-    # however long that took.
-    def forked_parent
-      @starter&.kill
+    # Called in the parent after a fork. A parent without heartbeats does not become a member by itself any more: it is
+    # a preloading master, which only forks.
+    def after_fork_in_parent
+      @start_timer&.kill
       @native.resume
     end
 
-    # A fork has ended, and this is the child.
-    def forked_child
-      start_later unless stopping?
+    # Called in the child after a fork.
+    def after_fork_in_child
+      schedule_start unless stopping?
     end
 
-    # Sets nobody offline, but waits until what is left is written.
+    # Waits until the remaining heartbeats are written. Sets nobody offline: other processes share the store.
+    #
+    # @param timeout [Float, nil] seconds; nil sets no limit
+    # @return [Boolean] whether everything has been written
     def drain(timeout = nil)
       stop
       stop_at = timeout && (Latch.now + timeout)
@@ -66,82 +72,84 @@ class OnlineManager
     end
 
     def stop
-      @starter&.kill unless @starter == ::Thread.current
+      @start_timer&.kill unless @start_timer == ::Thread.current
       super
     end
 
-    # A stop sets nobody offline here, so nobody is left to be.
+    # @return [Integer] 0, since a stop sets nobody offline
     def remaining = 0
 
     # @return [Hash] see {Delivery#stats}
     def stats = super.merge(@native.status)
 
-    # -- called by Shared ------------------------------------------------------------------------
+    # -- called by NativeMember ------------------------------------------------------------------
 
     def ready
       super
       start_member
     end
 
-    # It is not alone.
+    # Nothing to warn of: processes share the store.
     def warn_if_not_alone; end
 
-    # Starts what takes part, unless a fork is going on: then it starts after that.
+    # Starts the member's threads, unless a fork is in progress: then they start after it.
     def start_member
       @native.start_member unless Forks.in_progress?
     end
 
+    # Calls the config for events of the log.
+    #
     # @param transition [Symbol] :online or :offline
-    # @param user_ids [Array] one, unless the config has the `_all` form
-    # @param versions [Array<Integer>]
-    # @param entered [Array] see {Delivery#deliver_call}
+    # @param user_ids [Array] one id, unless the config has the `_all` form
+    # @param versions [Array<Integer>] in the order of the users
+    # @param entered [Array] see {CallbackInvoker#deliver_call}
     # @param details [Array] see {Call}
-    # @return [true, String] what the callback raised, or true
+    # @return [true, String] true if the callback returned; the class and message of what it raised
     def deliver_events(transition, user_ids, versions, entered, details)
       @raised = nil
-      together = @config.together?(transition)
-      deliver_call(Call.new(transition, user_ids, together:, details:, versions:), entered) || @raised
+      batch = @config.batch?(transition)
+      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:), entered) || @raised
     end
 
-    # The store has failed, for the first time since it last worked.
+    # Reports that the store has failed. Called once for each outage.
     def store_failed(message)
       error = StoreError.new(message)
       return report_to_config(error, nil) if @config.on_error?
 
-      warn("the store has failed and will be tried again: #{message}")
+      warn("the store has failed, and is tried again until it works; heartbeats are kept meanwhile: #{message}")
     ensure
       @delivering = nil
     end
 
     private
 
-    def new_native = @store.open(self, @namespace.to_s)
+    def build_native = @store.open(self, @namespace.to_s)
 
     def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
 
-    def nobody_left? = @native.ended?
+    def drained? = @native.ended?
 
-    def handle(error, call)
+    def handle_error(error, call)
       @raised = "#{error.class}: #{error.message}"
       @errors += 1
-      return report_to_config(error, call.subject) if @config.on_error?
+      return report_to_config(error, call.argument) if @config.on_error?
 
-      Integration.current.report(error, "#{name(call)} raised, and will be tried again", call.subject)
+      Integration.current.report(error, "#{callback_name(call)} raised, and will be called again", call.argument)
     end
 
-    # A thread that does nothing but sleep: none that a preloading master could lose.
-    def start_later
-      @starter = Forks.fork_safe(::Thread.new { start_after_timeout })
-      @starter.name = "online_manager starter"
+    # Starts a thread that sleeps for one timeout and then starts the member. A child of fork can do without it.
+    def schedule_start
+      @start_timer = Forks.fork_safe(::Thread.new { start_after_timeout })
+      @start_timer.name = "online_manager start timer"
     end
 
     def start_after_timeout
       sleep timeout / 1e9
       @native.start if Integration.current.participates?
     rescue Error => e
-      warn("could not begin to take part in the store: #{e.message}")
+      warn("this process could not become a member of the store, and tries again at its first heartbeat: #{e.message}")
     rescue StandardError
-      # `setup` may still have to set the timeout, and until then nobody can expire.
+      # The config's `timeout` raised: `setup` may set it later, and until then no user can expire.
       sleep TIMEOUT_RETRY_DELAY
       retry
     end

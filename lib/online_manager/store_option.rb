@@ -1,41 +1,43 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # The option `store:`: where it is kept who is online. It shows no password.
+  # The option `store:`, checked and resolved. Shows no password.
   #
   # @private
   class StoreOption
-    # What begins the name of a file, and may be followed by a relative path.
+    # The prefix of a file's path, which may be relative.
     SQLITE = "sqlite:"
 
-    # @return [Symbol, String] `:memory`, or what the store is called in messages
+    # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
 
-    # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or those of some
+    # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or the URLs of some
     #   servers of a Redis Cluster
-    # @raise [ArgumentError] if there is no such store
+    # @raise [ArgumentError] if it is none of these
     def initialize(given)
-      @location = expand(given)
-      @name = shared? ? Shared.describe(@location) : given
+      @location = resolve(given)
+      @name = shared? ? NativeMember.describe(@location) : given
     end
 
     def shared? = @location != :memory
 
-    # @return [Shared] a manager's part in it
-    def open(host, namespace) = Shared.new(host, @location, namespace)
+    # @param target [SharedDelivery]
+    # @param namespace [String]
+    # @return [NativeMember] a manager's member of the store. Opens no connection yet.
+    def open(target, namespace) = NativeMember.new(target, @location, namespace)
 
     def inspect = "#<#{self.class} #{name}>"
 
     private
 
-    def expand(given)
+    def resolve(given)
       return given if given == :memory
 
-      # Only what is no String is shown: a URL may have a password in it.
-      strange = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
-      return expand_path(given) if strange.empty?
+      # Shows the element that is not a String: the other ones are URLs, and may contain passwords.
+      invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
+      return expand_path(given) if invalid.empty?
 
-      raise ArgumentError, "unknown store #{strange.first.inspect}; there is :memory, \"sqlite:PATH\" and \"redis://…\""
+      raise ArgumentError, "unknown store #{invalid.first.inspect}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
     end
 
     def expand_path(given)

@@ -3,34 +3,35 @@
 require_relative "forks"
 
 class OnlineManager
-  # Says so when a callback keeps the reactor for long: everybody else who is due waits behind it.
+  # Warns of a callback that blocks the reactor: every other callback waits for it.
   #
-  # A thread of its own, since the reactor's is the one that is stuck. It is started by the first
-  # callback, looks only while there are any, and sleeps for ever otherwise.
+  # It has a thread of its own, since the reactor's is the one that is blocked. The first delivery starts the thread,
+  # which sleeps while no callback is running.
   #
   # @private
   class Watchdog
-    # Seconds after which a callback is named.
+    # Seconds until the warning: longer than a healthy callback takes, even one that waits for a database's lock.
     WARN_AFTER = 10
 
-    # @yieldreturn [Array(Symbol, Float), nil] the method that the reactor is in, and since when on the monotonic clock
-    # @param name [#call] what to call the config
+    # @param name [#call] returns the config's name, for the warning
+    # @yieldreturn [Array(Symbol, Float), nil] the callback that the reactor is running, and its start in seconds of the
+    #   monotonic clock; nil if none
     def initialize(name, &delivering)
       @name = name
       @delivering = delivering
-      @looking = false
+      @awake = false
     end
 
-    # Callbacks are about to be called. Cheap when they have been just now.
-    def look
-      return if @looking && @owner == Process.pid
+    # Wakes the thread, before callbacks are called. Cheap while it is awake.
+    def wake
+      return if @awake && @owner == Process.pid
 
       start unless @owner == Process.pid && @thread.alive?
-      @calls << true
-      @looking = true
+      @wakeups << true
+      @awake = true
     end
 
-    # No callback will be called any more. A thread that slept on would keep all of the manager alive.
+    # Ends the thread, after the last callback: a sleeping thread would keep the manager from being garbage-collected.
     def finish
       @thread.kill if @owner == Process.pid
     end
@@ -38,35 +39,35 @@ class OnlineManager
     private
 
     def start
-      @calls = calls = Thread::Queue.new
-      @thread = Forks.fork_safe(Thread.new { watch while calls.pop })
+      @wakeups = wakeups = Thread::Queue.new
+      @thread = Forks.fork_safe(Thread.new { watch while wakeups.pop })
       @thread.name = "online_manager watchdog"
-      # Last, since Ctrl-C or the end of the reactor's thread may come in between.
+      # Set last: when Ctrl-C or Thread#kill interrupts this method, the next delivery starts over.
       @owner = Process.pid
     end
 
     def watch
       sleep WARN_AFTER
-      named = nil
+      warned_about = nil
       while (call = @delivering.call)
         method, since = call
-        left = since + WARN_AFTER - Latch.now
-        if left.positive? # it began after the others
-          sleep left
-        elsif call.equal?(named)
+        remaining = since + WARN_AFTER - Latch.now
+        if remaining.positive? # this callback began after the one before was noticed
+          sleep remaining
+        elsif call.equal?(warned_about)
           sleep WARN_AFTER
         else
-          named = call
-          name_it(method)
+          warned_about = call
+          warn_about(method)
         end
       end
     ensure
-      @looking = false
+      @awake = false
     end
 
-    def name_it(method)
-      Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s; " \
-                               "nobody else can be set offline before it returns")
+    def warn_about(method)
+      Integration.current.warn("#{@name.call}##{method} has been running for #{WARN_AFTER} s: all other callbacks " \
+                               "wait for it; move slow work into a background job")
     end
   end
 end

@@ -5,10 +5,9 @@ require "fileutils"
 require "rbconfig"
 
 module Guards
-  # A copy of the checkout, to be spoilt: its tracked files as they are, with what has not been committed.
+  # A copy of the checkout to change: the tracked files with uncommitted changes.
   #
-  # Always in the same place, so that cargo takes its crates for the same ones each time. What it builds stays in a
-  # folder beside it.
+  # It is always in the same place, so that cargo recognises its crates. Build output stays in a folder beside it.
   class Copy
     FOLDER = File.expand_path("tmp/guards")
     ROOT = "#{FOLDER}/checkout".freeze
@@ -19,10 +18,10 @@ module Guards
       "CARGO_TERM_COLOR" => "never"
     }.freeze
 
-    # Seconds that a command gets to end by itself after SIGTERM.
-    PATIENCE = 5
+    # How long a command may take to end after SIGTERM, in seconds.
+    TERM_TIMEOUT = 5
 
-    # Makes the copy; it is gone again when the block has been left, in whatever way.
+    # Makes the copy for the duration of the block, and deletes it afterwards in any case.
     def self.open
       FileUtils.mkdir_p(FOLDER)
       File.open("#{FOLDER}/lock", File::CREAT | File::RDWR) do |lock|
@@ -40,7 +39,7 @@ module Guards
       files = IO.popen(%w[git ls-files -z], &:read).split("\0").select { |file| File.file?(file) }
       [*files, *Dir["Gemfile.lock"]].each do |file|
         FileUtils.mkdir_p(File.dirname("#{ROOT}/#{file}"))
-        # With the present time, so that cargo finds every file changed.
+        # Sets the current time, so that cargo sees every file as changed.
         FileUtils.copy_file(file, "#{ROOT}/#{file}")
         File.chmod(File.stat(file).mode, "#{ROOT}/#{file}")
       end
@@ -48,10 +47,10 @@ module Guards
 
     # Builds the extension.
     #
-    # @return [Boolean] whether that worked
+    # @return [Boolean] whether it succeeded
     def compile = run("bundle", "exec", "rake", "compile") == :ok
 
-    # @return [Boolean] whether a file is Ruby that can be read
+    # @return [Boolean] whether a file is valid Ruby
     def ruby?(file) = run(RbConfig.ruby, "-c", file) == :ok
 
     # @param limit [Numeric] seconds
@@ -65,14 +64,14 @@ module Guards
       kill(waiter) if waiter
     end
 
-    # @return [String] what the last command has printed
+    # @return [String] the output of the last command
     def log = File.read(LOG).scrub
 
     def read(file) = File.read("#{ROOT}/#{file}")
 
     private
 
-    # Not in our group of processes: on Ctrl-C it is for us to end it.
+    # Its own process group: Ctrl-C does not reach it, and we end it.
     def spawn(*command)
       Bundler.with_unbundled_env do
         Process.detach(Process.spawn(ENVIRONMENT, *command, chdir: ROOT, pgroup: true, in: File::NULL,
@@ -80,12 +79,12 @@ module Guards
       end
     end
 
-    # RSpec passes SIGTERM on to the processes of its examples.
+    # RSpec passes SIGTERM on to its examples' processes.
     def kill(waiter)
       return unless waiter.alive?
 
       Process.kill(:TERM, -waiter.pid)
-      Process.kill(:KILL, -waiter.pid) unless waiter.join(PATIENCE)
+      Process.kill(:KILL, -waiter.pid) unless waiter.join(TERM_TIMEOUT)
     rescue Errno::ESRCH
       nil
     end

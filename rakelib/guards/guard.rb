@@ -3,26 +3,26 @@
 require "yaml"
 
 module Guards
-  # A line that guards against something, what takes its place for a trial, and the example that must then fail.
+  # A guard: a line of code, its replacement in a trial, and the example that must then fail.
   # An entry in spec/guards/*.yml:
   #
-  # guard::   what it guards against
-  # file::    where it is
-  # line::    the whole line, or a few; there must be one such place. How far to the right it is does not matter
-  # becomes:: what takes its place; "" takes it away
-  # spec::    the file of the example: RSpec's, or a test of the tracker's
-  # example:: its full description, or the name of the test
+  # guard::   the behaviour that the line guards, as a sentence
+  # file::    the file with the line
+  # line::    the whole line, or several lines, which must occur exactly once; indentation is ignored
+  # becomes:: the replacement; "" removes the line
+  # spec::    the file of the example: RSpec's, or a Rust test
+  # example:: the full description of the example, or the name of the Rust test
   class Guard
     KEYS = %w[guard file line becomes spec example].freeze
 
     attr_reader :name, :file, :spec, :example
 
-    # @return [Array<Guard>] all that there are
+    # @return [Array<Guard>] all guards
     def self.all
       Dir["spec/guards/*.yml"].flat_map { |list| YAML.safe_load_file(list).map { |entry| new(list, entry) } }
     end
 
-    # @param list [String] the file that the entry is in
+    # @param list [String] the file of the entry
     # @param entry [Hash]
     def initialize(list, entry)
       raise "#{list}: an entry has #{KEYS.join(", ")}, got #{entry.inspect}" unless entry.keys.sort == KEYS.sort
@@ -30,14 +30,14 @@ module Guards
       @name, @file, @line, @becomes, @spec, @example = entry.values_at(*KEYS)
     end
 
-    # Whether the example is one of cargo's, and not of RSpec's.
+    # Whether the example is a cargo test and not an RSpec example.
     def cargo? = @spec.end_with?(".rs")
 
-    # Whether the extension has to be built for the example to see a change.
+    # Whether the extension must be rebuilt before the example can see the change.
     def extension? = @file.end_with?(".rs", ".lua") && !cargo?
 
-    # @param root [String] a checkout
-    # @return [String, nil] what is wrong with the entry there
+    # @param root [String] the folder of a checkout
+    # @return [String, nil] why the entry does not fit the checkout; nil if it does
     def fault(root = ".")
       missing = [@file, @spec].reject { |path| File.file?(File.join(root, path)) }
       return "there is no #{missing.join(" and no ")}" unless missing.empty?
@@ -58,7 +58,7 @@ module Guards
 
     private
 
-    # Whole lines, all as far to the right as the first one is in the file.
+    # Matches whole lines, indented as much as the first one.
     def pattern
       lines = @line.lines(chomp: true).map { |line| Regexp.escape(line) }
       /^(?<indent> *)#{lines.join("\n\\k<indent>")}$/

@@ -4,13 +4,12 @@ require_relative "copy"
 require_relative "examples"
 require_relative "guard"
 
-# Proof that the specs can fail: takes away, one at a time, lines that guard against something, and sees whether an
-# example misses them.
+# Proof that the specs can fail: removes guards one at a time, and checks that an example fails without each.
 module Guards
-  # What keeps an example from showing anything.
-  class Trouble < StandardError; end
+  # A problem that keeps an example from showing anything.
+  class Error < StandardError; end
 
-  # One guard taken away: whether its example missed it, or what went wrong; what the example said; how long it took.
+  # The trial of one guard: whether its example failed, or what went wrong; the failure's message; the seconds it took.
   Result = Struct.new(:guard, :outcome, :says, :seconds) do
     def missed? = outcome == "missed"
   end
@@ -22,27 +21,27 @@ module Guards
     def initialize(copy, guards)
       @copy = copy
       @examples = Examples.new(copy)
-      # Those for which the extension is built come last, so that the others meet it as it should be.
+      # Guards for which the extension is rebuilt come last, so that the others run with an unchanged extension.
       @guards = guards.partition { |guard| !guard.extension? }.flatten
     end
 
-    # Runs all the examples with every guard in its place.
+    # Runs all examples with every guard in place.
     #
-    # @raise [Trouble] if one does not pass
+    # @raise [Error] if an example does not pass
     def check
-      raise Trouble, "the copy does not build:\n#{@copy.log}" unless @copy.compile
+      raise Error, "the copy does not build:\n#{@copy.log}" unless @copy.compile
 
       endings = @examples.run(@guards, limit: Examples::LIMIT + (5 * @guards.size))
       bad = endings.reject { |_, ending| ending.state == :passed }
       return if bad.empty?
 
       says = bad.map { |guard, ending| "#{guard.spec}: #{guard.example}\n#{ending.says}" }.uniq
-      raise Trouble, "with every guard in its place these do not pass:\n#{says.join("\n\n")}"
+      raise Error, "with every guard in its place these do not pass:\n#{says.join("\n\n")}"
     end
 
-    # Takes the guards away, one at a time.
+    # Removes the guards, one at a time.
     #
-    # @yieldparam guard [Guard] the next one
+    # @yieldparam guard [Guard] the next guard
     # @return [Array<Result>]
     def run
       @guards.map do |guard|
@@ -51,18 +50,18 @@ module Guards
         ending = take_away(guard)
         outcome = { passed: "NOT MISSED", failed: "missed", missing: "NOT RUN" }.fetch(ending.state)
         Result.new(guard, outcome, ending.says, now - start)
-      rescue Trouble => e
+      rescue Error => e
         Result.new(guard, e.message.upcase, @copy.log, now - start)
       end
     end
 
     private
 
-    # @return [Examples::Ending] of the guard's example
+    # @return [Examples::Ending] how the guard's example ended
     def take_away(guard)
       guard.apply(Copy::ROOT) do
-        raise Trouble, "is no Ruby" if guard.file.end_with?(".rb") && !@copy.ruby?(guard.file)
-        raise Trouble, "does not build" if guard.extension? && !@copy.compile
+        raise Error, "is no Ruby" if guard.file.end_with?(".rb") && !@copy.ruby?(guard.file)
+        raise Error, "does not build" if guard.extension? && !@copy.compile
 
         @examples.run([guard]).fetch(guard)
       end

@@ -4,33 +4,33 @@ require "bundler"
 require "fileutils"
 
 module Matrix
-  # This checkout, with the Ruby that runs.
+  # This checkout, with the Ruby that runs rake.
   class Here
     def name = "here"
 
-    # @return [String] where the checkout is, as this process sees it
+    # @return [String] the checkout's folder, as this process sees it
     def root = Dir.pwd
 
-    # @return [String] where it is, as the processes there see it
+    # @return [String] the checkout's folder, as the processes in that place see it
     def home = root
 
-    # Nothing has to be done. (Elsewhere, what is printed on the way goes to a log, which is a file.)
+    # Does nothing. (A Debian prints its progress to the log, a path.)
     def prepare(_log) = nil
 
-    # @return [Integer] of a process that runs the command in the checkout
+    # @return [Integer] the pid of a process that runs the command in the checkout
     def spawn(*command, env: {}, **options)
       Bundler.with_unbundled_env { Process.spawn(env, *command, pgroup: true, **options) }
     end
   end
 
-  # Another release of Debian, in a folder of this machine, with a copy of the checkout.
+  # Another Debian release in a folder of this machine, with a copy of the checkout.
   class Debian
     ENTER = File.expand_path("enter", __dir__)
 
     attr_reader :name
 
     # @param name [String] the release
-    # @param folder [String] where it is, or will be
+    # @param folder [String] the folder, which need not exist yet
     def initialize(name, folder)
       @name = name
       @folder = File.expand_path(folder)
@@ -38,10 +38,10 @@ module Matrix
 
     def root = "#{@folder}#{home}"
 
-    # As `enter` has it.
+    # The folder that `enter` uses.
     def home = "/online_manager"
 
-    # Installs it where it is missing, and copies the checkout with what has not been committed.
+    # Installs the release if it is missing, and copies the checkout with uncommitted changes.
     def prepare(log)
       install(log) unless File.exist?("#{@folder}/installed")
       run("cargo", "fetch", "--locked", log:)
@@ -50,7 +50,7 @@ module Matrix
       files = IO.popen(%w[git ls-files -z --cached --others --exclude-standard], &:read).split("\0")
       files.select { |file| File.file?(file) }.each do |file|
         FileUtils.mkdir_p(File.dirname("#{root}/#{file}"))
-        # With its time, by which cargo tells what has changed.
+        # Keeps the modification time, by which cargo decides what has changed.
         FileUtils.cp(file, "#{root}/#{file}", preserve: true)
       end
     end
@@ -67,20 +67,20 @@ module Matrix
       FileUtils.rm_rf(@folder)
       FileUtils.mkdir_p(@folder)
       mirrors.find { |mirror| run("debootstrap", "--variant=minbase", @name, @folder, mirror, log:, fail: false) } or
-        raise Trouble, "Debian's #{@name} cannot be installed, see #{log}"
-      # Without it chromedriver does not find the Chromium that it has started.
+        raise Error, "Debian's #{@name} cannot be installed, see #{log}"
+      # Without it chromedriver cannot find the Chromium that it started.
       File.write("#{@folder}/etc/hosts", "127.0.0.1 localhost\n")
       FileUtils.touch("#{@folder}/installed")
     end
 
-    # Those that this machine gets its own packages from.
+    # The mirrors that this machine gets its own packages from.
     def mirrors
       IO.popen(%w[bin/setup --mirrors]) { |list| list.readlines(chomp: true) }
     end
 
     def run(*command, log:, fail: true)
       done = system(*command, %i[out err] => [log, "a"])
-      raise Trouble, "#{command.join(" ")} failed, see #{log}" if fail && !done
+      raise Error, "#{command.join(" ")} failed, see #{log}" if fail && !done
 
       done
     end

@@ -4,11 +4,11 @@ require "bundler"
 require "json"
 
 module Matrix
-  # How the specs went in one place: versions by what they are of; how many examples there were, and failures; seconds;
-  # and which ones failed.
+  # The result of the specs in one place: versions by name; the numbers of examples and of failures; seconds; and the
+  # examples that failed.
   Result = Struct.new(:place, :versions, :examples, :failures, :seconds, :failed, keyword_init: true) do
     # @param place [Here, Debian]
-    # @param json [String] the file that RSpec has written
+    # @param json [String] the file that RSpec wrote
     # @param seconds [Integer]
     # @return [Result]
     def self.of(place, json, seconds)
@@ -20,7 +20,7 @@ module Matrix
           failed: failed.map { |example| example.values_at("file_path", "line_number", "full_description").join(" ") })
     end
 
-    # @return [Array<String>] of Ruby, Rails, EventMachine and async
+    # @return [Array<String>] the versions of Ruby, Rails, EventMachine and async
     def self.versions(place)
       locks = ["Gemfile.lock", "examples/rails/Gemfile.lock"].map { |path| File.read(File.join(place.root, path)) }
       gems = locks.flat_map { |lock| Bundler::LockfileParser.new(lock).specs }

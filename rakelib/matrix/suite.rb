@@ -1,28 +1,28 @@
 # frozen_string_literal: true
 
-require_relative "../native/shelf"
+require_relative "../native/build_cache"
 require_relative "places"
 require_relative "result"
 
-# Runs the specs in several Rubies: each in the distribution that has it, with that one's gems.
+# Runs the specs in several Rubies, each in the distribution that ships it, with its packaged gems.
 module Matrix
   FOLDER = "tmp/matrix"
 
-  # What keeps the specs from being run.
-  class Trouble < StandardError; end
+  # A problem that keeps the specs from running.
+  class Error < StandardError; end
 
-  # The specs in one place.
+  # Runs the specs in one place.
   class Suite
-    # What is done, with how many seconds it takes on two cores, for the bar.
+    # The steps, and how many seconds each takes on two cores, for the progress bar.
     STEPS = { "prepare" => 30, "bin/setup" => 90, "compile" => 200, "specs" => 900 }.freeze
 
-    # In the checkout: what RSpec writes, how far it is (see spec/support/progress.rb), and what gem:native is made of.
+    # Paths in the checkout: RSpec's results, its progress (see spec/support/progress.rb), and the input of gem:native.
     EXAMPLES = "tmp/examples.json"
     PROGRESS = "tmp/progress"
     EXTENSIONS = "tmp/native/release"
 
     # @param place [Here, Debian]
-    # @param specs [Array<String>] files and folders; none for all
+    # @param specs [Array<String>] files and folders; empty for all
     # @param bar [ProgressBar]
     def initialize(place, specs, bar)
       @place = place
@@ -38,7 +38,7 @@ module Matrix
       step("prepare") { @place.prepare(@log) }
       step("bin/setup") { demand("bin/setup") }
       step("compile") { demand("bundle", "exec", "rake", "compile", "gem:native:extension") }
-      Native::Shelf.new(EXTENSIONS).take_over(within(EXTENSIONS)) unless @place.root == Dir.pwd
+      Native::BuildCache.new(EXTENSIONS).import(within(EXTENSIONS)) unless @place.root == Dir.pwd
       seconds = step("specs") { run_specs }
       Result.of(@place, within(EXAMPLES), seconds)
     end
@@ -47,7 +47,7 @@ module Matrix
 
     def within(path) = File.join(@place.root, path)
 
-    # @return [Integer] seconds that it took
+    # @return [Integer] the seconds that it took
     def step(name)
       title = "#{@place.name}: #{name}"
       @bar.title = title
@@ -60,10 +60,10 @@ module Matrix
     end
 
     def demand(*command)
-      run_command(*command) or raise Trouble, "#{@place.name}: #{command.join(" ")} failed, see #{@log}"
+      run_command(*command) or raise Error, "#{@place.name}: #{command.join(" ")} failed, see #{@log}"
     end
 
-    # Whether they pass is told by what RSpec has written.
+    # Does not fail when examples fail: the file that RSpec writes lists them.
     def run_specs
       FileUtils.mkdir_p(within("tmp"))
       FileUtils.rm_f([EXAMPLES, PROGRESS, "#{PROGRESS}.examples"].map { |path| within(path) })
@@ -72,18 +72,18 @@ module Matrix
       run_command("bundle", "exec", "rspec", *formats, *@specs, env: { "PROGRESS" => "#{@place.home}/#{PROGRESS}" }) do
         @bar.progress = before + (fraction_done * STEPS.fetch("specs")).floor
       end
-      File.size?(within(EXAMPLES)) or raise Trouble, "#{@place.name}: the specs did not run to their end, see #{@log}"
+      File.size?(within(EXAMPLES)) or raise Error, "#{@place.name}: the specs did not run to their end, see #{@log}"
     end
 
     def fraction_done
       done, all = File.read(within("#{PROGRESS}.examples")).split("/").map(&:to_f)
       all.to_f.positive? ? done / all : 0
-    rescue Errno::ENOENT # no example is done
+    rescue Errno::ENOENT # no example has ended yet
       0
     end
 
-    # @yield every second while it runs
-    # @return [Boolean] whether it succeeded
+    # @yield every second while the command runs
+    # @return [Boolean] whether the command succeeded
     def run_command(*command, env: {}, &each_second)
       waiter = Process.detach(@place.spawn(*command, env:, in: File::NULL, %i[out err] => [@log, "a"]))
       each_second&.call until waiter.join(1)
@@ -92,8 +92,8 @@ module Matrix
       end_group(waiter) if waiter&.alive?
     end
 
-    # It is a group of processes of its own, so on Ctrl-C it is for us to end it. In another Debian everything ends with
-    # the first process there.
+    # The command has its own process group, so Ctrl-C does not reach it, and we end it. In another Debian everything
+    # ends with the namespace's first process.
     def end_group(waiter)
       Process.kill(:TERM, -waiter.pid)
       Process.kill(:KILL, -waiter.pid) unless waiter.join(10)

@@ -4,17 +4,17 @@ require "fileutils"
 require "rubygems/package"
 
 module Native
-  # The gem for one platform: the same library, with compiled extensions in place of what they are compiled from.
+  # The gem for one platform: the same library, with compiled extensions instead of their sources.
   class Package
-    # What a release has one for.
+    # The platforms of a release.
     PLATFORMS = %w[
       x86_64-linux aarch64-linux x86_64-linux-musl aarch64-linux-musl x86_64-darwin arm64-darwin
     ].freeze
 
-    # What nobody needs who compiles nothing.
+    # Files that are only needed to compile.
     SOURCES = %r{\A(?:Cargo\.|ext/)}
 
-    # @param spec [Gem::Specification] a native gem's, changed
+    # @param spec [Gem::Specification] a native gem's specification, which is changed
     def self.without_sources(spec)
       spec.files = spec.files.grep_v(SOURCES)
       spec.extensions = []
@@ -22,14 +22,14 @@ module Native
       spec.metadata.delete("cargo_crate_name")
     end
 
-    # This machine's, as it is written in a gem's name: Debian's newer RubyGems adds "-gnu".
+    # This machine's platform as gem names have it: Debian's newer RubyGems adds "-gnu".
     def self.platform(local = Gem::Platform.local)
       libc = local.version if local.os == "linux" && local.version != "gnu"
       Gem::Platform.new([local.cpu, local.os, libc].compact.join("-"))
     end
 
-    # @param source [Gem::Specification] the source gem's
-    # @param extensions [Hash{String => String}] paths, by the version of Ruby
+    # @param source [Gem::Specification] the source gem's specification
+    # @param extensions [Hash{String => String}] paths by Ruby version
     def initialize(source, extensions)
       @source = source
       @extensions = extensions
@@ -46,8 +46,8 @@ module Native
       end
     end
 
-    # @param folder [String] where it goes, and where it is put together
-    # @return [String] its path
+    # @param folder [String] the output folder, in which the gem is also assembled
+    # @return [String] the path of the gem
     def build(folder)
       stage = File.expand_path("#{folder}/stage")
       FileUtils.rm_rf(stage)

@@ -3,7 +3,7 @@
 require_relative "../support/rails/browser"
 require_relative "../support/rails/example_app"
 
-# The example in a cluster of Puma, and people with browsers. What happened to them, its database and its log say.
+# The example application in a Puma cluster, and users with browsers. Its database and its log show what happened.
 RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
   timeout = 2
   came = %i[online heartbeat]
@@ -23,9 +23,9 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
   let(:ann) { "ann #{number}" }
   let(:bob) { "bob #{number}" }
 
-  # Opens a browser, and logs in there.
+  # Opens a browser, and logs in.
   #
-  # @return [Browser] once the database says that its user is online
+  # @return [Browser] as soon as the user is online in the database
   def log_in(name)
     browser(Browser::THROTTLING).tap do |chromium|
       chromium.visit(server.url)
@@ -34,15 +34,15 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     end
   end
 
-  # @return [Array<String>] whom a page shows as being online
+  # @return [Array<String>] the users that a page shows as online
   def online_in(chromium)
     chromium.evaluate('Array.from(document.querySelectorAll("#users .online"), (item) => item.dataset.name)')
   end
 
-  # @return [Array<Array(Symbol, Symbol)>] what happened to a user, and why
+  # @return [Array<Array(Symbol, Symbol)>] a user's transitions with their reasons
   def history(name) = app.history(name).fetch(name)
 
-  # Demands that nothing happens to users who are online, while the block runs and for a timeout more.
+  # Expects that nothing happens to users who are online, while the block runs and for one timeout more.
   define_method(:expect_nothing) do |*names, &block|
     before = app.users.slice(*names)
     block.call
@@ -51,7 +51,7 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     expect(app.history(*names).values).to eq [[came]] * names.size
   end
 
-  it "shows two people that both are there, and that one of them has gone" do
+  it "shows two users each other, and then that one has gone" do
     first = log_in(ann)
     second = log_in(bob)
     [first, second].each { |chromium| eventually { expect(online_in(chromium)).to include ann, bob } }
@@ -60,7 +60,7 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     eventually { expect(online_in(first) & [ann, bob]).to eq [ann] }
   end
 
-  it "sets offline whose browser is closed, half a timeout later" do
+  it "sets a user offline half a timeout after the browser is closed" do
     browser = log_in(ann)
     closing = Time.now
     browser.quit
@@ -71,13 +71,13 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     expect(app.transitions.last.at).to be_between(closing + (timeout / 2.0), closed + timeout)
   end
 
-  it "does not notice that a page is loaded anew, again and again" do
+  it "ignores that a page is reloaded again and again" do
     chromium = log_in(ann)
     expect_nothing(ann) { 5.times { chromium.reload } }
     eventually { expect(online_in(chromium)).to include ann }
   end
 
-  it "does not notice that a second tab is closed" do
+  it "ignores that a second tab is closed" do
     chromium = log_in(ann)
     first = chromium.tab
     second = chromium.open_tab(server.url)
@@ -86,7 +86,7 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     expect_nothing(ann) { chromium.close_tab(second) }
   end
 
-  it "sets offline whose browser does not run, though it is connected, and online again when it does" do
+  it "sets a user offline whose browser is suspended with open connections, and online again when it resumes" do
     chromium = log_in(ann)
     chromium.suspend
     suspended = Time.now
@@ -98,14 +98,14 @@ RSpec.describe "examples/rails in a browser", :browser, limit: 120 do
     expect(app.online).to include ann
   end
 
-  it "does not notice that the server is restarted, worker by worker" do
+  it "ignores that the server is restarted worker by worker" do
     chromiums = [log_in(ann), log_in(bob)]
     before = server.pids
     expect_nothing(ann, bob) do
       server.signal(:USR1)
       server.wait_for_workers(4)
       wait_until(limit: ExampleApp::LIMIT) { before.none? { |pid| File.exist?("/proc/#{pid}") } }
-      throughout(timeout) { expect(app.online).to include(ann, bob) } # who was at the last worker has just lost it
+      throughout(timeout) { expect(app.online).to include(ann, bob) } # the last worker's clients have just lost it
     end
     chromiums.each { |chromium| eventually { expect(online_in(chromium)).to include ann, bob } }
   end

@@ -4,7 +4,7 @@ require "fileutils"
 require "json"
 require "tmpdir"
 
-# What a channel becomes by OnlineManager::Channel, and a connection by OnlineManager::Connection.
+# What OnlineManager::Channel adds to a channel, and OnlineManager::Connection to a connection.
 RSpec.describe "ActionCable" do
   before(:context) do
     @folder = Dir.mktmpdir("channels")
@@ -21,9 +21,9 @@ RSpec.describe "ActionCable" do
     FileUtils.rm_rf(@folder) if @folder
   end
 
-  # Runs a script in a process of its own, see spec/support/child/channels.rb.
+  # Runs a script in a child process, see spec/support/child/channels.rb.
   #
-  # @return [Object] what it came to
+  # @return [Object] the script's value
   def cable(script)
     @child.puts(JSON.generate(script))
     answer = JSON.parse(@child.wait_for(/\A{"(?:result|error)":.*/m, count: @answers.next)[0])
@@ -33,7 +33,7 @@ RSpec.describe "ActionCable" do
   end
 
   describe "a channel that includes OnlineManager::Channel" do
-    it "tells its subscriber how often to beat: three times per timeout" do
+    it "sends its subscriber the heartbeat interval, a third of the timeout" do
       expect(cable(<<~RUBY)).to eq [[{ "online_manager" => { "heartbeat_every" => 1.0 } }], true]
         set_up 3
         chat = client(channel { presence_of { 7 } })
@@ -42,7 +42,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "does not beat by itself" do
+    it "sends no heartbeat by itself" do
       expect(cable(<<~RUBY)).to eq []
         config = set_up
         client(channel { presence_of { 7 } }).subscribe
@@ -50,7 +50,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "takes the action `heartbeat` for a heartbeat" do
+    it "takes the action `heartbeat` as a heartbeat" do
       expect(cable(<<~RUBY)).to eq [["online", 7]]
         config = set_up
         chat = client(channel { presence_of { 7 } })
@@ -60,13 +60,13 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "has no other action by it, and keeps its own" do
+    it "gets no other action and keeps its own" do
       expect(cable(<<~RUBY)).to contain_exactly("heartbeat", "say")
         channel { presence_of { 7 }; def say = nil }.action_methods.to_a
       RUBY
     end
 
-    it "asks `presence_of` once for each subscription, on the channel, when it has subscribed" do
+    it "calls `presence_of` once for each subscription, on the channel, after `subscribed`" do
       expect(cable(<<~RUBY)).to eq [1, [["online", "ann in 7"]]]
         config = set_up
         asked = 0
@@ -82,7 +82,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "inherits `presence_of`, and can have another one" do
+    it "inherits `presence_of` and can override it" do
       expect(cable(<<~RUBY)).to eq [["online", 7], ["online", 8]]
         config = set_up
         base = channel { presence_of { 7 } }
@@ -95,7 +95,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "gives its heartbeats to the manager of a namespace" do
+    it "sends its heartbeats to the manager of its namespace" do
       expect(cable(<<~RUBY)).to eq [[], [["online", 7]], [{ "online_manager" => { "heartbeat_every" => 20.0 } }]]
         configs = [set_up, set_up(60, namespace: "rooms")]
         chat = client(channel { presence_of(namespace: :rooms) { 7 } })
@@ -105,7 +105,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "lets those in of whom `presence_of` does not know who they are, and ignores their heartbeats" do
+    it "accepts a subscription whose `presence_of` returns nil, and ignores its heartbeats" do
       expect(cable(<<~RUBY)).to eq [true, [], 1, []]
         config = set_up
         asked = 0
@@ -127,7 +127,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "tells the interval anew when the timeout has changed, with the next heartbeat" do
+    it "sends the new interval with the next heartbeat when the timeout has changed" do
       expect(cable(<<~RUBY)).to eq [1.0, 2.0]
         config = set_up 3
         chat = client(channel { presence_of { 7 } })
@@ -139,7 +139,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "leaves its user half a timeout when the subscription ends" do
+    it "sets its user offline half a timeout after the subscription ends" do
       calls, seconds = cable(<<~RUBY)
         config = set_up 0.6
         chat = client(channel { presence_of { 7 } })
@@ -153,7 +153,7 @@ RSpec.describe "ActionCable" do
       expect(seconds).to be_between(0.29, 0.5)
     end
 
-    it "leaves its user no more after a heartbeat that the end of the subscription has overtaken" do
+    it "sets its user offline no later when a heartbeat arrives after the end of the subscription" do
       expect(cable(<<~RUBY)).to be_between(0.29, 0.5)
         config = set_up 0.6
         chat = client(channel { presence_of { 7 } })
@@ -164,7 +164,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "takes nobody offline who beats elsewhere meanwhile" do
+    it "sets nobody offline who sends heartbeats elsewhere meanwhile" do
       expect(cable(<<~RUBY)).to eq [["online", 7]]
         config = set_up 0.6
         tabs = Array.new(2) { client(channel { presence_of { 7 } }) }
@@ -175,7 +175,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "takes nobody offline by a subscription that has never beaten" do
+    it "sets nobody offline at the end of a subscription without heartbeats" do
       expect(cable(<<~RUBY)).to eq [["online", 7]]
         config = set_up 0.4
         OnlineManager.current.seen(7, timeout: 60)
@@ -187,7 +187,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "ignores heartbeats once the manager has been stopped, as when a server shuts down" do
+    it "ignores heartbeats after the manager was stopped, as when a server shuts down" do
       expect(cable(<<~RUBY)).to eq [%w[online offline], nil]
         config = set_up
         chat = client(channel { presence_of { 7 } })
@@ -199,20 +199,20 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "refuses to run without `presence_of`, and says what to add" do
-      expect(cable(<<~RUBY)).to eq "OnlineManager::Error: ChatChannel does not say whose heartbeats it carries: " \
+    it "raises an error without `presence_of` that says what to add" do
+      expect(cable(<<~RUBY)).to eq "OnlineManager::Error: ChatChannel does not name the user of its heartbeats: " \
         set_up
         error_of { client(channel).subscribe }
       RUBY
                                    "add `presence_of { current_user.id }`"
     end
 
-    it "wants a block of `presence_of`" do
+    it "requires a block for `presence_of`" do
       expect(cable("error_of { channel { presence_of } }"))
         .to eq "ArgumentError: presence_of needs a block, such as `presence_of { current_user.id }`"
     end
 
-    it "says what is missing when no manager runs" do
+    it "raises an error when no manager runs" do
       expect(cable(<<~RUBY)).to eq [
         [channel { presence_of { 7 } }, channel { presence_of(namespace: "rooms") { 7 } }].map do |one|
           error_of { client(one).subscribe }
@@ -245,7 +245,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    it "of a heartbeat is rescued by the connection otherwise, which stays, and logged" do
+    it "of a heartbeat is otherwise rescued and logged by the connection, which stays open" do
       expect(cable(<<~RUBY)).to match [["no database"], include("Could not execute command", "no database")]
         #{failing}
         connection = Class.new(Connection) { rescue_from(StandardError, with: rescuing) }.new
@@ -258,7 +258,7 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
-    # Or it would keep the other subscriptions of the connection from ending.
+    # Otherwise the other subscriptions of the connection would not end.
     it "of `timeout` when a subscription ends goes to the channel's rescue_from, or is logged" do
       expect(cable(<<~RUBY)).to match [["no settings"], /OnlineManager: no settings \(RuntimeError\)/]
         config = set_up
@@ -275,7 +275,7 @@ RSpec.describe "ActionCable" do
   end
 
   describe "OnlineManager::HeartbeatChannel" do
-    it "carries the heartbeats of whom the connection says" do
+    it "carries the heartbeats of the connection's user" do
       expect(cable(<<~RUBY)).to eq [[%w[online ann]], [{ "online_manager" => { "heartbeat_every" => 1.0 } }]]
         config = set_up
         connection = Class.new(Connection) do
@@ -283,10 +283,10 @@ RSpec.describe "ActionCable" do
           presence_of { name }
           private def name = "ann"
         end
-        beats = client("OnlineManager::HeartbeatChannel".safe_constantize, connection.new)
-        beats.subscribe
-        beats.perform(:heartbeat)
-        [config.calls, beats.transmissions]
+        heartbeats = client("OnlineManager::HeartbeatChannel".safe_constantize, connection.new)
+        heartbeats.subscribe
+        heartbeats.perform(:heartbeat)
+        [config.calls, heartbeats.transmissions]
       RUBY
     end
 
@@ -298,29 +298,29 @@ RSpec.describe "ActionCable" do
       expect(cable("OnlineManager::Connection.public_instance_methods")).to eq []
     end
 
-    it "takes the namespace from the connection, and lets it be inherited" do
+    it "takes the namespace from the connection, which subclasses inherit" do
       expect(cable(<<~RUBY)).to eq [["online", 7]]
         config = set_up(namespace: "rooms")
         base = Class.new(Connection) do
           include OnlineManager::Connection
           presence_of(namespace: "rooms") { 7 }
         end
-        beats = client(OnlineManager::HeartbeatChannel, Class.new(base).new)
-        beats.subscribe
-        beats.perform(:heartbeat)
+        heartbeats = client(OnlineManager::HeartbeatChannel, Class.new(base).new)
+        heartbeats.subscribe
+        heartbeats.perform(:heartbeat)
         config.calls
       RUBY
     end
 
-    it "cannot be subscribed to unless the connection says whose heartbeats it carries" do
+    it "rejects subscriptions unless the connection has a `presence_of`" do
       expect(cable(<<~RUBY)).to eq [
         set_up
         Silent = Class.new(Connection) { include OnlineManager::Connection }
         [Connection, Silent].map { |one| error_of { client(OnlineManager::HeartbeatChannel, one.new).subscribe } }
       RUBY
-        "OnlineManager::Error: Connection does not include OnlineManager::Connection, so nobody can subscribe to " \
-        "OnlineManager::HeartbeatChannel",
-        "OnlineManager::Error: Silent does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
+        "OnlineManager::Error: Connection does not name the user of heartbeats for OnlineManager::HeartbeatChannel: " \
+        "add `include OnlineManager::Connection` and `presence_of { current_user.id }`",
+        "OnlineManager::Error: Silent does not name the user of its heartbeats: add `presence_of { current_user.id }`"
       ]
     end
   end

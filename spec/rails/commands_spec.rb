@@ -2,12 +2,12 @@
 
 require_relative "../support/rails/example_app"
 
-# A console, a runner, a rake task: they load the application, and are there for something else.
+# A console, a runner, a rake task: they load the application, and serve another purpose.
 RSpec.describe "Commands of the example application" do
   timeout = 2
-  # Says whether this process takes part in the store, and who is online, by the database.
+  # Prints whether this process participates in the store, and who is online according to the database.
   look = "puts [:looked, OnlineManager.current.stats[:owner], *User.online.order(:name).pluck(:name)].join(' ')"
-  # A process that is not kept from it would have begun to.
+  # By then a process that participates would have begun.
   look_late = "sleep #{timeout * 2}; #{look}"
 
   before(:context) do
@@ -26,14 +26,14 @@ RSpec.describe "Commands of the example application" do
 
   def runner(script) = start("bin/rails", "runner", script)
 
-  # Starts each of them, so that they live at the same time.
+  # Starts all of them, so that they run at the same time.
   def all_commands(line)
     console = start("bin/rails", "console")
     [line, "exit"].each { |command| console.puts(command) }
     [runner(line), console, start("bin/rails", "look"), start("bundle", "exec", "rake", "look")]
   end
 
-  # @return [String] what it has seen. It does not take long to end then.
+  # @return [String] what the command printed. It ends soon afterwards.
   def outcome(process)
     seen = process.wait_for(/\Alooked.*/, limit: ExampleApp::LIMIT)[0]
     process.finish(limit: 10)
@@ -46,23 +46,23 @@ RSpec.describe "Commands of the example application" do
 
     after(:context) { @server.kill }
 
-    it "end by themselves, and leave it to the server to set users offline, theirs too", limit: 120 do
-      beating = @server.visitor("beating")
-      beating.beat_every(timeout / 6.0, over: :http)
-      eventually(limit: 15) { expect(@app.online).to eq ["beating"] }
+    it "end by themselves and leave it to the server to set users offline, their own too", limit: 120 do
+      present = @server.visitor("present")
+      present.send_heartbeats_every(timeout / 6.0, over: :http)
+      eventually(limit: 15) { expect(@app.online).to eq ["present"] }
       before = runner("OnlineManager.current.seen(User.named('brief').id); puts :looked")
       expect(outcome(before)).to eq "looked"
 
-      expect(all_commands(look_late).map { |process| outcome(process) }).to all(eq("looked false beating"))
-      expect(@app.history("beating", "brief"))
-        .to eq("beating" => [%i[online heartbeat]], "brief" => [%i[online heartbeat], %i[offline timeout]])
-      theirs = @app.transitions.select { |each| %w[beating brief].include?(each.user) }
+      expect(all_commands(look_late).map { |process| outcome(process) }).to all(eq("looked false present"))
+      expect(@app.history("present", "brief"))
+        .to eq("present" => [%i[online heartbeat]], "brief" => [%i[online heartbeat], %i[offline timeout]])
+      theirs = @app.transitions.select { |each| %w[present brief].include?(each.user) }
       expect(theirs.map(&:process)).to all(eq @server.process.pid)
     end
   end
 
   context "without a server" do
-    # Whoever was online when it was killed is so until some process takes part in the store.
+    # Users who were online when the server was killed stay online until a process participates in the store.
     before do
       server = @app.boot
       server.visitor("left behind").heartbeat
@@ -71,18 +71,18 @@ RSpec.describe "Commands of the example application" do
       server.kill
     end
 
-    it "leave the store alone and set nobody offline, unless they beat", limit: 120 do
+    it "leave the store alone and set nobody offline unless they send heartbeats", limit: 120 do
       expect(all_commands(look_late).map { |process| outcome(process) }).to all(match(/\Alooked false .*left behind/))
       expect(@app.history("left behind").values).to eq [[%i[online heartbeat]]]
 
-      one_that_beats = <<~RUBY
+      one_with_heartbeats = <<~RUBY
         id = User.named("own").id
         Thread.new { loop { OnlineManager.current.seen(id) && sleep(#{timeout / 6.0}) } }
         sleep 0.1 while User.uncached { User.find_by!(name: "left behind").online? }
         #{look}
       RUBY
-      expect(outcome(runner(one_that_beats))).to eq "looked true own"
-      # What the server had not noted down as done when it was killed is done again.
+      expect(outcome(runner(one_with_heartbeats))).to eq "looked true own"
+      # Callbacks that the server had not committed when it was killed are repeated.
       expect(@app.history("left behind")["left behind"].uniq).to eq [%i[online heartbeat], %i[offline timeout]]
     end
   end
@@ -92,7 +92,7 @@ RSpec.describe "Commands of the example application" do
 
     after(:context) { @alone.remove }
 
-    it "set offline at their end whom they had online, and nobody else", limit: 120 do
+    it "set their own online users offline at their end, and nobody else", limit: 120 do
       setting = "User.named(%q(other)).update!(online: true); OnlineManager.current.seen(User.named(%q(own)).id); " \
                 "puts User.online.order(:name).pluck(:name).inspect"
       process = command("bin/rails", "runner", setting, chdir: @alone.folder, env: @alone.env, limit: 60)

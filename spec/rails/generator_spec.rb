@@ -3,7 +3,7 @@
 require "net/http"
 require_relative "../support/rails/fresh_app"
 
-# Each command of Rails is a process, and takes a second. What is in the database, the program `sqlite3` tells.
+# Each Rails command is a process, and takes a second. The specs read the database with the program `sqlite3`.
 RSpec.describe "rails generate online_manager:install", limit: 120 do
   before(:context) { TimeLimit.enforce(120) { @fresh = FreshApp.new } }
   after(:context) { @fresh&.remove }
@@ -19,7 +19,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
 
     after(:context) { @app.remove }
 
-    it "leads from the first heartbeat to the first row, unedited" do
+    it "writes the first row at the first heartbeat, without any edit" do
       @app.write("config/routes.rb", <<~RUBY)
         Rails.application.routes.draw do
           get "users/:id/:what", to: lambda { |env|
@@ -44,7 +44,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       expect(server.stderr).to eq ""
     end
 
-    it "writes one UPDATE for each call, and nothing where the version is not above the last" do
+    it "runs one UPDATE for each call and changes no row whose version is not below the call's" do
       process = @app.rails("runner", <<~RUBY)
         ann, bob, eve = User.create!(%w[ann bob eve].map { |name| { name: "\#{name} of the batch" } }).map(&:id)
         config = OnlineConfig.new
@@ -80,24 +80,24 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       ]
     end
 
-    it "makes the columns, and an index" do
+    it "creates the columns and an index" do
       columns = @app.sql(<<~SQL)
         SELECT name, lower(type), "notnull", dflt_value FROM pragma_table_info('users')
         WHERE name LIKE '%online%' OR name LIKE 'presence%'
       SQL
-      # Rails 7 says of a time with how many digits.
+      # Rails 7 adds a precision to times.
       expect(columns.map { |column| column.sub("(6)", "") })
         .to eq ["online|boolean|1|0", "last_online_at|datetime|0|", "presence_version|bigint|1|0"]
       expect(@app.sql("SELECT name FROM pragma_index_list('users')")).to eq ["index_users_on_online"]
     end
 
-    it "shows what to add to the connection, and leaves that alone" do
+    it "prints what to add to the connection and does not edit it" do
       expect(@printed).to include "    include OnlineManager::Connection\n    presence_of { current_user.id }\n"
       connection = "app/channels/application_cable/connection.rb"
       expect(@app.read(connection)).to eq @fresh.read(connection)
     end
 
-    it "changes nothing when it is run again, or where that has been written in other words" do
+    it "changes nothing when it is run again, or where the code exists in another form" do
       with_fresh(@app) do |app|
         app.write(".gitignore", "storage/\n")
         app.write("config/importmap.rb", "pin 'online_manager', preload: true\n")
@@ -113,7 +113,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
     end
   end
 
-  # An application that an example may change.
+  # Yields an application that the example may change.
   define_method(:with_fresh) do |source = @fresh, &block|
     app = FreshApp.new(source)
     block.call(app)
@@ -121,7 +121,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
     app&.remove
   end
 
-  it "adds a line to what is there, and `rails destroy` takes it back" do
+  it "adds lines to existing files, and `rails destroy` removes them" do
     with_fresh do |app|
       app.write(".gitignore", "/log/*") # without a newline
       app.write("config/importmap.rb", "pin \"application\"\n")
@@ -139,7 +139,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       after = app.files
       migration = after.keys.grep(%r{\Adb/migrate/\d+_add_presence_to_users\.rb\z}).first
 
-      # Rails 7.2 keeps its database there, and has made the folder.
+      # Rails 7.2 keeps its database there, and has created the folder.
       keep = { "storage/.keep" => "" }.reject { |path, _| before.key?(path) }
 
       expect(after.reject { |path, text| before[path] == text }).to match(
@@ -156,7 +156,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
         RUBY
         "app/presence/online_config.rb" => /^class OnlineConfig$/,
         "config/initializers/online_manager.rb" => /^OnlineManager\.setup\("OnlineConfig", /,
-        migration => /^class AddPresenceToUsers .*^    add_index :users, :online$/m, # which adds the prefix by itself
+        migration => /^class AddPresenceToUsers .*^    add_index :users, :online$/m, # Rails adds the prefix
         **keep
       )
 
@@ -165,7 +165,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
     end
   end
 
-  it "takes a model with a namespace, and one with a table, a primary key and a place of its own" do
+  it "supports a model with a namespace, and one with its own table, primary key and file" do
     with_fresh do |app|
       app.write("app/models/admin.rb", "module Admin\n  def self.table_name_prefix = \"admin_\"\nend\n")
       app.write("app/models/admin/user.rb", "module Admin\n  class User < ApplicationRecord\n  end\nend\n")
@@ -213,19 +213,20 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
     end
   end
 
-  it "says so if there is no such model, and does nothing" do
+  it "reports an unknown model and does nothing" do
     with_fresh do |app|
       before = app.files
       %w[Nobody ApplicationRecord].each do |name|
         process = app.try("generate", "online_manager:install", name)
-        expect(process.stderr).to eq "There is no ActiveRecord model #{name}. Generate it first.\n"
+        expect(process.stderr)
+          .to eq "There is no ActiveRecord model #{name}. Run `rails generate model #{name}` first.\n"
         expect(process).not_to be_success
       end
       expect(app.files).to eq before
     end
   end
 
-  it "says what to add to a model that it cannot add to" do
+  it "prints what to add to a model that it cannot edit" do
     with_fresh do |app|
       app.write("app/models/user.rb", "class User < ApplicationRecord; end\n")
       printed = app.rails("generate", "online_manager:install", "User").stdout

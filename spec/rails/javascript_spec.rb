@@ -5,7 +5,7 @@ require "net/http"
 require "tmpdir"
 require_relative "../support/rails/browser"
 
-# What lib/online_manager/rails/assets/online_manager.js does in a browser, with Rails' own client and server of
+# The behaviour of lib/online_manager/rails/assets/online_manager.js in a browser, with Rails' own client and server of
 # ActionCable (spec/support/rails/cable.ru).
 RSpec.describe "online_manager.js", :browser, limit: 60 do
   timeout = 1.5
@@ -28,7 +28,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     <script src="/online_manager.js"></script>
   HTML
 
-  # A policy that allows what these pages do, but no workers.
+  # Allows everything that these pages do, except workers.
   no_workers = <<~HTML
     <meta http-equiv="Content-Security-Policy" content="default-src 'self' 'unsafe-inline'; worker-src 'self'">
   HTML
@@ -62,9 +62,9 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
   let(:server) { @server }
   let(:name) { @names.next }
 
-  # Writes a page.
+  # Writes a page to a file.
   #
-  # @param script [String] what it does, with a `consumer`
+  # @param script [String] its script, which can use a `consumer`
   # @return [String] its URL
   def page(script, head:, user: name, type: "text/javascript", port: @port)
     File.write("#{@folder}/#{user}.html", <<~HTML)
@@ -85,54 +85,54 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     chromium.visit(page(script, user:, head: "#{head}#{count_workers}#{classic}", **options))
   end
 
-  define_method(:beats) do |channel = own_channel, user: name, of: server|
-    of.lines.count("beat #{user} in #{channel}")
+  define_method(:heartbeats) do |channel = own_channel, user: name, of: server|
+    of.lines.count("heartbeat #{user} in #{channel}")
   end
 
-  # Waits until a user has beaten so many times more.
-  define_method(:await_beats) do |channel = own_channel, count: 2, **options|
-    before = beats(channel, **options)
-    eventually { expect(beats(channel, **options)).to be >= before + count }
+  # Waits for a number of further heartbeats of a user.
+  define_method(:await_heartbeats) do |channel = own_channel, count: 2, **options|
+    before = heartbeats(channel, **options)
+    eventually { expect(heartbeats(channel, **options)).to be >= before + count }
   end
 
-  # Demands that nobody beats in a channel any more.
+  # Expects that heartbeats stop in a channel.
   define_method(:expect_silence) do |channel = own_channel|
-    before = beats(channel)
-    throughout(2 * every) { expect(beats(channel)).to be <= before + 1 } # one may be on its way
+    before = heartbeats(channel)
+    throughout(2 * every) { expect(heartbeats(channel)).to be <= before + 1 } # one may be in transit
   end
 
-  # Demands that a user beats as often as is to be, neither more nor less.
-  define_method(:expect_rhythm) do |channel = own_channel|
-    await_beats(channel, count: 1)
-    before = beats(channel)
-    throughout(4.5 * every) { expect(beats(channel) - before).to be <= 5 }
-    expect(beats(channel) - before).to be >= 3
+  # Expects heartbeats at the right interval, neither more nor fewer.
+  define_method(:expect_interval) do |channel = own_channel|
+    await_heartbeats(channel, count: 1)
+    before = heartbeats(channel)
+    throughout(4.5 * every) { expect(heartbeats(channel) - before).to be <= 5 }
+    expect(heartbeats(channel) - before).to be >= 3
   end
 
-  # Has the server close all connections, as it does when code is reloaded.
+  # Makes the server close all connections, as it does when code is reloaded.
   def restart
     expect(Net::HTTP.get_response(URI("http://127.0.0.1:#{@port}/restart")).code).to eq "200"
   end
 
   def transitions(user = name) = server.lines.grep(/\A(?:online|offline) #{user}\b/)
 
-  it "beats as soon as it is subscribed, then three times per timeout" do
-    open_page("OnlineManager.subscribe(consumer, 'Patient')") # that waits 20 s for the next one
-    await_beats("Patient", count: 1)
+  it "sends a heartbeat when it is subscribed, then three per timeout" do
+    open_page("OnlineManager.subscribe(consumer, 'SlowInterval')") # whose next heartbeat comes after 20 s
+    await_heartbeats("SlowInterval", count: 1)
 
     open_page("OnlineManager.subscribe(consumer)")
-    expect_rhythm
-    expect(transitions).to eq ["online #{name} in Patient", "online #{name}"]
+    expect_interval
+    expect(transitions).to eq ["online #{name} in SlowInterval", "online #{name}"]
   end
 
-  it "calls the application's callbacks as ActionCable does, and keeps its own message to itself" do
+  it "calls the application's callbacks as ActionCable does and hides its own message" do
     open_page(<<~JS)
       const inherited = { say(text) { this.perform("say", { text }) } }
-      const tell = (name) => function (...args) { events.push([name, this === subscription, ...args]) }
+      const record = (name) => function (...args) { events.push([name, this === subscription, ...args]) }
       let subscription = OnlineManager.subscribe(consumer, { channel: "Chat", room: 7 }, Object.assign(
         Object.create(inherited),
-        { initialized() { events.push(["initialized", typeof this.perform]) }, connected: tell("connected"),
-          received: tell("received"), disconnected: tell("disconnected"), rejected: tell("rejected") }))
+        { initialized() { events.push(["initialized", typeof this.perform]) }, connected: record("connected"),
+          received: record("received"), disconnected: record("disconnected"), rejected: record("rejected") }))
     JS
     eventually { expect(chromium.evaluate("events.length")).to eq 2 }
     chromium.run("subscription.say('hello')")
@@ -142,7 +142,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
     expect(chromium.evaluate("events")).to match [
       %w[initialized function],
-      start_with("connected", true), # and whatever a version gives it
+      start_with("connected", true), # newer versions pass further arguments
       ["received", true, { "said" => "hello" }],
       ["disconnected", true, { "willAttemptReconnect" => false }]
     ]
@@ -150,18 +150,18 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
   it "ends when the subscription is rejected" do
     open_page(<<~JS)
-      OnlineManager.subscribe(consumer, "Fickle", { rejected() { events.push("rejected") } })
+      OnlineManager.subscribe(consumer, "OncePerUser", { rejected() { events.push("rejected") } })
     JS
-    await_beats("Fickle")
+    await_heartbeats("OncePerUser")
     restart
     eventually { expect(chromium.evaluate("events")).to eq ["rejected"] }
     expect(chromium.evaluate("workers")).to eq 0
-    expect_silence("Fickle")
+    expect_silence("OncePerUser")
   end
 
-  it "ends with the subscription, and its worker too; the user is offline half a timeout later" do
+  it "ends with the subscription, together with its worker; the user is offline half a timeout later" do
     open_page("const subscription = OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     expect(chromium.evaluate("workers")).to eq 1
 
     chromium.run("subscription.unsubscribe()")
@@ -172,35 +172,35 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     expect_silence
   end
 
-  it "beats for each of several subscriptions, and for the others when one has ended" do
+  it "sends heartbeats for each of several subscriptions, and for the others when one has ended" do
     open_page(<<~JS)
       const chat = OnlineManager.subscribe(consumer, "Chat")
       OnlineManager.subscribe(consumer)
     JS
-    await_beats
-    await_beats("Chat")
+    await_heartbeats
+    await_heartbeats("Chat")
 
     chromium.run("chat.unsubscribe()")
     expect_silence("Chat")
-    expect_rhythm
+    expect_interval
     expect(transitions).to contain_exactly("online #{name} in Chat", "online #{name}", "offline #{name} in Chat")
   end
 
   it "goes on for a second subscription to the same channel when the first has ended" do
     open_page("const first = OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     chromium.run("OnlineManager.subscribe(consumer); first.unsubscribe()")
 
-    expect_rhythm
+    expect_interval
     expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
   end
 
-  it "comes back soon, as often as the server closes the connection, and beats no faster for it" do
+  it "reconnects soon whenever the server closes the connection, and sends heartbeats no faster" do
     open_page(<<~JS)
       const at = (name) => () => events.push([name, performance.now()])
       OnlineManager.subscribe(consumer, undefined, { connected: at("connected"), disconnected: at("disconnected") })
     JS
-    await_beats
+    await_heartbeats
     (1..3).each do |times|
       restart
       eventually { expect(chromium.evaluate("events.length")).to eq 1 + (2 * times) }
@@ -208,29 +208,29 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     names, times = chromium.evaluate("events").transpose
     expect(names).to eq %w[connected disconnected connected disconnected connected disconnected connected]
     gone = times.drop(1).each_slice(2).map { |from, to| (to - from) / 1_000 }
-    expect(gone.max).to be < timeout # ActionCable's own monitor waits for 6 s
-    expect_rhythm
+    expect(gone.max).to be < timeout # ActionCable's own monitor waits 6 s
+    expect_interval
     expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
   end
 
-  it "tries again until a server that was down is there" do
+  it "tries again until a server that was down is up" do
     other = boot
     port = port_of(other)
     open_page("OnlineManager.subscribe(consumer)", port:)
-    await_beats(of: other)
+    await_heartbeats(of: other)
     other.kill
     again = boot(port)
     port_of(again)
 
-    eventually(limit: 4) { expect(beats(of: again)).to be > 0 }
+    eventually(limit: 4) { expect(heartbeats(of: again)).to be > 0 }
   ensure
     [other, again].compact.each(&:kill)
   end
 
-  it "stays away once the application has disconnected, even while there is no connection" do
+  it "stays disconnected once the application has disconnected, even while there is no connection" do
     other = boot
     open_page("OnlineManager.subscribe(consumer)", port: port_of(other))
-    await_beats(of: other)
+    await_heartbeats(of: other)
     other.kill
     eventually { expect(chromium.evaluate("consumer.connection.isOpen()")).to be false }
     chromium.run("consumer.disconnect()")
@@ -242,34 +242,34 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
 
   it "goes on when the application connects again" do
     open_page("OnlineManager.subscribe(consumer)")
-    await_beats
+    await_heartbeats
     chromium.run("consumer.disconnect()")
     eventually { expect(chromium.evaluate("workers")).to eq 0 }
     expect_silence
     chromium.run("consumer.connect()")
-    await_beats
+    await_heartbeats
   end
 
-  it "takes another interval from the server" do
-    open_page("const changing = OnlineManager.subscribe(consumer, 'Changing')")
-    await_beats("Changing", count: 1)
-    chromium.run("changing.perform('hurry')")
-    await_beats("Changing", count: 20)
+  it "follows a new interval from the server" do
+    open_page("const changing = OnlineManager.subscribe(consumer, 'ChangingInterval')")
+    await_heartbeats("ChangingInterval", count: 1)
+    chromium.run("changing.perform('shorten_interval')")
+    await_heartbeats("ChangingInterval", count: 20)
   end
 
-  it "beats at once when the page is seen again" do
-    open_page("OnlineManager.subscribe(consumer, 'Patient')")
+  it "sends a heartbeat at once when the page becomes visible again" do
+    open_page("OnlineManager.subscribe(consumer, 'SlowInterval')")
     first = chromium.tab
-    await_beats("Patient", count: 1)
+    await_heartbeats("SlowInterval", count: 1)
     other = chromium.open_tab
-    before = beats("Patient")
+    before = heartbeats("SlowInterval")
     chromium.show(first)
     chromium.close_tab(other)
 
-    eventually { expect(beats("Patient")).to be > before }
+    eventually { expect(heartbeats("SlowInterval")).to be > before }
   end
 
-  it "goes on in a hidden page, whose own timers the browser has all but stopped" do
+  it "goes on in a hidden page whose own timers the browser throttles" do
     first = chromium.tab
     hidden = { "works" => "", "falls" => no_workers }.to_h do |user, head|
       user = "#{name}#{user}"
@@ -278,24 +278,24 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
         OnlineManager.subscribe(consumer)
         setInterval(() => events.push(performance.now()), #{every * 1_000})
       JS
-      await_beats(user:)
+      await_heartbeats(user:)
       [user, chromium.tab]
     end
     chromium.show(first)
     works, falls = hidden.keys
 
     eventually(limit: 20) { expect(transitions(falls)).to eq ["online #{falls}", "offline #{falls}"] }
-    await_beats(user: works)
+    await_heartbeats(user: works)
     expect(transitions(works)).to eq ["online #{works}"]
   ensure
     chromium.show(first)
     hidden&.each_value { |tab| chromium.close_tab(tab) }
   end
 
-  it "beats from the page's own timer where the Content-Security-Policy allows no worker" do
+  it "sends heartbeats from the page's own timer where the Content-Security-Policy allows no worker" do
     open_page("const subscription = OnlineManager.subscribe(consumer)", head: no_workers)
-    expect_rhythm
-    # Whoever beats without a connection connects.
+    expect_interval
+    # A page without a connection connects at its next heartbeat.
     chromium.run("subscription.unsubscribe(); consumer.connect = () => events.push('still there')")
     expect_silence
     expect(chromium.evaluate("events")).to eq []
@@ -307,6 +307,6 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
       import "online_manager"
       OnlineManager.subscribe(consumer)
     JS
-    expect_rhythm
+    expect_interval
   end
 end

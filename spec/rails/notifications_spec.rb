@@ -4,7 +4,7 @@ require_relative "../support/rails/example_app"
 
 RSpec.describe "Notifications of transitions" do
   timeout = 0.5
-  # Prints what arrives, up to whoever is still online when the process ends.
+  # Prints the notifications, up to the users who are still online when the process ends.
   script = <<~RUBY
     ActiveSupport::Notifications.subscribe(/\\.online_manager\\z/) do |event|
       puts({ name: event.name, event_duration: event.duration, **event.payload.except(:exception_object) }.to_json)
@@ -25,7 +25,7 @@ RSpec.describe "Notifications of transitions" do
     manager = OnlineManager.current
     [leaving, silent].each { |id| manager.seen(id) }
     manager.seen(staying, timeout: 60)
-    online = ->(id) { User.uncached { User.find(id).online? } } # since Rails 7.1 a runner has a query cache
+    online = ->(id) { User.uncached { User.find(id).online? } } # a runner has a query cache since Rails 7.1
     sleep 0.02 until online[leaving]
     manager.leave(leaving)
     sleep 0.02 until manager.online_users == [staying]
@@ -36,7 +36,7 @@ RSpec.describe "Notifications of transitions" do
 
   after { @app.remove }
 
-  # @return [Array<Hash>] what arrived
+  # @return [Array<Hash>] the notifications
   let(:events) do
     @app.write("listen.rb", script)
     process = command("bin/rails", "runner", "listen.rb", chdir: @app.folder, env: @app.env, limit: 60)
@@ -44,8 +44,8 @@ RSpec.describe "Notifications of transitions" do
     process.lines.map { |line| JSON.parse(line, symbolize_names: true) }
   end
 
-  # @return [Array<Array>] what those of a manager say, in order
-  def told(namespace)
+  # @return [Array<Array>] the notifications of one manager, in order
+  def received(namespace)
     events.select { |event| event[:namespace] == namespace }.map { |event| event.values_at(:name, :id, :reason) }
   end
 
@@ -54,25 +54,25 @@ RSpec.describe "Notifications of transitions" do
     ["online.online_manager", 3, "heartbeat"], ["offline.online_manager", 1, "leave"],
     ["offline.online_manager", 2, "timeout"]
   ]
-  # What a shared store keeps does not end with the process.
+  # Users in a shared store stay online when the process ends.
   { nil => stored, "memory" => [*stored, ["offline.online_manager", 3, "stop"]] }.each do |store, expected|
     context "with the store #{store || "of the example"}" do
       let(:store) { store }
 
-      it "come once for each transition, with id, reason, lateness and duration", limit: 90 do
-        expect(told(nil)).to match_array(expected)
+      it "arrive once for each transition with id, reason, lateness and duration", limit: 90 do
+        expect(received(nil)).to match_array(expected)
         expect(events.flat_map { |event| event.values_at(:lateness, :duration) }).to all(be_between(0, 10))
       end
     end
   end
 
-  context "of a callback that takes long, and of one that raises" do
+  context "of a slow callback and of a callback that raises" do
     let(:store) { "memory" }
 
-    it "say how long it took, and what it raised", limit: 90 do
-      expect(told("slow")).to eq [["online.online_manager", 7, "heartbeat"],
-                                  ["online.online_manager", "bad", "heartbeat"],
-                                  ["offline.online_manager", 7, "stop"]]
+    it "contain its duration and its error", limit: 90 do
+      expect(received("slow")).to eq [["online.online_manager", 7, "heartbeat"],
+                                      ["online.online_manager", "bad", "heartbeat"],
+                                      ["offline.online_manager", 7, "stop"]]
       long, bad, = events.select { |event| event[:namespace] == "slow" }
       expect(long[:duration]).to be_between(0.2, 10)
       expect(long[:event_duration]).to be_between(200, 10_000)

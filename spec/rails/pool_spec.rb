@@ -5,12 +5,12 @@ require_relative "../support/rails/example_app"
 RSpec.describe "A connection pool of 5" do
   threads = 50
   transitions = 10_000
-  # Without a shared store `online` is called on the thread that beats, so there are as many callbacks at a time as
-  # threads, and one more.
+  # Without a shared store, `online` runs on the thread of the heartbeat, so there can be as many callbacks at a time as
+  # threads, plus one on the reactor.
   script = <<~RUBY
     pool = ActiveRecord::Base.connection_pool
 
-    # What many applications do in the middle of something. (Since 7.2 a mere query does not keep its connection.)
+    # A transaction keeps its connection, as in many applications. (Since 7.2 a mere query does not.)
     OnlineConfig.prepend(Module.new do
       define_method(:write) do |*arguments|
         pool.respond_to?(:lease_connection) ? pool.lease_connection : pool.connection
@@ -36,7 +36,7 @@ RSpec.describe "A connection pool of 5" do
       end
     end.each(&:join)
     sleep 0.01 until manager.size.zero?
-    # The last one gives its connection back when it has returned. What is lost never comes.
+    # The last callback returns its connection after its end. A lost connection never comes back.
     100.times { pool.stat[:busy].zero? ? break : sleep(0.05) }
 
     list = ->(queue) { Array.new(queue.size) { queue.pop } }

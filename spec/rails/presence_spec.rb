@@ -2,7 +2,7 @@
 
 require "json"
 
-# In processes of their own: ActiveRecord belongs to no bundle of ours.
+# In child processes: ActiveRecord is not in our bundle.
 RSpec.describe "OnlineManager::Presence" do
   prologue = <<~RUBY
     require "active_record"
@@ -42,7 +42,7 @@ RSpec.describe "OnlineManager::Presence" do
       def offline(user_id); end
     end
 
-    # The SELECTs in the block.
+    # The number of SELECTs in the block.
     def queries(&)
       count = 0
       counter = ->(*, payload) { count += 1 unless payload[:name] == "SCHEMA" }
@@ -60,14 +60,14 @@ RSpec.describe "OnlineManager::Presence" do
     end
   RUBY
 
-  # @return [Hash{Symbol => Object}] what the script has answered
+  # @return [Hash{Symbol => Object}] the script's answers
   define_method(:answers) do |script|
     process = ruby(prologue + script)
     expect(process.stderr).to eq ""
     JSON.parse(process.stdout, symbolize_names: true)
   end
 
-  it "asks the column once for all, and a record not at all" do
+  it "queries the column once for all records and not at all for a single record" do
     expect(answers(<<~RUBY)).to eq(names: %w[ann eve], online: [true, true], queries: 1, counts: [2, 1], bob: false)
       User.create!([{ name: "ann", online: true }, { name: "bob" }, { name: "eve", online: true }])
       room = Room.create!(users: [User.first, User.second])
@@ -79,7 +79,7 @@ RSpec.describe "OnlineManager::Presence" do
     RUBY
   end
 
-  it "asks the manager once for all, on relations and associations too" do
+  it "asks the manager once for all records, on relations and associations too" do
     expect(answers(<<~RUBY)).to eq(names: %w[bob eve], queries: 1, in_room: %w[bob], scoped: %w[eve], nobody: [])
       User.create!(%w[ann bob eve].map { |name| { name: } })
       room = Room.create!(users: [User.first, User.second])
@@ -94,7 +94,7 @@ RSpec.describe "OnlineManager::Presence" do
     RUBY
   end
 
-  it "takes the manager of the namespace, and whatever is the primary key" do
+  it "uses the manager of the namespace and any primary key" do
     expect(answers(<<~RUBY)).to eq(users: [1], guests: %w[a-1])
       User.create!(id: 1)
       Guest.create!([{ token: "a-1" }, { token: "b-2" }])
@@ -106,7 +106,7 @@ RSpec.describe "OnlineManager::Presence" do
     RUBY
   end
 
-  it "says what is missing" do
+  it "raises an error that says what is missing" do
     column = "OnlineManager::Error: the table guests has no column `online`: " \
              "run `rails generate online_manager:install Guest` and migrate"
     expect(answers(<<~RUBY)).to match(
@@ -129,10 +129,10 @@ RSpec.describe "OnlineManager::Presence" do
                  "call OnlineManager.setup in an initializer",
       scope: column,
       record: column,
-      key: "OnlineManager::Error: Visit has no primary key that could be a user id",
+      key: "OnlineManager::Error: Visit has no primary key to look user ids up by: set `self.primary_key`",
       unselected: /\AActiveModel::MissingAttributeError: /,
-      module: "TypeError: OnlineManager::Presence is for models of ActiveRecord, and Comparable is none",
-      plain: /\ATypeError: OnlineManager::Presence is for models of ActiveRecord, and #<Class:\w+> is none\z/
+      module: "TypeError: OnlineManager::Presence must be included in an ActiveRecord model, got Comparable",
+      plain: /\ATypeError: OnlineManager::Presence must be included in an ActiveRecord model, got #<Class:\w+>\z/
     )
   end
 end

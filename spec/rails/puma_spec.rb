@@ -4,9 +4,9 @@ require_relative "../support/rails/example_app"
 require_relative "../support/store/redis"
 
 RSpec.describe "The example application in Puma" do
-  context "however it is booted" do
+  context "in each way to boot it" do
     timeout = 2
-    # Several within a timeout.
+    # Seconds. Several heartbeats within a timeout.
     interval = timeout / 6.0
     ways = {
       "a single process" => { workers: 0 },
@@ -15,7 +15,7 @@ RSpec.describe "The example application in Puma" do
     }
 
     before(:context) do
-      # With a line in the log for each heartbeat of a channel, whatever the version of Rails.
+      # With a log line for each heartbeat of a channel, in every version of Rails.
       @apps = ways.transform_values { ExampleApp.new(timeout:, env: { "RAILS_LOG_LEVEL" => "debug" }) }
       @servers = @apps.to_h { |way, app| [way, Thread.new { app.boot(**ways[way]) }] }.transform_values(&:value)
     end
@@ -27,12 +27,12 @@ RSpec.describe "The example application in Puma" do
       @apps.each_value { |app| eventually(limit: 15) { expect(app.online).to eq [] } }
     end
 
-    # A callback is logged once it has returned, so just after the row is what it is to be.
+    # A callback is logged after its return, so shortly after its row has changed.
     def expect_history(app, names, history)
       eventually { expect(app.history(*names).values).to all(eq(history)) }
     end
 
-    # Runs the block for each of them at the same time, since most of it is waiting.
+    # Runs the block for each application in parallel, since most of the time is waiting.
     def each_way
       threads = @apps.map do |way, app|
         Thread.new do
@@ -47,16 +47,17 @@ RSpec.describe "The example application in Puma" do
       threads&.each(&:kill)
     end
 
-    it "has online who beats, over WebSocket and HTTP, and offline who falls silent with an open socket", limit: 90 do
+    it "sets users online by heartbeats over WebSocket and HTTP, and offline without them on an open socket",
+       limit: 90 do
       each_way do |app, server|
         on_sockets = server.visitors_everywhere("socket")
         over_http = Array.new(2) { |index| server.visitor("http#{index}") }
         visitors = on_sockets + over_http
         names = visitors.map(&:name).sort
-        expect(app.online).to eq [] # nobody has beaten
+        expect(app.online).to eq [] # nobody has sent a heartbeat
 
-        on_sockets.each { |visitor| visitor.beat_every(interval) }
-        over_http.each { |visitor| visitor.beat_every(interval, over: :http) }
+        on_sockets.each { |visitor| visitor.send_heartbeats_every(interval) }
+        over_http.each { |visitor| visitor.send_heartbeats_every(interval, over: :http) }
         eventually(limit: 15) { expect(app.online).to eq names }
         versions = app.users.transform_values { |user| user[:presence_version] }
         throughout(timeout * 1.5) { expect(app.online).to eq names }
@@ -71,18 +72,18 @@ RSpec.describe "The example application in Puma" do
       end
     end
 
-    it "has offline half a timeout later whose subscription or socket ends", limit: 90 do
+    it "sets a user offline half a timeout after the subscription or socket has ended", limit: 90 do
       each_way do |app, server|
         visitors = server.visitors_everywhere("leaving")
         names = visitors.map(&:name).sort
         visitors.each { |visitor| visitor.cables.first.heartbeat }
         eventually(limit: 15) { expect(app.online & names).to eq names }
 
-        # So that their timeouts are far away. ActionCable may run what a client sends at once in another order.
-        beats = -> { app.log.scan("HeartbeatChannel#heartbeat").size }
-        known = beats.call
+        # So that their timeouts are far away. ActionCable may process quick messages of a client in another order.
+        heartbeats = -> { app.log.scan("HeartbeatChannel#heartbeat").size }
+        known = heartbeats.call
         visitors.each { |visitor| visitor.cables.first.heartbeat }
-        eventually { expect(beats.call).to eq(known + visitors.size) }
+        eventually { expect(heartbeats.call).to eq(known + visitors.size) }
         left_at = Time.now
         unsubscribing, *closing = visitors
         unsubscribing.cables.first.unsubscribe
@@ -94,14 +95,14 @@ RSpec.describe "The example application in Puma" do
       end
     end
 
-    it "has online who has another tab open, or comes back soon", limit: 90 do
+    it "keeps a user online who has another tab open or comes back soon", limit: 90 do
       each_way do |app, server|
         with_two_tabs = server.visitor("two tabs")
         with_two_tabs.cable.heartbeat
         reloading = server.visitor("reload")
         [with_two_tabs, reloading].each do |visitor|
           visitor.cable
-          visitor.beat_every(interval)
+          visitor.send_heartbeats_every(interval)
         end
         eventually(limit: 15) { expect(app.online).to eq ["reload", "two tabs"] }
 
@@ -123,17 +124,17 @@ RSpec.describe "The example application in Puma" do
 
     let(:store) { nil }
 
-    # @return [Array<Visitor>] who beat, and whose rows say so
-    def beating(server, interval)
+    # @return [Array<Visitor>] visitors who send heartbeats and are online in the database
+    def visitors_with_heartbeats(server, interval)
       visitors = server.visitors_everywhere("user")
-      visitors.each { |visitor| visitor.beat_every(interval) }
+      visitors.each { |visitor| visitor.send_heartbeats_every(interval) }
       eventually { expect(@app.online).to eq visitors.map(&:name).sort }
       visitors
     end
 
-    it "goes through a phased restart with nobody changed", limit: 120 do
+    it "changes no user in a phased restart", limit: 120 do
       server = @app.boot(workers: 2, preload: false)
-      visitors = beating(server, interval)
+      visitors = visitors_with_heartbeats(server, interval)
       names = visitors.map(&:name).sort
       before = server.pids
 
@@ -150,9 +151,9 @@ RSpec.describe "The example application in Puma" do
       expect(@app.history(*names).values).to all(eq([%i[online heartbeat]]))
     end
 
-    it "loses nobody with a worker that is killed, whether they come back or not", limit: 120 do
+    it "loses nobody when a worker is killed, whether they come back or not", limit: 120 do
       server = @app.boot(workers: 2)
-      visitors = beating(server, interval)
+      visitors = visitors_with_heartbeats(server, interval)
       names = visitors.map(&:name).sort
       gone = server.visitors_everywhere("gone")
       gone.each { |visitor| visitor.cables.first.heartbeat }
@@ -163,7 +164,7 @@ RSpec.describe "The example application in Puma" do
       eventually(limit: 20) { expect(@app.online).to eq names }
       throughout(timeout * 1.2) { expect(@app.online).to eq names }
       expect(@app.history(*names).values).to all(eq([%i[online heartbeat]]))
-      # Not all of it: a callback that it was killed in is called again.
+      # The whole history may differ: a callback during which the worker was killed is repeated.
       expect(@app.history(*gone.map(&:name)).values.map(&:last)).to all(eq(%i[offline timeout]))
     end
 
@@ -171,7 +172,7 @@ RSpec.describe "The example application in Puma" do
       it "ends well on SIGTERM as #{workers.zero? ? "a single process" : "a cluster"}, with nobody offline who is in " \
          "the store", limit: 120 do
         server = @app.boot(workers:)
-        names = beating(server, interval).map(&:name).sort
+        names = visitors_with_heartbeats(server, interval).map(&:name).sort
 
         server.signal(:TERM)
         status = server.finish.process.status
@@ -187,7 +188,7 @@ RSpec.describe "The example application in Puma" do
 
       it "sets everybody offline on SIGTERM", limit: 120 do
         server = @app.boot
-        names = beating(server, interval).map(&:name).sort
+        names = visitors_with_heartbeats(server, interval).map(&:name).sort
 
         server.signal(:TERM)
         expect(server.finish.process.stderr).to eq ""
@@ -211,8 +212,8 @@ RSpec.describe "The example application in Puma" do
       @redis.stop
     end
 
-    # Whether a process has a thread of the store's, and whether it has a connection. (Two of Ruby's threads are called
-    # so too: the reactor's and the watchdog's, which only wait.)
+    # Whether a process has a thread of the store, and whether it has a connection. (Two Ruby threads have the same
+    # name: the reactor's and the watchdog's, which only wait.)
     def traces(pid)
       threads = Dir["/proc/#{pid}/task/*/comm"].map { |path| File.read(path) }.grep(/online_manager|tokio/)
       sockets = Dir["/proc/#{pid}/fd/*"].filter_map { |path| File.readlink(path)[/\Asocket:\[(\d+)\]/, 1] }
@@ -221,7 +222,8 @@ RSpec.describe "The example application in Puma" do
       [threads.size > 2, theirs.any? { |row| sockets.include?(row[9]) }]
     end
 
-    it "has workers that deliver, and nothing of a master that took part because its boot took so long", limit: 120 do
+    it "has workers that deliver and a master without threads and connections, though it participated while it booted",
+       limit: 120 do
       @app.write("config/initializers/slow_boot.rb", <<~RUBY)
         Rails.application.config.after_initialize { sleep #{timeout * 1.5} }
       RUBY
@@ -229,11 +231,11 @@ RSpec.describe "The example application in Puma" do
       wait_until(limit: ExampleApp::LIMIT) { @store.shares == [16] }
       server = booting.value
       expect(traces(master = server.process.pid)).to eq [false, false]
-      # Puma would have warned of them.
+      # Puma would have warned about the threads.
       expect(server.process.lines.grep(/Thread.*online_manager/)).to be_empty
 
       visitors = Array.new(8) { |number| server.visitor("user#{number}") }
-      visitors.each { |visitor| visitor.beat_every(timeout / 6.0, over: :http) }
+      visitors.each { |visitor| visitor.send_heartbeats_every(timeout / 6.0, over: :http) }
       names = visitors.map(&:name).sort
       eventually(limit: 15) { expect(@app.online).to eq names }
       eventually(limit: 15) { expect(@store.shares).to eq [8, 8] }

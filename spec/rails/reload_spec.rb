@@ -4,7 +4,7 @@ require_relative "../support/rails/example_app"
 
 RSpec.describe "Code reloading in development" do
   config = "app/presence/online_config.rb"
-  # Long enough to edit a file before the transition.
+  # The timeout in seconds, long enough to edit a file before the transition.
   timeout = 2
 
   before(:context) do
@@ -21,9 +21,9 @@ RSpec.describe "Code reloading in development" do
     eventually(limit: 20) { expect(@app.online).to eq [] }
   end
 
-  # Has the config write a line to the log whenever it is called.
+  # Makes the config write a line to the log at each transition.
   def say(config, what)
-    @app.edit(config) { |text| text.sub("def tell\n", "def tell\n    Rails.logger.info(#{what.inspect})\n") }
+    @app.edit(config) { |text| text.sub("def broadcast\n", "def broadcast\n    Rails.logger.info(#{what.inspect})\n") }
   end
 
   it "runs the new code at the next transition, on the reactor as well as at a heartbeat", limit: 60 do
@@ -31,7 +31,7 @@ RSpec.describe "Code reloading in development" do
     ann.heartbeat
     eventually { expect(@app.online).to eq ["ann"] }
 
-    say(config, "the second version") # and nobody asks the server for anything
+    say(config, "the second version") # and nobody sends a request
     eventually(limit: 15) { expect(@app.online).to eq [] }
     expect(@app.log).to include "the second version"
 
@@ -47,11 +47,11 @@ RSpec.describe "Code reloading in development" do
     expect(ann.heartbeat).to eq("heartbeat_every" => timeout / 3.0)
 
     @app.edit(config) { |text| text.sub(/def timeout.*/, "def timeout = 1.5") }
-    ann.heartbeat # has it loaded
+    ann.heartbeat # reloads the code
     eventually { expect(ann.heartbeat).to eq("heartbeat_every" => 0.5) }
   end
 
-  it "names in the log what is wrong with the new code, goes on, and calls it again when it has been mended",
+  it "logs the error in the new code, goes on, and calls it again after it has been fixed",
      limit: 60 do
     ann = @server.visitor("ann")
     ann.heartbeat
@@ -61,7 +61,7 @@ RSpec.describe "Code reloading in development" do
     eventually(limit: 15) { expect(@app.log).to match(/OnlineManager: .*online_config\.rb:\d+: syntax error/m) }
     expect(@server.process.status).to be_nil
     expect(ann.get("/list").code).to eq "200"
-    expect(@app.online).to eq ["ann"] # nobody could be told otherwise
+    expect(@app.online).to eq ["ann"] # no callback could change it
 
     @app.write(config, @original)
     eventually(limit: 20) { expect(@app.online).to eq [] }

@@ -3,16 +3,16 @@
 Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
 require "online_manager/reactor/event_machine"
 
-# What is EventMachine's own; the rest is in conformance_spec.rb.
+# The behaviour that is specific to EventMachine. The rest is in conformance_spec.rb.
 RSpec.describe "The reactor :eventmachine" do
   let(:reactor) { :eventmachine }
 
   include_context "with a manager"
 
-  after { EM.error_handler } # back to none
+  after { EM.error_handler } # resets it to none
 
-  # A config as people wrote it for 0.0.3, with timers and sockets of its own: whoever sends a line is online, and when
-  # everybody has gone it is done.
+  # A config as people wrote them for 0.0.3, with its own timers and sockets: a user who sends a line is online, and the
+  # reactor stops when everybody is offline.
   legacy = Class.new do
     receiver = Class.new(EM::Connection) do
       include EM::Protocols::LineProtocol
@@ -65,7 +65,7 @@ RSpec.describe "The reactor :eventmachine" do
     def note(*call) = @log << [EM.reactor_thread?, *call]
   end
 
-  it "runs an unchanged config of 0.0.3, all of it on the reactor's thread" do
+  it "runs an unchanged config of 0.0.3 completely on the reactor's thread" do
     config = legacy.new
     run = host.run { OnlineManager.run(config) }
 
@@ -74,7 +74,7 @@ RSpec.describe "The reactor :eventmachine" do
                               [true, :offline, "ann"], [true, :offline, "bob"]]
   end
 
-  it "runs several of them in one reactor" do
+  it "runs several configs in one reactor" do
     configs = Array.new(2) { legacy.new }
     configs.each { |config| config.define_singleton_method(:offline) { |user| note(:offline, user) } }
     host.call { configs.each { |config| OnlineManager.setup(config) } }
@@ -85,7 +85,7 @@ RSpec.describe "The reactor :eventmachine" do
     2.times { OnlineManager.current.stop }
   end
 
-  it "calls online within the tick of the heartbeat, in whatever it is called" do
+  it "calls online within the tick of the heartbeat, wherever that is called" do
     config = recording
     start(config)
     answers = Thread::Queue.new
@@ -104,7 +104,7 @@ RSpec.describe "The reactor :eventmachine" do
     EM.instance_variable_set(:@threadpool, nil)
   end
 
-  it "acts as setup inside a reactor that runs, and returns what setup returned" do
+  it "returns the config's setup value when it is set up inside a running reactor" do
     config = recording(timeout: 0.05, setup: ->(_) { :done })
     expect(host.call { OnlineManager.run(config) }).to eq :done
     config.heartbeat.call(7)
@@ -115,7 +115,7 @@ RSpec.describe "The reactor :eventmachine" do
     expect(EM).to be_reactor_running
   end
 
-  it "joins a reactor that runs on another thread" do
+  it "uses a reactor that runs on another thread" do
     host.call { nil }
     config = recording(timeout: 0.05)
     manager = OnlineManager.new(config)
@@ -129,12 +129,12 @@ RSpec.describe "The reactor :eventmachine" do
     manager.stop
   end
 
-  it "says so when there is no reactor to set up in" do
+  it "raises an error when there is no reactor to set up in" do
     expect { OnlineManager.setup(recording, reactor:) }
       .to raise_error(OnlineManager::Error, /no EventMachine reactor runs/)
   end
 
-  it "lets timers and sockets have their turn while a crowd leaves" do
+  it "lets timers and sockets run while a crowd leaves" do
     config = recording(offline: ->(_) { pass_time(0.002) })
     manager = start(config)
     ticks = Thread::Queue.new
@@ -144,12 +144,12 @@ RSpec.describe "The reactor :eventmachine" do
     (1..60).each { |id| manager.leave(id) }
     wait_until { config.last(:offline, 60) }
 
-    # 60 × 2 ms of callbacks, of which it does 5 ms at a time.
+    # 60 callbacks of 2 ms. The reactor makes calls for 5 ms at a time.
     expect(ticks.size).to be > 5
   end
 
   describe "an offline that raises" do
-    it "goes to EM.error_handler; the user is offline, and the reactor goes on" do
+    it "passes its error to EM.error_handler; the user is offline, and the reactor goes on" do
       errors = Thread::Queue.new
       EM.error_handler { |error| errors << [error.message, EM.reactor_thread?] }
       config = recording(timeout: 0.05, offline: ->(id) { raise "oops #{id}" if id.odd? })
@@ -167,7 +167,7 @@ RSpec.describe "The reactor :eventmachine" do
       expect(errors.pop).to eq ["oops 1", true]
     end
 
-    it "comes out of EM.run if there is none, and the others are set offline on the way" do
+    it "raises from EM.run without a handler, and the others are set offline before" do
       EM.error_handler
       config = recording(offline: ->(id) { raise IOError, "oops" if id == 1 })
       start(config).seen_all([1, 2, 3])
@@ -179,7 +179,7 @@ RSpec.describe "The reactor :eventmachine" do
       host.forget
     end
 
-    it "comes out of OnlineManager.run, and the others are set offline on the way" do
+    it "raises from OnlineManager.run, and the others are set offline before" do
       config = recording(offline: ->(id) { raise IOError, "oops" if id == 1 })
       manager = start(config, way: :run)
       manager.seen_all([1, 2, 3])
@@ -190,7 +190,7 @@ RSpec.describe "The reactor :eventmachine" do
       expect(manager.stats[:state]).to be :stopped
     end
 
-    it "is no matter for the reactor if the config has an on_error" do
+    it "does not affect the reactor if the config has an on_error" do
       config = recording(offline: ->(_) { raise IOError }, on_error: ->(*) {})
       manager = start(config)
       manager.seen(7)
@@ -201,20 +201,20 @@ RSpec.describe "The reactor :eventmachine" do
     end
   end
 
-  it "hands the error of an online that follows an offline to EM.error_handler too" do
+  it "passes the error of an online that follows an offline to EM.error_handler too" do
     errors = Thread::Queue.new
     EM.error_handler { |error| errors << error }
-    hold = gate
+    gate = new_gate
     first = true
-    config = recording(offline: ->(_) { hold.pass }, online: lambda { |_|
+    config = recording(offline: ->(_) { gate.pass }, online: lambda { |_|
       first ? first = false : raise(IOError)
     })
     manager = start(config)
     manager.seen(7)
     manager.leave(7)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     manager.seen(7)
-    hold.open
+    gate.open
 
     expect(errors.pop).to be_a(IOError)
     settle(manager)
@@ -223,7 +223,7 @@ RSpec.describe "The reactor :eventmachine" do
   end
 
   describe "EM.stop" do
-    # @return [Conformance::Config] whose `offline` needs EventMachine
+    # @return [Conformance::Config] a config whose `offline` needs EventMachine
     def needy
       recording(offline: lambda { |_|
         EM.add_timer(60) { nil }
@@ -254,7 +254,7 @@ RSpec.describe "The reactor :eventmachine" do
       expect(managers.map { |manager| manager.stats.values_at(:state, :errors) }).to eq [[:stopped, 0]] * 2
     end
 
-    it "has everybody set offline though every offline raises, which is warned of" do
+    it "sets everybody offline though every offline raises, with warnings" do
       config = recording(offline: ->(id) { raise IOError, "oops #{id}" })
       start(config).seen_all([1, 2, 3])
       host.stop
@@ -263,7 +263,7 @@ RSpec.describe "The reactor :eventmachine" do
       expect(said.scan(/#offline raised:\n.*: (oops \d)/).flatten).to contain_exactly("oops 1", "oops 2", "oops 3")
     end
 
-    it "inside offline, online and setup is as good" do
+    it "works inside offline, online and setup too" do
       configs = [recording(offline: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }, timeout: 0.03),
                  recording(online: ->(_) { EM.stop }, setup: ->(heartbeat) { heartbeat.call(1) }),
                  recording(setup: ->(heartbeat) { heartbeat.call(1) && EM.stop })]
@@ -273,25 +273,25 @@ RSpec.describe "The reactor :eventmachine" do
       end
     end
 
-    # What is scheduled by another thread then is dropped.
+    # EventMachine drops blocks that another thread schedules in its last tick.
     describe "in the tick in which another thread" do
-      let(:hold) { gate }
+      let(:gate) { new_gate }
 
       before do
         host.call { nil }
         EM.schedule do
-          hold.pass
+          gate.pass
           EM.stop
         end
-        wait_until { hold.reached? }
+        wait_until { gate.reached? }
       end
 
-      it "has the first heartbeat: that user is set offline too" do
+      it "sends the first heartbeat: that user is set offline too" do
         config = recording
         manager = OnlineManager.new(config, reactor:)
         manager.setup
         manager.seen(7)
-        hold.open
+        gate.open
         host.thread.join
 
         expect(config.calls).to eq [[:online, 7], [:offline, 7]]
@@ -304,13 +304,13 @@ RSpec.describe "The reactor :eventmachine" do
         manager.setup
         stopper = background { manager.stop }
         wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
-        hold.open
+        gate.open
 
         expect(stopper.value).to eq 0
       end
     end
 
-    it "has another reactor begin afresh" do
+    it "lets another reactor start afresh" do
       2.times do
         config = recording(timeout: 0.03, setup: ->(heartbeat) { heartbeat.call(1) }, offline: ->(_) { EM.stop })
         expect(host.run { OnlineManager.run(config) }.value).to be_nil
@@ -319,8 +319,8 @@ RSpec.describe "The reactor :eventmachine" do
     end
   end
 
-  # EventMachine itself keeps a watch that ends in the tick in which it began.
-  it "keeps no manager that is stopped in the tick in which it was set up" do
+  # EventMachine itself leaks a watch that ends in the tick in which it began.
+  it "frees a manager that is stopped in the tick in which it was set up" do
     alive = ObjectSpace::WeakMap.new
     host.call do
       20.times do
@@ -332,30 +332,30 @@ RSpec.describe "The reactor :eventmachine" do
 
     eventually do
       GC.start
-      # The machine's stack may hold some by accident.
+      # References may remain on the machine stack by accident.
       expect(alive.size).to be < 10
     end
   end
 
   describe "a setup that keeps the reactor from running" do
-    it "is named, and told of the way out" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
-      hold = gate
-      config = recording(setup: ->(_) { hold.pass })
+    it "is named in a warning that says what to do" do
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
+      gate = new_gate
+      config = recording(setup: ->(_) { gate.pass })
       host.run { OnlineManager.run(config, reactor:) }
       eventually do
-        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has kept the EventMachine reactor from " \
-                                   "running for 0.05 s, so nobody can be set offline. If it is meant to block, " \
-                                   "pass `reactor: :thread`\n"
+        expect(@said.string).to eq "OnlineManager: Conformance::Config#setup has blocked the EventMachine reactor " \
+                                   "for 0.05 s, so no user can be set offline: let it return, or pass " \
+                                   "`reactor: :thread` if it has to block\n"
       end
       said
-      hold.open
+      gate.open
       OnlineManager.current.stop
       host.runner.value
     end
 
-    it "is nobody who returns, raises, or is called on another thread than the reactor's" do
-      stub_const("OnlineManager::Reactor::EventMachine::PATIENCE", 0.05)
+    it "causes no warning if setup returns, raises or runs on another thread than the reactor's" do
+      stub_const("OnlineManager::Reactor::EventMachine::WARN_AFTER", 0.05)
       start
       expect { start(recording(setup: ->(_) { raise IOError })) }.to raise_error(IOError)
       manager = OnlineManager.new(recording(setup: ->(_) { pass_time(0.1) }), reactor:)

@@ -2,24 +2,24 @@
 
 Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
 
-# What is a fiber scheduler's own; the rest is in conformance_spec.rb.
+# The behaviour that is specific to fiber schedulers. The rest is in conformance_spec.rb.
 RSpec.describe "The reactor :fiber" do
   let(:reactor) { :fiber }
 
   include_context "with a manager"
 
-  it "says so when there is no scheduler" do
+  it "raises an error when there is no scheduler" do
     %i[setup run].each do |way|
       manager = OnlineManager.new(recording, reactor:)
       expect { manager.public_send(way) }.to raise_error(OnlineManager::Error, /needs a fiber scheduler/)
       expect(OnlineManager.current).to be_nil
-      # And can be set up where there is one.
+      # The manager can still be set up inside a scheduler.
       host.call { manager.setup }
       manager.stop
     end
   end
 
-  it "keeps no Async reactor from ending, which sets the remaining users offline" do
+  it "lets an Async reactor end, which sets the remaining users offline" do
     config = recording
     thread = background do
       Async do
@@ -30,26 +30,26 @@ RSpec.describe "The reactor :fiber" do
     end
 
     expect(thread.value).to eq [[:online, 7], [:offline, 7]]
-    # Async has taken its scheduler away by then.
+    # Async has already removed its scheduler.
     expect(config.last(:offline).thread).to be thread.thread
     expect(config.heartbeat.call(8)).to be false
   end
 
-  it "is ended by Async in the middle of a callback, which is no error of the callback's" do
-    hold = gate
+  it "treats the end by Async in the middle of a callback as no error of the callback" do
+    gate = new_gate
     config = recording(setup: ->(heartbeat) { [7, 8].each(&heartbeat) }, on_error: ->(*) {},
-                       offline: ->(id) { hold.pass if id == 7 })
+                       offline: ->(id) { gate.pass if id == 7 })
     host.call do
       task = Async { OnlineManager.run(config, reactor:) }
       OnlineManager.current.leave(7)
-      Async { |other| other.sleep(0.005) until hold.reached? }.wait
+      Async { |other| other.sleep(0.005) until gate.reached? }.wait
       task.stop
     end
 
     expect(config.calls).to eq [[:online, 7], [:online, 8], [:offline, 7], [:offline, 8]]
   end
 
-  it "is no child of the task that has set it up: it lives on when that is stopped" do
+  it "survives the stop of the task that has set it up" do
     config = recording(timeout: 0.05)
     host.call do
       task = Async do |inner|
@@ -66,19 +66,19 @@ RSpec.describe "The reactor :fiber" do
     OnlineManager.current.stop
   end
 
-  it "lets other fibers go on while a callback waits" do
-    hold = gate
-    config = recording(offline: ->(_) { hold.pass })
+  it "lets other fibers run while a callback waits" do
+    gate = new_gate
+    config = recording(offline: ->(_) { gate.pass })
     manager = start(config)
     manager.seen(7)
     manager.leave(7)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
 
     expect(host.call { manager.seen(8) }).to be true
     expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 8]]
   end
 
-  it "lets other fibers have their turn while a crowd leaves" do
+  it "lets other fibers run while a crowd leaves" do
     config = recording(offline: ->(_) { pass_time(0.002) })
     manager = start(config)
     manager.seen_all((1..60).to_a)
@@ -95,55 +95,55 @@ RSpec.describe "The reactor :fiber" do
     expect(turns).to be > 5
   end
 
-  it "blocks one fiber only in run" do
+  it "blocks only one fiber in run" do
     config = recording
-    beats = 0
+    heartbeats = 0
     host.run do
-      beating = Async do |task|
+      sender = Async do |task|
         loop do
           task.sleep(0.005)
-          config.heartbeat&.call(beats += 1)
+          config.heartbeat&.call(heartbeats += 1)
         end
       end
       OnlineManager.run(config, reactor:)
     ensure
-      beating.stop
+      sender.stop
     end
     eventually { expect(config.calls.size).to be > 3 }
     OnlineManager.current.stop
 
     expect(host.runner.value).to be_nil
-    expect(config.calls.size).to be >= 2 * (beats - 1)
+    expect(config.calls.size).to be >= 2 * (heartbeats - 1)
   end
 
-  it "is stopped by a fiber of the scheduler, which waits without blocking the others" do
-    hold = gate
-    config = recording(offline: ->(_) { hold.pass })
+  it "can be stopped by a fiber of the scheduler, which waits without blocking the others" do
+    gate = new_gate
+    config = recording(offline: ->(_) { gate.pass })
     manager = start(config)
     manager.seen(7)
     stopper = background { host.call { manager.stop } }
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     expect(host.call { :alive }).to be :alive
-    hold.open
+    gate.open
 
     expect(stopper.value).to eq 0
   end
 
-  it "lets go of a task that waits for a stop when Async stops that" do
-    hold = gate
-    manager = start(recording(offline: ->(_) { hold.pass }))
+  it "releases a task that waits for a stop when Async stops the task" do
+    gate = new_gate
+    manager = start(recording(offline: ->(_) { gate.pass }))
     manager.seen(7)
     outcome = nil
     task = host.call { Async { outcome = Conformance::Outcome.of { manager.stop } } }
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     host.call { task.stop }
 
     expect { outcome.value }.to raise_error(Async::Stop)
-    hold.open
+    gate.open
     eventually { expect(manager.stats[:state]).to be :stopped }
   end
 
-  it "has users set offline when its scheduler has ended in the meantime" do
+  it "sets users offline when its scheduler has ended in the meantime" do
     config = recording
     manager = start(config)
     manager.seen(7)
@@ -153,7 +153,7 @@ RSpec.describe "The reactor :fiber" do
     expect(manager.stop).to eq 0
   end
 
-  # Async is one scheduler. This is the least that Ruby takes for one.
+  # Async is one scheduler. This is a minimal one.
   describe "with a scheduler that is not Async's" do
     let(:host) { Conformance::SchedulerReactor.new }
 
@@ -180,7 +180,7 @@ RSpec.describe "The reactor :fiber" do
       expect(config.calls_of(8)).to eq %i[online offline]
     end
 
-    it "lets an error of setup out of run" do
+    it "passes an error of setup out of run" do
       config = recording(setup: ->(_) { raise IOError })
       run = host.run { OnlineManager.run(config, reactor:) }
 

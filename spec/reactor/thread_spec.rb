@@ -2,7 +2,7 @@
 
 Dir[File.join(__dir__, "../support/conformance/*.rb")].each { |file| require file }
 
-# What is a thread's own; the rest is in conformance_spec.rb.
+# The behaviour that is specific to the thread reactor. The rest is in conformance_spec.rb.
 RSpec.describe "The reactor :thread" do
   let(:reactor) { :thread }
 
@@ -11,7 +11,7 @@ RSpec.describe "The reactor :thread" do
   def named(name) = Thread.list.select { |thread| thread.name == name }
 
   describe "after setup" do
-    it "starts its thread with the first heartbeat, and no sooner" do
+    it "starts its thread with the first heartbeat and no sooner" do
       threads = Thread.list
       manager = start
       expect(Thread.list - threads).to be_empty
@@ -23,7 +23,7 @@ RSpec.describe "The reactor :thread" do
 
     { "killed" => :kill.to_proc, "raised into" => ->(thread) { thread.raise(IOError, "from outside") } }
       .each do |what, hit|
-      it "starts another thread when its own is #{what}, and says so" do
+      it "starts another thread with a warning when its own is #{what}" do
         config = recording
         manager = start(config)
         manager.seen_all([1, 2])
@@ -40,12 +40,12 @@ RSpec.describe "The reactor :thread" do
       end
 
       it "loses nobody and calls nobody twice when its thread is #{what} inside offline" do
-        hold = gate
-        config = recording(offline: ->(id) { hold.pass if id == 1 }, on_error: ->(*) {})
+        gate = new_gate
+        config = recording(offline: ->(id) { gate.pass if id == 1 }, on_error: ->(*) {})
         manager = start(config)
         manager.seen_all([1, 2, 3])
         manager.leave(1)
-        wait_until { hold.reached? }
+        wait_until { gate.reached? }
         manager.leave(2)
         hit.call(config.last(:offline, 1).thread)
 
@@ -56,13 +56,13 @@ RSpec.describe "The reactor :thread" do
       end
     end
 
-    # Between a claim and its callback the config is asked for, and nothing else.
+    # Between a claim and its callback, the delivery only reads the config.
     describe "whose thread is ended between the claim and the callback" do
-      # Does that, once, to whoever is about to call `offline`.
+      # Runs the block once, when `offline` is about to be called.
       def hit_before_callback
         is_hit = false
         trace = TracePoint.new(:call) do
-          next if is_hit || caller_locations(1, 4).none? { |frame| frame.label.end_with?("in enter") }
+          next if is_hit || caller_locations(1, 4).none? { |frame| frame.label.end_with?("in invoke") }
 
           is_hit = true
           yield
@@ -76,7 +76,7 @@ RSpec.describe "The reactor :thread" do
       {
         "killed" => -> { Thread.current.kill }, "raised into" => -> { raise IOError, "from outside" }
       }.each do |what, hit|
-        it "has the claim taken back and made again: #{what}" do
+        it "takes the claim back and makes it again: #{what}" do
           config = recording(on_error: ->(*) {})
           @manager = start(config)
           @manager.seen(7)
@@ -91,7 +91,7 @@ RSpec.describe "The reactor :thread" do
       end
     end
 
-    it "looks no more often than there is something to do" do
+    it "checks for due users no more often than there are any" do
       config = occupiable
       manager = start(config)
       occupying(manager) do
@@ -112,14 +112,14 @@ RSpec.describe "The reactor :thread" do
   end
 
   describe "run" do
-    it "lets setup block, and ends its thread" do
-      hold = gate
+    it "lets setup block and ends its thread" do
+      gate = new_gate
       config = recording(setup: lambda { |heartbeat|
         heartbeat.call(7)
-        hold.pass
+        gate.pass
       })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       setup_thread = config.last(:setup).thread
       expect(setup_thread.name).to eq "online_manager setup"
       manager.stop
@@ -145,31 +145,31 @@ RSpec.describe "The reactor :thread" do
       expect(config.last(:setup).thread).not_to be_alive
     end
 
-    it "waits a second for its setup, and no more" do
-      hold = gate
+    it "waits one second for its setup and no longer" do
+      gate = new_gate
       config = recording(setup: lambda { |_|
-        Thread.handle_interrupt(Object => :never) { hold.pass }
+        Thread.handle_interrupt(Object => :never) { gate.pass }
       })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.stop
       began = Wait.monotonic
       host.runner.value(limit: 20)
 
       expect(Wait.monotonic - began).to be_between(0.5, 15)
-      hold.open
+      gate.open
       eventually { expect(config.last(:setup).thread).not_to be_alive }
     end
 
-    it "does not end its setup in the middle of an online, which sets its user offline itself" do
-      hold = gate
-      config = recording(online: ->(_) { hold.pass }, setup: ->(heartbeat) { heartbeat.call(7) })
+    it "does not end its setup during an online, which then sets its user offline itself" do
+      gate = new_gate
+      config = recording(online: ->(_) { gate.pass }, setup: ->(heartbeat) { heartbeat.call(7) })
       manager = start(config, way: :run)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 1
       host.runner.value(limit: 20)
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       expect(config.last(:offline).thread).to be config.last(:setup).thread
@@ -181,7 +181,7 @@ RSpec.describe "The reactor :thread" do
       "a signal" => [-> { raise SignalException, "TERM" }, SignalException],
       "a throw, which it cannot be left by" => [-> { throw :out }, UncaughtThrowError]
     }.each do |what, (leave, error)|
-      it "lets #{what} of setup out, with its backtrace" do
+      it "passes #{what} of setup on with its backtrace" do
         config = recording(setup: lambda { |heartbeat|
           heartbeat.call(7)
           leave.call
@@ -193,7 +193,7 @@ RSpec.describe "The reactor :thread" do
       end
     end
 
-    it "is left by exit in offline, once everybody has been called" do
+    it "ends by exit in offline after everybody has been called" do
       config = recording(offline: ->(id) { exit id })
       manager = start(config, way: :run)
       manager.seen_all([1, 2, 3])
@@ -203,13 +203,13 @@ RSpec.describe "The reactor :thread" do
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "is left at once by the second interrupt" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+    it "ends at once at the second interrupt" do
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config, way: :run)
       manager.seen_all([1, 2, 3])
       host.runner.thread.raise(Interrupt, "first")
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       host.runner.thread.raise(Interrupt, "second")
 
       expect { host.runner.value }.to raise_error(Interrupt, "second")

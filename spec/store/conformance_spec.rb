@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# Over 400 lines: one promise after the other, all of the same applications.
+# Over 400 lines: one promise of the stores after the other, all with the same applications.
 
 require "English"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# What every store must hold, in real processes. The judge (spec/support/store/judge.rb) reads what their callbacks
-# wrote down. The sizes are small here; `rake soak` has the large ones.
+# What every store must guarantee, in real processes. The judge (spec/support/store/judge.rb) reads the log of their
+# callbacks. The sizes are small here; `rake soak` has the large ones.
 [Stores::Sqlite, Stores::Redis].each do |kind|
   RSpec.describe "A store: #{kind}" do
     include_context "with applications on a store", kind
@@ -16,19 +16,19 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
     describe "with 4 processes" do
       crowd = size["USERS", 200]
 
-      it "tells of each transition once, of #{crowd} users who beat at a random one of them", limit: 60 + crowd do
+      it "delivers each transition once for #{crowd} users with heartbeats at random processes", limit: 60 + crowd do
         application = deploy(timeout: 2)
         workers = application.start_all(4)
-        application.crowd.churn(users(crowd), restless: 0.5, most: 2, arrivals: crowd / 5)
+        application.crowd.churn(users(crowd), silence_rate: 0.5, max_sessions: 2, arrivals: crowd / 5)
         application.crowd.churn_out
 
         expect(expect_good_end(application)).to have_attributes(transitions: crowd * 4, repeats: 0)
-        owners = [kind::PARTITIONS, workers.size].min
-        expect(application.transitions.map(&:pid).uniq.size).to eq owners
-        expect(workers.count(&:owner?)).to eq owners
+        holders = [kind::PARTITIONS, workers.size].min
+        expect(application.transitions.map(&:pid).uniq.size).to eq holders
+        expect(workers.count(&:lease_holder?)).to eq holders
       end
 
-      it "has not one transition in a rolling restart", limit: 60 do
+      it "causes no transition in a rolling restart", limit: 60 do
         application = deploy(timeout: 2, together: true)
         workers = application.start_all(4)
         application.crowd.come(users(100))
@@ -46,13 +46,13 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
     end
 
     describe "when processes die" do
-      # Of many owners each has fewer to tell of, and it takes longer until it has come to one.
+      # With many lease holders, each has fewer events, and it takes longer until one of them dies.
       kills = size["KILLS", kind::PARTITIONS == 1 ? 3 : 1]
       points = %i[first middle last returned]
-      # These have done their work, and nobody knows.
+      # These processes have finished their callback, and have not committed it.
       without_commit = points.drop(1).map(&:to_s)
 
-      it "loses nothing of owners killed at the #{points[..-2].join(", ")} line of a callback, or between it and the " \
+      it "loses nothing of lease holders killed at the #{points[..-2].join(", ")} line of a callback, or before the " \
          "commit: #{kills} of each", limit: 90 + (kills * 40) do
         application = deploy(timeout: 2)
         application.start_all(3)
@@ -60,14 +60,14 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
         (points * kills).each_with_index do |point, index|
           Progress.at(index, kills * points.size)
-          # The first time each, in the middle of a batch.
+          # The first kill at each point comes in the middle of a batch.
           application.crowd.come(users(300, "crowd #{index}")) if index < points.size
-          owner = application.owner
-          owner.ask("die_at(*args)", point, index < points.size ? rand(300 / application.owners.size) : rand(4))
-          wait_until(limit: 30) { owner.process.status }
-          expect(owner.process.status.termsig).to eq Signal.list["KILL"]
+          holder = application.lease_holder
+          holder.ask("die_at(*args)", point, index < points.size ? rand(300 / application.lease_holders.size) : rand(4))
+          wait_until(limit: 30) { holder.process.status }
+          expect(holder.process.status.termsig).to eq Signal.list["KILL"]
           application.start
-          # The next one has to get past the callback in which the last one died.
+          # The next holder has to get past the callback in which the last one died.
           killed = application.log.lines(:killed).last
           wait_until(limit: 30) do
             application.transitions(repeats: true).any? { |line| line.id == killed.id && line.at > killed.at }
@@ -81,7 +81,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect(report.repeats).to eq report.repeats_of.values.sum
       end
 
-      # STORE_DEAD=60 is what `rake soak` takes: so many seconds nobody is there.
+      # Seconds for which no process runs. STORE_DEAD=60 is the size in `rake soak`.
       dead = size["DEAD", 3]
 
       # @return [Stores::Application] with 30 users online
@@ -94,8 +94,8 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         application
       end
 
-      it "sets offline exactly those who do not come back when all were killed and one starts again: who beats at " \
-         "once, and who never hears a heartbeat", limit: 60 + dead do
+      it "sets offline exactly those who do not come back when all were killed and one starts again: with " \
+         "heartbeats at once, and without any", limit: 60 + dead do
         some_return = deploy_with_users
         none_returns = deploy_with_users(together: true)
         [some_return, none_returns].each { |application| application.workers.each { |one| application.kill(one) } }
@@ -114,35 +114,35 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       end
     end
 
-    describe "when the owner stands still for longer than its lease" do
-      # Has it stand still, and answers who has taken over.
-      def stop_owner(application, owner)
-        application.pause(owner)
-        application.owners.first
+    describe "when the lease holder pauses for longer than its lease" do
+      # Pauses it, and returns the process that has taken over.
+      def pause_lease_holder(application, holder)
+        application.pause(holder)
+        application.lease_holders.first
       end
 
-      # Waits until it knows that it is late. Where there are many leases it gets its share of them again.
-      define_method(:expect_late) do |application, owner|
-        wait_until { !owner.owner? } if kind::PARTITIONS == 1
-        application.owners
+      # Waits until it knows that it has lost its lease. With many leases, it then gets its share of them again.
+      define_method(:expect_late) do |application, holder|
+        wait_until { !holder.lease_holder? } if kind::PARTITIONS == 1
+        application.lease_holders
       end
 
-      it "has another take over, and what the old one still calls carries an older version", limit: 90 do
+      it "lets another process take over, and the old one's remaining calls carry an older version", limit: 90 do
         application = deploy(timeout: 2)
         old = application.start
-        application.owner
+        application.lease_holder
         FileUtils.touch(gate = application.flag("gate"))
-        old.ask("hold(*args)", "held", gate)
+        old.ask("block_callback(*args)", "blocked", gate)
         application.crowd.come(["held", *users(10)])
         wait_until { application.log.lines(:held).any? }
         application.start
-        expect(stop_owner(application, old)).not_to be old
+        expect(pause_lease_holder(application, old)).not_to be old
         application.expect_all(["held", *users(10)], :online)
         application.crowd.fall_silent(["held"])
         application.expect_all(["held"], :offline)
 
         File.delete(gate)
-        old.go_on
+        old.resume
         wait_until { application.transitions("held", repeats: true).size == 3 }
         online, offline, late = application.transitions("held", repeats: true)
         expect(late).to have_attributes(kind: :online, pid: old.pid, version: online.version)
@@ -160,9 +160,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         stops.times do |number|
           Progress.at(number, stops)
           application.expect_all(users(10), :online) if number.zero?
-          old = application.owner
-          expect(stop_owner(application, old)).not_to be old
-          old.go_on
+          old = application.lease_holder
+          expect(pause_lease_holder(application, old)).not_to be old
+          old.resume
           expect_late(application, old)
         end
         expect_good_end(application)
@@ -171,14 +171,14 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
     end
 
     describe "when callbacks raise" do
-      # Seconds. STORE_OUTAGE=180 is what `rake soak` takes.
+      # Seconds. STORE_OUTAGE=180 is the size in `rake soak`.
       outage = size["OUTAGE", 6]
 
-      # As long as there is a file `away`, or for one user for ever.
+      # Raises while the file `away` exists, and for one user always.
       away = '->(at, *) { raise IOError, "it is away" if at == :first && File.exist?("#{folder}/away") }' # rubocop:disable Lint/InterpolationCheck
       poison = '->(at, _, id) { raise ArgumentError, "not this one" if at == :first && id == "poison" }'
 
-      # @return [Stores::Application] whose database, say, is away, so that every callback raises
+      # @return [Stores::Application] an application whose database is down, so that every callback raises
       define_method(:deploy_without_database) do
         application = deploy(hook: away)
         FileUtils.touch(application.flag("away"))
@@ -186,15 +186,15 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         application
       end
 
-      # Where one user's callback raises, but not those of others, who come and go.
+      # An application in which one user's callback raises, and others' callbacks do not.
       define_method(:deploy_poisoned) do
         application = deploy(hook: poison)
         application.start_all(2).first.ask('manager.seen("poison", timeout: 600)')
-        application.crowd.churn(users(20), most: 1_000)
+        application.crowd.churn(users(20), max_sessions: 1_000)
         application
       end
 
-      # Three sessions of each, though none of it is told.
+      # Three sessions of each user, none of which is delivered yet.
       def come_and_leave(application, ids)
         worker = application.workers.first
         ["manager.seen_all(args)", "args.each { |id| manager.leave(id) }"].cycle(3).with_index(1) do |code, count|
@@ -203,21 +203,21 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         end
       end
 
-      # How many events wait, and how many were given up.
+      # Expects the numbers of waiting events and of dead letters.
       def expect_undelivered(application, waiting, dead)
         eventually(limit: 10) do
-          expect(application.owner.ask("manager.stats.values_at(:waiting, :dead_letters)")).to eq [waiting, dead]
+          expect(application.lease_holder.ask("manager.stats.values_at(:waiting, :dead_letters)")).to eq [waiting, dead]
         end
       end
 
-      # As all processes together have them.
+      # @return the dead letters and the retries of all processes together
       def dead_letters_and_retries(application)
         %i[dead_letters retries].zip(%i[first sum]).map do |name, method|
           application.serving.map { |worker| worker.ask("manager.stats[args.first]", name) }.public_send(method)
         end
       end
 
-      # The poisoned user's callback was called 5 times, and others' in between.
+      # Expects that the poisoned user's callback was called 5 times, with others' calls in between.
       def expect_one_given_up(application)
         wait_until(limit: 60) { dead_letters_and_retries(application) in [1, 4..5] }
         expect_good_end(application, { "poison" => 0 })
@@ -228,9 +228,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect(lines.each_cons(2)).to all(satisfy { |both| both.any?(&:transition?) })
       end
 
-      it "gives up one that fails 5 times while others do not, whom it does not hinder; and none while all of them " \
-         "do, for #{outage} s", limit: 120 + (outage * 2) do
-        # Side by side, since it takes its time.
+      it "gives up a user who fails 5 times while others succeed without a delay; and nobody while all of them " \
+         "fail, for #{outage} s", limit: 120 + (outage * 2) do
+        # Both applications run at the same time, since each takes long.
         poisoned = deploy_poisoned
         stalled = deploy_without_database
         stalled.workers.last.ask("manager.seen_all(args, timeout: 600)", *users(10))
@@ -255,11 +255,11 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
     describe "when a process forks" do
       forks = size["FORKS", 20]
 
-      it "goes on, and so does the child: #{forks} forks under load", limit: 60 + (forks * 2) do
+      it "works in the parent and in the child: #{forks} forks under load", limit: 60 + (forks * 2) do
         application = deploy(timeout: 2)
         parent, = application.start_all(2)
         own = users(10, "parent's")
-        parent.ask("beat_without_pause(args)", *own)
+        parent.ask("start_heartbeats(args)", *own)
         application.crowd.come(users(100))
         application.expect_all(own + users(100), :online)
 
@@ -271,25 +271,26 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect(parent.process.lines.grep(/^child/)).to be_empty
         expect(application.transitions.map(&:id).tally.values_at(*own.map { |id| Stores::Log.token(id) })).to all eq 1
 
-        parent.ask("rest")
+        parent.ask("stop_heartbeats")
         children = Array.new(forks) { |number| "child #{number}" }
         application.expect_all(own + children, :offline)
         expect_good_end(application, (own + children).to_h { |id| [id, 1] })
         application.store.check
       end
 
-      # The master of a preloading server (Puma, Unicorn), whose boot takes so long that it takes part by itself.
-      it "leaves a master without a lease that never beat, once it has forked", limit: 60 do
+      # The master of a preloading server (Puma, Unicorn) whose boot takes so long that it participates without a
+      # heartbeat.
+      it "takes the lease from a master without heartbeats once it has forked", limit: 60 do
         application = deploy
         master = application.start(start: false)
-        expect(application.owner).to be master
+        expect(application.lease_holder).to be master
 
-        children = master.ask("args.map { |user| fork_beater(user) }", "ann", "ben")
+        children = master.ask("args.map { |user| fork_heartbeat_child(user) }", "ann", "ben")
         application.expect_all(%w[ann ben], :online)
         expect(application.transitions.map(&:pid) - children).to be_empty
         throughout(application.timeout) { expect(master).not_to be_owner }
 
-        # It sets nobody offline either.
+        # The master sets nobody offline either.
         children.each do |pid|
           application.log.append(:killed, pid:, detail: "outside")
           master.ask("Process.kill(:KILL, args.first) and Process.wait(args.first)", pid)
@@ -302,10 +303,10 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect_good_end(application, { "ann" => 1, "ben" => 1 })
       end
 
-      it "tells who calls Process.daemon after a heartbeat to do that first", limit: 60 do
+      it "raises an error after Process.daemon that says to call it before the first heartbeat", limit: 60 do
         application = deploy
         worker = application.start
-        # The answer is the daemon's, which is in no group that the spec could end.
+        # The answer comes from the daemon, which is in no process group that the spec could end.
         message = worker.ask(<<~RUBY)
           manager.seen("ann")
           Process.daemon(true, true)
@@ -324,10 +325,10 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       ids = ["with spaces", "new\nline", "nul\0", "", "x" * 10_000, "\xFF\xFE".b, "é", "é".b, :é, "\xFF", -1, 0, 2**62,
              1, "1", :"1", :"two words", "two words"]
 
-      # An id as it comes out of another process: its encoding counts too.
+      # An id with its type and encoding, which must survive the way to another process.
       def whole(ids) = ids.map { |id| [id, id.is_a?(String) ? id.encoding : id.class] }
 
-      it "tells all that there are apart, in every process", limit: 60 do
+      it "distinguishes all kinds of ids in every process", limit: 60 do
         application = deploy
         here, there = application.start_all(2)
         here.ask("manager.seen_all(args)", *ids)
@@ -340,7 +341,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect_good_end(application, ids.to_h { |id| [id, 1] })
       end
 
-      it "refuses all others at the heartbeat" do
+      it "refuses other objects at the heartbeat" do
         worker = deploy.start
         [[7, 3], nil, 1.5, { a: 1 }, true].each do |id|
           ["manager.seen(args.first)", "manager.seen_all(args)", "config.heartbeat.call(*args)"].each do |heartbeat|
@@ -352,7 +353,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
     end
 
     describe "between processes" do
-      it "answers for all of them, whoever got the heartbeat", limit: 60 do
+      it "returns the same answers in all of them, no matter which one got the heartbeat", limit: 60 do
         application = deploy
         workers = application.start_all(2)
         application.crowd.come(users(10))
@@ -370,13 +371,13 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         end
       end
 
-      it "has a leave hold against heartbeats that came before it to another one", limit: 60 do
+      it "lets a leave win over earlier heartbeats in another process", limit: 60 do
         application = deploy(timeout: 4)
         here, there = application.start_all(2)
         here.ask("manager.seen(7)")
         application.expect_all([7], :online)
         eventually { expect(there.ask("manager.online?(7)")).to be true }
-        # Which that process need not tell at once. And clocks are exact to 10 ms.
+        # That process need not write the heartbeat at once. And clocks are exact to 10 ms only.
         here.ask("manager.seen(7)")
         throughout(0.1) { expect(application.transitions.size).to eq 1 }
         expect(there.ask("manager.leave(7)")).to be true
@@ -392,11 +393,11 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         here.ask("manager.seen(7, timeout: 60)")
         application.expect_all([7], :online)
         throughout(application.timeout) { expect(there.ask("manager.online_users")).to be_empty }
-        expect([here, there].map(&:owner?)).to eq [true, true]
+        expect([here, there].map(&:lease_holder?)).to eq [true, true]
         expect_good_end(application, { 7 => 1 }, online: [7])
       end
 
-      it "flushes at the end of a process what it has not told yet", limit: 60 do
+      it "flushes unwritten heartbeats at the end of a process", limit: 60 do
         application = deploy
         passing, = application.start_all(2)
         passing.ask("manager.seen_all(args)", *users(100))
@@ -406,7 +407,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       end
     end
 
-    it "lets nobody expire when the wall clock is stepped by an hour, and nobody stay", limit: 60 do
+    it "lets nobody expire early or stay online when the wall clock is stepped by an hour", limit: 60 do
       skip "libfaketime is not installed" unless Stores::WallClock::LIBRARY
 
       application = deploy(own_clock: true)

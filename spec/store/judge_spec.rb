@@ -4,15 +4,15 @@ require "json"
 require "tmpdir"
 require_relative "../support/store/judge"
 
-# Ann has two sessions, and "ben" (a String, another one than `:ben`) has one.
+# Ann has two sessions, and "ben" (a String, and another user than `:ben`) has one.
 RSpec.describe Stores::Judge do
   let(:good) do
     [[:online, :ann, 10], [:online, "ben", 11], [:offline, :ann, 12], [:online, :ann, 13], [:offline, "ben", 14],
      [:offline, :ann, 15]]
   end
 
-  # @param events [Array<Array>] for each line its kind, and then user, version and process where there are such
-  # @return [Hash] what the judge, in its own process, reports
+  # @param events [Array<Array>] for each line its kind, and then its user, version and process where it has them
+  # @return [Hash] the judge's report, from its own process
   def report(events, sessions: { ann: 2, "ben" => 1 }, **script)
     Dir.mktmpdir do |folder|
       log = Stores::Log.new("#{folder}/log")
@@ -30,11 +30,11 @@ RSpec.describe Stores::Judge do
 
   def without(*event) = good - [event]
 
-  # The good run with an event in another's place.
+  # @return [Array<Array>] the good run with one event replaced
   def with(event, in_place_of:) = good.map { |other| other == in_place_of ? event : other }
 
-  # @return [Array<Array>] the good run with that many users more, whose online process 2 has delivered before it was
-  #   killed, and process 3 again
+  # @return [Array<Array>] the good run with additional users, whose online process 2 delivered before it was killed,
+  #   and process 3 delivered again
   def killed_after(count)
     delivered = Array.new(count) { |number| [:online, number, 20 + number, 2] }
     [*good, *delivered, [:killed, nil, nil, 2], *delivered.map { |event| [*event.first(3), 3] }]
@@ -45,15 +45,15 @@ RSpec.describe Stores::Judge do
       expect(report(good)).to include(faults: [], transitions: 6, repeats: 0, kills: {}, repeats_of: {})
     end
 
-    it "may end with somebody online, if the script says so" do
+    it "may end with a user online if the script says so" do
       expect(faults(without(:offline, "ben", 14), online: ['"ben"'])).to be_empty
     end
 
-    it "has lines of other kinds in it" do
+    it "may contain lines of other kinds" do
       expect(faults([[:error, nil, nil], [:held, "ben", nil], *good])).to be_empty
     end
 
-    it "tells ids apart" do
+    it "distinguishes ids" do
       ids = [1, "1", :"1", "a b", "a\tb", "a\nb", "a\0b", "é", "é".b, :é, "\xFF", "\xFF".b, "x" * 10_000, ""]
       events = ids.flat_map { |id| [[:online, id, 1], [:offline, id, 2]] }
       expect(report(events, sessions: ids.to_h { |id| [id, 1] })).to include(faults: [], transitions: 28)
@@ -89,7 +89,7 @@ RSpec.describe Stores::Judge do
       expect(faults(good.reject { |event| event[1] == "ben" })).to eq ['sessions: "ben" had 0, the script played 1']
     end
 
-    it "is somebody who is to be online at the end" do
+    it "is a user who should be online at the end" do
       expect(faults(good, online: ['"ben"'])).to eq ['end: "ben" is offline, not online']
     end
   end
@@ -106,7 +106,7 @@ RSpec.describe Stores::Judge do
         .to eq ['sessions: "ben" had 2, the script played 1']
     end
 
-    it "is somebody whom the script does not know" do
+    it "is a user whom the script does not name" do
       expect(faults([*good, [:online, :ben, 16], [:offline, :ben, 17]]))
         .to eq ['stranger: :"ben" is not in the script']
     end
@@ -118,7 +118,7 @@ RSpec.describe Stores::Judge do
         .to eq ['version: "ben" has offline 9 after online 11']
     end
 
-    it "is two transitions the other way round, with the versions that belong to them" do
+    it "is two transitions in the wrong order with their own versions" do
       onward, back = good.values_at(1, 4)
       expect(faults(good.map { |event| { onward => back, back => onward }.fetch(event, event) })).to eq [
         'order: "ben" begins with offline 14', 'version: "ben" has online 11 after offline 14',
@@ -126,7 +126,7 @@ RSpec.describe Stores::Judge do
       ]
     end
 
-    it "is a version that is of both kinds" do
+    it "is a version that belongs to both kinds" do
       expect(faults(with([:offline, "ben", 11], in_place_of: [:offline, "ben", 14])))
         .to include 'version: "ben" is both online and offline at 11'
     end
@@ -144,7 +144,7 @@ RSpec.describe Stores::Judge do
         .to eq ['repeat: "ben" is online 11 by 1 and by 2, and neither was killed']
     end
 
-    it "is none where the script allows it" do
+    it "is no fault where the script allows it" do
       expect(report(repeated, repeats: "anywhere")).to include(faults: [], repeats: 1)
     end
 
@@ -158,13 +158,13 @@ RSpec.describe Stores::Judge do
         .to include(faults: [], repeats: 1, repeats_of: { "2": 1 }, kills: {})
     end
 
-    it "is counted against the process that had delivered it last" do
+    it "is counted for the process that delivered it last" do
       repeats = [[:online, "ben", 11, 2], [:online, "ben", 11, 3]]
       expect(report([*good, *repeats, [:killed, nil, nil, 1], [:killed, nil, nil, 2]]))
         .to include(faults: [], repeats: 2, repeats_of: { "1": 1, "2": 1 })
     end
 
-    it "may be one of a whole batch, and of no more" do
+    it "may be one of a whole batch and of no more" do
       { 256 => [], 257 => ["repeat: 257 because of process 2, a batch is 256"] }.each do |count, faults|
         sessions = { ann: 2, "ben" => 1, **(0...count).to_h { |number| [number, 1] } }
         expect(report(killed_after(count), sessions:, online: (0...count).map(&:to_s)))
@@ -174,24 +174,24 @@ RSpec.describe Stores::Judge do
   end
 
   describe "after the store was lost" do
-    it "lets an online come again, which begins no session" do
+    it "allows a repeated online, which begins no session" do
       expect(faults([*good.first(4), [:lost], [:online, "ben", 14], [:offline, "ben", 16], [:offline, :ann, 17]]))
         .to be_empty
     end
 
-    it "lets no version go back" do
+    it "allows no lower version" do
       expect(faults([*good.first(4), [:lost], [:online, "ben", 5], [:offline, "ben", 16], [:offline, :ann, 17]]))
         .to eq ['version: "ben" has online 5 after online 11']
     end
 
-    it "lets no offline come again, and no online twice" do
+    it "allows neither a repeated offline nor a second repeated online" do
       expect(faults([*good, [:lost], [:offline, "ben", 16]])).to eq ['order: "ben" is offline twice, 14 and 16']
       expect(faults([*good.first(4), [:lost], [:online, "ben", 14], [:online, "ben", 15], [:offline, "ben", 16],
                      [:offline, :ann, 17]])).to eq ['order: "ben" is online twice, 14 and 15']
     end
   end
 
-  it "names a line that is none" do
+  it "reports a line that it cannot parse" do
     Dir.mktmpdir do |folder|
       File.write("#{folder}/log", "online\t\"b")
       File.write("#{folder}/script", { sessions: {} }.to_json)

@@ -2,12 +2,12 @@
 
 require "tmpdir"
 
-# Where a store's callbacks run, and what they get.
+# Where a store's callbacks run, and their arguments.
 RSpec.describe "A store" do
   around { |example| Dir.mktmpdir { |folder| Dir.chdir(folder) { example.run } } }
 
-  # A config that says what it is told and whether that is on the reactor; and `main`, which calls the block where the
-  # reactor is, and goes on with it.
+  # A config that prints its calls and whether they are on the reactor; and `main`, which runs the block where the
+  # reactor is, and keeps the reactor running.
   prelude = <<~RUBY
     require "online_manager"
     require "async"
@@ -50,7 +50,7 @@ RSpec.describe "A store" do
   end
 
   %i[thread eventmachine fiber].each do |reactor|
-    it "is delivered from on the reactor #{reactor}, and stopped without anybody set offline" do
+    it "delivers on the reactor #{reactor} and stops without setting anybody offline" do
       process = application(prelude, reactor, <<~RUBY)
         main do |manager|
           manager.seen_all([7, 8])
@@ -67,7 +67,7 @@ RSpec.describe "A store" do
     end
   end
 
-  it "hands several users to the _all forms, with their versions in the same order" do
+  it "passes several users to the _all callbacks with their versions in the same order" do
     process = application(prelude, :thread, <<~RUBY)
       class Config
         def online_all(user_ids, version:) = note(:online, user_ids, version)
@@ -97,7 +97,7 @@ RSpec.describe "A store" do
     end
   end
 
-  it "reports what a callback raises if there is no on_error, on EventMachine too, and calls it again" do
+  it "reports the error of a callback without an on_error, on EventMachine too, and calls it again" do
     process = application(prelude, :eventmachine, <<~RUBY)
       class Config
         def online(user_id) = (@calls = @calls.to_i + 1) == 1 ? raise("no database") : say("online", user_id)
@@ -110,7 +110,7 @@ RSpec.describe "A store" do
       end
     RUBY
 
-    expect(process.stderr).to include("Config#online raised, and will be tried again", "no database (RuntimeError)")
+    expect(process.stderr).to include("Config#online raised, and will be called again", "no database (RuntimeError)")
     expect(process.lines).to eq ["online ann here", "[1, 1]"]
   end
 end

@@ -2,18 +2,18 @@
 
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# Redis Cluster: each partition is on one of several servers, and goes from one to another.
+# Redis Cluster: each partition is on one of several servers, and can move to another.
 RSpec.describe "A store on a Redis Cluster" do
   include_context "with servers of Redis"
 
   failovers = Integer(ENV.fetch("REDIS_FAILOVERS", 1))
 
-  # @return [Stores::RedisCluster] with the option that most have who would rather miss a part than all of it
+  # @return [Stores::RedisCluster] a cluster that keeps serving its remaining slots when some are down
   def start_cluster(**settings)
-    keep(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
+    stop_later(Stores::RedisCluster.new(cluster_require_full_coverage: "no", **settings)).start
   end
 
-  it "goes on with what is on the other masters when one dies, and with the rest when its replica has taken over: " \
+  it "serves the other masters' partitions when one dies, and the rest when its replica has taken over: " \
      "#{failovers} times", limit: 90 + (failovers * 60) do
     cluster = start_cluster(node_timeout: 1_000)
     application = deploy(Stores::Redis.new(cluster), timeout: 2)
@@ -21,7 +21,7 @@ RSpec.describe "A store on a Redis Cluster" do
     application.crowd.come(users(60))
     application.expect_all(users(60), :online)
     expect(cluster.masters.map { |master| application.store.count_on(master) }).to all be_positive
-    application.owners
+    application.lease_holders
 
     failovers.times do |number|
       Progress.at(number, failovers)
@@ -36,7 +36,7 @@ RSpec.describe "A store on a Redis Cluster" do
       end
       expect([cut_off.size, others.size]).to all be > 5
 
-      # Nobody takes over as long as the replica stands still.
+      # No replica takes over while it is paused.
       replica.pause
       master.kill
       application.crowd.come(guests)
@@ -45,12 +45,12 @@ RSpec.describe "A store on a Redis Cluster" do
       application.expect_all(others, :offline)
       expect(application.log.states.values_at(*cut_off.map { |user| Stores::Log.token(user) })).to all be_nil
 
-      replica.go_on
+      replica.resume
       application.expect_all(cut_off, :online)
       expect(cluster.master?(replica)).to be true
       application.crowd.fall_silent(cut_off)
       application.expect_all(cut_off, :offline)
-      # Nobody of those who stayed has gone meanwhile.
+      # None of the users who stayed has gone offline meanwhile.
       expect(application.transitions.size).to eq(60 + ((number + 1) * 120))
       master.start
     end
@@ -63,16 +63,16 @@ RSpec.describe "A store on a Redis Cluster" do
     cluster = start_cluster
     application = deploy(Stores::Redis.new(cluster), timeout: 5)
     application.start_all(2)
-    application.crowd.churn(users(40), most: 2, restless: 0.3)
+    application.crowd.churn(users(40), max_sessions: 2, silence_rate: 0.3)
     application.expect_all(users(40), :online)
-    application.owners
+    application.lease_holders
     (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }
     application.crowd.churn_out(limit: 120)
     expect(expect_good_end(application)).to have_attributes(repeats: 0)
     application.store.check
   end
 
-  it "is shown to an operator" do
+  it "is shown by the operators' command" do
     cluster = start_cluster
     application = deploy(Stores::Redis.new(cluster))
     application.start.ask("manager.seen_all(args, timeout: 60)", *users(40))

@@ -3,16 +3,16 @@
 require "json"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# How a process gets to Redis, and what it says of one that it cannot use.
+# How a process connects to Redis, and its errors for a server that it cannot use.
 RSpec.describe Stores::Redis do
   include_context "with servers of Redis"
 
   secret = "swordfish: 100 %/@"
 
-  # @return [Stores::RedisServer] for whose use one has to have a name and a password
+  # @return [Stores::RedisServer] a server that requires a user name and a password
   define_method(:serve_guarded) { |**settings| serve(user: "app", password: secret, **settings) }
 
-  # Users come online and go offline at this URL.
+  # Expects that users come online and go offline with this URL.
   def expect_use(server, url = server.url, **settings)
     application = deploy(described_class.new(server, url:), **settings)
     application.start
@@ -23,7 +23,7 @@ RSpec.describe Stores::Redis do
   end
 
   describe "that can be used" do
-    it "is reached at its port, with a name and a password" do
+    it "is reached at its port with a name and a password" do
       expect_use(serve_guarded)
     end
 
@@ -39,17 +39,17 @@ RSpec.describe Stores::Redis do
       expect(server.ask("INFO", "keyspace").grep(/^db/)).to match [/^db3:/]
     end
 
-    it "is reached by TLS, with an authority of one's own" do
+    it "is reached by TLS with a private certificate authority" do
       server = serve_guarded(tls: true)
       expect_use(server, "#{server.url}?ca_file=#{server.ca_file}")
       expect_use(server, env: { "SSL_CERT_FILE" => server.ca_file })
     end
   end
 
-  # Sets up a manager in a process of its own, since what stands before the server is in this one.
+  # Sets a manager up in a child process, where nothing but the server's error is printed.
   #
-  # @param store [String, Array] what the option is
-  # @return [Array<String>] the error's class and message, what Ruby would print of it, and what has begun nevertheless
+  # @param store [String, Array] the option `store:`
+  # @return [Array<String>] the error's class and message, its full message, and what has started in spite of it
   def error_of(store)
     process = ruby(<<~RUBY, JSON.generate(store))
       require "json"
@@ -73,7 +73,7 @@ RSpec.describe Stores::Redis do
   end
 
   describe "that is no good from the start" do
-    # Demands an error that names the server and says what is wrong, before anything has begun.
+    # Expects an error that names the server and its fault, before anything has started.
     def expect_error(url, message)
       error, says, full, current = error_of(url)
       expect([error, current]).to eq ["OnlineManager::StoreError", "nil"]
@@ -81,17 +81,17 @@ RSpec.describe Stores::Redis do
       expect(full).not_to include("swordfish")
     end
 
-    it "says so of a wrong password" do
+    it "is refused with an error: a wrong password" do
       server = serve_guarded
       expect_error(server.url.sub("app", "somebody"), /WRONGPASS|password/i)
       expect_error(serve.url.sub("127", "app:swordfish@127"), /WRONGPASS|password/i)
     end
 
-    it "says so of a password that is missing" do
+    it "is refused with an error: a missing password" do
       expect_error(serve_guarded.url.sub(%r{//.*@}, "//"), /NOAUTH|password|authenticat/i)
     end
 
-    it "says so of a server that is no Redis" do
+    it "is refused with an error: a server that is no Redis" do
       listener = TCPServer.new("127.0.0.1", 0)
       answering = Thread.new do
         loop do
@@ -107,88 +107,88 @@ RSpec.describe Stores::Redis do
       listener.close
     end
 
-    it "says so of a replica, which takes no writes" do
+    it "is refused with an error: a replica, which takes no writes" do
       replica = serve(replicaof: "127.0.0.1 #{serve.port}")
       expect_error(replica.url, /replica|read-?only/i)
     end
 
-    it "says so of a version that is too old" do
+    it "is refused with an error: a version that is too old" do
       server = serve
       old = "6.1.".ljust(server.version.size, "9")
-      proxy = stand_before(server, rewriting: { server.version => old })
+      proxy = start_proxy(server, rewriting: { server.version => old })
       expect_error(server.url(port: proxy.port), /#{Regexp.escape(old)}.*6\.2/)
     end
 
-    it "says so of a certificate by an authority that it does not know" do
+    it "is refused with an error: a certificate by an unknown authority" do
       expect_error(serve(tls: true).url, /certificate|TLS/i)
     end
 
-    it "says so of a database that is not there" do
+    it "is refused with an error: a database that does not exist" do
       expect_error(serve(databases: 2).url(database: 2), /database|DB index/i)
     end
   end
 
   describe "that cannot be reached" do
-    # @return [Stores::Application] whose process has been started, and has warned of what keeps it from the store
+    # @return [Stores::Application] an application whose process has started and warned about the unreachable store
     def start_without(url, message)
       application = deploy(described_class.new(serve, url:))
       worker = application.start
-      worker.wait_for(/the store cannot be reached and will be tried again: .*#{message}/)
+      worker.wait_for(/the store cannot be reached, and is tried again until it can: .*#{message}/)
       application
     end
 
-    it "is warned of, and used as soon as it is there: connection refused" do
+    it "causes a warning and is used as soon as it is up: connection refused" do
       port = Stores::RedisServer.free_port
       application = start_without("redis://127.0.0.1:#{port}/0", "127.0.0.1:#{port}.*refused")
       worker = application.workers.first
       expect(worker.ask("Array.new(10) { |number| manager.seen(number, timeout: 60) }.uniq")).to eq [true]
       wait_until { application.store_errors.any? }
 
-      keep(Stores::RedisServer.new(at: port)).start
+      stop_later(Stores::RedisServer.new(at: port)).start
       application.expect_all(0..9, :online)
       eventually { expect(worker.ask("manager.stats[:unwritten]")).to eq 0 }
     end
 
-    # Its name is longer than any may be, so that nobody in the network is asked for it.
-    it "is warned of: an unknown host" do
+    # The name is longer than any valid one, so that no DNS server is queried for it.
+    it "causes a warning: an unknown host" do
       host = "#{"x" * 64}.example"
       worker = start_without("redis://#{host}/0", host).workers.first
       expect(worker.ask("manager.seen(7)")).to be true
       worker.finish
     end
 
-    it "is warned of: nobody at the socket" do
+    it "causes a warning: no server at the socket" do
       start_without("redis+unix:///no/such/socket", "/no/such/socket")
     end
   end
 
   describe "with a password" do
-    # All that a process tells of its store.
-    def told_by(worker)
+    # Everything that a process prints about its store.
+    def messages_of(worker)
       worker.ask(<<~'RUBY')
         [manager, manager.stats, manager.instance_variable_get(:@delivery).native].map(&:inspect) +
           manager.instance_variables.map { |name| manager.instance_variable_get(name).inspect.to_s }
       RUBY
     end
 
-    it "lets nobody see it", limit: 60 do
+    it "does not print it", limit: 60 do
       server = serve_guarded
       application = expect_use(server)
       worker = application.workers.first
-      told = told_by(worker)
-      expect(told.first).to include("redis://app:***@127.0.0.1:#{server.port}/0")
+      messages = messages_of(worker)
+      expect(messages.first).to include("redis://app:***@127.0.0.1:#{server.port}/0")
 
-      # Nor when it goes wrong: at a process that runs, and at one that is started.
+      # Nor in errors of a running process, or of one that starts.
       server.kill
       wait_until { application.store_errors.any? }
       worker.finish
       started = application.start
       started.wait_for(/cannot be reached/)
-      all = told + application.log.lines.map(&:to_s) + application.workers.map { |one| one.process.stderr }
+      all = messages + application.log.lines.map(&:to_s) + application.workers.map { |one| one.process.stderr }
       expect(all.grep(/swordfish/)).to be_empty
     end
 
-    it "lets nobody see it in a URL that is wrong" do
+    it "does not print it for an invalid URL" do
       ["redis://app:swordfish@127.0.0.1:port/0", "redis://app:swordfish@127.0.0.1/no", "redis:app:swordfish@127.0.0.1",
        "redis://app:swordfish@/0", ["redis://app:swordfish@127.0.0.1:1", 7], "rediss+unix:///socket?pass=swordfish",
        "redis://app:swordfish@127.0.0.1/0?ca_file=/no/such/file"].each do |url|
@@ -199,9 +199,9 @@ RSpec.describe Stores::Redis do
     end
   end
 
-  it "is warned of when it may throw away what it knows, and not when it may not" do
+  it "causes a warning when it may evict keys and none when it may not" do
     settings = { maxmemory: "100mb" }
-    told = %w[allkeys-lru noeviction].map do |policy|
+    messages = %w[allkeys-lru noeviction].map do |policy|
       application = deploy(described_class.new(serve(maxmemory_policy: policy, **settings)))
       worker = application.start
       worker.ask("manager.seen(7)")
@@ -209,6 +209,6 @@ RSpec.describe Stores::Redis do
       worker.finish
       worker.process.stderr
     end
-    expect(told).to match [/maxmemory-policy.*allkeys-lru.*noeviction/, ""]
+    expect(messages).to match [/maxmemory-policy.*allkeys-lru.*noeviction/, ""]
   end
 end

@@ -2,31 +2,30 @@
 
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# What can go wrong with Redis and on the way there, while processes use it. The sizes are small here; `rake soak` has
-# the large ones.
+# Faults of Redis and of the network while processes use it. The sizes are small here; `rake soak` has the large ones.
 RSpec.describe Stores::Redis do
   include_context "with servers of Redis"
 
   size = ->(name, default) { Integer(ENV.fetch("REDIS_#{name}", default)) }
 
-  # @param leaving [Array] who will fall silent
-  # @return [Stores::Application] with three processes; 10 users stay, and those are there too
+  # @param leaving [Array] users who will fall silent
+  # @return [Stores::Application] three processes with 10 users who stay, and the leaving users
   def deploy_with_users(store, leaving: users(5, "leaving"), timeout: 2, **settings)
     application = deploy(store, timeout:, **settings)
     application.start_all(3)
     application.crowd.come(users(10) + leaving)
     application.expect_all(users(10) + leaving, :online)
     application.expect_committed(10 + leaving.size)
-    application.owners
+    application.lease_holders
     application
   end
 
-  # Heartbeats are answered in every process, at once.
+  # Expects that heartbeats return at once in every process.
   def expect_heartbeats(application)
     application.serving.each { |one| expect(one.ask("Array.new(100) { manager.seen(0) }.uniq")).to eq [true] }
   end
 
-  # Nobody goes offline but these, and each of them does once.
+  # Expects that only these users go offline, once each.
   def expect_only_offline(application, leaving)
     application.expect_all(leaving, :offline)
     throughout(application.timeout * 1.5) do
@@ -35,7 +34,7 @@ RSpec.describe Stores::Redis do
     end
   end
 
-  # Others come and go as ever, and all processes know of them.
+  # Expects that other users come and go as usual, and that all processes know of them.
   def expect_to_work(application)
     application.crowd.come(users(5, "late"))
     application.expect_all(users(5, "late"), :online)
@@ -46,10 +45,10 @@ RSpec.describe Stores::Redis do
   end
 
   describe "that dies" do
-    # So many seconds.
+    # Seconds.
     away = size["AWAY", 1]
 
-    # Those who beat in one process only, which dies with the server.
+    # Users who sent heartbeats only to a process that dies with the server.
     ghosts = ["ghost 1", "ghost 2"]
 
     # @return [Stores::Application]
@@ -62,7 +61,7 @@ RSpec.describe Stores::Redis do
     end
 
     { true => "with its data", false => "without its data" }.each do |with_data, name|
-      it "is used again #{name}: nobody who beats goes offline, and who leaves meanwhile does so once", limit: 120 do
+      it "is used again #{name}: users with heartbeats stay online, and users who left go offline once", limit: 120 do
         server = serve(appendonly: "yes")
         application = deploy_with_ghosts(server)
         server.restart(with_data:) do
@@ -73,7 +72,7 @@ RSpec.describe Stores::Redis do
           throughout(away) { expect_heartbeats(application) }
         end
 
-        # Of ghosts nobody knows any more.
+        # Nothing is left that knows the ghosts.
         expect_only_offline(application, users(5, "leaving") + (with_data ? ghosts : []))
         expect_to_work(application)
         expect_good_end(application, ghosts.to_h { |id| [id, 1] }, online: with_data ? [] : ghosts)
@@ -91,7 +90,7 @@ RSpec.describe Stores::Redis do
       expect_good_end(application)
     end
 
-    it "is used as ever after SCRIPT FLUSH", limit: 120 do
+    it "is used as before after SCRIPT FLUSH", limit: 120 do
       server = serve
       application = deploy_with_users(described_class.new(server))
       application.crowd.fall_silent(users(5, "leaving"))
@@ -106,12 +105,12 @@ RSpec.describe Stores::Redis do
       expect(application.store_errors).to be_empty
     end
 
-    # What Redis' own failover may do: the replica has not heard of the last second.
-    it "is used again when a replica takes its place that lacks the last second", limit: 120 do
+    # As Redis' own failover may do: the replica lacks the last second of writes.
+    it "is used again when a replica that lacks the last second replaces it", limit: 120 do
       server = serve
-      line = stand_before(server)
+      line = start_proxy(server)
       replica = serve(replicaof: "127.0.0.1 #{line.port}")
-      way = stand_before(server)
+      way = start_proxy(server)
       wait_until(limit: 20) { replica.cli("INFO", "replication").include?("master_link_status:up") }
       application = deploy_with_users(described_class.new(server, url: server.url(port: way.port)))
 
@@ -120,13 +119,13 @@ RSpec.describe Stores::Redis do
       application.expect_all(last, :online)
       application.expect_committed(20)
       application.log.append(:lost)
-      # Also of whom the new one has never heard, and never would by a heartbeat.
+      # Also the users that the new server has never stored, and who send no more heartbeats.
       leaving = users(5, "leaving") + last.first(2)
       application.crowd.fall_silent(leaving)
       server.kill
       replica.cli("REPLICAOF", "NO", "ONE")
       expect(application.store.count_on(replica)).to eq 15
-      way.lead_to(replica.port)
+      way.redirect_to(replica.port)
 
       expect_only_offline(application, leaving)
       application.expect_all(users(10) + last.drop(2), :online)
@@ -136,7 +135,7 @@ RSpec.describe Stores::Redis do
   end
 
   describe "that is away for three timeouts" do
-    it "sets nobody offline until one timeout after its return, and the processes keep no more than the latest beats",
+    it "sets nobody offline until one timeout after its return, and processes keep only the latest heartbeats",
        limit: 120 do
       server = serve(appendonly: "yes")
       application = deploy_with_users(described_class.new(server))
@@ -155,7 +154,7 @@ RSpec.describe Stores::Redis do
       end
 
       expect_only_offline(application, users(5, "leaving"))
-      # The clocks are not the same.
+      # The processes' clocks differ slightly.
       offline_at = application.log.lines(:offline).map { |line| line.at - returned_at }
       expect(offline_at).to all be >= application.timeout - 0.1
       expect(expect_good_end(application)).to have_attributes(repeats: 0)
@@ -163,28 +162,28 @@ RSpec.describe Stores::Redis do
   end
 
   describe "on a bad way" do
-    # @return [Array] an application, and what its processes reach the server through
+    # @return [Array] an application, and the proxy through which its processes reach the server
     def deploy_behind_proxy(**settings)
       server = serve
-      proxy = stand_before(server)
+      proxy = start_proxy(server)
       [deploy_with_users(described_class.new(server, url: server.url(port: proxy.port)), **settings), proxy]
     end
 
-    # They fall silent, and say so.
+    # Users fall silent, and a leave is sent for each.
     def leave(application, users)
       application.crowd.fall_silent(users)
       application.workers.first.ask("args.each { |id| manager.leave(id) }", *users)
       application.expect_all(users, :offline, limit: 60)
     end
 
-    # So many answers.
+    # The number of spoilt answers.
     spoilt = size["SPOILT", 4]
 
     ends = { drop: "breaks when it has done what it was asked for", halve: "answers half of what it should" }
     ends.each do |how, what|
-      it "is tried again, and nothing doubled, when it #{what}, #{spoilt} times", limit: 120 + (spoilt * 4) do
+      it "is retried without doubling anything when it #{what}, #{spoilt} times", limit: 120 + (spoilt * 4) do
         application, proxy = deploy_behind_proxy
-        application.crowd.churn(users(100, "passing"), most: 1 + (spoilt / 4), restless: 0.3, arrivals: 10)
+        application.crowd.churn(users(100, "passing"), max_sessions: 1 + (spoilt / 4), silence_rate: 0.3, arrivals: 10)
         spoilt.times do |number|
           Progress.at(number, spoilt)
           proxy.spoil(how, at: "EVALSHA")
@@ -196,8 +195,8 @@ RSpec.describe Stores::Redis do
       end
     end
 
-    # Who beats is told of again after a third of the timeout, which has to be longer than a few answers take.
-    it "is waited for, and nothing doubled, when it takes 2 s for each answer", limit: 180 do
+    # Each user is written again after a third of the timeout, which has to be longer than a few answers take.
+    it "is waited for without doubling anything when each answer takes 2 s", limit: 180 do
       application, proxy = deploy_behind_proxy(timeout: 30)
       proxy.delay = 2
       application.crowd.come(users(10, "late"))
@@ -212,21 +211,21 @@ RSpec.describe Stores::Redis do
     end
   end
 
-  describe "when owners of leases die or stand still" do
+  describe "when lease holders die or pause" do
     kills = size["KILLS", 3]
     stops = size["STOPS", 1]
     sessions = size["SESSIONS", 2]
 
-    it "misses none of #{100 * sessions * 2} transitions of 3 processes: #{kills} SIGKILL, #{stops} SIGSTOP",
+    it "loses none of #{100 * sessions * 2} transitions of 3 processes: #{kills} SIGKILL, #{stops} SIGSTOP",
        limit: 120 + ((kills + stops) * 15) + (sessions * 20) do
       application = deploy(timeout: 1)
       application.start_all(3)
-      application.crowd.churn(users(100), most: sessions, restless: 0.3, arrivals: 1)
+      application.crowd.churn(users(100), max_sessions: sessions, silence_rate: 0.3, arrivals: 1)
       [*[:kill] * kills, *[:pause] * stops].shuffle.each_with_index do |how, number|
         Progress.at(number, kills + stops)
-        owner = application.owners.sample
-        application.public_send(how, owner)
-        how == :kill ? application.start : application.owners && owner.go_on
+        holder = application.lease_holders.sample
+        application.public_send(how, holder)
+        how == :kill ? application.start : application.lease_holders && holder.resume
       end
       application.crowd.churn_out(limit: 60 + (sessions * 20))
 

@@ -3,12 +3,12 @@
 require "English"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# What is so of Redis alone: many leases, several databases, and others who use the same server.
+# What is specific to Redis: many leases, several databases, and other users of the same server.
 RSpec.describe Stores::Redis do
   include_context "with servers of Redis"
 
   describe "its leases" do
-    # No process has more than its share, and no partition is nobody's.
+    # Expects that no process has more than its share, and that every partition has a lease holder.
     def expect_shares(application)
       eventually(limit: 10) do
         shares = application.store.shares
@@ -17,10 +17,10 @@ RSpec.describe Stores::Redis do
       end
     end
 
-    it "are spread over the processes, and one that ends gives its share back at once", limit: 60 do
+    it "are spread over the processes, and a process that ends releases its share at once", limit: 60 do
       application = deploy(described_class.new)
       workers = application.start_all(3)
-      application.owners
+      application.lease_holders
       expect_shares(application)
 
       workers.last.finish
@@ -31,26 +31,27 @@ RSpec.describe Stores::Redis do
       expect_shares(application)
     end
 
-    it "go to those who are left when a process dies, and none is had for nothing", limit: 60 do
+    it "go to the remaining processes when a process dies, and each is put to use", limit: 60 do
       application = deploy(described_class.new)
       workers = application.start_all(2)
-      application.owners
+      application.lease_holders
       application.kill(workers.first)
-      application.owners
+      application.lease_holders
       expect(application.store.shares).to eq [16]
     end
   end
 
   describe "with others on the same server" do
-    # Users of the same names come and go at one of the two, and then at the other.
+    # Expects that users with the same ids come and go in one of the two, and then in the other, without affecting each
+    # other.
     def expect_apart(*stores)
       one, other = stores.map { |store| deploy(store).tap { |application| application.start_all(2) } }
       come(one)
-      expect_unmoved(other, 0, "[manager.online_users, manager.leave(0)]" => [[], false])
+      expect_unchanged_for_a_timeout(other, 0, "[manager.online_users, manager.leave(0)]" => [[], false])
       come(other)
       one.crowd.fall_silent(users(10))
       one.expect_all(users(10), :offline)
-      expect_unmoved(other, 10, "manager.size" => 10)
+      expect_unchanged_for_a_timeout(other, 10, "manager.size" => 10)
 
       expect([one, other].map { |application| expect_good_end(application) })
         .to all have_attributes(transitions: 20, repeats: 0)
@@ -62,8 +63,8 @@ RSpec.describe Stores::Redis do
       application.expect_all(users(10), :online)
     end
 
-    # Nothing happens there for a timeout, and its processes answer so.
-    def expect_unmoved(application, transitions, answers)
+    # Expects that nothing happens there for one timeout, and that its processes' answers do not change.
+    def expect_unchanged_for_a_timeout(application, transitions, answers)
       throughout(application.timeout) do
         answers.each { |code, answer| expect(application.workers.first.ask(code)).to eq answer }
         expect(application.transitions.size).to eq transitions
@@ -71,7 +72,7 @@ RSpec.describe Stores::Redis do
     end
 
     it "keeps namespaces apart", limit: 60 do
-      # One of them is the beginning of the other.
+      # One name is a prefix of the other.
       expect_apart(described_class.new(namespace: "spec"), described_class.new(namespace: "spec:1"))
     end
 
@@ -80,7 +81,7 @@ RSpec.describe Stores::Redis do
       expect_apart(*Array.new(2) { |database| described_class.new(server, database:, namespace: "spec") })
     end
 
-    it "leaves nothing behind of who was there, and touches no key of others", limit: 60 do
+    it "leaves nothing of former users behind and touches no other keys", limit: 60 do
       server = serve
       server.cli("SET", "{om:other}:users", "theirs")
       application = deploy(described_class.new(server, namespace: "spec"))
@@ -107,7 +108,7 @@ RSpec.describe Stores::Redis do
     crowd = Integer(ENV.fetch("REDIS_CROWD", 20_000))
     timeout = 3 + (crowd / 25_000)
 
-    # Asks again and again, and answers in how many seconds the slowest answer came when it is told to end.
+    # Sends PING again and again, and returns the longest delay in seconds when it is ended.
     def ping(server)
       worst = 0
       is_going_on = true
@@ -128,16 +129,16 @@ RSpec.describe Stores::Redis do
       worst
     end
 
-    # What is judged is how long its scripts take, and not how long it waits for a core while other specs run.
-    def give_way_to(server)
+    # The example judges how long the scripts take, not how long the server waits for a core while other specs run.
+    def raise_priority_of(server)
       Process.setpriority(Process::PRIO_PROCESS, server.pid, -20)
     rescue Errno::EACCES
       RSpec.configuration.reporter.message("Only root can let the server go first; a busy machine may make it slow")
     end
 
-    it "that expires at once keeps no other client waiting: #{crowd} users", limit: 60 + (crowd / 1_000) do
+    it "that expires at once delays no other client: #{crowd} users", limit: 60 + (crowd / 1_000) do
       server = serve
-      give_way_to(server)
+      raise_priority_of(server)
       worst = nil
       process = ruby(<<~RUBY, server.url, crowd.to_s, timeout.to_s, limit: 60 + (crowd / 1_000)) do |child|
         require "online_manager"
@@ -170,7 +171,7 @@ RSpec.describe Stores::Redis do
 
       expect([process.stderr, process.success?]).to eq ["", true]
       expect(process.lines.last).to eq({ online: crowd, offline: crowd }.inspect)
-      # It has in it what took more than 50 ms.
+      # The SLOWLOG contains the scripts that took more than 50 ms.
       expect(server.cli("SLOWLOG", "GET", 100)).to eq ""
       RSpec.configuration.reporter.message("The slowest PING took #{(worst * 1_000).round} ms")
     end

@@ -4,10 +4,10 @@ require "socket"
 require_relative "../support/store/redis"
 require_relative "../support/store/proxy"
 
-# The tools of the specs of Redis. One that lets everything pass would be noticed by none of them.
+# The helpers of the Redis specs. A helper that lets everything pass would not fail any other spec.
 RSpec.describe "spec/support/store" do
   describe Stores::RedisServer do
-    it "ends by its pid, starts again on the same port, and has its data or has not" do
+    it "ends by its pid and starts again on the same port, with or without its data" do
       server = described_class.new(appendonly: "yes").start
       port = server.port
       server.cli("SET", "a", "1")
@@ -24,7 +24,7 @@ RSpec.describe "spec/support/store" do
       expect(File.exist?(server.folder)).to be false
     end
 
-    it "takes another port when somebody else has taken the one that was free" do
+    it "takes another port when another process has taken the free one" do
       taken = TCPServer.new("127.0.0.1", 0)
       server = described_class.new(at: taken.local_address.ip_port).start
       expect(server.port).not_to eq taken.local_address.ip_port
@@ -34,7 +34,7 @@ RSpec.describe "spec/support/store" do
       server.stop
     end
 
-    it "ends with the process that has started it" do
+    it "ends with the process that started it" do
       process = ruby(<<~RUBY, bundled: true)
         require "rspec"
         require "./spec/support/wait"
@@ -46,7 +46,7 @@ RSpec.describe "spec/support/store" do
       eventually { expect { Process.kill(0, pid) }.to raise_error(Errno::ESRCH) }
     end
 
-    it "raises what redis-cli complains of" do
+    it "raises the error of redis-cli" do
       expect { described_class.common.cli("GET") }.to raise_error(/redis-cli GET says: ERR wrong number of arguments/)
     end
   end
@@ -55,7 +55,7 @@ RSpec.describe "spec/support/store" do
     before { @proxy = described_class.new(Stores::RedisServer.common.port, rewriting: { "PONG" => "GNOP" }) }
     after { @proxy.stop }
 
-    # @return [String, nil] what comes back
+    # @return [String, nil] the answer
     def ask(command)
       TCPSocket.open("127.0.0.1", @proxy.port) do |socket|
         socket.write("#{command}\r\n")
@@ -63,18 +63,18 @@ RSpec.describe "spec/support/store" do
       end
     end
 
-    it "passes on what comes, in other words" do
+    it "passes on answers with replacements" do
       expect([ask("PING"), ask("ECHO hello")]).to eq %W[+GNOP\r\n $5\r\n]
     end
 
-    it "takes its time" do
+    it "delays answers" do
       @proxy.delay = 0.2
       asked = Wait.monotonic
       ask("PING")
       expect(Wait.monotonic - asked).to be >= 0.2
     end
 
-    it "spoils the answers that it is to spoil, and no others" do
+    it "spoils the chosen answers and no others" do
       @proxy.spoil(:drop, at: "PING")
       @proxy.spoil(:halve, at: "PING")
       expect([ask("ECHO hello"), ask("PING"), ask("PING"), ask("PING")]).to eq ["$5\r\n", nil, "+GN", "+GNOP\r\n"]
@@ -87,11 +87,11 @@ RSpec.describe "spec/support/store" do
 
     after { redis.remove }
 
-    it "has the checksum of Redis" do
+    it "computes the checksum of Redis" do
       expect(described_class.crc16("123456789")).to eq 0x31C3
     end
 
-    it "finds what does not belong there" do
+    it "finds keys that do not belong there" do
       redis.server.cli("ZADD", redis.key(redis.partition_of("ann"), :users), 1, "sann")
       redis.check
       wrong = redis.key((redis.partition_of("ben") + 1) % 16, :users)
@@ -104,7 +104,7 @@ RSpec.describe "spec/support/store" do
 
     def fail_with(text) = raise_error(RSpec::Expectations::ExpectationNotMetError, end_with(text))
 
-    it "knows who shares the leases" do
+    it "knows how the leases are distributed" do
       16.times { |number| redis.server.cli("SET", redis.key(number, :lease), number < 5 ? "one" : "another") }
       expect([redis.shares, redis.shared_by?(2), redis.shared_by?(3)]).to eq [[5, 11], true, false]
       redis.server.cli("DEL", redis.key(0, :lease))

@@ -3,7 +3,7 @@
 require "etc"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# What can go wrong with a file.
+# Faults of a SQLite file.
 RSpec.describe Stores::Sqlite do
   include_context "with applications on a store", described_class
 
@@ -16,7 +16,7 @@ RSpec.describe Stores::Sqlite do
     application.store.path
   end
 
-  it "is made without a word by 4 processes that start at the same moment" do
+  it "is created without warnings by 4 processes that start at the same moment" do
     process = ruby(<<~RUBY, deploy.store.folder)
       require "online_manager"
 
@@ -32,7 +32,7 @@ RSpec.describe Stores::Sqlite do
         processes = Array.new(4) do
           fork do
             ready.close
-            everybody.read # until the last one has closed it
+            everybody.read # until the last process has closed it
             OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}/\#{number}", reactor: :thread)
             exit!(true)
           end
@@ -46,7 +46,7 @@ RSpec.describe Stores::Sqlite do
   end
 
   describe "that is no good from the start" do
-    # A config that tells whether `setup` was called.
+    # A config that records whether `setup` was called.
     let(:config) do
       Class.new do
         attr_reader :is_set_up
@@ -58,7 +58,7 @@ RSpec.describe Stores::Sqlite do
       end.new
     end
 
-    # Demands an error that names the path and says what is wrong, before anything has begun.
+    # Expects an error that names the path and the fault, before anything has started.
     def expect_error(path, message)
       expect { OnlineManager.setup(config, store: "sqlite:#{path}", namespace: "bad", reactor: :thread) }
         .to raise_error(OnlineManager::StoreError) { |error| expect(error.message).to include(path).and match(message) }
@@ -67,36 +67,36 @@ RSpec.describe Stores::Sqlite do
       OnlineManager.current("bad")&.stop
     end
 
-    # The same, of a file that is left as it is.
+    # The same, for a file that must not change.
     def expect_error_and_no_change(path, message)
       before = File.binread(path)
       expect_error(path, message)
       expect(File.binread(path) == before).to be true
     end
 
-    it "is a StoreError, which is an Error" do
+    it "raises a StoreError, which is an Error" do
       expect(OnlineManager::StoreError.ancestors).to include OnlineManager::Error
     end
 
-    it "says so of a file that is corrupt" do
+    it "is refused with an error: a corrupt file" do
       path = used_store
       File.open(path, "r+b") { |file| file.seek(100) and file.write("\xFF".b * 3_000) }
       expect_error_and_no_change(path, /corrupt|malformed/i)
     end
 
-    it "says so of a file of which only a part is there" do
+    it "is refused with an error: a truncated file" do
       path = used_store
       File.truncate(path, 4_096)
       expect_error_and_no_change(path, /corrupt|malformed/i)
     end
 
-    it "says so of a file that is no database" do
+    it "is refused with an error: a file that is no database" do
       path = deploy.store.path
       File.write(path, "Dear diary, today I have been online.\n" * 1_000)
       expect_error_and_no_change(path, /not a database|no database/i)
     end
 
-    it "says so of a file that a newer version has written" do
+    it "is refused with an error: a file of a newer version" do
       path = used_store
       store = described_class.new(File.dirname(path))
       version = Integer(store.execute("PRAGMA user_version"))
@@ -106,18 +106,18 @@ RSpec.describe Stores::Sqlite do
       expect(store.execute("PRAGMA user_version")).to eq (version + 1).to_s
     end
 
-    it "says so of a folder that is missing" do
+    it "is refused with an error: a missing folder" do
       expect_error("#{deploy.store.folder}/missing/presence.sqlite3", /folder|directory/i)
       expect(Dir["#{deploy.store.folder}/*"]).to be_empty
     end
 
-    it "says so of a folder in its place" do
+    it "is refused with an error: a folder in its place" do
       path = deploy.store.path
       Dir.mkdir(path)
       expect_error(path, /folder|directory|open/i)
     end
 
-    # As another user, since nothing is denied to root.
+    # As another user, since root may do anything.
     def message_of_nobody(path)
       process = ruby(<<~RUBY, path, Etc.getpwnam("nobody").uid.to_s)
         require "online_manager"
@@ -142,7 +142,7 @@ RSpec.describe Stores::Sqlite do
     end
 
     { "file" => -> { used_store }, "folder" => -> { deploy.store.path } }.each do |what, path|
-      it "says so of a #{what} that may not be written" do
+      it "is refused with an error: a #{what} that is not writable" do
         path = instance_exec(&path)
         File.chmod(0o444, path) if File.exist?(path)
         File.chmod(0o555, File.dirname(path))
@@ -152,27 +152,27 @@ RSpec.describe Stores::Sqlite do
   end
 
   describe "that goes wrong later" do
-    # So many seconds.
+    # Seconds.
     trouble = Integer(ENV.fetch("STORE_TROUBLE", 1))
 
-    # Heartbeats are answered, and each process hears of the store once.
+    # Expects that heartbeats work, and that each process reports the store's fault once.
     #
-    # @param count [Integer] how many times it has gone wrong so far
+    # @param count [Integer] the number of faults so far
     define_method(:expect_trouble) do |application, count: 1|
       workers = application.serving
-      expect_told = lambda do
-        told = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
-        expect(told).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
+      expect_reports = lambda do
+        errors = application.store_errors.map { |line| [line.pid, line.detail[/\A[\w:]+(?=: .)/]] }
+        expect(errors).to match_array(workers.map { |worker| [worker.pid, "OnlineManager::StoreError"] } * count)
       end
 
-      eventually(limit: 30, &expect_told)
+      eventually(limit: 30, &expect_reports)
       throughout(trouble) do
-        expect_told.call
+        expect_reports.call
         expect(workers.map { |worker| worker.ask("Array.new(100) { manager.seen(\"user 9\") }.uniq") }).to all eq [true]
       end
     end
 
-    # @return [Stores::Application] with 10 users who stay
+    # @return [Stores::Application] an application with 10 users who stay
     def deploy_with_users(*store, processes:)
       application = deploy(*store)
       application.start_all(processes)
@@ -197,19 +197,19 @@ RSpec.describe Stores::Sqlite do
       Dir.rmdir(folder)
     end
 
-    # Fills what is left.
+    # Fills the remaining space.
     def fill(path)
       File.open(path, "wb") { |file| loop { file.syswrite("\0" * 4_096) } }
     rescue Errno::ENOSPC
       expect(File.size(path)).to be > 1_000_000
     end
 
-    it "goes on when the disk is full, and tells the rest when it no longer is", limit: 120 do
+    it "goes on when the disk is full, and writes the rest when it no longer is", limit: 120 do
       on_small_disk do |folder|
         application = deploy_with_users(described_class.new(folder), processes: 1)
         2.times do |round|
           fill("#{folder}/ballast")
-          # Ids of some size, for which there must be room.
+          # Long ids, which need space.
           come = Array.new(100) { |number| "#{number} of round #{round} #{"x" * 500}" }
           application.crowd.come(come)
           expect_trouble(application, count: round + 1)
@@ -224,7 +224,7 @@ RSpec.describe Stores::Sqlite do
       end
     end
 
-    it "goes on when another program locks it, and tells the rest when it no longer does", limit: 120 do
+    it "goes on when another program locks it, and writes the rest when it no longer does", limit: 120 do
       application = deploy_with_users(processes: 2)
       command("sqlite3", application.store.path) do |program|
         program.puts(".timeout 10000\nBEGIN EXCLUSIVE;\nSELECT 'locked';")
@@ -243,8 +243,8 @@ RSpec.describe Stores::Sqlite do
       application.store.check
     end
 
-    # What was in it is gone, and so those who are online come online once more.
-    it "goes on when it is deleted, in a new one, and versions keep growing", limit: 120 do
+    # The data are lost, so the online users come online once more.
+    it "goes on in a new file when it is deleted, and versions keep growing", limit: 120 do
       application = deploy_with_users(processes: 2)
       application.log.append(:lost)
       application.store.delete
@@ -254,7 +254,7 @@ RSpec.describe Stores::Sqlite do
       application.workers.each do |worker|
         eventually { expect(worker.ask("manager.online_users")).to match_array(users(10) + users(5, "late")) }
       end
-      expect(application.workers.count(&:owner?)).to eq 1
+      expect(application.workers.count(&:lease_holder?)).to eq 1
 
       expect_good_end(application)
       application.store.check

@@ -4,7 +4,7 @@ require "fileutils"
 require "tmpdir"
 require_relative "ruby_process"
 
-# An empty GEM_HOME of its own, which a gem is installed into as it is from RubyGems.
+# A temporary GEM_HOME, into which a gem is installed as from RubyGems.
 class GemHome
   ROOT = RubyProcess::ROOT
 
@@ -32,12 +32,12 @@ class GemHome
 
   # @param package [String] a path
   # @param env [Hash{Symbol => String}]
-  # @return [RubyProcess] however it has ended
+  # @return [RubyProcess] the installation, which has ended
   def install(package, limit: 60, **env)
     command("gem", "install", "--local", "--no-document", package, env: environment(env), limit:)
   end
 
-  # @return [Array<String>] the files of the gem that is installed, from its folder on
+  # @return [Array<String>] the files of the installed gem, relative to its folder
   def installed
     folder, *others = Dir["#{@folder}/gems/*"]
     return [] unless folder && others.empty?
@@ -45,10 +45,10 @@ class GemHome
     Dir.glob("**/*", File::FNM_DOTMATCH, base: folder).select { |path| File.file?(File.join(folder, path)) }
   end
 
-  # Runs the README's first example with the gem that is installed, until one user has come and gone.
+  # Runs the README's first example with the installed gem, until one user has come online and gone offline.
   #
   # @param env [Hash{Symbol => String}]
-  # @return [RubyProcess] which has printed that, and then what it has loaded
+  # @return [RubyProcess] whose output is the example's, and then the files that it has loaded
   def run_example(**env)
     example = File.read("#{ROOT}/README.md")[/^<!-- snippet: usage -->\n```ruby\n(.*?)^```/m, 1]
     script = <<~RUBY
@@ -65,7 +65,7 @@ class GemHome
     end
   end
 
-  # A folder for PATH: what is in it now, but for some commands.
+  # Makes a folder for PATH: with the commands of the current PATH, except some.
   #
   # @param names [Array<String>]
   # @return [String]
@@ -80,7 +80,7 @@ class GemHome
 
   private
 
-  # With our own gems, since rb_sys is one, and `--local` fetches none.
+  # Includes our own gems, since rb_sys is one of them, and `--local` downloads none.
   def environment(env)
     path = [@folder, *Gem.path].join(File::PATH_SEPARATOR)
     { "GEM_HOME" => @folder, "GEM_PATH" => path, **env.transform_keys(&:to_s) }

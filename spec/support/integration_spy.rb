@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# A framework that writes down what it is asked.
+# A framework integration that records its calls.
 class IntegrationSpy < OnlineManager::Integration
   attr_writer :unloadable, :is_booted, :takes_part
   attr_accessor :root
 
-  # @param calls [Queue] gets what it surrounds
-  # @param log [Queue] gets what it is told
+  # @param calls [Queue] receives the names of surrounded calls
+  # @param log [Queue] receives the arguments of the other methods
   def initialize(calls, log)
     super()
     @calls = calls

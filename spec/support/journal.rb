@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# A config that writes down how every callback begins and ends, and can tell whether that is how it must be: per user
-# `online` and `offline` alternate and never overlap.
+# A config that records the beginning and the end of every callback, and verifies them: per user, `online` and `offline`
+# must alternate and never overlap.
 class Journal
-  # What becomes of a user whose callback ends so.
+  # The user's state after a callback that ended in this way.
   AFTER = {
     %i[online returned] => :online,
     %i[online raised] => :offline,
@@ -16,7 +16,7 @@ class Journal
   attr_reader :heartbeat
 
   # @param timeout [Numeric] seconds
-  # @yield what the callbacks do
+  # @yield the body of the callbacks
   # @yieldparam method [Symbol] :online or :offline
   # @yieldparam user_id [Object]
   def initialize(timeout:, &callback)
@@ -31,13 +31,13 @@ class Journal
   def online(user_id) = note(:online, user_id)
   def offline(user_id) = note(:offline, user_id)
 
-  # @return [Integer] how many callbacks there were
+  # @return [Integer] the number of callbacks
   def size = @log.size / 2
 
-  # Goes through all of it.
+  # Verifies the whole journal.
   #
   # @return [Hash{Object => Symbol}] for each user the last callback that returned, or :offline
-  # @raise [RSpec::Expectations::ExpectationNotMetError] at the first callback that should not have been
+  # @raise [RSpec::Expectations::ExpectationNotMetError] at the first wrong callback
   def verify
     states = Hash.new(:offline)
     inside = {}
@@ -57,7 +57,7 @@ class Journal
 
   private
 
-  # Appending is atomic, and so the log is in the order of what happened.
+  # Array#<< is atomic, so the log is in the order of the events.
   def note(method, user_id)
     @log << [method, user_id, :began]
     @callback.call(method, user_id)

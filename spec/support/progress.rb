@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Tells `rake soak` how far a long example has come. Also loaded into child processes.
+# Reports to `rake soak` the progress of a long example. Also loaded into child processes.
 module Progress
   FILE = ENV.fetch("PROGRESS", nil)
 
@@ -10,7 +10,7 @@ module Progress
     File.write(FILE, done.fdiv(total)) if FILE
   end
 
-  # The same of the examples themselves.
+  # Reports the number of finished examples.
   def self.count_examples(config)
     done = 0
     config.after do

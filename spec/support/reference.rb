@@ -1,19 +1,19 @@
 # frozen_string_literal: true
 
-# What OnlineManager 0.0.3 does, in our words: the measure of what an old config may count on. A timer of EventMachine's
-# for each heartbeat; the one of the last heartbeat sets the user offline.
+# Reimplements OnlineManager 0.0.3, to compare what old configs may rely on: one EventMachine timer per heartbeat; the
+# timer of the last heartbeat sets the user offline.
 class Reference
   # @param config [Object] with `timeout`, `setup`, `online` and `offline`
   def initialize(config)
     @config = config
-    @latest = {} # the number of each online user's last heartbeat
+    @latest = {} # online users, and the number of each one's last heartbeat
     @heartbeats = 0
   end
 
   # Starts a reactor, and blocks.
   def run = EventMachine.run { setup }
 
-  # Joins the reactor that runs.
+  # Sets up in the running reactor.
   #
   # @return what the config's `setup` returned
   def setup = @config.setup(&method(:heartbeat))

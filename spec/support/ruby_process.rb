@@ -3,8 +3,8 @@
 require "open3"
 require "rbconfig"
 
-# A child process, for what only a process of its own can show: signals, exits, forks. What it prints is collected as it
-# comes. Specs start one with {Helper#ruby} or {Helper#command}:
+# A child process, for signals, exits and forks. Its output is collected as it arrives. Specs start one with
+# {Helper#ruby} or {Helper#command}:
 #
 #   it "sets the remaining users offline on Ctrl-C" do
 #     process = ruby(<<~RUBY) do |child|
@@ -25,39 +25,39 @@ class RubyProcess
   attr_reader :pid
 
   # @param argv [Array<String>] the command and its arguments
-  # @param env [Hash{String => String}] its whole environment
+  # @param env [Hash{String => String}] the whole environment
   # @param chdir [String] its working directory
   def initialize(*argv, env: ENV.to_h, chdir: ROOT)
     @mutex = Mutex.new
     @printed = ConditionVariable.new
     @stdout = +""
     @stderr = +""
-    # A group of its own, so that {#kill} also reaches what it forked.
+    # Its own process group, so that {#kill} also reaches the processes that it forked.
     @stdin, stdout, stderr, @waiter = Open3.popen3(env, *argv, chdir:, pgroup: true, unsetenv_others: true)
     @pid = @waiter.pid
     @open = 2
     @readers = [collect(stdout, @stdout), collect(stderr, @stderr)]
   end
 
-  # @return [String] what it printed so far
+  # @return [String] the output so far
   def stdout = @mutex.synchronize { @stdout.dup }
 
-  # @return [String] what it printed so far
+  # @return [String] the error output so far
   def stderr = @mutex.synchronize { @stderr.dup }
 
-  # @return [Array<String>] the lines that it printed to stdout so far
+  # @return [Array<String>] the lines of the output so far
   def lines = stdout.lines(chomp: true)
 
   # @return [Process::Status, nil] nil while it runs
   def status = (@waiter.value unless @waiter.alive?)
 
-  # @return [Boolean] whether it ended by itself, with status 0
+  # @return [Boolean] whether it has ended by itself, with status 0
   def success? = status&.success? || false
 
   # Waits for a line of stdout or stderr. Lines that were printed before count too.
   #
-  # @param pattern [String, Regexp] the whole line, or what is found in it
-  # @param count [Integer] of so many such lines, the last
+  # @param pattern [String, Regexp] the whole line, or a match in it
+  # @param count [Integer] how many such lines to wait for; the last one is returned
   # @param limit [Numeric] seconds
   # @return [String, MatchData]
   def wait_for(pattern, count: 1, limit: LIMIT)
@@ -73,7 +73,7 @@ class RubyProcess
     end
   end
 
-  # @param name [Symbol, String] of a signal, such as :INT
+  # @param name [Symbol, String] a signal, such as :INT
   def signal(name)
     Process.kill(name, pid)
   end
@@ -87,7 +87,7 @@ class RubyProcess
   # Closes its stdin.
   def close = @stdin.close
 
-  # Waits until it has ended, and with it whatever holds its stdout or stderr.
+  # Waits until it has ended, and until every process that holds its stdout or stderr has.
   #
   # @param limit [Numeric] seconds
   # @return [self]
@@ -100,7 +100,7 @@ class RubyProcess
     self
   end
 
-  # Ends it, and whatever it left behind in its process group.
+  # Kills it and all processes in its process group.
   #
   # @return [self]
   def kill
@@ -146,20 +146,20 @@ class RubyProcess
     TEXT
   end
 
-  # What specs call.
+  # Spec helpers.
   module Helper
-    # Runs a Ruby script, with our lib on its load path and warnings on.
+    # Runs a Ruby script with warnings on, and with our lib on its load path.
     #
-    # With a block, yields the process while it runs. Then waits for its end in any case, and kills it if that does not
-    # come, or if the block raises.
+    # With a block, yields the process while it runs. Then waits for its end, and kills it if it does not end, or if the
+    # block raises.
     #
     # @param script [String]
-    # @param args [Array<String>] its ARGV
-    # @param bundled [Boolean] whether it runs in our bundle, as under `bundle exec`; else with no gem activated
+    # @param args [Array<String>] the script's ARGV
+    # @param bundled [Boolean] whether it runs in our bundle, as with `bundle exec`; otherwise without any activated gem
     # @param lib [Boolean] whether our lib is on its load path
     # @param options [Hash] as for {#command}
     # @yieldparam process [RubyProcess]
-    # @return [RubyProcess] which has ended
+    # @return [RubyProcess] the process, which has ended
     def ruby(script, *args, bundled: false, lib: true, env: {}, **options, &block)
       switches = ["-w", "-r#{ROOT}/spec/support/child/prelude"]
       switches.push("-I#{ROOT}/lib") if lib
@@ -172,11 +172,12 @@ class RubyProcess
 
     # Runs any command.
     #
-    # @param env [Hash{String => String, nil}] beside our own environment, less Bundler's part, and a UTF-8 locale
+    # @param env [Hash{String => String, nil}] additions to our environment without Bundler's variables, and a UTF-8
+    #   locale
     # @param chdir [String] the working directory
-    # @param limit [Numeric] how many seconds it may go on after the block
+    # @param limit [Numeric] how long it may run after the block, in seconds
     # @yieldparam process [RubyProcess]
-    # @return [RubyProcess] which has ended
+    # @return [RubyProcess] the process, which has ended
     def command(*argv, env: {}, chdir: ROOT, limit: LIMIT)
       env = (defined?(Bundler) ? Bundler.unbundled_env : ENV.to_h).merge("LC_ALL" => "C.UTF-8", **env).compact
       process = RubyProcess.new(*argv, env:, chdir:)

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# Ends what takes too long with an exception that shows where each thread stands, since a hanging spec says nothing.
+# Aborts a hanging example with an exception that shows the backtrace of each thread.
 module TimeLimit
-  # No StandardError, so that no `rescue => error` on the way takes it for a callback's.
+  # No StandardError, so that no `rescue => error` on the way catches it.
   class Exceeded < Exception; end # rubocop:disable Lint/InheritException
 
   # @param seconds [Numeric]

@@ -1,24 +1,24 @@
 # frozen_string_literal: true
 
-# Waiting on what other threads and processes do. A spec never sleeps for a while and hopes (RuboCop sees to it).
+# Waits for other threads and processes. A spec never just sleeps for a fixed time (RuboCop enforces it).
 module Wait
-  PAUSE = 0.005
+  POLL_INTERVAL = 0.005
 
   def self.monotonic = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-  # Waits until the block answers something true, and returns that.
+  # Waits until the block returns true, and returns that value.
   #
   #   wait_until { manager.online?(7) }
   #
   # @param limit [Numeric] seconds
-  # @raise [RSpec::Expectations::ExpectationNotMetError] when it does not come about within the limit
+  # @raise [RSpec::Expectations::ExpectationNotMetError] if it does not within the limit
   def wait_until(limit: 10, &condition)
     deadline = Wait.monotonic + limit
     until (result = condition.call)
       if Wait.monotonic > deadline
         RSpec::Expectations.fail_with("waited #{limit} s in vain at #{condition.source_location.join(":")}")
       end
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
     end
     result
   end
@@ -28,7 +28,7 @@ module Wait
   #   eventually { expect(calls).to eq [[:online, 7]] }
   #
   # @param limit [Numeric] seconds
-  # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, when they do not hold within the limit
+  # @raise [RSpec::Expectations::ExpectationNotMetError] the last one, if they do not hold within the limit
   def eventually(limit: 10)
     deadline = Wait.monotonic + limit
     begin
@@ -36,12 +36,12 @@ module Wait
     rescue RSpec::Expectations::ExpectationNotMetError
       raise if Wait.monotonic > deadline
 
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
       retry
     end
   end
 
-  # For what must not happen: holds the expectations in the block against each moment of so many seconds.
+  # For what must not happen: checks the expectations in the block again and again for some seconds.
   #
   #   throughout(0.3) { expect(calls).to be_empty }
   #
@@ -53,7 +53,7 @@ module Wait
       yield
       break if Wait.monotonic > deadline
 
-      sleep PAUSE # rubocop:disable OnlineManager/BareSleep
+      sleep POLL_INTERVAL # rubocop:disable OnlineManager/BareSleep
     end
   end
 end

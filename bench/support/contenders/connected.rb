@@ -3,7 +3,7 @@
 require_relative "../contender"
 
 module Bench
-  # A contender that asks a server or a file, with a connection for each thread.
+  # A contender that uses a server or a file, with one connection per thread.
   class Connected < Contender
     THREADS = 4
 

@@ -19,34 +19,34 @@ module Bench
       ids.each_slice(1_000) { |slice| @manager.seen_all(slice) }
     end
 
-    def beat(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
+    def send_heartbeats(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
   end
 
-  # What a yield costs alone.
+  # The cost of a yield alone.
   class EmptyBlock < Contender
     def prepare(ids); end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) { |_id| } # rubocop:disable Lint/EmptyBlock -- that is the point
     end
   end
 
-  # What a Hash costs alone: nobody would ever be offline.
+  # The cost of a Hash alone: nothing would set anybody offline.
   class BareHash < Contender
     def initialize
       super
       @users = {}
     end
 
-    def prepare(ids) = beat(ids)
+    def prepare(ids) = send_heartbeats(ids)
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       users = @users
       Heartbeats.through(ids, passes) { |id| users[id] = 1 }
     end
   end
 
-  # A Hash of times for any number of threads, which another one would sweep.
+  # A Hash of timestamps for any number of threads, which another thread would sweep.
   class LockedHash < Contender
     def initialize
       super
@@ -54,9 +54,9 @@ module Bench
       @mutex = Mutex.new
     end
 
-    def prepare(ids) = beat(ids)
+    def prepare(ids) = send_heartbeats(ids)
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) do |id|
         @mutex.synchronize { @users[id] = Process.clock_gettime(Process::CLOCK_MONOTONIC) }
       end

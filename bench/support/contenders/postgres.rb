@@ -5,10 +5,10 @@ require_relative "../server"
 require_relative "connected"
 
 module Bench
-  # A PostgreSQL of our own, with its defaults.
+  # Our own PostgreSQL server with its default settings.
   class PostgresServer < Server
     def initialize
-      # It refuses to run as root.
+      # PostgreSQL refuses to run as root.
       super(user: Process.uid.zero? ? Etc.getpwnam("postgres") : Etc.getpwuid)
     end
 
@@ -31,7 +31,7 @@ module Bench
 
     def data = File.join(folder, "data")
 
-    # SIGTERM would wait for its clients.
+    # On SIGTERM it would wait for its clients.
     def stop_signal = "INT"
 
     def program(name) = executable(name, Dir["/usr/lib/postgresql/*/bin"].reverse)
@@ -43,13 +43,13 @@ module Bench
     end
   end
 
-  # `UPDATE users SET last_online = now() WHERE id = ID` for each heartbeat.
+  # Runs `UPDATE users SET last_online = now() WHERE id = ID` for each heartbeat.
   class PostgresContender < Connected
     UPDATE = "UPDATE users SET last_online = now() WHERE id = $1"
     private_constant :UPDATE
 
     # @param server [PostgresServer]
-    # @param kind [String] of the ids
+    # @param kind [String] the kind of the ids
     def initialize(server, kind)
       super() { server.connect }
       @type = { "integers" => "bigint", "UUIDs" => "uuid" }.fetch(kind, "text")
@@ -65,16 +65,16 @@ module Bench
         database.exec("ALTER TABLE users ADD PRIMARY KEY (id)")
         database.exec("VACUUM ANALYZE users")
       end
-      THREADS.times { with_connection { |database| database.prepare("beat", UPDATE) } }
+      THREADS.times { with_connection { |database| database.prepare("heartbeat", UPDATE) } }
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |database|
-        Heartbeats.through(ids, passes) { |id| database.exec_prepared("beat", [key(id)]) }
+        Heartbeats.through(ids, passes) { |id| database.exec_prepared("heartbeat", [key(id)]) }
       end
     end
 
-    # @return [Integer] bytes on disk, of the table and its index
+    # @return [Integer] bytes on disk of the table and its index
     def size
       with_connection { |database| database.exec("SELECT pg_total_relation_size('users')").getvalue(0, 0).to_i }
     end

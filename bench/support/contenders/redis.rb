@@ -5,11 +5,11 @@ require_relative "../server"
 require_relative "connected"
 
 module Bench
-  # A Redis of our own, with its defaults but for snapshots on disk.
+  # Our own Redis server with its default settings, except that it writes no snapshots to disk.
   class RedisServer < Server
     def socket = File.join(folder, "socket")
 
-    # @return [String] for a manager
+    # @return [String] the `store:` option for a manager
     def url = "redis+unix://#{socket}"
 
     def connect = ::Redis.new(path: socket, reconnect_attempts: 0)
@@ -27,7 +27,7 @@ module Bench
     end
   end
 
-  # `ZADD users NOW ID` for each heartbeat.
+  # Runs `ZADD users NOW ID` for each heartbeat.
   class RedisContender < Connected
     # @param server [RedisServer]
     def initialize(server)
@@ -41,7 +41,7 @@ module Bench
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |redis|
         Heartbeats.through(ids, passes) { |id| redis.zadd("users", now, id.to_s) }
       end

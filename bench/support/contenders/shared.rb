@@ -8,7 +8,7 @@ require_relative "../silent_config"
 module Bench
   # The gem with a store that other processes could share.
   class Shared < Contender
-    # Counts the callbacks, and notes when the last one came.
+    # Counts the callbacks, and records when the last one came.
     class Config < SilentConfig
       attr_reader :calls, :last
 
@@ -34,7 +34,7 @@ module Bench
       super()
       @config = Config.new(timeout)
       @manager = OnlineManager.new(@config, reactor: :thread, store:, namespace:)
-      @native = @manager.instance_variable_get(:@native) # its status, without what is asked of the store
+      @native = @manager.instance_variable_get(:@native) # its counters, without a query to the store
       @heartbeat = @manager.setup
     end
 
@@ -43,9 +43,9 @@ module Bench
       settle(ids.size)
     end
 
-    def beat(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
+    def send_heartbeats(ids, passes = 1) = Heartbeats.through(ids, passes, &@heartbeat)
 
-    # @return [Integer] nanoseconds until heartbeats of all are in the store
+    # @return [Integer] nanoseconds until the heartbeats of all ids are in the store
     def flush(ids)
       Bench.time do
         @manager.seen_all(ids)
@@ -53,7 +53,7 @@ module Bench
       end
     end
 
-    # @return [Float] transitions a second, from the first heartbeat or leave to the last callback
+    # @return [Float] transitions per second, from the first heartbeat or leave to the last callback
     def transitions(ids)
       start = Bench.now
       calls = @config.calls
@@ -73,7 +73,7 @@ module Bench
     end
   end
 
-  # The same with a file.
+  # The gem with a SQLite file.
   class SharedFile < Shared
     def initialize(timeout = 3_600)
       @folder = Dir.mktmpdir("online_manager_bench")
@@ -81,7 +81,8 @@ module Bench
       super("sqlite:#{@path}", timeout)
     end
 
-    # @return [Integer] bytes on disk, when the last connection has been closed, and the write-ahead log is in the file
+    # @return [Integer] bytes on disk after the last connection was closed, which moves the write-ahead log into the
+    #   file
     def size
       @manager.stop
       File.size(@path)

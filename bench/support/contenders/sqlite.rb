@@ -6,8 +6,8 @@ require "tmpdir"
 require_relative "connected"
 
 module Bench
-  # `UPDATE users SET last_online = NOW WHERE id = ID` for each heartbeat, in a file with a write-ahead log
-  # that is not forced to disk each time, as Rails sets it up.
+  # Runs `UPDATE users SET last_online = NOW WHERE id = ID` for each heartbeat, in a file with a write-ahead log that is
+  # not synced to disk each time, as Rails sets it up.
   class SqliteContender < Connected
     UPDATE = "UPDATE users SET last_online = ? WHERE id = ?"
     private_constant :UPDATE
@@ -30,7 +30,7 @@ module Bench
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       with_connection do |database|
         database.prepare(UPDATE) do |update|
           Heartbeats.through(ids, passes) { |id| update.execute(now, key(id)) }

@@ -4,11 +4,10 @@ require "eventmachine"
 require_relative "../contender"
 
 module Bench
-  # The mechanism of version 0.0.3, written anew: a reactor timer for each heartbeat, which sets the user
-  # offline unless a later one has come.
+  # The mechanism of version 0.0.3, reimplemented: one reactor timer per heartbeat, which sets the user offline unless a
+  # later heartbeat has come.
   #
-  # EventMachine allows for 100,000 outstanding timers and ends the process at one more; here it is told
-  # to allow for more.
+  # EventMachine allows 100,000 outstanding timers and ends the process at one more. TIMERS raises that limit.
   class Timers < Contender
     TIMERS = 20_000_000
 
@@ -16,7 +15,7 @@ module Bench
     def initialize(timeout = 3_600)
       super()
       @timeout = timeout
-      @beats = {}
+      @latest = {}
       EM.set_max_timers(TIMERS)
       running = Thread::Queue.new
       Thread.new { EM.run { running << true } }
@@ -24,33 +23,33 @@ module Bench
     end
 
     def prepare(ids)
-      on_reactor { beat(ids) }
+      on_reactor { send_heartbeats(ids) }
     end
 
     def time(ids, passes)
       on_reactor { super }
     end
 
-    # Its timers may only be added on its own thread.
+    # Timers may only be added on the reactor's thread.
     def time_threads(ids, passes, threads)
       Bench.time do
         Heartbeats.time_threads(ids, threads) do |part|
           Heartbeats.through(part, passes) { |id| EM.schedule { heartbeat(id) } }
         end
-        on_reactor {} # rubocop:disable Lint/EmptyBlock -- it comes after what has been scheduled
+        on_reactor {} # rubocop:disable Lint/EmptyBlock -- it runs after everything scheduled before
       end
     end
 
-    def beat(ids, passes = 1)
+    def send_heartbeats(ids, passes = 1)
       Heartbeats.through(ids, passes) { |id| heartbeat(id) }
     end
 
     private
 
     def heartbeat(id)
-      number = (@beats[id] || 0) + 1
-      @beats[id] = number
-      EM.add_timer(@timeout) { @beats.delete(id) if @beats[id] == number }
+      number = (@latest[id] || 0) + 1
+      @latest[id] = number
+      EM.add_timer(@timeout) { @latest.delete(id) if @latest[id] == number }
     end
 
     def on_reactor

@@ -3,7 +3,7 @@
 require "yaml"
 
 module Bench
-  # Which of the numbers to reach are reached.
+  # Compares the figures with bench/goals.yml.
   class Goals
     PATH = File.join(ROOT, "bench/goals.yml")
 
@@ -12,7 +12,7 @@ module Bench
       @goals = YAML.load_file(PATH).map { |goal| Goal.new(goal, results) }
     end
 
-    # @return [Table] whose remarks are the notes
+    # @return [Table] its remarks are the notes
     def table
       noted = @goals.select(&:note)
       rows = @goals.map do |goal|
@@ -24,7 +24,7 @@ module Bench
     end
   end
 
-  # A row of bench/goals.yml.
+  # An entry of bench/goals.yml.
   class Goal
     def initialize(goal, results)
       @goal = goal
@@ -51,12 +51,12 @@ module Bench
     end
   end
 
-  # One number of a goal.
+  # One bound of a goal.
   class GoalPart
-    # @return [String, nil] what it is about
+    # @return [String, nil] what the bound is about
     attr_reader :of
 
-    # @return [Numeric, nil] nil if it has not been measured
+    # @return [Numeric, nil] the worst figure; nil if it was not measured
     attr_reader :value
 
     def initialize(part, results)
@@ -73,7 +73,7 @@ module Bench
       @most ? value <= @most : value >= @least
     end
 
-    # Without the zeros that a measurement may end with.
+    # Without trailing zeros, which a measurement may have.
     def wanted
       limit = format(@most || @least).sub(/(?<=\.\d)0+(?= )/, "").sub(/\.0(?= )/, "")
       named("#{@most ? "≤" : "≥"} #{limit}")

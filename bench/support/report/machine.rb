@@ -3,7 +3,7 @@
 require "etc"
 
 module Bench
-  # What was measured on, and with which versions.
+  # The machine that was measured on, and the versions of the software.
   class Machine
     CRATES = %w[hashbrown tokio-util moka criterion].freeze
     private_constant :CRATES

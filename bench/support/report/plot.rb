@@ -3,9 +3,9 @@
 require "fileutils"
 
 module Bench
-  # Curves over the number of users, both axes logarithmic, one panel for each kind of ids. Drawn by gnuplot.
+  # Curves over the number of users, with logarithmic axes and one panel for each kind of ids. Drawn by gnuplot.
   class Plot
-    # By the first word of a curve's name, so that they are the same in all plots.
+    # Keyed by the first word of a curve's name, so that a contender has the same color in all plots.
     COLORS = {
       "OnlineManager" => "#d1242f", "an empty" => "#8c959f", "`hash[id]" => "#0969da", "Hash" => "#8250df",
       "an EventMachine" => "#bf8700", "Redis" => "#1a7f37", "SQLite" => "#57606a", "PostgreSQL" => "#24292f"
@@ -13,11 +13,11 @@ module Bench
     OURS = "OnlineManager"
     private_constant :COLORS, :OURS
 
-    # @param path [String] of the SVG
+    # @param path [String] the SVG file
     # @param title [String]
-    # @param y_format [String] gnuplot's, for the values
-    # @param panels [Hash{String => Hash{String => Hash{Integer => Numeric}}}] title → name → users → value, which is
-    #   left out unless it is above 0 (a trial run is too small to tell bytes)
+    # @param y_format [String] gnuplot's format of the values
+    # @param panels [Hash{String => Hash{String => Hash{Integer => Numeric}}}] title → name → users → value; values that
+    #   are not above 0 are left out (a trial run is too small to measure bytes)
     def initialize(path, title, y_format, panels)
       @path = path
       @title = title
@@ -55,7 +55,7 @@ module Bench
       GNUPLOT
     end
 
-    # The key is in the order of the curves at their right end. One of the panels shows it.
+    # The key lists the curves in the order of their right ends. Only one panel shows it.
     def panel(title, curves, index)
       curves = curves.reject { |_, points| points.empty? }.sort_by { |_, points| -points.max.last }
       <<~GNUPLOT

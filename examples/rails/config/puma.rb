@@ -5,7 +5,7 @@ threads threads_count, threads_count
 
 port ENV.fetch("PORT", 3000)
 
-# With two workers or more it is a cluster. They share the file of the presence store, so nothing else is to be done:
-# each worker takes part in it from its first heartbeat, and has no connection to it before.
+# With two workers or more it is a cluster. The workers share the file of the presence store, so nothing else is needed:
+# each worker participates from its first heartbeat on, and has no connection to the store before.
 workers Integer(ENV.fetch("WEB_CONCURRENCY", 0))
 preload_app! ENV.fetch("PRELOAD_APP", "true") == "true"

@@ -1,7 +1,7 @@
-//! What can go wrong with the timer thread, at a spec's command (`spec/fork_spec.rb`): it keeps the tracker's lock for as
-//! long as the spec likes, or panics. Behind the feature `faults`, and in no gem.
+//! Faults of the timer thread, which `spec/fork_spec.rb` causes: it holds the tracker's lock until the spec releases
+//! it, or panics. Only with the feature `faults`, which no gem is built with.
 //!
-//! The thread reads the clock at each of its state, with the lock held, so that is where a fault strikes.
+//! The thread reads the clock at each of its steps with the lock held, so that is where a fault is injected.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -10,50 +10,52 @@ use std::time::{Duration, Instant};
 use magnus::{Error, Ruby, function, prelude::*};
 
 const NONE: u8 = 0;
-/// At its next turn the timer thread shall keep the lock.
-const KEEP: u8 = 1;
-/// It has the lock, and gives it up soon: somebody may be waiting for it with the GVL held.
-const HAS: u8 = 2;
-/// It has the lock until it is notified to let go: nobody waits.
-const KEEPS: u8 = 3;
-/// At its next turn the timer thread shall panic.
+/// The timer thread shall hold the lock from its next step on.
+const HOLD: u8 = 1;
+/// The thread holds the lock, and releases it after `LOCK_HOLD`: a Ruby thread may be waiting for it with the GVL held.
+const HELD_BRIEFLY: u8 = 2;
+/// The thread holds the lock until `release_lock`: no Ruby thread waits for it.
+const HELD: u8 = 3;
+/// The timer thread shall panic at its next step.
 const PANIC: u8 = 4;
 
-/// Only the thread that has got the lock requests at `HAS` and `KEEPS`, so a child inherits no fault.
+/// One of the above. Only the timer thread acts on `HELD_BRIEFLY` and `HELD`, so a forked child has no fault.
 static FAULT: AtomicU8 = AtomicU8::new(NONE);
 
-/// How long the lock is held for nothing.
+/// How long the lock is held without a `confirm_hold`: a spec needs a few milliseconds to send it.
 const LOCK_HOLD: Duration = Duration::from_secs(1);
 
-/// Defines `OnlineManager::Faults`. None of its methods takes the lock.
+/// Defines the module `OnlineManager::Faults`. None of its methods takes the tracker's lock.
+///
+/// `confirm_hold` and `release_lock` return whether the thread was in the state that they end.
 pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
     let faults = manager.define_module("Faults")?;
-    faults.define_singleton_method("keep_lock", function!(|| FAULT.store(KEEP, Ordering::SeqCst), 0))?;
-    faults.define_singleton_method("keeps_lock?", function!(|| change(HAS, KEEPS), 0))?;
-    faults.define_singleton_method("release_lock", function!(|| change(KEEPS, NONE), 0))?;
+    faults.define_singleton_method("hold_lock", function!(|| FAULT.store(HOLD, Ordering::SeqCst), 0))?;
+    faults.define_singleton_method("confirm_hold", function!(|| change(HELD_BRIEFLY, HELD), 0))?;
+    faults.define_singleton_method("release_lock", function!(|| change(HELD, NONE), 0))?;
     faults.define_singleton_method("panic", function!(|| FAULT.store(PANIC, Ordering::SeqCst), 0))?;
     faults.define_singleton_method("none?", function!(|| FAULT.load(Ordering::SeqCst) == NONE, 0))?;
     Ok(())
 }
 
-/// Called when somebody reads the clock.
+/// Injects the fault that was requested. Called for each reading of the clock, does nothing on other threads.
 pub(crate) fn strike() {
     if thread::current().name() == Some("online_manager") {
-        if change(KEEP, HAS) {
-            keep_lock();
+        if change(HOLD, HELD_BRIEFLY) {
+            hold_lock();
         } else if change(PANIC, NONE) {
             panic();
         }
     }
 }
 
-fn keep_lock() {
+fn hold_lock() {
     let start = Instant::now();
     loop {
         match FAULT.load(Ordering::SeqCst) {
-            HAS if start.elapsed() > LOCK_HOLD && change(HAS, NONE) => break,
-            HAS | KEEPS => thread::sleep(Duration::from_millis(1)),
+            HELD_BRIEFLY if start.elapsed() > LOCK_HOLD && change(HELD_BRIEFLY, NONE) => break,
+            HELD_BRIEFLY | HELD => thread::sleep(Duration::from_millis(1)),
             _ => break,
         }
     }
@@ -64,6 +66,7 @@ fn panic() {
     panic!("the fault that was asked for");
 }
 
+/// Changes the fault. Returns false, and changes nothing, if it is not `from`.
 fn change(from: u8, to: u8) -> bool {
     FAULT.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }

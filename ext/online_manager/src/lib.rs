@@ -1,47 +1,53 @@
-//! The binding between Ruby and the tracker, or a store: it state Ruby values into keys and back, and defines
-//! the native classes `OnlineManager::Native` and `OnlineManager::Shared`. No rule of presence lives here.
+//! The binding between Ruby and the two other crates. It defines the native classes `OnlineManager::NativeTracker` and
+//! `OnlineManager::NativeMember`, and converts Ruby values to ids and back. It has no rule about who is online.
+//!
+//! `ext/README.md` explains threads, locks, exceptions, forks and Ractors.
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`native`] | the class, its one proc, and heartbeats; in `native::deliver` the reactor's part, in `native::seen_all` crowds |
-//! | [`heartbeat`] | that one proc |
-//! | [`target`] | the Ruby object behind it all: asked for the timeout, called for each transition |
+//! | [`native_tracker`] | the class `NativeTracker`: a manager's tracker |
+//! | [`native_member`] | the class `NativeMember`: a manager's part in a store |
+//! | [`handle`] | what both classes have in common |
+//! | [`heartbeat`] | the proc that `setup` gets |
+//! | [`callback_target`] | the Ruby object whose methods are called: for the timeout and for each transition |
 //! | [`key`] | how a Ruby object becomes an id of the tracker's, and back |
-//! | [`objects`] | ids that are neither immediate nor plain strings |
-//! | [`shared`] | the class `OnlineManager::Shared`: the same with a store; in `shared::deliver` the reactor's part, in `shared::check` the look before `setup`, in `shared::look` an operator's |
+//! | [`objects`] | ids that are neither immediate values nor plain strings |
 //! | [`store_id`] | how a Ruby object becomes an id of a store's, and back |
-//! | [`era`] | forks: every process has a tracker of its own, or a member of a store |
+//! | [`process_local`] | forks: each process has its own tracker or member |
 //! | [`pipe`] | the wakeup pipe |
-//! | [`ractor`] | that everything belongs to the main Ractor |
+//! | [`ractor`] | the check that a heartbeat comes from the main Ractor |
 //! | [`clock`] | the coarse monotonic clock |
-//! | `faults` | only for the specs: what can go wrong with the timer thread |
+//! | [`error`] | the gem's own errors |
+//! | `faults` | faults of the timer thread that specs can cause |
 
-#![allow(unsafe_code, reason = "Ruby's API is unsafe, and so are a few functions of the operating system's")]
+#![allow(unsafe_code, reason = "Ruby's API is unsafe, and so are a few functions of the operating system")]
 #![allow(missing_docs, reason = "a cdylib exports nothing but the initialiser that the macro makes")]
 
 mod callback_target;
 mod clock;
+mod error;
 #[cfg(feature = "faults")]
 mod faults;
+mod handle;
 mod heartbeat;
 mod key;
-mod native;
+mod native_member;
+mod native_tracker;
 mod objects;
 mod pipe;
 mod process_local;
 mod ractor;
-mod shared;
 mod store_id;
 
 use magnus::{Error, Ruby};
 
-/// Called by Ruby when it loads the extension.
+/// Defines the native classes. Ruby calls it when it loads the extension.
 #[magnus::init(name = "online_manager")]
 fn init(ruby: &Ruby) -> Result<(), Error> {
-    ractor::note_main();
+    ractor::record_main();
     process_local::count_forks(ruby)?;
-    native::init(ruby)?;
-    shared::init(ruby)?;
+    native_tracker::init(ruby)?;
+    native_member::init(ruby)?;
     #[cfg(feature = "faults")]
     faults::init(ruby)?;
     Ok(())

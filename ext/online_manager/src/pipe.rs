@@ -1,4 +1,4 @@
-//! The wakeup pipe: readable while somebody can be claimed, so that Ruby waits with `IO#wait_readable`.
+//! The wakeup pipe. It is readable while `deliver` has something to do: Ruby waits for it with `IO#wait_readable`.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use online_manager_tracker::Signal;
 
-/// Both ends, closed on exec and non-blocking. Ruby gets duplicates, so whatever Ruby closes, no
-/// write of ours meets a closed or reused descriptor, and none raises SIGPIPE.
+/// Both ends of the pipe, non-blocking and closed on exec. Ruby gets a duplicate: if it closes that, our writes still
+/// go to an open pipe, and cause no SIGPIPE.
 pub(crate) struct Pipe {
     reader: PipeReader,
     writer: PipeWriter,
-    /// Whether there is a byte in the pipe. Changed under the tracker's lock only.
+    /// Whether there is a byte in the pipe. Changes only while the tracker (or the member's log) is locked.
     raised: AtomicBool,
 }
 
@@ -24,7 +24,7 @@ impl Pipe {
         Ok(Pipe { reader, writer, raised: AtomicBool::new(false) })
     }
 
-    /// A duplicate of the end to wait on. It is the caller's to close.
+    /// Returns a duplicate of the read end. The caller closes it.
     pub(crate) fn duplicate_reader(&self) -> io::Result<RawFd> {
         Ok(self.reader.try_clone()?.into_raw_fd())
     }
@@ -33,7 +33,7 @@ impl Pipe {
 impl Signal for Pipe {
     fn raise(&self) {
         if !self.raised.swap(true, Ordering::Relaxed) {
-            // Never full: there is one byte at the most. An interrupted write is tried again by `write_all`.
+            // The pipe is never full, since it holds one byte at most. `write_all` repeats an interrupted write.
             let written = (&self.writer).write_all(b"!");
             debug_assert!(written.is_ok());
         }
@@ -47,7 +47,8 @@ impl Signal for Pipe {
     }
 }
 
-/// The tracker and whoever asks for a descriptor share the pipe.
+/// The pipe, shared by the tracker (or member) and the [`crate::process_local::ProcessValue`] that duplicates its read
+/// end.
 pub(crate) struct SharedPipe(pub(crate) Arc<Pipe>);
 
 impl Signal for SharedPipe {
@@ -61,7 +62,7 @@ impl Signal for SharedPipe {
 }
 
 fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: the descriptor is open and ours; the calls touch no memory.
+    // SAFETY: the caller has the descriptor open. The calls touch no memory.
     let done = unsafe {
         let flags = libc::fcntl(descriptor, libc::F_GETFL);
         flags >= 0 && libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0

@@ -1,52 +1,55 @@
-//! Forks: every process has a tracker of its own, or with a store a member of it.
+//! Forks: each process has a tracker, or a member of a store, of its own.
 //!
-//! A child of `fork` gets a copy of its parent's memory, but of its threads only the one that forked.
-//! The copied tracker may be locked for ever or half changed, and its pipe is the parent's. So it is
-//! never touched again, not even to free it: the child starts an era of its own, with nobody online.
+//! A child of `fork` gets a copy of its parent's memory, but only the thread that forked. The copied tracker may be
+//! locked for ever or half changed, and its pipe is the parent's. So the child never touches that copy, not even to
+//! free it. It creates a value of its own, with nobody online.
 
 use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use magnus::{Error, Ruby, exception::ExceptionClass};
+use magnus::{Error, Ruby};
 
+use crate::error::system_error;
 use crate::pipe::{Pipe, SharedPipe};
 
-/// How many forks lie between this process and the one that loaded the extension, plus one.
+/// One more than the number of forks between the process that loaded the extension and this one.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
-/// The present generation. Whoever is about to take a tracker's lock compares it first.
+/// Returns this process' generation. A value of another generation belongs to an ancestor: its lock may never be taken.
 #[inline]
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Counts this process' forks from now on, in the child.
+/// Has each fork from now on count up the child's generation.
 pub(crate) fn count_forks(ruby: &Ruby) -> Result<(), Error> {
-    // `system` and backticks may really fork too, and other threads' locks are as they were: an
-    // addition is all that may be done here.
+    // `system` and backticks may really fork too, with other threads' locks in any state. So the child does nothing
+    // here but an addition.
     extern "C" fn count() {
         GENERATION.fetch_add(1, Ordering::Relaxed);
     }
-    // SAFETY: `count` is a function for the life of the process (Ruby unloads no extension), and does
-    // nothing that is not allowed between fork and exec.
+    // SAFETY: `count` lives as long as the process (Ruby unloads no extension), and does nothing that is forbidden
+    // between fork and exec.
     match unsafe { libc::pthread_atfork(None, None, Some(count)) } {
         0 => Ok(()),
         code => Err(system_error(ruby, "pthread_atfork", &std::io::Error::from_raw_os_error(code))),
     }
 }
 
-/// A tracker, or whatever else only the process that made it may touch, and its pipe.
+/// A tracker or a member, which only the process that created it may touch, and its wakeup pipe.
 pub(crate) struct ProcessValue<T> {
     generation: u64,
-    inner: ManuallyDrop<T>,
+    value: ManuallyDrop<T>,
     pipe: ManuallyDrop<Arc<Pipe>>,
+    /// The value of a child process.
     next: ProcessLocal<T>,
 }
 
-/// The eras of one manager: the one of the process that made it, then those of its children,
-/// grandchildren and so on.
+/// One manager's value for each process: a list that begins with the value of the process that created the manager, and
+/// goes on with those of its child, its grandchild and so on.
 pub(crate) struct ProcessLocal<T>(OnceLock<Box<ProcessValue<T>>>);
 
 impl<T> Default for ProcessLocal<T> {
@@ -56,21 +59,21 @@ impl<T> Default for ProcessLocal<T> {
 }
 
 impl<T> ProcessLocal<T> {
-    /// This process' era, if it has begun.
+    /// Returns this process' value, if it has been created.
     #[inline]
     pub(crate) fn current(&self) -> Option<&ProcessValue<T>> {
         let generation = generation();
-        let mut eras = self;
+        let mut list = self;
         loop {
-            let era = eras.0.get()?;
-            if era.generation == generation {
-                return Some(era);
+            let value = list.0.get()?;
+            if value.generation == generation {
+                return Some(value);
             }
-            eras = &era.next;
+            list = &value.next;
         }
     }
 
-    /// The era that began last, perhaps in a process that this one was forked from.
+    /// Returns the value that was created last, which may be an ancestor's.
     pub(crate) fn latest(&self) -> Option<&ProcessValue<T>> {
         let mut latest = self.0.get()?;
         while let Some(later) = latest.next.0.get() {
@@ -79,73 +82,69 @@ impl<T> ProcessLocal<T> {
         Some(latest)
     }
 
-    /// This process' era; begins it if need be. Only called with the GVL held, which is not given up
-    /// here, so no thread can be left behind in the middle of it by a fork.
-    pub(crate) fn begin(
+    /// Returns this process' value; creates it if need be. Fails when the operating system has no pipe or thread to
+    /// give.
+    ///
+    /// The caller holds the GVL, which is not released here. So no fork can interrupt another thread that is in here.
+    pub(crate) fn get_or_init(
         &self,
         ruby: &Ruby,
-        make: impl FnOnce(SharedPipe) -> std::io::Result<T>,
+        create: impl FnOnce(SharedPipe) -> std::io::Result<T>,
     ) -> Result<&ProcessValue<T>, Error> {
-        if let Some(era) = self.current() {
-            return Ok(era);
+        if let Some(value) = self.current() {
+            return Ok(value);
         }
-        let era = ProcessValue::new(make).map_err(|error| system_error(ruby, "starting the timer thread", &error))?;
-        let mut eras = self;
-        while let Some(earlier) = eras.0.get() {
-            eras = &earlier.next;
+        let value = ProcessValue::new(create)
+            .map_err(|error| system_error(ruby, "starting the manager in this process", &error))?;
+        let mut list = self;
+        while let Some(earlier) = list.0.get() {
+            list = &earlier.next;
         }
-        Ok(eras.0.get_or_init(|| Box::new(era)))
+        Ok(list.0.get_or_init(|| Box::new(value)))
     }
 }
 
 impl<T> ProcessValue<T> {
-    fn new(make: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<ProcessValue<T>> {
+    fn new(create: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<ProcessValue<T>> {
         let pipe = Arc::new(Pipe::new()?);
-        let inner = make(SharedPipe(Arc::clone(&pipe)))?;
+        let value = create(SharedPipe(Arc::clone(&pipe)))?;
         Ok(ProcessValue {
             generation: generation(),
-            inner: ManuallyDrop::new(inner),
+            value: ManuallyDrop::new(value),
             pipe: ManuallyDrop::new(pipe),
             next: ProcessLocal::default(),
         })
     }
 
-    /// Whether the process is still the one that began this era.
+    /// Returns whether this process created the value. False in a child, after a callback has forked.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.generation == generation()
     }
 
-    /// What the era is for.
-    #[inline]
-    pub(crate) fn inner(&self) -> &T {
-        &self.inner
-    }
-
+    /// Returns a duplicate of the wakeup pipe's read end. The caller closes it.
     pub(crate) fn duplicate_reader(&self, ruby: &Ruby) -> Result<RawFd, Error> {
         self.pipe.duplicate_reader().map_err(|error| system_error(ruby, "duplicating the wakeup pipe", &error))
+    }
+}
+
+impl<T> Deref for ProcessValue<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
     }
 }
 
 impl<T> Drop for ProcessValue<T> {
     fn drop(&mut self) {
         if self.is_current() {
-            // SAFETY: neither field is used again; this is the era's own destructor.
+            // SAFETY: this is the destructor, so neither field is used again.
             unsafe {
-                ManuallyDrop::drop(&mut self.inner);
+                ManuallyDrop::drop(&mut self.value);
                 ManuallyDrop::drop(&mut self.pipe);
             }
         }
     }
-}
-
-/// An error of the operating system as Ruby knows it.
-pub(crate) fn system_error(ruby: &Ruby, doing: &str, error: &std::io::Error) -> Error {
-    Error::new(error_class(ruby, "Error"), format!("{doing}: {error}"))
-}
-
-/// One of the gem's own classes of errors.
-pub(crate) fn error_class(ruby: &Ruby, name: &str) -> ExceptionClass {
-    let class: Option<ExceptionClass> = ruby.eval(&format!("OnlineManager::{name}")).ok();
-    class.unwrap_or_else(|| ruby.exception_runtime_error())
 }

@@ -1,7 +1,7 @@
-//! Ractors: everything in here belongs to the main one.
+//! Ractors: only the main one may use the gem.
 //!
-//! Ruby sees to that itself for methods, but not for procs: `Ractor.make_shareable` takes the heartbeat
-//! proc for one of its own.
+//! Ruby enforces that for native methods, but not for the heartbeat proc: `Ractor.make_shareable` takes a proc that is
+//! made in C for one without captured variables.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -9,24 +9,24 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use magnus::{Error, ExceptionClass, Module, RClass, Ruby};
 use rb_sys::rb_ractor_local_key_struct as Key;
 
-/// A key under which only the main Ractor has something.
-static MAIN: AtomicPtr<Key> = AtomicPtr::new(ptr::null_mut());
+/// The Ractor-local storage key under which only the main Ractor has a value.
+static MAIN_KEY: AtomicPtr<Key> = AtomicPtr::new(ptr::null_mut());
 
-/// Overflow that the present Ractor is the main one: no other may load an extension.
-pub(crate) fn note_main() {
-    // SAFETY: a key without a type holds a pointer that nobody follows, marks or frees.
+/// Records the current Ractor as the main one: no other Ractor may load an extension.
+pub(crate) fn record_main() {
+    // SAFETY: the value of a key without a type is a pointer that Ruby does not follow, mark or free.
     unsafe {
         let key = rb_sys::rb_ractor_local_storage_ptr_newkey(ptr::null());
         rb_sys::rb_ractor_local_storage_ptr_set(key, key.cast());
-        MAIN.store(key, Ordering::Relaxed);
+        MAIN_KEY.store(key, Ordering::Relaxed);
     }
 }
 
-/// A `Ractor::UnsafeError` unless the present Ractor is the main one.
+/// Fails with a `Ractor::UnsafeError` unless the current Ractor is the main one.
 #[inline]
 pub(crate) fn check_main(ruby: &Ruby) -> Result<(), Error> {
     // SAFETY: the key was made when the extension was loaded.
-    let is_main = unsafe { !rb_sys::rb_ractor_local_storage_ptr(MAIN.load(Ordering::Relaxed)).is_null() };
+    let is_main = unsafe { !rb_sys::rb_ractor_local_storage_ptr(MAIN_KEY.load(Ordering::Relaxed)).is_null() };
     if is_main { Ok(()) } else { Err(unsafe_error(ruby)) }
 }
 

@@ -1,4 +1,5 @@
-//! How a Ruby object becomes an id of a store's, and back: Integers, Strings and Symbols, which every process knows.
+//! How a Ruby object becomes an id of a store's, and back. Only Integers, Strings and Symbols can be ids: they mean the
+//! same in every process.
 
 use magnus::encoding::{EncodingCapable, RbEncoding};
 use magnus::{Error, Integer, RString, Ruby, Symbol, Value, prelude::*};
@@ -8,23 +9,24 @@ use online_manager_tracker::{Id, StringId};
 
 use crate::key::{self, ASCII, BINARY, UTF_8};
 
-/// A user, as the store and as the process' own table call it.
+/// An id for the store, and the same id for the member's own table of users.
 pub(crate) struct StoreId {
     pub(crate) user_id: UserId,
-    /// If the id is a key.
+    /// The key, if the id is an immediate value.
     key: Option<u64>,
 }
 
 impl StoreId {
-    /// May call Ruby, see [`user_id`].
+    /// Converts a Ruby object. Calls Ruby and fails as [`to_user_id`] does.
     pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<StoreId, Error> {
-        // Raises for the keys that are no ids: true, false and nil.
-        let user_id = user_id(ruby, value)?;
-        let key = if let Some(Id::Key(key)) = key::plain(&value) { Some(key) } else { None };
+        // First, since true, false and nil have keys but are no ids.
+        let user_id = to_user_id(ruby, value)?;
+        let key = if let Some(Id::Key(key)) = key::plain_id(&value) { Some(key) } else { None };
         Ok(StoreId { user_id, key })
     }
 
-    /// As the process' own table requests it up. The class of a text is the tag, see [`online_manager_store::coalescer`].
+    /// Returns the id for the member's own table. The class of a string id is the tag, see
+    /// [`online_manager_store::coalescer`].
     pub(crate) fn as_id(&self) -> Id<'_> {
         match (self.key, self.user_id.as_bytes().split_first()) {
             (Some(key), _) => Id::Key(key),
@@ -34,45 +36,47 @@ impl StoreId {
     }
 }
 
-/// What a store calls `value`. May call Ruby, but no method that could be anybody's.
-pub(crate) fn user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
-    if let Some(Id::String(text)) = key::plain(&value) {
-        let charset = match text.class {
+/// Returns the store's id of `value`. May call Ruby, but only methods of Ruby's own classes.
+///
+/// Fails with an ArgumentError if `value` is no Integer, String or Symbol.
+pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
+    if let Some(Id::String(id)) = key::plain_id(&value) {
+        let charset = match id.class {
             ASCII => Charset::Ascii,
             UTF_8 => Charset::Utf8,
             BINARY => Charset::Binary,
             _ => Charset::Other,
         };
-        return Ok(UserId::new(Kind::String(charset), text.bytes));
+        return Ok(UserId::new(Kind::String(charset), id.bytes));
     }
     if let Some(integer) = Integer::from_value(value) {
         let digits = match integer.to_i64() {
             Ok(number) => number.to_string(),
-            // Rust's numbers end where Ruby's go on.
+            // An Integer beyond 64 bits.
             Err(_) => RString::try_convert(integer.funcall("to_s", ())?)?.to_string()?,
         };
         return Ok(UserId::new(Kind::Integer, digits.as_bytes()));
     }
     if let Some(string) = RString::from_value(value) {
-        let (charset, bytes) = text(string);
+        let (charset, bytes) = charset_and_bytes(string);
         return Ok(UserId::new(Kind::String(charset), &bytes));
     }
     if let Some(symbol) = Symbol::from_value(value) {
-        let (charset, bytes) = text(RString::try_convert(symbol.funcall("name", ())?)?);
+        let (charset, bytes) = charset_and_bytes(RString::try_convert(symbol.funcall("name", ())?)?);
         return Ok(UserId::new(Kind::Symbol(charset), &bytes));
     }
-    // Its class only: a channel of ActionCable raises it into the framework, which logs it, and ids belong in no log.
+    // The message names the class only: ActionCable logs what a channel raises, and ids belong in no log.
     // SAFETY: the name is copied before Ruby runs again.
     let class = unsafe { value.classname() }.into_owned();
     let message = format!(
-        "a user id must be an Integer, a String or a Symbol when a store is shared by several processes, got one of the \
-         class {class}"
+        "got a user id of the class {class}; in a store that processes share, it must be an Integer, a String or a \
+         Symbol: pass the user's database id, for example"
     );
     Err(Error::new(ruby.exception_arg_error(), message))
 }
 
-/// The charset of a string, and its bytes as [`Charset`] wants them.
-fn text(string: RString) -> (Charset, Vec<u8>) {
+/// Returns the charset of a string, and its bytes in the form of that [`Charset`].
+fn charset_and_bytes(string: RString) -> (Charset, Vec<u8>) {
     // SAFETY: the bytes are copied before Ruby runs again.
     let bytes = unsafe { string.as_slice() }.to_vec();
     let encoding = RbEncoding::from(string.enc_get());
@@ -85,7 +89,7 @@ fn text(string: RString) -> (Charset, Vec<u8>) {
     }
 }
 
-/// The Ruby object that an id came from, or one that is equal to it.
+/// Returns the Ruby object that an id was made from, or an equal one.
 pub(crate) fn to_value(ruby: &Ruby, user_id: &UserId) -> Result<Value, Error> {
     let Some((kind, bytes)) = user_id.parts() else { return Ok(ruby.qnil().as_value()) };
     match kind {
@@ -101,6 +105,7 @@ pub(crate) fn to_value(ruby: &Ruby, user_id: &UserId) -> Result<Value, Error> {
     }
 }
 
+/// Returns the String of a charset's bytes. It is binary if this process does not have the encoding.
 fn string(ruby: &Ruby, charset: Charset, bytes: &[u8]) -> Result<RString, Error> {
     match charset {
         Charset::Ascii | Charset::Utf8 => Ok(ruby.enc_str_new(bytes, ruby.utf8_encindex())),
@@ -110,7 +115,6 @@ fn string(ruby: &Ruby, charset: Charset, bytes: &[u8]) -> Result<RString, Error>
             let bytes = bytes.get(1..).unwrap_or_default();
             match ruby.find_encoding(&String::from_utf8_lossy(name)) {
                 Some(encoding) => Ok(ruby.enc_str_new(bytes, encoding)),
-                // Of an encoding that this process does not have.
                 None => Ok(ruby.str_from_slice(bytes)),
             }
         }

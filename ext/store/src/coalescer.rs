@@ -1,8 +1,10 @@
-//! Who has beaten in this process, and whether the store has to hear of it.
+//! Who has sent heartbeats in this process, and which heartbeats the store needs.
 //!
-//! The store is told of a user at most once per third of the timeout: of the first beat at once, of the last one always.
-//! A beat in between only leaves its time here. Parts of the table have a lock each and grow alone, as in the tracker; and
-//! as there, what a heartbeat touches is small: 24 bytes for an integer or a symbol. The rest is in a second table.
+//! The coalescer writes a user's heartbeats to the store at most once per third of the timeout: the first one at once,
+//! the last one always. It only records the time of those in between.
+//!
+//! As in the tracker, each part of the table has its own lock and grows by itself, and a heartbeat touches little
+//! memory: 24 bytes for an integer or a symbol. The rest of the user is in a second table.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -22,30 +24,34 @@ mod tests;
 use entry::{ColdEntry, HotEntry, NO_KEY, tick_of};
 use scan::Scan;
 
+/// The number of parts: as many as the tracker's table has.
 const PARTS: usize = 64;
 
-/// What became of a heartbeat here.
+/// What the coalescer has done with a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coalesced {
-    /// The user is known, and the store need not hear of it now.
+    /// It has recorded the time; the store does not need the heartbeat now.
     Known,
-    /// The store must be told.
+    /// It has put the heartbeat into the outbox: the member's thread has to be woken.
     WriteDue,
-    /// Nobody known: see [`Member::add_user`](crate::member::Member::add_user).
+    /// Nothing: the user is unknown. The caller calls [`Member::add_user`](crate::member::Member::add_user).
     Unknown,
 }
 
-/// Those whose hashes have some bits in common.
+/// The users whose hashes share some bits.
 #[derive(Debug, Default)]
 struct Part {
+    /// The users whose id is a key: integers and symbols.
     keys: HashTable<HotEntry<u64>>,
+    /// The users whose id is a string.
     strings: HashTable<HotEntry<UserId>>,
+    /// The second table, of all users of the part.
     cold: HashTable<ColdEntry>,
-    /// The timeout that nearly everybody has.
+    /// The timeout of most users, so that a heartbeat with it need not read the second table.
     common_timeout: Nanos,
 }
 
-/// Who has beaten here.
+/// The users who have sent heartbeats in this process.
 pub(crate) struct Coalescer {
     hasher: RandomState,
     parts: [Mutex<Part>; PARTS],
@@ -58,7 +64,7 @@ impl Default for Coalescer {
 }
 
 impl Coalescer {
-    /// A heartbeat at `now`, good for `timeout`.
+    /// Records a heartbeat at `now`, with the user's timeout, and puts it into the outbox if it is due.
     #[inline]
     pub(crate) fn heartbeat(
         &self,
@@ -70,20 +76,20 @@ impl Coalescer {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
-        let now_and_timeout = (now, timeout);
         match id {
             Id::Key(key) => match keys.find_mut(hash, |hot| hot.key == key) {
-                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), now_and_timeout, outbox),
+                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), (now, timeout), outbox),
                 None => Coalesced::Unknown,
             },
             Id::String(string) => match strings.find_mut(hash, |hot| is_string(&hot.key, string)) {
-                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), now_and_timeout, outbox),
+                Some(hot) => record_heartbeat(hot, cold, *common_timeout, (hash, id), (now, timeout), outbox),
                 None => Coalesced::Unknown,
             },
         }
     }
 
-    /// The first heartbeat of `user_id`, which the caller knows as `id`.
+    /// Adds a user with its first heartbeat, which goes into the outbox. `user_id` is the same id as `id`, for the
+    /// store. Does nothing if the user is known.
     #[cold]
     pub(crate) fn add_user(
         &self,
@@ -97,7 +103,7 @@ impl Coalescer {
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, common_timeout } = &mut *part;
         if cold.find(hash, |cold| is_same(cold, id)).is_some() {
-            // Another thread was faster, and told the store.
+            // Another thread has just added the user.
             return;
         }
         if cold.is_empty() {
@@ -144,7 +150,7 @@ impl Coalescer {
         true
     }
 
-    /// When the user last beat here, if that is less than its timeout ago.
+    /// Returns the time of the user's last heartbeat, if that is less than its timeout ago.
     pub(crate) fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
@@ -156,10 +162,13 @@ impl Coalescer {
         }
     }
 
-    /// Puts into the outbox who has not been told and has rested long enough, and forgets who has been silent for a timeout
-    /// by the time at which the store was last `last_ok`: should it come back without its data, nobody else knows them.
-    /// `common_timeout` is the timeout of most heartbeats by now. No lock is held for longer than one part takes. A part's lock comes
-    /// before the outbox's, here and everywhere.
+    /// Puts heartbeats into the outbox that are not written and are due by now, and forgets users whose timeout had
+    /// passed at `last_ok`: every event that was due before then is
+    /// delivered. Those who expired during an outage are kept: if the
+    /// store comes back without its data, no other process knows them.
+    ///
+    /// `common_timeout` is the timeout of most heartbeats by now. Locks one part at a time. A part's lock is taken
+    /// before the outbox's, here and everywhere: the other order could deadlock.
     pub(crate) fn scan(
         &self,
         (now, last_ok): (Nanos, Nanos),
@@ -187,11 +196,11 @@ impl Coalescer {
             remove(cold, hash, |cold| cold.key == key);
         }
         let describe_string = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
-        let is_string = |cold: &ColdEntry, id: &UserId| cold.key == NO_KEY && cold.id == *id;
+        let is_user = |cold: &ColdEntry, id: &UserId| cold.key == NO_KEY && cold.id == *id;
         for (hash, id) in
-            scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_string(cold, id)), outbox)
+            scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_user(cold, id)), outbox)
         {
-            remove(cold, hash, |cold| is_string(cold, &id));
+            remove(cold, hash, |cold| is_user(cold, &id));
         }
     }
 
@@ -245,7 +254,7 @@ impl Coalescer {
         }
     }
 
-    /// Tells the store of every heartbeat that it has not been told of, however short the last one is ago.
+    /// Puts every heartbeat into the outbox that is not written, even if it is not due.
     pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |Part { keys, strings, .. }| {
@@ -254,6 +263,7 @@ impl Coalescer {
         });
     }
 
+    /// Lets `choose` mark entries of each part as unwritten, and puts those into the outbox.
     fn enqueue_where(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>, choose: impl Fn(&mut Part)) {
         for part in &self.parts {
             let mut part = part.lock();
@@ -264,7 +274,7 @@ impl Coalescer {
     }
 
     fn part(&self, hash: u64) -> &Mutex<Part> {
-        // The tables themselves go by the lowest and the highest bits.
+        // The hash tables use the lowest and the highest bits, so the parts use others.
         let number = (hash >> 40) as usize % PARTS;
         self.parts.get(number).unwrap_or(&self.parts[0])
     }
@@ -285,6 +295,7 @@ impl Coalescer {
         hasher.finish()
     }
 
+    /// Returns the same hash as [`Coalescer::hash`], for the parts of an entry.
     fn hash_of(&self, key: u64, id: &UserId) -> u64 {
         match id.as_bytes().split_first() {
             _ if key != NO_KEY => self.hasher.hash_one(key),
@@ -294,7 +305,7 @@ impl Coalescer {
     }
 }
 
-/// A heartbeat of somebody known.
+/// Records a heartbeat of a known user. Reads the second table only if the heartbeat is due or has an unusual timeout.
 #[inline]
 fn record_heartbeat<K>(
     hot: &mut HotEntry<K>,
@@ -316,13 +327,13 @@ fn record_heartbeat<K>(
     }
 }
 
-/// Answers what there was.
+/// Removes an entry and returns it.
 fn remove<T>(table: &mut HashTable<T>, hash: u64, is_match: impl FnMut(&T) -> bool) -> Option<T> {
     table.find_entry(hash, is_match).map(|entry| entry.remove().0).ok()
 }
 
-/// The tag of an id that came as text. The three classes of strings have small numbers (as the tracker's have); any other
-/// class is the tag itself.
+/// Returns the tag of a string. The binding numbers three classes of strings, as the tracker does; any other class is
+/// the tag itself.
 #[inline]
 fn tag_of(string: StringId<'_>) -> u8 {
     match string.class {
@@ -339,6 +350,7 @@ fn is_string(id: &UserId, string: StringId<'_>) -> bool {
     bytes.first() == Some(&tag_of(string)) && bytes.get(1..) == Some(string.bytes)
 }
 
+/// Whether an entry is of the user of `id`.
 fn is_same(cold: &ColdEntry, id: Id<'_>) -> bool {
     match id {
         Id::Key(key) => cold.key == key,

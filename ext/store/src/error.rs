@@ -1,15 +1,16 @@
-//! What can be wrong with a store.
+//! Errors of a store.
 
 use std::fmt;
 
-/// Why a store did not do what it was asked for. Nothing has changed in it then.
+/// Why a call of a store failed. The message names the store and is meant for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// It will not go away by itself: the file is no database, say, or may not be written.
+    /// A permanent error, which an operator has to mend: the file is no database, say, or may not be written.
     Misconfigured(String),
-    /// It may be there again in a moment: the file is locked, the disk full.
+    /// A temporary error: the file is locked, the disk full, the server away. It is not known whether the call had an
+    /// effect; the member retries.
     Unavailable(String),
-    /// It is there, but another one than before: what was in it is gone.
+    /// The store works, but has lost its data. The call had no effect; the member writes everyone who is online again.
     Replaced(String),
 }
 

@@ -1,34 +1,34 @@
-//! Ids as bytes that every process reads alike: what kind of object it is, then the object itself.
+//! User ids as bytes that every process reads alike: a tag for the kind of object, then its bytes.
 
 use std::sync::Arc;
 
 use crate::store::Partition;
 
-/// A user's id in a store: a tag, and bytes whose meaning the tag tells. Two ids are the same user if they are the same bytes.
+/// A user id in a store: a tag, and bytes whose meaning depends on the tag. Equal bytes are the same user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<[u8]>);
 
-/// What kind of object an id is.
+/// The kind of object that an id is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An integer, in decimal digits.
     Integer,
-    /// Text.
+    /// A string.
     String(Charset),
-    /// A symbol: its name.
+    /// The name of a symbol.
     Symbol(Charset),
 }
 
-/// How bytes are to be read as text.
+/// The encoding of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// ASCII only, and so the same text in any encoding that contains ASCII.
+    /// ASCII only: the same string in every encoding that contains ASCII.
     Ascii,
-    /// UTF-8, valid or not, with a byte beyond ASCII.
+    /// UTF-8, valid or not, with at least one byte beyond ASCII.
     Utf8,
-    /// No text, with a byte beyond ASCII.
+    /// Binary, with at least one byte beyond ASCII.
     Binary,
-    /// Another encoding: the bytes are its name, a NUL, and the text.
+    /// Another encoding: the bytes are its name, a NUL, and the string.
     Other,
 }
 
@@ -51,7 +51,7 @@ impl Kind {
 }
 
 impl UserId {
-    /// The id of that kind with these bytes.
+    /// Builds the id of a kind with these bytes.
     pub fn new(kind: Kind, bytes: &[u8]) -> UserId {
         let mut all = Vec::with_capacity(bytes.len() + 1);
         all.push(kind.tag());
@@ -59,26 +59,26 @@ impl UserId {
         UserId(all.into())
     }
 
-    /// An id as it came out of a store. `None` if this version did not write it.
+    /// Reads an id that is in a store. Returns `None` if its tag is unknown: a newer version of the gem has written it.
     pub fn from_store(bytes: &[u8]) -> Option<UserId> {
         let id = UserId(bytes.into());
         id.parts().map(|_| id.clone())
     }
 
-    /// What goes into a store.
+    /// Returns the tag and the bytes: what is written to a store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The partition of the user in a store that has `count` of them, at least one.
+    /// Returns the partition of the user in a store that has `count` of them, at least one.
     pub(crate) fn partition(&self, count: Partition) -> Partition {
         crc16::State::<crc16::XMODEM>::calculate(self.as_bytes()) % count.max(1)
     }
 
-    /// The kind and the bytes that the id was made of.
+    /// Returns the kind and the bytes that [`UserId::new`] got.
     pub fn parts(&self) -> Option<(Kind, &[u8])> {
         let (tag, bytes) = self.0.split_first()?;
-        let (_, kind) = Kind::ALL.iter().find(|(known, _)| known == tag)?;
+        let (_, kind) = Kind::ALL.iter().find(|(other, _)| other == tag)?;
         Some((*kind, bytes))
     }
 }

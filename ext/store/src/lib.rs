@@ -1,27 +1,27 @@
-//! The state that several processes share, so that together they tell of each transition once: behind the trait
-//! [`Store`], in a file of SQLite's or in a Redis. Nothing in here knows that the callbacks are Ruby's.
+//! The state that several processes share, so that together they call each callback once: behind the trait [`Store`],
+//! in an SQLite file or in Redis. Nothing in this crate knows that the callbacks are Ruby's.
 //!
-//! A heartbeat ends in this process' own memory. A thread of its own, the *member*, takes it to the store, where state
-//! and event change in one step. Whoever holds the *lease* delivers the events from the store's log.
+//! A heartbeat ends in the memory of its own process. A thread, the *member*, writes it to the store, where state and
+//! event change in one atomic step. The holder of the *lease* reads the events from the store's log and delivers them.
 //!
 //! ```text
-//! heartbeat ─► Coalescer ─► Outbox ─► member thread ─► Store: users, events ─► member thread of the lease's owner
-//!              (who beat here)                                               └─► Log ─► whoever runs the callbacks
+//! heartbeat ─► Coalescer ─► Outbox ─► member thread ─► Store: users, events ─► member thread of the lease holder
+//!           (who is online here)                                                 └─► Log ─► reactor, callbacks
 //! ```
 //!
 //! | module | what it knows |
 //! |---|---|
 //! | [`id`] | ids as bytes that any process reads alike |
-//! | [`coalescer`] | who has beaten in this process, and whether the store has to hear of it |
-//! | [`outbox`] | what the store has not been told yet: the latest beat and leave of each user |
-//! | [`store`] | the trait, and what goes through it |
+//! | [`coalescer`] | who has sent heartbeats in this process, and which of them the store needs |
+//! | [`outbox`] | what is not written yet: the latest heartbeat and leave of each user |
+//! | [`store`] | the trait, and the types of its arguments and results |
 //! | [`store_url`] | which store a `store:` option means |
-//! | [`sqlite`] | the store that is a file |
-//! | [`redis`] | the store for several machines; `redis/*.lua` are its rules |
-//! | [`interrupt`] | how a store is told to stop waiting |
-//! | [`boot_clock`] | the boot_clock's monotonic clock, and which boot it counts from |
-//! | [`log`] | events on their way to the callbacks: order, retries, who has to wait |
-//! | [`member`] | how a process takes part: flush, lease, sweep, delivery, snapshot |
+//! | [`sqlite`] | the store in a file |
+//! | [`redis`] | the store for several machines; its rules are in `redis/*.lua` |
+//! | [`interrupt`] | how a store is made to stop waiting |
+//! | [`boot_clock`] | the monotonic clock of this boot, and the id of the boot |
+//! | [`log`] | events on their way to the callbacks: order, retries, back-off |
+//! | [`member`] | how a process participates: flush, lease, sweep, delivery, snapshot |
 
 pub mod boot_clock;
 pub mod coalescer;

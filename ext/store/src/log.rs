@@ -1,9 +1,10 @@
-//! Events on their way from the store's log to the callbacks: in order for each user, at least once, and again later when a
-//! callback fails.
+//! Events on their way from the store's log to the callbacks: in order for each user, at least once, and again after a
+//! callback has failed.
 //!
-//! Whoever failed waits for 1, 2, 4 … 60 s, and the user's later events behind it; the others go on. An event that has
-//! failed five times while others succeeded is given up. While *every* callback fails (the application's database is
-//! down, say) nothing counts as a failure, and all wait but one, which is tried now and then.
+//! An event whose callback failed backs off for 1, 2, 4 … 60 s, and the later events of its user wait behind it; other
+//! users go on. An event that has failed five times while others succeeded becomes a dead letter. While *every*
+//! callback fails, because the application's database is down for example, delivery is suspended: no failure counts,
+//! and one event is tried now and then.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,47 +28,54 @@ use leases::Leases;
 use queue::{Pending, ReadyQueue};
 use suspension::Suspension;
 
-/// How many events are in memory, delivered or not, that the store has in its log. So many may come twice after a crash.
+/// The maximum number of events in memory that are not committed, whether delivered or not: as many may be delivered
+/// twice after a crash. Those that back off are not counted; see [`MAX_BACKING_OFF`].
 pub const MAX_IN_FLIGHT: usize = 256;
 
-/// How often an event may fail, while others succeed, before it is given up.
+/// How often an event fails, while others succeed, before it becomes a dead letter: with the back-off, after some 15 s.
 pub const MAX_FAILURES: u32 = 5;
 
-/// No more users than these wait for their turn to be tried again; else no new events are fetched.
+/// How many users may be backing off before no new events are fetched: bounds the memory while most callbacks fail.
 const MAX_BACKING_OFF: usize = 10_000;
 
-/// What became of a delivery.
+/// How a delivery ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// The callback returned.
     Returned,
-    /// It raised, with that message.
+    /// The callback raised; the message of the exception.
     Failed(String),
-    /// It was cut off by something that is no error of its own: a signal, an exit.
+    /// The callback was ended by something that is not its own error: a signal, an exit. It is retried, and no failure
+    /// counts.
     Interrupted,
-    /// It was never called.
+    /// The callback was not called.
     NotCalled,
 }
 
-/// The events that were fetched and are not committed yet.
+/// The events that were fetched and are not committed.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
+    /// The events that can be claimed.
     ready: ReadyQueue,
+    /// The users whose callback failed, with their events.
     backing_off: BackOff,
-    /// What a callback is being called for.
+    /// The events of the present call of a callback.
     in_callback: Vec<Pending>,
+    /// What the store has to learn, by partition.
     commits: HashMap<Partition, Commit>,
     leases: Leases,
     handled: HandledPartitions,
-    /// How many are in `commits`, or are being committed.
+    /// How many events have left the other fields and are not committed: done or dead.
     uncommitted: usize,
+    /// How many events were delivered successfully.
     successes: u64,
     suspension: Suspension,
+    /// How many calls of a callback have failed.
     retries: u64,
 }
 
 impl Log {
-    /// For how many more events there is room.
+    /// Returns how many more events may be fetched.
     pub(crate) fn free_slots(&self) -> usize {
         if self.backing_off.len() < MAX_BACKING_OFF {
             MAX_IN_FLIGHT.saturating_sub(self.ready.len() + self.in_callback.len() + self.uncommitted)
@@ -76,27 +84,27 @@ impl Log {
         }
     }
 
-    /// We have the lease of a partition, until then.
+    /// Notes that this process holds the lease of a partition until a time of the member's clock.
     pub(crate) fn set_lease(&mut self, partition: Partition, until: Nanos) {
         self.leases.set(partition, until);
     }
 
-    /// Whether we have the lease of a partition, as far as we know.
+    /// Whether this process holds the lease of a partition, as far as it knows. It may have expired.
     pub(crate) fn is_leased(&self, partition: Partition) -> bool {
         self.leases.is_held(partition)
     }
 
-    /// How many leases we have.
+    /// Returns how many leases this process holds.
     pub(crate) fn leases(&self) -> usize {
         self.leases.len()
     }
 
-    /// The number of the last event of a partition that was fetched.
+    /// Returns the number of the last event that was fetched from a partition, or 0.
     pub(crate) fn last_fetched(&self, partition: Partition) -> u64 {
         self.leases.last_fetched(partition)
     }
 
-    /// Adds what was fetched, in order, at `now`.
+    /// Adds events that were fetched at `now`, in the order of the store's log.
     pub(crate) fn add_fetched(&mut self, partition: Partition, events: Vec<Event>, now: Nanos) {
         if let Some(event) = events.last() {
             self.leases.set_last_fetched(partition, event.number);
@@ -108,14 +116,14 @@ impl Log {
         }
     }
 
-    /// Behind the user's earlier events.
+    /// Queues an event behind the earlier ones of its user.
     fn enqueue(&mut self, pending: Pending) {
         if let Some(pending) = self.backing_off.push_back(pending) {
             self.ready.push_back(pending);
         }
     }
 
-    /// Forgets everything of a partition: its lease has gone to somebody else.
+    /// Drops all events and commits of a partition, whose lease another member holds or may hold.
     pub(crate) fn forget_partition(&mut self, partition: Partition) {
         let open: Vec<u64> = self.undelivered(partition).map(|pending| pending.event.number).collect();
         self.handled.lost(partition, open.into_iter());
@@ -130,7 +138,7 @@ impl Log {
         }
     }
 
-    /// Forgets what of a partition has not been delivered: its lease is about to be given back.
+    /// Drops the events of a partition that are not being delivered, before its lease is released.
     pub(crate) fn drop_undelivered(&mut self, partition: Partition) {
         self.ready.drop_partition(partition);
         self.backing_off.drop_partition(partition);
@@ -162,13 +170,13 @@ impl Log {
         offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
     }
 
-    /// Whether nothing of a partition has been delivered of which the store has not been told.
+    /// Whether the lease of a partition can be released: nothing is being delivered, and all that was is committed.
     pub(crate) fn is_settled(&self, partition: Partition) -> bool {
         let is_committed = self.commits.get(&partition).is_none_or(Commit::is_empty);
         is_committed && self.in_callback.iter().all(|pending| pending.partition != partition)
     }
 
-    /// When somebody can be taken: `Some(0)` now, `None` not before more events come.
+    /// Returns how long after `now` an event can be claimed, in nanoseconds, 0 for now; `None` if none waits.
     pub(crate) fn next(&self, now: Nanos) -> Option<Nanos> {
         if self.ready.is_empty() && self.backing_off.is_empty() {
             return None;
@@ -182,8 +190,9 @@ impl Log {
         self.backing_off.next(now)
     }
 
-    /// Takes the next event, or several users' events for one call of an `_all` method if `together` says so for their
-    /// transition. Empty when nobody's turn has come. Another call must not come before [`Log::delivered`].
+    /// Takes the events of the next call of a callback: one, or those of several users if `is_batched` says that one
+    /// call takes all of a transition. Empty if no event can be claimed. [`Log::delivered`] must follow before the next
+    /// claim.
     pub(crate) fn claim(
         &mut self,
         now: Nanos,
@@ -195,10 +204,10 @@ impl Log {
             return (None, Vec::new());
         }
         if let Some(pending) = self.backing_off.claim(&self.leases, now, remaining.is_some()) {
-            // Alone: it may be the one because of whom a whole call failed.
+            // A retry is never batched: this event may be the one that made a whole batch fail.
             self.in_callback.push(pending);
         } else if remaining.is_some() {
-            // One is enough to find out whether callbacks work again.
+            // While delivery is suspended, one event is enough to find out whether callbacks work again.
             self.in_callback.extend(self.ready.pop_first(&self.leases, now));
         } else {
             self.claim_ready(now, is_batched);
@@ -209,6 +218,8 @@ impl Log {
         )
     }
 
+    /// Claims from the ready queue: the first event, and those behind it that fit into the same call. No user is in a
+    /// call twice, and no event overtakes another.
     fn claim_ready(&mut self, now: Nanos, is_batched: impl Fn(Transition) -> bool) {
         let mut users = HashSet::new();
         while let Some(pending) = self.ready.first(&self.leases, now) {
@@ -225,7 +236,7 @@ impl Log {
         }
     }
 
-    /// What became of those who were taken.
+    /// Notes how the call for the claimed events ended, at `now`.
     pub(crate) fn delivered(&mut self, outcome: &DeliveryOutcome, now: Nanos) {
         let events = std::mem::take(&mut self.in_callback);
         if events.is_empty() {
@@ -236,7 +247,7 @@ impl Log {
             DeliveryOutcome::Returned => {
                 self.successes += events.len() as u64;
                 if self.suspension.succeeded() {
-                    // Whatever it was, it is over: nobody need wait any longer.
+                    // The cause is gone, so nobody needs to back off any longer.
                     self.backing_off.end_all_waits(now);
                 }
                 for pending in events {
@@ -257,6 +268,8 @@ impl Log {
         }
     }
 
+    /// Counts a failure of an event, which backs off or becomes a dead letter. It does not count if nothing was
+    /// delivered successfully since the event failed last: then perhaps every callback fails.
     fn failed(&mut self, pending: Pending, error: &str, now: Nanos) {
         let mut pending = Pending { tries: pending.tries + 1, ..pending };
         // A failure counts if another callback succeeded in this process: since the event was last tried here, or before.
@@ -280,40 +293,43 @@ impl Log {
         }
     }
 
+    /// Adds an event that is done or dead to the commit of its partition.
     fn commit(&mut self, partition: Partition, add: impl FnOnce(&mut Commit)) {
         add(self.commits.entry(partition).or_default());
         self.uncommitted += 1;
     }
 
-    /// The user's later events need not wait any longer.
+    /// Ends the user's back-off: its later events can be claimed next.
     fn resume_user(&mut self, id: &UserId) {
         self.backing_off.end(id).into_iter().rev().for_each(|pending| self.ready.push_front(pending));
     }
 
+    /// Puts an event back that was not delivered, in front of all others.
     fn put_back(&mut self, pending: Pending, now: Nanos) {
         if let Some(pending) = self.backing_off.push_front(pending, now) {
             self.ready.push_front(pending);
         }
     }
 
-    /// Has the event and all later ones of its user wait.
+    /// Makes the event and all later ones of its user wait.
     fn back_off(&mut self, pending: Pending, now: Nanos) {
         let later = self.ready.take_user(&pending.event.id);
         self.backing_off.start(pending, later, now);
     }
 
-    /// What the store has to be told, for those partitions that can be told. [`Log::committed`] follows.
+    /// Takes the commits of the available partitions. [`Log::committed`] or [`Log::not_committed`] must follow for
+    /// each.
     pub(crate) fn take_commits(&mut self, is_available: impl Fn(Partition) -> bool) -> Vec<(Partition, Commit)> {
         let commits = self.commits.extract_if(|partition, _| is_available(*partition));
         commits.filter(|(_, commit)| !commit.is_empty()).collect()
     }
 
-    /// The store has been told.
+    /// Notes that a commit has arrived in the store.
     pub(crate) fn committed(&mut self, commit: &Commit) {
         self.uncommitted -= finished_events(commit);
     }
 
-    /// The store could not be told.
+    /// Puts a commit back that has not arrived in the store.
     pub(crate) fn not_committed(&mut self, partition: Partition, commit: Commit) {
         let newer = self.commits.entry(partition).or_default();
         let mut all = commit;
@@ -323,6 +339,7 @@ impl Log {
         *newer = all;
     }
 
+    /// Whether any available partition has something to commit.
     pub(crate) fn has_commits(&self, is_available: impl Fn(Partition) -> bool) -> bool {
         self.commits.iter().any(|(partition, commit)| !commit.is_empty() && is_available(*partition))
     }
@@ -332,7 +349,7 @@ impl Log {
         !self.in_callback.is_empty()
     }
 
-    /// Whether a callback is being called, or one has been that the store does not know of.
+    /// Whether a callback is being called, or something is not committed.
     pub(crate) fn is_busy(&self) -> bool {
         self.is_calling() || self.has_commits(|_| true)
     }
@@ -343,12 +360,13 @@ impl Log {
         self.backing_off.has(id)
     }
 
-    /// How many callbacks have failed so far.
+    /// Returns how many calls of a callback have failed.
     pub(crate) fn retries(&self) -> u64 {
         self.retries
     }
 }
 
+/// Returns how many events a commit takes out of the log.
 fn finished_events(commit: &Commit) -> usize {
     commit.done.len() + commit.dead.len()
 }

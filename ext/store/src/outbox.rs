@@ -1,4 +1,5 @@
-//! What the store has not been told yet. While it is away this grows to one entry for each user and no further.
+//! Heartbeats and leaves that are not written yet. During an outage the outbox grows to one entry per user, and no
+//! further.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,23 +9,24 @@ use online_manager_tracker::Nanos;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Write};
 
-/// The latest beat of a user, or leave, or both: when it came, and for how long it is good or how long after it the user
-/// is due.
+/// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration:
+/// the timeout of the heartbeat, or how long after the leave the user is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
     heartbeat: Option<(Nanos, Nanos, bool)>,
     leave: Option<(Nanos, Nanos)>,
 }
 
-/// What was taken out, to be told or to be put back.
+/// What was taken out, to be written, or put back if that fails.
 #[derive(Debug, Default)]
 pub(crate) struct Batch(Vec<(UserId, PendingWrites)>);
 
 impl Batch {
-    /// What a store is told at `now`. Each beat comes before the leave of the same user.
+    /// Returns the writes, with their ages at `now`. A user's heartbeat comes before its leave. `jitter` is added to
+    /// the timeouts.
     pub(crate) fn writes(&self, now: Nanos, jitter: Nanos) -> Vec<Write> {
         let age = |at: Nanos| now.saturating_sub(at);
-        // A clock with a jitter may date a heartbeat back: nobody shall leave early for that.
+        // The clock may date a heartbeat back by its jitter; without this, users could expire too early.
         let with_jitter = |timeout: Nanos| timeout.saturating_add(jitter);
         let mut writes = Vec::with_capacity(self.0.len());
         for (id, PendingWrites { heartbeat, leave }) in &self.0 {
@@ -37,7 +39,7 @@ impl Batch {
         writes
     }
 
-    /// Parts those whom `is_redis_url` says from the others.
+    /// Splits the batch into the users that match, and the others.
     pub(crate) fn split(self, is_match: impl Fn(&UserId) -> bool) -> (Batch, Batch) {
         let (matching, others) = self.0.into_iter().partition(|(id, _)| is_match(id));
         (Batch(matching), Batch(others))
@@ -48,14 +50,14 @@ impl Batch {
     }
 }
 
-/// Messages for the store. Times are this process' clock's.
+/// The writes that wait for the store.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// In the order in which a store has them too: neighbours are written together, which spares it most of the work.
+    /// Ordered as a store has them too: writes of neighbours touch the same pages, which saves most of the work.
     users: BTreeMap<UserId, PendingWrites>,
-    /// Behind whom the next are taken, so that everybody's turn comes.
+    /// The last user of the last batch. The next batch starts behind it, so that no user is left out for long.
     cursor: Option<UserId>,
-    /// When the first of them came.
+    /// The time of the oldest write since the outbox was last empty.
     since: Option<Nanos>,
 }
 
@@ -66,7 +68,7 @@ impl AsMut<Outbox> for Outbox {
 }
 
 impl Outbox {
-    /// A heartbeat at `at`, good for `timeout`.
+    /// Adds a heartbeat at `at`, unless a newer one waits. A leave before it is dropped (rule 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, is_resend: bool) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
@@ -74,11 +76,10 @@ impl Outbox {
         if latest.heartbeat.is_none_or(|(before, ..)| before <= at) {
             latest.heartbeat = Some((at, timeout, is_resend || was_resend));
         }
-        // A leave before a heartbeat is forgotten (rule 9).
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
 
-    /// A leave at `at`, which makes the user due `after` that.
+    /// Adds a leave at `at`, which makes the user due `after` that, unless one waits that makes it due sooner.
     pub(crate) fn leave(&mut self, id: UserId, at: Nanos, after: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
@@ -99,7 +100,7 @@ impl Outbox {
         }
     }
 
-    /// Takes out what there is of up to `most` users.
+    /// Takes out the writes of up to `limit` users.
     pub(crate) fn take_batch(&mut self, limit: usize) -> Batch {
         let after = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut ids: Vec<UserId> =
@@ -115,7 +116,7 @@ impl Outbox {
         Batch(entries)
     }
 
-    /// Puts back what the store has not taken. What came meanwhile is newer.
+    /// Puts back a batch that could not be written. What was added meanwhile is newer, and wins.
     pub(crate) fn put_back(&mut self, batch: Batch) {
         for (id, PendingWrites { heartbeat, leave }) in batch.0 {
             let newer = self.users.remove(&id);
@@ -139,12 +140,12 @@ impl Outbox {
         self.users.is_empty()
     }
 
-    /// How many users it is about.
+    /// Returns how many users have writes that wait.
     pub(crate) fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// For how long the first of them has been waiting.
+    /// Returns how long ago the oldest write was, in nanoseconds; 0 if none waits.
     pub(crate) fn lag(&self, now: Nanos) -> Nanos {
         self.since.map_or(0, |since| now.saturating_sub(since))
     }
@@ -210,7 +211,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut batches = Vec::new();
         for _ in 0..4 {
-            // Whoever was first beats again at once.
+            // The first users send heartbeats again at once.
             [1, 2, 3, 4]
                 .iter()
                 .filter(|user| batches.len() < 3 || **user < 3)

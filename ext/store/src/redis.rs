@@ -1,8 +1,8 @@
-//! The store for several machines: a Redis, a Valkey, or a cluster of them.
+//! The store for several machines: a Redis or Valkey server, or a Redis Cluster.
 //!
-//! The users are in 16 partitions by a hash of their id. What belongs to a partition is in keys that share a hash tag, and
-//! changes by scripts, each of which runs in one step by the server's clock. A partition knows its *epoch*, the time when
-//! its first key was made: that is how a process learns that the data it knew are lost.
+//! A hash of the id puts each user into one of 16 partitions. The keys of a partition share a hash tag, and only
+//! scripts change them: each runs in one atomic step, by the server's clock. A partition keeps its *epoch*, the time
+//! when its first key was created: a member that knows another epoch learns that the data is lost.
 
 use std::collections::HashMap;
 
@@ -29,43 +29,46 @@ use replies::{PollReply, parse, poll_result, unexpected_reply};
 use scripts::{Keys, Script};
 use url::ServerUrls;
 
-/// Enough for as many processes to deliver side by side; so many keys of each kind there are.
+/// The number of partitions: as many processes can deliver at the same time, and there are as many keys of each kind.
 const PARTITIONS: Partition = 16;
 
 const MILLISECOND: Nanos = 1_000_000;
 
-/// How often a member requests what the others have written, and how often it does when nothing happens.
+/// How often a lease holder polls its partitions while something happens.
 const POLL_INTERVAL: Nanos = 20 * MILLISECOND;
+/// How often a lease holder polls its partitions while nothing happens. Each poll is a script that the server runs.
 const IDLE_POLL_INTERVAL: Nanos = 100 * MILLISECOND;
 
-/// How often it asks whether a lease that another has is free, as long as there is a partition for each process. With more
-/// processes each asks less often: one of them is enough to find a lease that has become free.
+/// How often a member asks whether another member's lease is free, as long as there are no more members than
+/// partitions. With more members each asks less often: one of them is enough to find a free lease.
 const LEASE_POLL_INTERVAL: Nanos = 250 * MILLISECOND;
 
-/// No script is about more users, so that none holds up the server for long.
+/// The maximum number of heartbeats and leaves in a call of a script: the server runs nothing else meanwhile.
 const HEARTBEATS_PER_SCRIPT: usize = 200;
+/// The maximum number of events or expired users in a call of a script.
 const EVENTS_PER_SCRIPT: usize = 256;
 
-/// The longest timeout that a script can reckon with, in microseconds: some 250 years.
+/// The longest timeout that the scripts can use, in microseconds: 253 years. Lua's numbers are exact up to 2^53, and a
+/// time of today is added.
 const MAX_MICROS: u64 = 8_000_000_000_000_000;
 
-/// A Redis, as one namespace sees it.
+/// A connection to Redis, for one namespace.
 pub struct Redis {
     connection: Connection,
     keys: Vec<Keys>,
     members: String,
-    /// Which data each partition had when it was last asked. Empty if it has not been.
+    /// The epoch of each partition in its last reply; empty before the first one.
     epochs: Vec<String>,
-    /// How many processes take part, when they were last counted.
+    /// The number of registered members in the last reply.
     processes: u16,
 }
 
 impl Redis {
-    /// Connects.
+    /// Connects. Blocks until the connection is there, the timeout has passed, or `interrupt` is raised.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`]. No message contains a password.
+    /// [`StoreError`] if the server cannot be reached or used. No message contains a password.
     pub fn open(servers: &ServerUrls, namespace: &str, interrupt: &Interrupt) -> Result<Redis, StoreError> {
         Ok(Redis {
             connection: Connection::open(servers, interrupt)?,
@@ -80,14 +83,14 @@ impl Redis {
         self.keys.get(usize::from(partition)).into_iter()
     }
 
-    /// The call of a script on a partition, with what all of them are given first.
+    /// Builds a call of a script on a partition, with the arguments that all scripts have in common.
     fn call(&self, script: &'static Script, partition: Partition, membership: &Membership) -> Call {
         let keys = self.keys(partition).flat_map(Keys::all);
         let epoch = self.epochs.get(usize::from(partition)).map_or("", String::as_str);
         Call::new(script, keys).arg(epoch).number(micros(membership.timeout))
     }
 
-    /// Calls scripts on partitions, and answers what each has found, without the epoch.
+    /// Calls scripts on partitions, all at once. Returns their replies without status and epoch, in order.
     fn call_partitions<T: FromRedisValue>(
         &mut self,
         calls: Vec<(Partition, Call)>,
@@ -100,7 +103,8 @@ impl Redis {
         Ok(partitions.into_iter().zip(replies).map(with_partition).collect())
     }
 
-    /// Takes the epoch off an answer. If it is another one than was known, the data are lost.
+    /// Takes status and epoch off a reply, and notes the epoch. Fails with [`StoreError::Replaced`] if it is not the
+    /// epoch that the call named.
     fn check_epoch<T: FromRedisValue>(&mut self, partition: Partition, value: Value) -> Result<T, StoreError> {
         let Value::Array(mut parts) = value else { return Err(unexpected_reply()) };
         let rest = parts.split_off(parts.len().min(2));
@@ -112,20 +116,20 @@ impl Redis {
             "ok" => parse(Value::Array(rest)),
             _ => {
                 let servers = self.connection.servers();
-                let message = format!("{servers}: its data are gone; each process re-sends everyone who was online");
+                let message = format!("{servers}: its data is lost; each process writes everyone who was online again");
                 Err(StoreError::Replaced(message))
             }
         }
     }
 
-    /// The same of one call whose answer is a number: whether one has the lease.
+    /// Calls a script on a partition whose reply is a number: 1 if the member holds the lease. Returns whether it does.
     fn call_partition(&mut self, partition: Partition, call: Call) -> Result<bool, StoreError> {
         let replies = self.call_partitions::<(i64,)>(vec![(partition, call)])?;
         let (_, reply) = replies.into_iter().next().ok_or_else(unexpected_reply)?;
         reply.map(|(is_held,)| is_held == 1)
     }
 
-    /// Sends one command and reads the answer.
+    /// Sends one command and parses the reply.
     fn send_command<T: FromRedisValue>(&mut self, command: Cmd) -> Result<T, StoreError> {
         let replies = self.connection.send(&[command])?;
         parse(replies.into_iter().next().ok_or_else(unexpected_reply)??)
@@ -230,7 +234,7 @@ impl Store for Redis {
         membership: &Membership,
         commits: &[(Partition, Commit)],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
-        // Before what was done is taken out of the log: perhaps it has superseded who is given_up.
+        // Before delivered events leave the log: one of them may supersede a dead letter.
         let mut results: Vec<Result<bool, StoreError>> = Vec::with_capacity(commits.len());
         for (partition, commit) in commits {
             results.push(if commit.dead.is_empty() {
@@ -271,7 +275,7 @@ impl Store for Redis {
     }
 }
 
-/// Adds a message to a call of `write.lua`.
+/// Adds a write to a call of `write.lua`.
 fn add_write(call: Call, write: &Write) -> Call {
     let id = write.id().as_bytes();
     match write {
@@ -282,11 +286,12 @@ fn add_write(call: Call, write: &Write) -> Call {
     }
 }
 
-/// Never less, and no more than a script can reckon with.
+/// Converts to microseconds, rounded up, at most [`MAX_MICROS`].
 fn micros(nanos: Nanos) -> u64 {
     nanos.div_ceil(1_000).min(MAX_MICROS)
 }
 
+/// Converts to milliseconds, rounded up, at least 1: Redis refuses an expiry of 0.
 fn millis(nanos: Nanos) -> u64 {
     nanos.div_ceil(MILLISECOND).max(1)
 }

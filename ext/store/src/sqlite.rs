@@ -1,10 +1,12 @@
-//! The store that is a file, for the processes of one boot_clock.
+//! The store in an SQLite file, for the processes of one machine.
 //!
-//! One partition. The clock is the boot_clock's monotonic one, kept beside the boot that it counts from: after a reboot
-//! everybody gets one timeout to come back, and no step of the wall clock sets anybody offline.
+//! There is one partition. Times in the file are of the [monotonic clock](crate::boot_clock) and belong to the boot
+//! whose id is in the file: steps of the wall clock set nobody offline, and after a reboot everyone stays online for
+//! one timeout.
 //!
-//! A heartbeat writes to the user's own row and to no index. The sweep finds users by `sweep_at`, the time to look at them:
-//! who has beaten since is put back, so that the index changes once for each timeout and not for each heartbeat.
+//! A heartbeat writes the user's row and no index. The sweep finds users by the indexed column `sweep_at`, which is
+//! never after the deadline, and moves it to the deadline of a user who has sent heartbeats since: so the index changes
+//! once per timeout and not with each heartbeat.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -28,40 +30,43 @@ mod users;
 
 use schema::{check_format, migrate};
 
-/// The only one.
+/// The only partition.
 const PARTITION: Partition = 0;
 
-/// How often a member requests what the others have written.
+/// How often a lease holder reads what other processes have written, whether anything happens or not: a read of a local
+/// file is cheap.
 const POLL_INTERVAL: Nanos = 50_000_000;
 
-/// For how long another program's lock is waited for.
+/// How long a call waits for another process' lock. Longer than any write of a member; a lock that lasts longer is
+/// reported.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to wait before a file that is being made is opened again.
+/// How long to wait before a file that another process is creating is opened again.
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// Pages that the log of SQLite's may have before it is written back.
+/// How many pages the write-ahead log may have before SQLite writes it back: 4 MB, SQLite's own default.
 const CHECKPOINT_PAGES: i64 = 1_000;
 
-/// A connection to the file.
+/// A connection to the file, for one namespace.
 pub struct Sqlite {
     path: PathBuf,
     connection: Connection,
     namespace_name: String,
+    /// The number of the namespace in the file.
     namespace: i64,
-    /// Which file it is.
+    /// The device and the inode of the file, if it exists.
     file: Option<(u64, u64)>,
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it if there is none.
+    /// Opens the file, and creates it if it does not exist. Waits for other processes' locks, for two seconds at most.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`]. The message names the path.
+    /// [`StoreError`] if the file cannot be opened, created or used. The message begins with the path.
     pub fn open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
         check_path(path)?;
-        // While another process makes the file, SQLite says at once that it is locked, however long it was told to wait.
+        // While another process creates the file, SQLite fails with "locked" at once, whatever its busy timeout.
         let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
             match Sqlite::try_open(path, namespace) {
@@ -79,7 +84,11 @@ impl Sqlite {
         check_format(path, &connection)?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
         if mode != "wal" {
-            let message = format!("{}: SQLite cannot use a write-ahead log there (it says {mode})", path.display());
+            let message = format!(
+                "{}: SQLite cannot use a write-ahead log there: the journal mode is {mode}, expected wal. Put \
+                 the file on a local disk",
+                path.display()
+            );
             return Err(StoreError::Misconfigured(message));
         }
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
@@ -89,7 +98,8 @@ impl Sqlite {
         Ok(Sqlite { path: path.to_owned(), connection, namespace_name: namespace.to_owned(), namespace: number, file })
     }
 
-    /// One atomic step.
+    /// Runs `work` in one transaction. Holds the file's write lock from the beginning: a transaction that read first
+    /// could not always be made one that writes.
     fn transaction<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>,
@@ -105,12 +115,14 @@ impl Sqlite {
         run().map_err(|error| store_error(path, "written", &error))
     }
 
+    /// Runs `read` without a lock that keeps other processes from writing.
     fn read<T>(&mut self, read: impl FnOnce(&Connection, i64) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.check_file()?;
         read(&self.connection, self.namespace).map_err(|error| store_error(&self.path, "read", &error))
     }
 
-    /// SQLite goes on with a file that has been deleted or replaced, which no other process would ever read.
+    /// Fails with [`StoreError::Replaced`], and opens the new file, if the file was deleted or replaced: SQLite goes on
+    /// with the old one, which no other process reads.
     fn check_file(&mut self) -> Result<(), StoreError> {
         if file_id(&self.path) == self.file {
             return Ok(());
@@ -122,31 +134,34 @@ impl Sqlite {
     }
 }
 
-/// What tells a file from another one of the same name, if there is one.
+/// Returns the device and the inode of the file, if it exists.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
 }
 
-/// SQLite's own messages leave out what one needs to know at two in the morning.
+/// Fails if the path cannot be that of a file. SQLite's own message for all of these is "unable to open database file".
 fn check_path(path: &Path) -> Result<(), StoreError> {
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
     let folder = match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
         Some(folder) => folder,
-        None => return misconfigured("this names no file".into()),
+        None => return misconfigured("the path names no file; expected the path of an SQLite file".into()),
     };
     if path.is_dir() {
-        return misconfigured("this is a folder, and should be a file".into());
+        return misconfigured("this is a folder; expected an SQLite file, or none".into());
     }
     match std::fs::metadata(folder) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => misconfigured(format!("{} is no folder", folder.display())),
-        Err(error) => misconfigured(format!("its folder cannot be reached: {error}")),
+        Ok(_) => misconfigured(format!("{} is not a folder; expected the file's folder", folder.display())),
+        Err(error) => misconfigured(format!(
+            "its folder cannot be reached: {error}. Create the folder; the file is created with the first use"
+        )),
     }
 }
 
-/// An error as an operator wants to read it.
+/// Turns an error of SQLite into one for the operator. `action` is what the file could not be: "opened", "read",
+/// "written".
 fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
     let message = format!("{}: could not be {action}: {error}", path.display());
     match error.sqlite_error_code() {
@@ -161,7 +176,7 @@ fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError
     }
 }
 
-/// SQLite's integers are signed: what does not fit is cut.
+/// Converts to an SQLite integer, which is signed: what does not fit becomes the maximum.
 fn to_sql(nanos: Nanos) -> i64 {
     i64::try_from(nanos).unwrap_or(i64::MAX)
 }
@@ -207,7 +222,7 @@ impl Store for Sqlite {
     }
 
     fn write(&mut self, _: &Membership, writes: &[Write]) -> Result<Vec<WriteResult>, StoreError> {
-        // Before the file is waited for: ages are as of now.
+        // Read before the wait for the file's lock: the ages are as of now.
         let now = to_sql(boot_clock::now());
         self.transaction(|transaction, namespace| {
             writes.iter().try_for_each(|write| match write {

@@ -1,8 +1,12 @@
-//! What a store must be able to do, and what it promises.
+//! The contract between a member and a store: the trait [`Store`] and the types of its arguments and results.
 //!
-//! Section 6 of the design, in short: a user's state and the event that tells of it change in one atomic step; events are
-//! delivered at least once and in order for each user; versions grow with each transition of a user, also when the
-//! store has lost its data.
+//! Every store promises:
+//!
+//! * A user's state and the event of its transition change in one atomic step.
+//! * Events of one user are delivered in order and at least once. An event stays in the log until it is committed.
+//! * A user's version grows with each transition, even if the store has lost its data in between.
+//! * Only the store's clock counts. Members send ages and lengths, never times.
+//! * Every write is idempotent: a member that does not know whether a write arrived sends it again.
 
 use std::collections::HashMap;
 
@@ -12,17 +16,17 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 use crate::error::StoreError;
 use crate::id::UserId;
 
-/// What a process tells a store, in the order in which it happened.
+/// What a member writes to a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// A heartbeat.
+    /// The user is there.
     Heartbeat(Heartbeat),
-    /// A leave.
+    /// The user leaves.
     Leave(Leave),
 }
 
 impl Write {
-    /// Whom it is about.
+    /// Returns the user.
     pub fn id(&self) -> &UserId {
         match self {
             Write::Heartbeat(heartbeat) => &heartbeat.id,
@@ -31,72 +35,73 @@ impl Write {
     }
 }
 
-/// A heartbeat. Its age is told and not its time: only the store's own clock counts.
+/// A heartbeat: the user is online until the timeout has passed since the heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The user.
     pub id: UserId,
-    /// How long ago.
+    /// How long ago the heartbeat was when [`Store::write`] is called, in nanoseconds.
     pub age: Nanos,
-    /// For how long it is good, from then on.
+    /// How long the user stays online after the heartbeat, in nanoseconds.
     pub timeout: Nanos,
     /// Whether the member writes it again because the store may have lost it. If the store does not know the user, and the
     /// heartbeat is no longer good, the store appends the `offline` event: nobody else can.
     pub is_resend: bool,
 }
 
-/// A leave: the user is due so long after it, if that is sooner than its deadline.
+/// A leave: the user is due some time after it, unless its deadline is sooner anyway. A later heartbeat undoes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leave {
-    /// Whose.
+    /// The user.
     pub id: UserId,
-    /// How long ago.
+    /// How long ago the leave was when [`Store::write`] is called, in nanoseconds.
     pub age: Nanos,
-    /// From then on.
+    /// How long after the leave the user is due, in nanoseconds.
     pub after: Nanos,
 }
 
-/// What a process wants of a partition's lease.
+/// What a member asks for with a partition's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseRequest {
-    /// Nothing, but to know whose it is.
+    /// Only the state of the lease.
     None,
-    /// To have it for longer, if one has it.
+    /// The lease for another [`Membership::lease`], if the member holds it.
     Renew,
-    /// To have it, if it is free.
+    /// The lease for a [`Membership::lease`], if nobody holds it.
     Acquire,
-    /// To have it no longer.
+    /// The end of the lease, if the member holds it.
     Release,
 }
 
-/// Whose a lease is.
+/// The state of a lease, as the asking member sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Nobody's.
+    /// Nobody holds it.
     Free,
-    /// Another process'.
+    /// Another member holds it.
     HeldByOther,
-    /// One's own, and nobody else has had it since one took it.
+    /// This member holds it, and no other member has held it since this one acquired it. The lease may have expired: it
+    /// is this member's until another one acquires it.
     Renewed,
-    /// One's own from now on.
+    /// This member has just acquired it. Another member may have delivered events before.
     Acquired,
 }
 
 impl LeaseState {
-    /// Whether one has it.
+    /// Whether the asking member holds the lease.
     pub fn is_held(self) -> bool {
         matches!(self, LeaseState::Renewed | LeaseState::Acquired)
     }
 }
 
-/// On what membership a process takes part.
+/// How a process participates: its token, the length of its leases and its timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// Who it is.
+    /// Identifies the member.
     pub token: Token,
-    /// How long its leases are for.
+    /// The length of the member's leases and of its registration, in nanoseconds.
     pub lease: Nanos,
-    /// The config's timeout.
+    /// The config's timeout in nanoseconds: a gap in the sweeps, and the pause after it, are measured by it.
     pub timeout: Nanos,
     /// What the member knows of each partition, by number. A store whose data are others, or older, changes nothing but
     /// [`PollResult::known`], holds everyone's deadline for one timeout, and returns [`StoreError::Replaced`].
@@ -121,20 +126,21 @@ pub struct Known {
     pub last: u64,
 }
 
-/// What is to be looked at in a partition, in this order.
+/// What [`Store::poll`] does with one partition: first the lease, then the sweep, then the events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollRequest {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// What is wanted of its lease.
+    /// What the member asks for with the lease.
     pub lease: LeaseRequest,
-    /// Up to how many users are to be set offline whose deadline has passed, each with its event in one step. With 0
-    /// only the look itself is noted.
+    /// The maximum number of users to set offline whose deadline has passed, each in one atomic step with its event;
+    /// `None` for no sweep. A store may set fewer offline. A sweep of 0 only records that the partition was swept.
     ///
-    /// If nobody has looked for longer than half a timeout, nobody is set offline for one timeout: perhaps their beats
-    /// had nowhere to go.
+    /// After more than half a timeout without a sweep, nobody is set offline for one timeout: perhaps no member could
+    /// reach the store, and no heartbeat was written either.
     pub sweep: Option<usize>,
-    /// Behind which number of the log events are wanted, and up to how many. One who has no lease gets none.
+    /// The number of the event behind which to read the log, 0 for its beginning, and the maximum number of events;
+    /// `None` for no events. A store may return fewer. Only the lease holder gets events.
     pub events: Option<(u64, usize)>,
     /// The leaves with a higher number than this are wanted; `None` for no leaves.
     pub leaves_after: Option<u64>,
@@ -153,14 +159,14 @@ pub struct Handled {
     pub except: Vec<u64>,
 }
 
-/// What a [`PollRequest`] found.
+/// The result of a [`PollRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PollResult {
-    /// Whose the lease is now.
+    /// The state of the lease after the request.
     pub lease: LeaseState,
-    /// What the sweep found, if one was wanted.
+    /// The result of the sweep, if one was requested.
     pub sweep: Option<Sweep>,
-    /// In order.
+    /// The events, in the order of the log.
     pub events: Vec<Event>,
     /// The users of the leaves that were wanted.
     pub leaves: Vec<UserId>,
@@ -172,211 +178,233 @@ pub struct PollResult {
     pub known: Known,
 }
 
-/// What became of the messages for a partition: up to how many events they made. Or they were not taken, or it is not known
-/// whether they were; to tell them again changes nothing then.
+/// The result of the writes to one partition, or an error. After an error the writes may have arrived or not; the member
+/// sends them again, which changes nothing then. Several results may be of the same partition.
 pub type WriteResult = (Partition, Result<Written, StoreError>);
 
-/// What a write has done in a partition.
+/// What the writes to a partition did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// The greatest number of events that it can have appended.
+    /// The maximum number of events that they appended.
     pub appended: usize,
-    /// What is known of the partition from now on.
+    /// What the member knows of the partition from now on.
     pub known: Known,
 }
 
-/// Who has or wants a lease: a number that no other process draws.
+/// Identifies a member: 16 random bytes that no other process draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub [u8; 16]);
 
-/// A part of the users that has a lease and an event log of its own.
+/// The number of a partition: a share of the users with a lease and an event log of its own.
 pub type Partition = u16;
 
-/// A transition in the log.
+/// A transition in the event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its number in the log of its partition. They grow, and may leave some out.
+    /// The event's number in the log of its partition. Numbers grow, with gaps.
     pub number: u64,
-    /// Whose.
+    /// The user.
     pub id: UserId,
-    /// Which.
+    /// Whether the user came online or went offline.
     pub transition: Transition,
-    /// Why: a leave only if it brought the deadline forward, and never [`Reason::Stop`].
+    /// The cause: [`Reason::Leave`] only if a leave moved the deadline forward, and never [`Reason::Stop`].
     pub reason: Reason,
-    /// How long before it was read the user was due; for an `online`, how long before that the user beat.
+    /// How long before the event was read the user was due, in nanoseconds; for an `online`, how long before that the
+    /// heartbeat was.
     pub lateness: Nanos,
-    /// Grows with each transition of that user.
+    /// Greater than the version of every earlier transition of the user.
     pub version: i64,
-    /// How often its callback has failed while others succeeded.
+    /// How often the callback has failed for this event while other callbacks succeeded.
     pub failures: u32,
 }
 
-/// What became of events that were delivered.
+/// What became of events of one partition that were delivered. An event is named by its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Numbers of those whose callback returned.
+    /// The events whose callback returned. They leave the log.
     pub done: Vec<u64>,
-    /// Numbers of those that failed, how often, and the last error.
+    /// The events whose callback failed, with the number of failures and the last error. They stay in the log.
     pub failed: Vec<(u64, u32, String)>,
-    /// Numbers of those that are given up, and the last error.
+    /// The events that have failed too often, with the last error. They become dead letters.
     pub dead: Vec<(u64, String)>,
 }
 
 impl Commit {
-    /// Whether there is nothing to be told.
+    /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
         self.done.is_empty() && self.failed.is_empty() && self.dead.is_empty()
     }
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {
     /// How many users were set offline.
     pub expired: usize,
-    /// How long after its deadline the first of them was. 0 if there was none.
+    /// How long ago the first of them was due, in nanoseconds; 0 if nobody was.
     pub lag: Nanos,
-    /// How long from now until somebody may be due. `Some(0)` at once, `None` when nobody is online.
+    /// How long from now until the next user may be due, in nanoseconds: 0 if the sweep did not get to the end, `None`
+    /// if nobody is online.
     pub next: Option<Nanos>,
 }
 
-/// Everybody who is online, at one moment.
+/// Everyone who is online, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// How long ago each of them was last seen.
+    /// The users, and how long ago each was last seen, in nanoseconds.
     pub users: HashMap<UserId, Nanos, RandomState>,
-    /// How many events have not been delivered.
+    /// The number of events in the log.
     pub undelivered_events: u64,
-    /// How many events were given up.
+    /// The number of dead letters.
     pub dead_letters: u64,
 }
 
-/// An event that was given up.
+/// An event that failed too often and is not delivered any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The event.
     pub event: Event,
-    /// The last error.
+    /// The last error of its callback.
     pub error: String,
-    /// Whether a later transition of the same user has come: then it is not worth delivering.
+    /// Whether the user has had a later transition. If so, to deliver this one would report an outdated state.
     pub is_superseded: bool,
 }
 
-/// The state that processes share. One of these belongs to one thread, which may block on it; none crosses a fork.
+/// The state that the processes of one namespace share.
 ///
-/// All that is in it is of one namespace; stores of different namespaces do not know each other. Where a method answers for
-/// several partitions, one of them may fail while others go on; an error of the method itself is one of all of them.
+/// A `Store` is one connection. It belongs to one thread, which may block in it, and must not be used after a fork.
+///
+/// # Partitions
+///
+/// Each method that returns one result per partition may fail for some and succeed for others. `Err` of the method
+/// itself stands for all of them.
+///
+/// # Errors
+///
+/// After [`StoreError::Unavailable`] the caller retries later, [`recover`](Store::recover)ing the store first. It does
+/// the same after [`StoreError::Misconfigured`], which an operator has to mend. After [`StoreError::Replaced`] the
+/// store works, but has lost its data: the caller writes everyone who is online again.
 pub trait Store: Send {
-    /// How many partitions there are: the leases are for 0 and so on.
+    /// Returns the number of partitions. They are numbered from 0.
     fn partitions(&self) -> Partition;
 
-    /// Which partition a user is in.
+    /// Returns the partition of a user. It never changes.
     fn partition_of(&self, id: &UserId) -> Partition;
 
-    /// How often the log is to be looked at for what other processes have written: while something happens, or has lately,
-    /// and when nothing does.
+    /// Returns how often a lease holder polls its partition, in nanoseconds. `is_active` says that something has
+    /// happened lately: a store may be polled less often otherwise.
     fn poll_interval(&self, is_active: bool) -> Nanos;
 
-    /// How often to ask whether a lease that another process has is free.
+    /// Returns how often a member asks whether a lease that another member holds is free, in nanoseconds.
     fn lease_poll_interval(&self) -> Nanos {
         self.poll_interval(true)
     }
 
-    /// What an operator should know of the store, though it works.
+    /// Returns warnings for the operator about a store that works.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Gets ready to go on after an error. Answers false if the store is to be opened anew instead.
+    /// Prepares the store for the next call after an error. Returns false if it has to be opened anew instead.
     fn recover(&mut self) -> bool {
         false
     }
 
-    /// Connects anew if the connection was lost. Answers whether it was: what the store was told last may be lost then.
+    /// Connects again if the connection was lost. Returns whether it was: the last writes may then be lost too.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if no connection can be made.
     fn reconnect(&mut self) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// Says that the process takes part, for as long as a lease. Answers how many partitions it may have, so that every
-    /// process has its share.
+    /// Registers the member for [`Membership::lease`], by the store's clock. A registered member may register again,
+    /// which extends the registration. Returns how many leases the member may hold, so that each gets an equal share.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if the registration may not have arrived.
     fn register(&mut self, _: &Membership) -> Result<Partition, StoreError> {
         Ok(self.partitions())
     }
 
-    /// Says that it does not any longer.
+    /// Ends the registration, so that the other members get larger shares at once. Idempotent.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if the end may not have arrived. The registration then expires by itself.
     fn deregister(&mut self, _: &Membership) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Takes beats and leaves in. A beat of who is offline makes the user online and appends the event, in one step. A beat
-    /// that is older than what the store knows of the user changes nothing.
+    /// Applies heartbeats and leaves, in order for each user.
+    ///
+    /// A heartbeat makes a user who is offline online and appends the event, in one atomic step. It changes nothing if
+    /// it is older than the last heartbeat that the store knows of the user, or not later than the last leave. A leave
+    /// changes nothing if it is older than the last heartbeat, or if the user is due sooner anyway. Therefore a write
+    /// that is sent twice, or late, does no harm.
     ///
     /// # Errors
     ///
-    /// See [`WriteResult`].
+    /// [`StoreError`] if nothing is known of any of the writes; see [`WriteResult`] for those of one partition.
     fn write(&mut self, membership: &Membership, writes: &[Write]) -> Result<Vec<WriteResult>, StoreError>;
 
-    /// Looks at partitions. The answers are in the order of the requests.
+    /// Updates leases, sets users offline and reads logs. Returns one result for each request, in their order.
+    ///
+    /// The lease expires [`Membership::lease`] after the call by the store's clock. Setting a user offline and
+    /// appending the event is one atomic step; the request as a whole need not be. Reading leaves events in the log:
+    /// they are returned again until they are committed.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if it is not known what was done. To poll again is safe.
     fn poll(
         &mut self,
         membership: &Membership,
         requests: &[PollRequest],
     ) -> Result<Vec<Result<PollResult, StoreError>>, StoreError>;
 
-    /// Takes out of the logs what has been delivered or given up. The answers are in the order of the commits: false, and
-    /// nothing has changed, if the lease is another's.
+    /// Commits what became of delivered events. Returns one result for each commit, in their order: `Ok(false)`, and
+    /// nothing has changed, if the member does not hold the lease. An expired lease that no other member has acquired
+    /// is enough. Idempotent: numbers that are not in the log are ignored.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if it is not known whether a commit arrived. To commit again is safe.
     fn commit(
         &mut self,
         membership: &Membership,
         commits: &[(Partition, Commit)],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
 
-    /// Everybody who is online.
+    /// Returns everyone who is online. Changes nothing.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if any partition cannot be read.
     fn snapshot(&mut self) -> Result<Snapshot, StoreError>;
 
-    /// All events that have not been delivered, in order for each partition.
+    /// Returns all events in the log, in order for each partition. Changes nothing.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if any partition cannot be read.
     fn undelivered_events(&mut self) -> Result<Vec<Event>, StoreError>;
 
-    /// The events that were given up, in order for each partition.
+    /// Returns all dead letters, in order for each partition. Changes nothing.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if any partition cannot be read.
     fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Puts the events that were given up at the end of the log, but those that are superseded: these are dropped. Answers
-    /// how many there are of both.
+    /// Appends the dead letters to the log again, with their version and without failures, and deletes those that are
+    /// superseded. Returns how many were requeued, and how many were deleted.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`]. Some may have been requeued already; they are not dead letters any more, so that a second call
+    /// does not requeue them twice.
     fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! Which store a `store:` option means.
+//! The `store:` option: which store it names.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,21 +10,21 @@ use crate::redis::url::{self, ServerUrls};
 use crate::sqlite::Sqlite;
 use crate::store::Store;
 
-/// Where a store is. Shows no password.
+/// Where a store is. Neither `Display` nor `Debug` shows a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A file of SQLite's.
+    /// The path of an SQLite file.
     Sqlite(PathBuf),
-    /// A Redis, or a cluster of them.
+    /// A Redis server, or some servers of a Redis Cluster.
     Redis(ServerUrls),
 }
 
 impl StoreUrl {
-    /// Reads a `store:` option: `sqlite:PATH`, or the URL of a Redis.
+    /// Parses a `store:` option: `sqlite:PATH`, or the URL of a Redis server. Connects to nothing.
     ///
     /// # Errors
     ///
-    /// A message that says what came and what was wanted.
+    /// A message with the option, without its password, and what was expected.
     pub fn parse(url: &str) -> Result<StoreUrl, String> {
         match url.split_once(':') {
             Some(("sqlite", "")) => Err(format!("the store {url:?} names no file; it must be \"sqlite:PATH\"")),
@@ -37,11 +37,11 @@ impl StoreUrl {
         }
     }
 
-    /// Reads the URLs of some servers of a Redis Cluster.
+    /// Parses the URLs of some servers of a Redis Cluster. Connects to nothing.
     ///
     /// # Errors
     ///
-    /// A message that says what came and what was wanted.
+    /// A message with the wrong URL, without its password, and what was expected.
     pub fn parse_cluster(urls: &[String]) -> Result<StoreUrl, String> {
         match urls.iter().find(|url| !ServerUrls::is_redis_url(url)) {
             _ if urls.is_empty() => {
@@ -55,11 +55,12 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store. Blocks, until it is interrupted.
+    /// Opens the store. Blocks until it is open or `interrupt` is raised; a file is not interrupted, but waits for two
+    /// seconds at most.
     ///
     /// # Errors
     ///
-    /// See [`StoreError`].
+    /// [`StoreError`] if the store cannot be reached or used.
     pub fn open(&self, namespace: &str, interrupt: &Interrupt) -> Result<Box<dyn Store>, StoreError> {
         match self {
             StoreUrl::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace)?)),

@@ -1,4 +1,4 @@
-//! A process' part in a store, with the store in partition_error.
+//! A member with a real store, with and without errors of the store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
@@ -30,15 +30,16 @@ impl Clock for MachineClock {
     }
 }
 
-/// A clock that leaps when it is told to, as one does for a process that stands still.
+/// A clock that jumps ahead by ten seconds, as for a process that was suspended.
 #[derive(Clone, Default)]
-struct LeapingClock {
-    /// How often it is read until then.
+struct JumpingClock {
+    /// After how many more readings it jumps; 0 for never.
     readings: Arc<AtomicU64>,
+    /// How far it is ahead of the real clock, in nanoseconds.
     ahead: Arc<AtomicU64>,
 }
 
-impl Clock for LeapingClock {
+impl Clock for JumpingClock {
     fn now(&self) -> Nanos {
         let before = self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |readings| readings.checked_sub(1));
         if before == Ok(1) {
@@ -52,21 +53,22 @@ impl Clock for LeapingClock {
     }
 }
 
-struct Silent;
+/// A signal that nobody waits for.
+struct NoSignal;
 
-impl Signal for Silent {
+impl Signal for NoSignal {
     fn raise(&self) {}
     fn clear(&self) {}
 }
 
-/// A process that takes part in the store of a folder.
-fn member(folder: &TempDir) -> Member<MachineClock, Silent> {
+/// Starts a member of the store in a folder.
+fn member(folder: &TempDir) -> Member<MachineClock, NoSignal> {
     member_of(&format!("sqlite:{}", path(folder)))
 }
 
-fn member_of(url: &str) -> Member<MachineClock, Silent> {
+fn member_of(url: &str) -> Member<MachineClock, NoSignal> {
     let store_url = StoreUrl::parse(url).unwrap();
-    let member = Member::new(store_url, String::new(), MachineClock, Silent).unwrap();
+    let member = Member::new(store_url, String::new(), MachineClock, NoSignal).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
     member
@@ -76,7 +78,7 @@ fn path(folder: &TempDir) -> String {
     folder.path().join("presence.sqlite3").to_str().unwrap().to_owned()
 }
 
-fn heartbeat(member: &Member<MachineClock, Silent>, name: &'static str) {
+fn heartbeat(member: &Member<MachineClock, NoSignal>, name: &'static str) {
     let id = Id::String(StringId { bytes: name.as_bytes(), class: 0, label: 1 });
     member.add_user(id, UserId::new(Kind::String(Charset::Ascii), name.as_bytes()), member.now(), MINUTE);
 }
@@ -89,8 +91,8 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Delivers what there is, and answers how many users it was.
-fn deliver(member: &Member<MachineClock, Silent>) -> usize {
+/// Delivers the events of the next call. Returns how many.
+fn deliver(member: &Member<MachineClock, NoSignal>) -> usize {
     let (_, events) = member.claim(|transition| transition == Transition::Online);
     if !events.is_empty() {
         member.delivered(&DeliveryOutcome::Returned);
@@ -102,17 +104,17 @@ fn deliver(member: &Member<MachineClock, Silent>) -> usize {
 fn a_single_heartbeat_is_not_lost_while_the_file_is_locked() {
     let folder = tempfile::tempdir().unwrap();
     let member = member(&folder);
-    wait_until("it has the lease", || member.status().leases > 0);
+    wait_until("it holds the lease", || member.status().leases > 0);
     let locker = rusqlite::Connection::open(path(&folder)).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
     heartbeat(&member, "ada");
     wait_until("it fails", || member.status().store_errors > 0);
     assert!(member.next_outage().is_some_and(|message| message.contains("locked")));
     wait_until("it fails again", || member.status().store_errors > 1);
-    assert_eq!(member.next_outage(), None, "told of once");
+    assert_eq!(member.next_outage(), None, "reported once");
     assert_eq!(deliver(&member), 0);
     locker.execute_batch("ROLLBACK").unwrap();
-    wait_until("the beat has come", || deliver(&member) == 1);
+    wait_until("the heartbeat is delivered", || deliver(&member) == 1);
     assert_eq!(member.status().unwritten, 0);
 }
 
@@ -120,7 +122,7 @@ fn a_single_heartbeat_is_not_lost_while_the_file_is_locked() {
 fn a_stop_flushes_the_outbox_and_releases_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let first = member(&folder);
-    wait_until("it has the lease", || first.status().leases > 0);
+    wait_until("it holds the lease", || first.status().leases > 0);
     let second = member(&folder);
     heartbeat(&first, "ada");
     first.stop();
@@ -134,22 +136,22 @@ fn a_stop_flushes_the_outbox_and_releases_the_lease() {
 #[test]
 fn a_process_that_was_suspended_gets_no_longer_lease() {
     let folder = tempfile::tempdir().unwrap();
-    let clock = LeapingClock::default();
+    let clock = JumpingClock::default();
     let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
-    let member = Member::new(store_url, String::new(), clock.clone(), Silent).unwrap();
+    let member = Member::new(store_url, String::new(), clock.clone(), NoSignal).unwrap();
     member.set_timeout(MINUTE);
     member.start().unwrap();
-    wait_until("it has the lease", || member.status().leases > 0);
+    wait_until("it holds the lease", || member.status().leases > 0);
     let file = rusqlite::Connection::open(path(&folder)).unwrap();
-    // At any place in a turn.
+    // Wherever in a step the jump is.
     for readings in 1..=10 {
         clock.readings.store(readings, Ordering::SeqCst);
-        wait_until("it stands still", || clock.readings.load(Ordering::SeqCst) == 0);
+        wait_until("the clock has jumped", || clock.readings.load(Ordering::SeqCst) == 0);
         for _ in 0..30 {
             thread::sleep(Duration::from_millis(10));
             let until: i64 = file.query_row("SELECT max(leased_until) FROM namespaces", [], |row| row.get(0)).unwrap();
             let left = until - boot_clock::now() as i64;
-            assert!(left <= 5_000_000_000, "a lease of {left} ns, where it stood still after {readings} readings");
+            assert!(left <= 5_000_000_000, "a lease of {left} ns, with a jump after {readings} readings");
         }
     }
 }
@@ -177,7 +179,7 @@ fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     });
 }
 
-/// How often scripts were run on a server so far.
+/// Returns how many scripts the server has run.
 fn script_calls(server: &Server) -> u64 {
     let info: String = redis::from_redis_value(server.command(&["INFO", "commandstats"])).unwrap();
     let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
@@ -188,7 +190,7 @@ fn script_calls(server: &Server) -> u64 {
 fn leases_are_divided_among_members_and_taken_over_after_a_stop() {
     let server = Server::new();
     let first = member_of(&server.url());
-    wait_until("it has all leases", || first.status().leases == 16);
+    wait_until("it holds all leases", || first.status().leases == 16);
     let others = [member_of(&server.url()), member_of(&server.url())];
     let all = || [&first, &others[0], &others[1]].map(|member| member.status().leases);
     wait_until("each has its share", || all().iter().sum::<usize>() == 16 && all().iter().all(|leases| *leases >= 4));
@@ -197,7 +199,7 @@ fn leases_are_divided_among_members_and_taken_over_after_a_stop() {
     third.stop();
     wait_until("they have ended", || second.has_ended() && third.has_ended());
     let ended = Instant::now();
-    wait_until("the first one has all again", || first.status().leases == 16);
+    wait_until("the first one holds all again", || first.status().leases == 16);
     // Their leases would have lasted for five seconds.
     assert!(ended.elapsed() < Duration::from_secs(4), "{:?}", ended.elapsed());
 }
@@ -206,11 +208,11 @@ fn leases_are_divided_among_members_and_taken_over_after_a_stop() {
 fn an_idle_member_polls_less_often() {
     let server = Server::new();
     let member = member_of(&server.url());
-    wait_until("it has all leases", || member.status().leases == 16);
+    wait_until("it holds all leases", || member.status().leases == 16);
     thread::sleep(Duration::from_secs(1));
     let (start, before) = (Instant::now(), script_calls(&server));
     thread::sleep(Duration::from_secs(1));
-    // One for each partition, ten times a second.
+    // One script per partition, ten times a second.
     let rate = (script_calls(&server) - before) as f64 / start.elapsed().as_secs_f64();
     assert!(rate < 16.0 * 10.0 * 1.5, "{rate} scripts a second");
     heartbeat(&member, "ada");

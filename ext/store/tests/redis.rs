@@ -1,4 +1,4 @@
-//! What is a Redis' own: servers that are no good, data that are lost, scripts that are forgotten, clocks.
+//! What only the Redis store does: unusable servers, lost data, flushed scripts, the server's clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
@@ -46,7 +46,7 @@ fn a_replica_and_a_server_of_a_cluster_are_refused() {
     let server = Server::with(&["--replicaof", "127.0.0.1", "1"]);
     assert!(misconfigured(&server.url()).contains("read-only replica of 127.0.0.1"));
     let server = Server::with(&["--cluster-enabled", "yes"]);
-    assert!(misconfigured(&server.url()).contains("give the URLs of some of them as an Array"));
+    assert!(misconfigured(&server.url()).contains("give the URLs of some of its servers as an Array"));
 }
 
 #[test]
@@ -84,13 +84,13 @@ fn a_restarted_server_is_reconnected_to_and_its_data_reported_as_replaced() {
         Err(StoreError::Unavailable(_))
     ));
     assert!(store.recover());
-    assert!(store.reconnect().unwrap(), "it was away");
+    assert!(store.reconnect().unwrap(), "the connection was lost");
     assert!(!store.reconnect().unwrap(), "once");
     let results = store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]).unwrap();
     assert!(matches!(results[0].1, Err(StoreError::Replaced(_))));
 }
 
-/// Whose only beat is long ago, when a process that knew other data requests.
+/// The user's only heartbeat is long ago when a process that knew the lost data polls.
 #[test]
 fn nobody_expires_for_one_timeout_after_the_data_is_lost() {
     let server = Server::new();
@@ -113,7 +113,7 @@ fn nobody_expires_for_one_timeout_after_the_data_is_lost() {
     assert!(start.elapsed() > Duration::from_millis(200));
 }
 
-/// The key of the partition that a user is in.
+/// Returns a key of the partition that a user is in.
 fn key(store: &dyn Store, name: &str, kind: &str) -> String {
     format!("{{om::{}}}:{kind}", store.partition_of(&user(name)))
 }
@@ -123,7 +123,7 @@ fn a_server_clock_that_is_set_back_keeps_nobody_online() {
     let server = Server::new();
     let mut store = server.open();
     sweep(&mut *store);
-    // As if the last look had been an hour from now.
+    // As if the last sweep had been an hour from now.
     let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() + 3_600_000_000;
     server.command(&["HSET", &key(&*store, "ada", "meta"), "swept", &ahead.to_string()]);
     write(&mut *store, &[heartbeat("ada", 0, 50 * MILLISECOND)]);
@@ -142,7 +142,7 @@ fn a_heartbeat_that_is_written_twice_sets_nobody_online_again() {
     write(&mut *store, &[heartbeat("ada", 0, timeout)]);
     thread::sleep(Duration::from_millis(60));
     assert_eq!(sweep(&mut *store).expired, 1);
-    // Again, as old as it is by now, and as if it had been on its way for a while.
+    // Again, with its age of now, and as if it had been on its way for a while.
     write(&mut *store, &[heartbeat("ada", 70 * MILLISECOND, timeout), heartbeat("ada", 55 * MILLISECOND, timeout)]);
     assert_eq!(store.snapshot().unwrap().users.len(), 0);
     write(&mut *store, &[heartbeat("ada", 0, timeout)]);
@@ -173,7 +173,7 @@ fn register_returns_an_equal_share_of_the_partitions() {
     assert_eq!(store.register(&membership(MEMBER_B, 50 * MILLISECOND)).unwrap(), 8);
     assert_eq!(store.register(&membership(MEMBER_A, MINUTE)).unwrap(), 8, "counted once");
     thread::sleep(Duration::from_millis(60));
-    assert_eq!(store.register(&membership(MEMBER_A, MINUTE)).unwrap(), 16, "the other one is gone");
+    assert_eq!(store.register(&membership(MEMBER_A, MINUTE)).unwrap(), 16, "the other registration has expired");
     store.register(&membership(MEMBER_B, MINUTE)).unwrap();
     store.deregister(&membership(MEMBER_B, MINUTE)).unwrap();
     assert_eq!(store.register(&membership(MEMBER_A, MINUTE)).unwrap(), 16);

@@ -1,4 +1,4 @@
-//! What every store promises, with several connections to it, as several processes would have them.
+//! What every store promises (see the trait `Store`), tested with several connections, as several processes have them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
@@ -11,7 +11,7 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 mod support;
 use support::*;
 
-/// Each rule is tried on a store of each kind.
+/// Runs each rule on a store of each kind.
 macro_rules! on_every_store {
     ($($rule:ident),+ $(,)?) => {
         mod sqlite {
@@ -50,7 +50,7 @@ fn came_and_left(name: &str) -> Vec<(String, Transition)> {
     vec![(name.to_owned(), Transition::Online), (name.to_owned(), Transition::Offline)]
 }
 
-/// How long ago a user was seen.
+/// Returns how long ago a user was last seen.
 fn ago(store: &mut dyn Store, name: &str) -> Option<Nanos> {
     store.snapshot().unwrap().users.get(&user(name)).copied()
 }
@@ -115,9 +115,9 @@ fn only_a_later_heartbeat_undoes_a_leave(place: &dyn Place) {
     write(&mut *store, &heartbeats);
     let leaves = names.map(|name| leave(name, 500 * MILLISECOND, if name == "later" { MINUTE / 2 } else { 0 }));
     write(&mut *store, &leaves);
-    // A beat before the leave, from a process that did not know; and one after it.
+    // A heartbeat before the leave, from a process that did not know of it; and one after it.
     write(&mut *store, &[heartbeat("early", 600 * MILLISECOND, MINUTE), heartbeat("late", 300 * MILLISECOND, MINUTE)]);
-    // Nor does it matter how soon after a beat a leave comes.
+    // A leave right after a heartbeat counts.
     write(&mut *store, &[heartbeat("ada", 100 * MILLISECOND, MINUTE), leave("ada", 100 * MILLISECOND, 0)]);
     write(&mut *store, &[heartbeat("bob", 100 * MILLISECOND, MINUTE)]);
     write(&mut *store, &[leave("bob", 100 * MILLISECOND, 0)]);
@@ -126,7 +126,7 @@ fn only_a_later_heartbeat_undoes_a_leave(place: &dyn Place) {
     let mut online: Vec<_> = store.snapshot().unwrap().users.into_keys().collect();
     online.sort();
     assert_eq!(online, expected);
-    // Nor does it when the user is offline already.
+    // A heartbeat from before the leave does not set a user online who is offline already.
     write(&mut *store, &[heartbeat("early", 600 * MILLISECOND, MINUTE)]);
     assert_eq!(store.snapshot().unwrap().users.len(), 2);
     write(&mut *store, &[heartbeat("early", 0, MINUTE)]);
@@ -146,7 +146,7 @@ fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
         reasons.into_iter().map(|(_, _, reason, minutes)| (reason, minutes)).collect()
     };
     sweep(&mut *store);
-    // Ada is silent; Bob leaves; Cy leaves, and undoes it.
+    // Ada is silent; Bob leaves; Cy leaves, and a heartbeat undoes it.
     write(&mut *store, &[heartbeat("ada", 3 * MINUTE, MINUTE)]);
     write(&mut *store, &[heartbeat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]);
     write(
@@ -154,13 +154,13 @@ fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
         &[heartbeat("cy", 5 * MINUTE, MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
     );
     assert_eq!(sweep(&mut *store).expired, 3);
-    // A deadline may be kept in milliseconds, and so be up to one later.
+    // A store may keep deadlines in milliseconds, rounded up.
     thread::sleep(Duration::from_millis(5));
     let online = [3, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
     let offline = [(Reason::Timeout, 2), (Reason::Leave, 1), (Reason::Timeout, 3)];
     assert_eq!(reasons(&mut *store), [&online[..], &offline[..]].concat());
 
-    // Also when it has been a dead letter.
+    // A dead letter keeps both.
     assert!(acquire(&mut *store, MEMBER_A, MINUTE));
     let left = undelivered(&mut *store).into_iter().rfind(|event| event.id == user("bob")).unwrap();
     assert!(commit(&mut *store, MEMBER_A, &[(&left, Outcome::Dead)]));
@@ -241,7 +241,7 @@ fn a_lease_is_held_until_it_expires_or_is_released(place: &dyn Place) {
     assert!(acquire(&mut *other, MEMBER_B, MINUTE));
     assert!(!acquire(&mut *one, MEMBER_A, MINUTE));
     release(&mut *one, MEMBER_A);
-    assert!(!acquire(&mut *one, MEMBER_A, MINUTE), "it was not ours");
+    assert!(!acquire(&mut *one, MEMBER_A, MINUTE), "another member held it");
     release(&mut *other, MEMBER_B);
     assert!(acquire(&mut *one, MEMBER_A, MINUTE));
 }
@@ -334,7 +334,7 @@ fn a_dead_letter_is_superseded_by_an_event_that_was_in_the_log_already(place: &d
     write(&mut *store, &[heartbeat("ada", MINUTE / 2, MINUTE), leave("ada", MINUTE / 4, 0)]);
     sweep(&mut *store);
     let all = undelivered(&mut *store);
-    // Also when the later one is done in the same step.
+    // Even if the later one is committed in the same step.
     assert!(commit(&mut *store, MEMBER_A, &[(&all[0], Outcome::Dead), (&all[1], Outcome::Done)]));
     assert!(store.dead_letters().unwrap()[0].is_superseded);
     assert_eq!(store.requeue_dead_letters().unwrap(), (0, 1));
@@ -363,7 +363,7 @@ fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
 fn timeouts_of_any_length_are_kept(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    // More different ones than a store might have a short way to write, and the longest that there can be.
+    // More different timeouts than the Redis store has classes, and the longest possible one.
     let names = neighbours(&*store, 1_100);
     let heartbeats: Vec<_> =
         (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_000 * MILLISECOND, MINUTE + n * 1_000)).collect();

@@ -1,4 +1,4 @@
-//! What is the file's own: a reboot, a file that is no good, a lock.
+//! What only the SQLite store does: reboots, unusable files, locks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::Path;
@@ -26,7 +26,7 @@ fn after_a_reboot_everyone_stays_online_for_one_timeout() {
     let mut store = folder.open();
     let Sweep { expired, next, .. } = sweep(&mut *store);
     assert_eq!(expired, 0);
-    // A busy boot_clock may take its time in between.
+    // A busy machine may take some time in between.
     assert!((1..=1_000 * MILLISECOND).contains(&next.unwrap()), "{next:?}");
     thread::sleep(Duration::from_nanos(next.unwrap() + 10 * MILLISECOND));
     assert_eq!(sweep(&mut *store).expired, 1);
@@ -55,13 +55,12 @@ fn unusable_files_are_refused_with_their_path() {
     assert!(open_error(&path).contains("file is not a database"));
     std::fs::remove_file(&path).unwrap();
     drop(folder.open());
-    edit(&path, "PRAGMA user_version = 2");
-    let message = open_error(&path);
-    assert!(
-        message.contains("newer version of online_manager has written the file (in format 2;")
-            && message.contains(path.to_str().unwrap()),
-        "{message}"
-    );
+    for (version, age) in [(1, "an older"), (3, "a newer")] {
+        edit(&path, &format!("PRAGMA user_version = {version}"));
+        let message = open_error(&path);
+        let expected = format!("{age} version of online_manager has written the file, in format {version}");
+        assert!(message.contains(&expected) && message.contains(path.to_str().unwrap()), "{message}");
+    }
     edit(&path, "PRAGMA application_id = 1");
     assert!(open_error(&path).contains("of another application"));
 }

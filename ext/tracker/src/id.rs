@@ -1,43 +1,43 @@
-//! Ids as they come in and go out: a key of the caller's own making, or a string.
+//! User ids: a key of the caller's, or a string.
 
-/// A user's id at the door.
+/// A user id that is passed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id<'a> {
-    /// Two keys are the same user if they are the same number. A key must not end in the bits
-    /// `10`: those are the tracker's own (see [`is_valid_key`]).
+    /// A number of the caller's. It must not end in the bits `10`, which mark the tracker's own keys
+    /// (see [`is_valid_key`]).
     Key(u64),
-    /// A string, copied when its user is first seen.
+    /// A string. The tracker copies it at the first heartbeat.
     String(StringId<'a>),
 }
 
-/// A string with what tells it from others of the same bytes.
+/// A string id: the bytes, and what distinguishes it from other strings with the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StringId<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
-    /// Part of the identity: equal bytes of another class are another user.
+    /// Part of the identity: equal bytes with another class are another user.
     pub class: u8,
-    /// Not part of the identity: handed back as it came with the first heartbeat (an encoding, for example).
+    /// Not part of the identity, an encoding for example: returned as the first heartbeat passed it in.
     pub label: u16,
 }
 
-/// A user's id on the way out.
+/// A user id that is returned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OwnedId {
-    /// The key that came in.
+    /// The caller's key.
     Key(u64),
-    /// The string that came in with the first heartbeat.
+    /// The string of the first heartbeat.
     String {
         /// The bytes.
         bytes: Box<[u8]>,
-        /// Its class, as it came in.
+        /// See [`StringId::class`].
         class: u8,
-        /// Its label, as it came in.
+        /// See [`StringId::label`].
         label: u16,
     },
 }
 
-/// Whether `key` may be an [`Id::Key`].
+/// Whether the caller may use `key` as an [`Id::Key`].
 ///
 /// ```
 /// use online_manager_tracker::id::is_valid_key;
@@ -50,32 +50,32 @@ pub fn is_valid_key(key: u64) -> bool {
     key & RESERVED_MASK != RESERVED
 }
 
-/// The last two bits of a key that the tracker made itself.
+/// The low two bits of a key that the tracker made itself, for a string.
 const RESERVED: u64 = 0b10;
 const RESERVED_MASK: u64 = 0b11;
 
-/// How many bits of a string's hash its key carries.
+/// How many bits of a string's hash its key holds: all that the index and the two low bits leave.
 pub(crate) const HASH_BITS: u32 = 30;
 const HASH_SHIFT: u32 = u64::BITS - HASH_BITS;
 
-/// The key of a vacant place in the table. It looks like a string's, of an index that is never given out.
+/// The key of a vacant place in the table: that of a string with an index that is never assigned.
 pub(crate) const VACANT: u64 = u64::MAX ^ 0b01;
 
-/// The key under which a string is kept: `| hash: 30 bits | index: 32 bits | 10 |`. The hash comes
-/// along so that the table can tell most strings apart, and find a string's home, without reading it.
+/// Returns the key of the string at `index`: `| hash: 30 bits | index: 32 bits | 10 |`. With the hash in the key, the
+/// table compares most strings, and finds a string's home, without reading the bytes.
 #[inline]
 pub(crate) fn string_key(hash: u64, index: u32) -> u64 {
     (hash & !0 << HASH_SHIFT) | u64::from(index) << 2 | RESERVED
 }
 
-/// The index of the string kept under `key`, or `None` if `key` is the caller's own.
+/// Returns the index of the string with this key, or `None` if the key is the caller's.
 #[inline]
 pub(crate) fn string_index(key: u64) -> Option<u32> {
-    // The cast cuts off the hash, which stands above the 32 bits of the index.
+    // The cast drops the hash, which is above the 32 bits of the index.
     (key & RESERVED_MASK == RESERVED).then_some((key >> 2) as u32)
 }
 
-/// The part of a hash that decides where an entry lives.
+/// Returns the bits of a hash that decide where an entry is: those that a string's key holds.
 #[inline]
 pub(crate) fn short_hash(hash: u64) -> u64 {
     hash >> HASH_SHIFT

@@ -1,35 +1,35 @@
-//! Who is online, and since when: the state machine of presence, its table and its timing wheel.
+//! Turns heartbeats into transitions: which users are online, and when each of them goes offline.
 //!
-//! A [`Tracker`] takes heartbeats and tells of transitions. It calls nobody: what has to be
-//! announced or set offline is *claimed* by whoever runs the callbacks, and reported back when the
-//! callback has returned. So no lock is ever held while foreign code runs, and nothing in here
-//! knows that the foreign code is Ruby.
+//! A [`Tracker`] takes heartbeats and calls no callbacks. The thread that runs the callbacks *claims* a user,
+//! calls `online` or `offline`, and reports the end of the callback. No lock is held while application code runs,
+//! and this crate does not depend on Ruby.
 //!
-//! | module | what it knows |
+//! | module | holds |
 //! |---|---|
-//! | [`presence`] | the state machine of one user, rules 1 to 13, with time as an argument |
-//! | [`table`] | where a user is kept: linear probing in 64 parts |
+//! | [`presence`] | the state machine of one user, rules 1 to 13; time is an argument |
+//! | [`id`] | user ids: keys and strings |
+//! | [`table`] | the hash table of users: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |
-//! | [`overflow`] | what those sixteen bytes have no room for |
-//! | [`strings`] | the ids that are strings |
-//! | [`timeouts`] | the few timeouts that users have, numbered so that an entry can name one |
-//! | [`wheel`] | which users to look at, and when |
-//! | [`tracker`] | the lock around it all, and the timer thread |
-//! | `sync` | the locks and threads that those two use |
+//! | [`overflow`] | what does not fit into those sixteen bytes |
+//! | [`string_arena`] | the bytes of ids that are strings |
+//! | [`timeouts`] | a number for each timeout in use, which fits into an entry |
+//! | [`wheel`] | the timing wheel: which users to check at which tick |
+//! | [`tracker`] | the lock around the state machine, and the timer thread |
+//! | `sync` | the locks and threads of the standard library, or of shuttle |
 //! | [`time`] | nanoseconds, ticks and clocks |
 #![forbid(unsafe_code)]
 
-pub mod entry;
+mod entry;
 pub mod id;
-pub mod overflow;
+mod overflow;
 pub mod presence;
-pub mod string_arena;
+mod string_arena;
 mod sync;
-pub mod table;
+mod table;
 pub mod time;
-pub mod timeouts;
+mod timeouts;
 pub mod tracker;
-pub mod wheel;
+mod wheel;
 
 pub use id::{Id, OwnedId, StringId};
 pub use presence::{

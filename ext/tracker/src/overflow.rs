@@ -1,24 +1,24 @@
-//! What an entry has no room for: unusual deadlines, and heartbeats and leaves to be remembered.
+//! What does not fit into an entry: rare deadlines, and the heartbeats and leaves that came during a callback.
 
 use std::collections::HashMap;
 
 use crate::table::PARTS;
 use crate::time::Nanos;
 
-/// What is noted of one user. Which kind it is follows from the state in the entry.
+/// The overflow of one user. The state in the user's entry decides the variant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OverflowEntry {
-    /// Online, with a deadline that does not follow from the last heartbeat, or is far away; whether a leave has set
-    /// it. It stays through `offline`, unless a heartbeat has to be remembered.
-    Online { last_seen: Nanos, deadline: u64, is_left: bool },
-    /// HeartbeatBatch and leaves while somebody is inside `online`: the last timeout, the soonest leave.
+    /// Online, with a deadline that does not follow from the last heartbeat or is beyond the horizon. `deadline` is a
+    /// tick; with `is_leave` a leave has set it. It stays through `offline` unless a heartbeat has to be remembered.
+    Online { last_seen: Nanos, deadline: u64, is_leave: bool },
+    /// What came while `online` was running: the last heartbeat's timeout, and the tick of the earliest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
-    /// A heartbeat while somebody is inside `offline`, and whether that `offline` has returned.
-    Departing { timeout: Nanos, is_waiting: bool },
+    /// A heartbeat that came while `offline` was running: its timeout, and whether that `offline` has returned.
+    Departing { timeout: Nanos, has_returned: bool },
 }
 
-/// The overflow, by key. In parts, like the table: when a crowd leaves at once everybody gets a extra, and
-/// one map would have to move them all at once as it grows.
+/// The overflow entries, by key. In parts, like the table: a crowd that leaves at once gets an entry each, and a single
+/// map would move them all at once as it grows.
 #[derive(Clone)]
 pub(crate) struct Overflow {
     parts: [Part; PARTS],
@@ -35,23 +35,23 @@ impl Overflow {
         self.parts.get(part_of(key))?.get(&key).copied()
     }
 
-    pub(crate) fn insert(&mut self, key: u64, extra: OverflowEntry) {
+    pub(crate) fn insert(&mut self, key: u64, entry: OverflowEntry) {
         if let Some(part) = self.parts.get_mut(part_of(key)) {
-            part.insert(key, extra);
+            part.insert(key, entry);
         }
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<OverflowEntry> {
         let part = self.parts.get_mut(part_of(key))?;
-        let extra = part.remove(&key);
+        let entry = part.remove(&key);
         if part.is_empty() {
-            // The memory goes with the last of them.
+            // Otherwise the map would keep the memory of its largest crowd.
             part.shrink_to_fit();
         }
-        extra
+        entry
     }
 
-    /// How many there are.
+    /// Returns how many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.parts.iter().map(HashMap::len).sum()
     }
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Overflow {
     }
 }
 
-/// Spreads keys that follow each other as well as keys of a hash (Fibonacci hashing).
+/// Returns the part of a key. Fibonacci hashing spreads consecutive keys as well as hashed ones.
 fn part_of(key: u64) -> usize {
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PARTS.trailing_zeros())) as usize
 }
@@ -76,7 +76,7 @@ mod tests {
     fn a_crowd_is_spread_and_leaves_no_memory_behind() {
         let mut overflow = Overflow::new();
         for number in 0..64_000 {
-            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_left: false });
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
         }
         assert!(overflow.parts.iter().all(|part| (500..2_000).contains(&part.len())));
         assert_eq!(overflow.len(), 64_000);

@@ -1,17 +1,17 @@
-//! The state machine of presence: who is online, who is due, what a callback's end means.
+//! The state machine of presence: which users are online and which are due, and what the end of a callback means.
 //!
 //! ```text
 //!            heartbeat                online returned
-//! Offline ───────────────► Announcing ───────────────► Online ◄──┐ heartbeat: move the deadline
+//! Offline ───────────────► Announcing ───────────────► Online ◄──┐ heartbeat: moves the deadline
 //!    ▲  ▲                      │ online raised                │  ─┘
-//!    │  └──────────────────────┘                              │ deadline passed, and claimed;
-//!    │ offline returned, no heartbeat meanwhile               ▼ or leave
+//!    │  └──────────────────────┘                              │ due (deadline, leave or stop),
+//!    │ offline returned, no heartbeat meanwhile               ▼ and claimed
 //!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
 //! ```
 //!
-//! HeartbeatBatch, leaves and questions are in this file, the way from a deadline to the end of `offline` in [`claims`].
-//! Nothing in here waits, calls back or knows what time it is: every method that needs the time is
-//! told it. The numbered rules are those of `docs/state_machine.md`.
+//! This file has heartbeats, leaves and queries; [`claims`] has the way from a deadline to the end of `offline`.
+//! Nothing here waits, calls a callback or reads a clock: the methods that need the time take it as an argument. The
+//! numbered rules are those of `docs/state_machine.md`.
 
 mod claims;
 mod transition;
@@ -22,62 +22,78 @@ pub use self::transition::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason, Transition,
     User,
 };
-use crate::entry::{Entry, HORIZON, REACH, State};
+use crate::entry::{Entry, HORIZON, State};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
-use crate::table::{AHEAD, PARTS, Place, Table};
+use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
-use crate::wheel::{Taken, Wheel};
+use crate::wheel::{DrainedSlot, Wheel};
 
-/// From this on (10 ms) an `online` took so long that the heartbeat before it is remembered by itself.
+/// An `online` of this length (10 ms) or more is slow: the moment of the heartbeat before it is stored separately,
+/// instead of being derived from the deadline, which counts from the return of `online`.
 const SLOW_ONLINE: Nanos = 10_000_000;
 
-/// Every user, and what is to happen to them.
+/// The state of every user.
 #[derive(Clone, Debug)]
 pub struct Presence {
     table: Table,
     timeouts: Timeouts,
     overflow: Overflow,
     wheel: Wheel,
-    /// The slot that is being looked through.
-    taken: Option<Taken>,
-    /// The line of those whose deadline had passed when they were looked at, each once; their entries say so.
+    /// The wheel slot whose users are being checked, without those already checked.
+    drained: Option<DrainedSlot>,
+    /// The due queue: users whose deadline had passed when they were checked, each once. Their entries are marked
+    /// queued.
     due: VecDeque<u64>,
-    /// Users who beat during their `offline`.
+    /// Users with a heartbeat during their `offline`, which has returned: `online` is to be called.
     rejoining: VecDeque<u64>,
     counts: Counts,
-    /// Added to every deadline, see [`crate::Clock::jitter`].
+    /// Nanoseconds that are added to every deadline, see [`crate::Clock::jitter`].
     jitter: Nanos,
-    /// The tick at which the timer will call, and whether it has to be told of an earlier one.
-    timer: u64,
+    /// The tick of the timer's next [`Presence::advance`]: 0 while the timer is awake or has been woken, `u64::MAX` if
+    /// it waits for a wakeup only.
+    timer_tick: u64,
+    /// Whether a user was scheduled for an earlier tick than that.
     is_wake_requested: bool,
     is_stopping: bool,
-    /// How far the search for the remaining users has come.
-    remaining: Place,
+    /// After a stop: where the search for users who are still online goes on.
+    stop_cursor: Place,
+}
+
+/// What [`Presence::set_online`] stores of a user.
+struct Online {
+    /// [`State::OVERFLOW`], or the state of the user's timeout.
+    state: State,
+    /// The tick from which the user is due.
+    deadline: u64,
+    /// When the last heartbeat came.
+    last_seen: Nanos,
+    /// Whether a leave has set the deadline.
+    is_leave: bool,
 }
 
 impl Presence {
-    /// Nobody, at `now` on a clock with that jitter.
+    /// Returns a presence without users. `now` is the clock's present moment, `jitter` its [`crate::Clock::jitter`].
     pub fn new(now: Nanos, jitter: Nanos) -> Presence {
         Presence {
             table: Table::new(),
             timeouts: Timeouts::new(),
             overflow: Overflow::new(),
             wheel: Wheel::new(tick_of(now)),
-            taken: None,
+            drained: None,
             due: VecDeque::new(),
             rejoining: VecDeque::new(),
             counts: Counts::default(),
             jitter,
-            timer: u64::MAX,
+            timer_tick: u64::MAX,
             is_wake_requested: false,
             is_stopping: false,
-            remaining: Table::START,
+            stop_cursor: Table::START,
         }
     }
 
-    /// A heartbeat of the user `id` at `now`, good for `timeout` nanoseconds (at least one).
+    /// Takes a heartbeat of the user `id` at `now`, good for `timeout` nanoseconds; 0 counts as 1.
     #[inline(always)]
     pub fn heartbeat(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let Id::Key(key) = id else { return self.heartbeat_slow(id, now, timeout) };
@@ -92,24 +108,24 @@ impl Presence {
         self.heartbeat_slow_key(key, now, timeout)
     }
 
-    /// Announces that a heartbeat of `id` follows; changes nothing. Before the heartbeats of several strings it makes them
-    /// faster: the processor waits for memory once, and not for one user after the other. Words come so fast one after the
-    /// other that it does so anyway.
+    /// Prefetches what a heartbeat of `id` will read; changes nothing. Before the heartbeats of several strings the
+    /// processor then waits for memory once, and not once for each. Heartbeats of keys are so short that it overlaps
+    /// them anyway.
     #[inline]
     pub fn prefetch(&self, id: Id<'_>) {
-        if let Id::String(text) = id {
-            self.table.prefetch_string(text);
+        if let Id::String(string) = id {
+            self.table.prefetch_string(string);
         }
     }
 
-    /// Takes the key and not the id, which otherwise would have to lie in memory for every heartbeat.
+    /// Takes the key and not the id: an id would be written to memory at every heartbeat.
     #[inline(never)]
     fn heartbeat_slow_key(&mut self, key: u64, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         self.heartbeat_slow(Id::Key(key), now, timeout)
     }
 
-    /// A heartbeat of a string, or one that may be more than moving a deadline on. Not inlined, so that nearly every
-    /// heartbeat keeps to the few registers that it needs.
+    /// Takes a heartbeat of a string, or one that may do more than move a deadline on. Not inlined, so that the fast
+    /// path uses few registers.
     #[inline(never)]
     fn heartbeat_slow(&mut self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         if self.is_stopping {
@@ -128,18 +144,18 @@ impl Presence {
         HeartbeatOutcome::Known
     }
 
-    /// A heartbeat of nobody known.
+    /// Takes the first heartbeat of a user.
     #[cold]
     fn add_user(&mut self, id: Id<'_>, now: Nanos) -> HeartbeatOutcome {
         let Some(key) = self.table.key_for(id) else { return HeartbeatOutcome::Ignored };
-        // The deadline is not needed before `online` has returned (rule 5): till then, when the user was seen.
+        // No deadline before `online` has returned (rule 5). Until then its bits hold when the user was last seen.
         self.table.insert(Entry::new(key, State::ANNOUNCING, tick_of(now)));
         self.counts.present += 1;
         self.counts.announcing += 1;
         HeartbeatOutcome::Announce(User(key))
     }
 
-    /// A heartbeat of somebody known that is more than moving a deadline on.
+    /// Takes a heartbeat of a known user that does more than move the deadline on.
     #[cold]
     fn update(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
@@ -147,21 +163,25 @@ impl Presence {
         match entry.state() {
             State::ANNOUNCING => {
                 entry.set_deadline(tick_of(now));
-                // A leave before this heartbeat is forgotten (rule 9).
+                // Clears a leave that came before this heartbeat (rule 9).
                 self.overflow.insert(key, OverflowEntry::Announcing { timeout: Some(timeout), leave: None });
             }
             State::DEPARTING => {
                 entry.set_deadline(tick_of(now));
-                let is_waiting =
-                    matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }));
-                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting });
+                let has_returned =
+                    matches!(self.overflow.get(key), Some(OverflowEntry::Departing { has_returned: true, .. }));
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned });
             }
-            _ => self.set_online(place, state, self.deadline_after(now, timeout), now, false, now),
+            _ => {
+                let deadline = self.deadline_after(now, timeout);
+                self.set_online(place, Online { state, deadline, last_seen: now, is_leave: false }, now);
+            }
         }
     }
 
-    /// Makes a user who was last seen at `seen` online in `state` and due at `deadline`, which a leave may have set.
-    fn set_online(&mut self, place: Place, state: State, deadline: u64, seen: Nanos, is_left: bool, now: Nanos) {
+    /// Makes the user at `place` Online, and schedules the deadline unless the user is scheduled early enough already.
+    fn set_online(&mut self, place: Place, online: Online, now: Nanos) {
+        let Online { state, deadline, last_seen, is_leave } = online;
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
         let is_scheduled = old.is_online() && entry.is_scheduled_by(deadline, tick_of(now));
@@ -170,7 +190,7 @@ impl Presence {
         self.timeouts.enter(state);
         self.timeouts.exit(old);
         if state == State::OVERFLOW {
-            self.overflow.insert(key, OverflowEntry::Online { last_seen: seen, deadline, is_left });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
         } else if old == State::OVERFLOW {
             self.overflow.remove(key);
         }
@@ -179,35 +199,16 @@ impl Presence {
         }
     }
 
-    /// Has the user looked at by `deadline`: by the wheel, or at once by whoever claims.
-    fn schedule(&mut self, place: Place, deadline: u64, now: Nanos) {
-        let present = tick_of(now);
-        let Some(entry) = self.table.get_mut(place) else { return };
-        if self.is_stopping {
-            // Everybody is due.
-        } else if deadline <= present {
-            self.due.push_back(entry.key);
-            entry.queue_due();
-        } else {
-            if self.taken.is_none() {
-                self.wheel.catch_up(present);
-            }
-            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + REACH)));
-            self.wheel.insert(entry.key, tick);
-            entry.set_wheel_tick(tick);
-            self.is_wake_requested |= tick < self.timer;
-        }
-    }
-
-    /// `online` of `user` has ended. A `timeout` that came with a heartbeat meanwhile goes before this one.
+    /// Reports that `online` of `user` has ended. The timeout of a heartbeat during `online` takes precedence over
+    /// `timeout`. The end of a callback that is not running changes nothing.
     pub fn announced(&mut self, user: User, now: Nanos, timeout: Nanos, outcome: CallbackOutcome) -> Announced {
         let User(key) = user;
         let Some(place) = self.table.find_key(key) else { return Announced::Offline };
         let Some(entry) = self.table.get(place).filter(|entry| entry.state() == State::ANNOUNCING) else {
             return Announced::Offline;
         };
-        let seen = start_of(entry.deadline(tick_of(now)));
-        let extra = self.overflow.remove(key);
+        let last_seen = start_of(entry.deadline(tick_of(now)));
+        let overflow = self.overflow.remove(key);
         self.counts.announcing -= 1;
         if outcome == CallbackOutcome::Aborted {
             self.counts.present -= 1;
@@ -218,26 +219,29 @@ impl Presence {
             self.depart(place, now);
             return Announced::Depart;
         }
-        let (timeout, leave) = match extra {
-            Some(OverflowEntry::Announcing { timeout: newer, leave }) => (newer.unwrap_or(timeout), leave),
+        let (timeout, leave) = match overflow {
+            Some(OverflowEntry::Announcing { timeout: newer_timeout, leave }) => {
+                (newer_timeout.unwrap_or(timeout), leave)
+            }
             _ => (timeout, None),
         };
         let deadline = self.deadline_after(now, timeout);
-        match leave {
-            Some(leave) if leave < deadline => self.set_online(place, State::OVERFLOW, leave, seen, true, now),
-            // The deadline would not tell when this user was last seen.
-            _ if now.saturating_sub(seen) >= SLOW_ONLINE => {
-                self.set_online(place, State::OVERFLOW, deadline, seen, false, now);
+        let online = match leave {
+            Some(leave) if leave < deadline => {
+                Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true }
             }
-            _ => {
-                let state = self.timeouts.state_for(timeout);
-                self.set_online(place, state, deadline, now, false, now);
+            // Derived from the deadline, the last heartbeat would be too late by the length of `online`.
+            _ if now.saturating_sub(last_seen) >= SLOW_ONLINE => {
+                Online { state: State::OVERFLOW, deadline, last_seen, is_leave: false }
             }
-        }
+            _ => Online { state: self.timeouts.state_for(timeout), deadline, last_seen: now, is_leave: false },
+        };
+        self.set_online(place, online, now);
         Announced::Online
     }
 
-    /// Sets the deadline of `id` to `after` nanoseconds from `now` if that is sooner (rule 9).
+    /// Sets the deadline of `id` to `after` nanoseconds from `now` unless it is earlier already (rule 9). During
+    /// `offline` it clears the heartbeat that is remembered.
     pub fn leave(&mut self, id: Id<'_>, now: Nanos, after: Nanos) -> LeaveOutcome {
         let stayed = |was_online| LeaveOutcome { was_online, forgotten: None };
         let Some(place) = self.table.find(id) else { return stayed(false) };
@@ -246,18 +250,18 @@ impl Presence {
         let leave = if after == 0 { tick_of(now) } else { self.deadline_after(now, after) };
         match entry.state() {
             State::ANNOUNCING => {
-                let (timeout, sooner) = match self.overflow.get(key) {
+                let (timeout, earlier) = match self.overflow.get(key) {
                     Some(OverflowEntry::Announcing { timeout, leave }) => (timeout, leave),
                     _ => (None, None),
                 };
-                let leave = Some(sooner.map_or(leave, |sooner| sooner.min(leave)));
+                let leave = Some(earlier.map_or(leave, |earlier| earlier.min(leave)));
                 self.overflow.insert(key, OverflowEntry::Announcing { timeout, leave });
                 stayed(true)
             }
             State::DEPARTING => {
-                if let Some(OverflowEntry::Departing { is_waiting, .. }) = self.overflow.get(key) {
+                if let Some(OverflowEntry::Departing { has_returned, .. }) = self.overflow.get(key) {
                     self.overflow.remove(key);
-                    if is_waiting {
+                    if has_returned {
                         self.remove_departed(place);
                         return LeaveOutcome { was_online: false, forgotten: Some(User(key)) };
                     }
@@ -266,9 +270,10 @@ impl Presence {
             }
             _ => {
                 if leave < self.deadline_of(place, now)
-                    && let Some(seen) = self.last_seen_of(place, now)
+                    && let Some(last_seen) = self.last_seen_of(place, now)
                 {
-                    self.set_online(place, State::OVERFLOW, leave, seen, true, now);
+                    let online = Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true };
+                    self.set_online(place, online, now);
                 }
                 stayed(true)
             }
@@ -280,23 +285,23 @@ impl Presence {
         self.is_stopping
     }
 
-    /// Whether the timer has to be told that its next call comes too late. It is to be told once.
+    /// Whether the timer has to be woken, since it would come too late. Takes the request: it is returned once.
     pub fn take_wake_request(&mut self) -> bool {
         if self.is_wake_requested {
-            // It will ask again.
-            self.timer = 0;
+            // The timer is about to call `advance`, which sets its next tick.
+            self.timer_tick = 0;
         }
         std::mem::take(&mut self.is_wake_requested)
     }
 
-    /// Whether the time has come for the timer's next call.
+    /// Whether the timer's next tick has begun.
     #[cfg(feature = "shuttle")]
     pub(crate) fn is_timer_due(&self, now: Nanos) -> bool {
-        // 0 while it is up already, or has been told.
-        (1..=tick_of(now)).contains(&self.timer)
+        // 0 while the timer is awake or has been woken.
+        (1..=tick_of(now)).contains(&self.timer_tick)
     }
 
-    /// Whether somebody can be claimed. Some of them may have been saved by a heartbeat meanwhile.
+    /// Whether a claim may find a user. It may also find none: a heartbeat takes nobody out of the due queue.
     pub fn is_claimable(&self) -> bool {
         if self.is_stopping {
             self.counts.present > self.counts.announcing
@@ -305,26 +310,27 @@ impl Presence {
         }
     }
 
-    /// Whether `id` is online: from the call of `online` to the call of `offline`.
+    /// Whether `id` is online: from the heartbeat that announces the user to the claim for `offline`.
     pub fn is_online(&self, id: Id<'_>) -> bool {
         let entry = self.table.find(id).and_then(|place| self.table.get(place));
         entry.is_some_and(|entry| entry.state() != State::DEPARTING)
     }
 
-    /// Whether `id` has an entry at all: it is online, or not quite offline yet.
+    /// Whether `id` has an entry: the user is online, or inside `offline`, or rejoining.
     pub fn is_known(&self, id: Id<'_>) -> bool {
         self.table.find(id).is_some()
     }
 
-    /// When `id` last beat, if it is online: exact to a tick and the clock's jitter. A first heartbeat counts
-    /// from the return of `online`, unless that took long (10 ms).
+    /// Returns when the last heartbeat of `id` came, exact to a tick and the clock's jitter, or `None` if the user is
+    /// not online. For a first heartbeat it is the return of `online`, unless `online` took 10 ms or more.
     pub fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
         self.last_seen_of(self.table.find(id)?, now)
     }
 
+    /// See [`Presence::last_seen`].
     fn last_seen_of(&self, place: Place, now: Nanos) -> Option<Nanos> {
         let entry = self.table.get(place)?;
-        let seen = match entry.state() {
+        let last_seen = match entry.state() {
             State::DEPARTING => return None,
             State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
             State::OVERFLOW => match self.overflow.get(entry.key) {
@@ -336,44 +342,48 @@ impl Presence {
                 start_of(entry.deadline(tick_of(now))).saturating_sub(timeout.saturating_add(self.jitter))
             }
         };
-        Some(seen.min(now))
+        Some(last_seen.min(now))
     }
 
-    /// How many users are in which state.
+    /// Returns how many users are in which state.
     pub fn counts(&self) -> Counts {
         Counts { due: self.due.len(), ..self.counts }
     }
 
-    /// Those of the users online who are in one part of the table, of which there are [`Presence::PARTS`].
+    /// Returns the users online in one part of the table, a number below [`Presence::PARTS`]: reading all parts at once
+    /// would hold the lock for too long.
     pub fn online_users(&self, part: usize) -> Vec<OwnedId> {
         let online = self.table.part(part).filter(|entry| entry.state() != State::DEPARTING);
         online.filter_map(|entry| self.owned_id(entry.key)).collect()
     }
 
-    /// How many parts [`Presence::online_users`] takes.
+    /// How many parts the table has, for [`Presence::online_users`].
     pub const PARTS: usize = PARTS;
 
-    /// Of how many users a caller may [`prefetch`](Presence::prefetch) the heartbeats before it comes to the first of them.
-    pub const AHEAD: usize = AHEAD;
+    /// For how many users a caller should [`prefetch`](Presence::prefetch) before it takes the first of their
+    /// heartbeats.
+    pub const PREFETCH_BATCH: usize = PREFETCH_BATCH;
 
     fn owned_id(&self, key: u64) -> Option<OwnedId> {
-        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.text(key) }
+        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.owned_string(key) }
     }
 
-    /// How many things are kept, of whatever kind: 0 when everybody has left and the wheel has come round.
+    /// Returns how many entries, strings, keys on the wheel and keys in queues there are: 0 when all users have left
+    /// and their wheel entries have come up.
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
-        let taken = self.taken.as_ref().map_or(0, |taken| taken.keys.len());
-        self.table.len() + self.overflow.len() + self.wheel.len() + taken + self.due.len() + self.rejoining.len()
+        let drained = self.drained.as_ref().map_or(0, |slot| slot.keys.len());
+        self.table.len() + self.overflow.len() + self.wheel.len() + drained + self.due.len() + self.rejoining.len()
     }
 
-    /// The tick from which on a user is due who beat at `now`: rounded up, so that it is never early, and
-    /// never the present one, so that no heartbeat makes its user due.
+    /// Returns the tick from which a user with a heartbeat at `now` is due. It is rounded up, so that it is never
+    /// early, and later than the present tick, so that no heartbeat makes its user due.
     #[inline]
     fn deadline_after(&self, now: Nanos, timeout: Nanos) -> u64 {
         tick_from(now.saturating_add(self.jitter).saturating_add(timeout.max(1)))
     }
 
+    /// Returns the tick of the deadline of a user who is Online.
     fn deadline_of(&self, place: Place, now: Nanos) -> u64 {
         let Some(entry) = self.table.get(place) else { return u64::MAX };
         match entry.state() {

@@ -1,5 +1,5 @@
-//! What threads share and wait with: the standard library's, or shuttle's, whose threads take turns as a
-//! scheduler wants that tries out their interleavings (`tests/interleavings.rs`).
+//! Locks, atomics and threads: the standard library's, or shuttle's, whose scheduler explores the interleavings of
+//! threads (`tests/interleavings.rs`).
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use std::{

@@ -1,6 +1,6 @@
-//! Where a user is kept: linear probing over sixteen-byte entries, in 64 parts that grow one by one.
+//! The hash table of users: linear probing over sixteen-byte entries, in 64 parts that grow one by one.
 //!
-//! One table would have to move every user at once when it grows, with a heartbeat waiting.
+//! A table in one part would move every user at once when it grows, while a heartbeat waits.
 
 use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
@@ -15,35 +15,37 @@ use crate::string_arena::StringArena;
 pub(crate) const PARTS: usize = 64;
 
 const PART_BITS: u32 = PARTS.trailing_zeros();
-/// The part is chosen by the top bits of the hash, the place within it by the bits below them.
+/// The top bits of a hash choose the part, the bits below them the place in it.
 const PART_SHIFT: u32 = u64::BITS - PART_BITS;
+/// The length of a part with its first entry.
 const SMALLEST: usize = 8;
 
-/// How many entries are fetched from memory together: more than a processor keeps track of would be for nothing.
-pub(crate) const AHEAD: usize = 16;
+/// How many entries are prefetched together: a processor tracks no more cache misses than that at once.
+pub(crate) const PREFETCH_BATCH: usize = 16;
 
-/// Where an entry is. Good until an entry is inserted or removed.
+/// Where an entry is. Valid until an entry is inserted or removed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     part: usize,
     index: usize,
 }
 
-/// Every user's entry, found by id or by key.
+/// The entries of all users, found by id or by key.
 #[derive(Clone)]
 pub(crate) struct Table {
     parts: Box<[Part]>,
     strings: StringArena,
-    /// Keyed at random: ids may be chosen by an attacker. Not the fast one, which is one multiplication less: under one in a
-    /// hundred of its keys the ids of neighbours lie in heaps.
+    /// Seeded at random, since an attacker may choose ids. `foldhash::fast` would save one multiplication, but with one
+    /// in a hundred of its seeds consecutive ids cluster.
     hasher: RandomState,
 }
 
 #[derive(Clone, Default)]
 struct Part {
-    /// Empty, or of a length that is a power of two, with vacant places in it.
+    /// Empty, or a power of two places, of which at least a quarter are vacant.
     entries: Vec<Entry>,
-    used: usize,
+    /// How many places are in use.
+    len: usize,
 }
 
 impl Table {
@@ -55,38 +57,41 @@ impl Table {
         }
     }
 
-    /// Where the user of `id` is.
+    /// Returns where the user with this id is.
     #[inline]
     pub(crate) fn find(&self, id: Id<'_>) -> Option<Place> {
         match id {
             Id::Key(key) => {
-                debug_assert!(is_valid_key(key), "{key:#x} is not the caller's to choose");
+                debug_assert!(
+                    is_valid_key(key),
+                    "the key {key:#x} ends in the bits 10, which mark the tracker's own keys"
+                );
                 self.find_key(key)
             }
-            Id::String(text) => {
-                let hash = self.hash_string(text);
-                let suspect = string_key(hash, 0);
-                let same_hash = !0 << (u64::BITS - crate::id::HASH_BITS);
+            Id::String(string) => {
+                let hash = self.hash_string(string);
+                let key_of_hash = string_key(hash, 0);
+                let hash_mask = !0 << (u64::BITS - crate::id::HASH_BITS);
                 self.probe(hash, |key| {
-                    (key ^ suspect) & same_hash == 0
-                        && string_index(key).is_some_and(|index| self.strings.matches(index, text))
+                    (key ^ key_of_hash) & hash_mask == 0
+                        && string_index(key).is_some_and(|index| self.strings.matches(index, string))
                 })
             }
         }
     }
 
-    /// Changes nothing, but makes it faster to find `text` soon: the processor fetches from memory what lies where the search
-    /// will begin. It waits for several of them once, and not for one after the other.
+    /// Prefetches the entry at which a search for `string` begins; changes nothing. Before several searches the
+    /// processor then waits for memory once, and not once for each.
     #[inline]
-    pub(crate) fn prefetch_string(&self, text: StringId<'_>) {
-        self.prefetch_one(self.hash_string(text));
+    pub(crate) fn prefetch_string(&self, string: StringId<'_>) {
+        self.prefetch_one(self.hash_string(string));
     }
 
-    /// The same before a long row of keys is sought: `keys` are those that are left after `number` of them.
+    /// Prefetches at every [`PREFETCH_BATCH`]th search of a long row: `keys` are those left after `number` of them.
     #[inline]
     pub(crate) fn prefetch<'a>(&self, number: usize, keys: impl IntoIterator<Item = &'a u64>) {
-        if number.is_multiple_of(AHEAD) {
-            keys.into_iter().take(AHEAD).for_each(|key| self.prefetch_one(self.hash_of(*key)));
+        if number.is_multiple_of(PREFETCH_BATCH) {
+            keys.into_iter().take(PREFETCH_BATCH).for_each(|key| self.prefetch_one(self.hash_of(*key)));
         }
     }
 
@@ -97,7 +102,7 @@ impl Table {
         }
     }
 
-    /// Where the user kept under `key` is.
+    /// Returns where the user with this key is.
     #[inline]
     pub(crate) fn find_key(&self, key: u64) -> Option<Place> {
         self.probe(self.hash_of(key), |other| other == key)
@@ -120,7 +125,7 @@ impl Table {
         self.parts.get_mut(place.part)?.entries.get_mut(place.index)
     }
 
-    /// Finds the entry kept under `key` and lends it.
+    /// Returns the entry with this key.
     #[inline]
     pub(crate) fn entry_mut(&mut self, key: u64) -> Option<&mut Entry> {
         let hash = self.hash_of(key);
@@ -129,13 +134,14 @@ impl Table {
         part.entries.get_mut(index)
     }
 
-    /// The key under which a user who is not in the table will be kept. A string is copied.
+    /// Returns the key for a user who is not in the table. Copies a string, or returns `None` if there is no room for
+    /// it.
     pub(crate) fn key_for(&mut self, id: Id<'_>) -> Option<u64> {
         match id {
             Id::Key(key) => Some(key),
-            Id::String(text) => {
-                let hash = self.hash_string(text);
-                Some(string_key(hash, self.strings.insert(text)?))
+            Id::String(string) => {
+                let hash = self.hash_string(string);
+                Some(string_key(hash, self.strings.insert(string)?))
             }
         }
     }
@@ -145,16 +151,16 @@ impl Table {
         let hash = self.hash_of(entry.key);
         let Table { parts, hasher, .. } = self;
         if let Some(part) = parts.get_mut(part_of(hash)) {
-            // Three quarters: beyond that the runs of linear probing become long.
-            if (part.used + 1) * 4 > part.entries.len() * 3 {
+            // Above a load of three quarters, the runs of linear probing become long.
+            if (part.len + 1) * 4 > part.entries.len() * 3 {
                 part.resize((part.entries.len() * 2).max(SMALLEST), hasher);
             }
             part.place(entry, hash);
-            part.used += 1;
+            part.len += 1;
         }
     }
 
-    /// Removes the entry at `place`, and the string that it was the key of.
+    /// Removes the entry at `place`, and its string if the id is one.
     pub(crate) fn remove(&mut self, place: Place) {
         let Table { parts, strings, hasher } = self;
         let Some(part) = parts.get_mut(place.part) else { return };
@@ -166,20 +172,20 @@ impl Table {
             strings.remove(index);
         }
         part.vacate(place.index, hasher);
-        part.used -= 1;
-        if part.used == 0 {
+        part.len -= 1;
+        if part.len == 0 {
             *part = Part::default();
-        } else if part.used * 8 < part.entries.len() {
+        } else if part.len * 8 < part.entries.len() {
             part.resize((part.entries.len() / 2).max(SMALLEST), hasher);
         }
     }
 
-    /// The entries of one part, of which there are [`PARTS`].
+    /// Returns the entries of one part, a number below [`PARTS`].
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Entry> {
         self.parts.get(part).into_iter().flat_map(|part| &part.entries).filter(|entry| entry.key != VACANT)
     }
 
-    /// The first entry at `from` or behind it that is wanted, and its place.
+    /// Returns the place of the first wanted entry at `from` or after it.
     pub(crate) fn search(&self, from: Place, is_wanted: impl Fn(&Entry) -> bool) -> Option<Place> {
         let part = self.parts.get(from.part)?;
         let found = part.entries.iter().skip(from.index).position(|entry| entry.key != VACANT && is_wanted(entry));
@@ -189,17 +195,17 @@ impl Table {
         }
     }
 
-    /// Where a search through the whole table begins.
+    /// Where a search through all of the table begins.
     pub(crate) const START: Place = Place { part: 0, index: 0 };
 
-    /// A string's own copy, by its key.
-    pub(crate) fn text(&self, key: u64) -> Option<crate::id::OwnedId> {
+    /// Returns a copy of the string with this key.
+    pub(crate) fn owned_string(&self, key: u64) -> Option<crate::id::OwnedId> {
         self.strings.get(string_index(key)?)
     }
 
-    /// How many entries and strings there are.
+    /// Returns how many entries and strings there are, together.
     pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.used).sum::<usize>() + self.strings.len()
+        self.parts.iter().map(|part| part.len).sum::<usize>() + self.strings.len()
     }
 
     #[inline]
@@ -208,49 +214,49 @@ impl Table {
     }
 
     #[inline]
-    fn hash_string(&self, text: StringId<'_>) -> u64 {
+    fn hash_string(&self, string: StringId<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(text.bytes);
-        hasher.write_u8(text.class);
+        hasher.write(string.bytes);
+        hasher.write_u8(string.class);
         hasher.finish()
     }
 }
 
-/// The entries. Where they are is of no interest.
+/// Shows the entries without their places, which depend on the seed.
 impl std::fmt::Debug for Table {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_list().entries((0..PARTS).flat_map(|part| self.part(part))).finish()
     }
 }
 
-/// The hash that tells where the entry of `key` lives: a string's key carries its own.
+/// Returns the hash that decides where the entry with this key is. A string's key holds its own hash.
 #[inline]
 fn hash_of(key: u64, hasher: &RandomState) -> u64 {
     if string_index(key).is_some() { key } else { hasher.hash_one(key) }
 }
 
-/// The part that an entry of that hash is in.
+/// Returns the part for entries with this hash.
 #[inline]
 fn part_of(hash: u64) -> usize {
     (hash >> PART_SHIFT) as usize
 }
 
+/// Returns the place at which a search for this hash begins, before it is masked to the part's length.
 #[inline]
 fn home(hash: u64) -> usize {
-    // Only of the bits that a string's key carries too, without those that chose the part: 24 of
-    // them, enough for a billion users in all.
+    // Of the bits that a string's key holds too, those that did not choose the part: 24, enough for a billion users.
     (short_hash(hash) & ((1 << (crate::id::HASH_BITS - PART_BITS)) - 1)) as usize
 }
 
 impl Part {
-    /// The index of the first entry from its home on whose key is wanted.
+    /// Returns the index of the first entry with a wanted key, from the home of `hash` on.
     #[inline]
     fn probe(&self, hash: u64, is_wanted: impl Fn(u64) -> bool) -> Option<usize> {
         let entries = self.entries.as_slice();
         let mask = entries.len().wrapping_sub(1);
         let mut index = home(hash) & mask;
         loop {
-            // None only in a part without entries; the mask keeps the index inside any other.
+            // `None` only in a part without entries: in any other the mask keeps the index inside.
             let entry = entries.get(index)?;
             if is_wanted(entry.key) {
                 return Some(index);
@@ -262,7 +268,7 @@ impl Part {
         }
     }
 
-    /// Puts `entry` at the first vacant place from its home on. There must be one.
+    /// Puts `entry` at the first vacant place from the home of `hash` on. There must be one.
     fn place(&mut self, entry: Entry, hash: u64) {
         let mask = self.entries.len().wrapping_sub(1);
         let mut index = home(hash) & mask;
@@ -275,6 +281,7 @@ impl Part {
         }
     }
 
+    /// Moves all entries into `length` places, a power of two.
     fn resize(&mut self, length: usize, hasher: &RandomState) {
         let old = std::mem::replace(&mut self.entries, vec![Entry::NONE; length]);
         for entry in old.into_iter().filter(|entry| entry.key != VACANT) {
@@ -282,7 +289,7 @@ impl Part {
         }
     }
 
-    /// Vacates `gap` and moves up what the gap would cut off from its home.
+    /// Vacates the place `gap`, and moves entries up that the gap would cut off from their home.
     fn vacate(&mut self, mut gap: usize, hasher: &RandomState) {
         let mask = self.entries.len().wrapping_sub(1);
         let mut index = gap;

@@ -1,107 +1,109 @@
-//! The few timeouts that users have, numbered so that an entry can name one in its state.
+//! A number for each of the few timeouts in use, which an entry holds in its state.
 //!
-//! With the timeout known, one deadline tells both when a user is due and when it was last seen.
+//! With the timeout known, one deadline gives both when a user is due and when the user was last seen.
 
-use crate::entry::{CLASSES, HORIZON, State};
+use crate::entry::{HORIZON, MAX_TIMEOUTS, State};
 use crate::time::{Nanos, tick_from};
 
-/// No user is in that state.
-const NONE: (Nanos, State) = (0, State::NEVER);
+/// No latest timeout: no user has this state.
+const NONE: (Nanos, State) = (0, State::NONE);
 
-/// Numbers for timeouts, counted: a number whose last user has gone is free for another timeout.
+/// The timeouts in use, by number, each with the count of its users. A number without users is free for another
+/// timeout.
 #[derive(Clone)]
 pub(crate) struct Timeouts {
-    classes: [Class; CLASSES as usize],
-    /// The timeout that was asked for last and has a number, and its state: nearly always it is asked for again.
+    interned: [InternedTimeout; MAX_TIMEOUTS as usize],
+    /// The timeout last asked for that has a number, and its state: nearly every heartbeat asks for it again.
     latest: (Nanos, State),
 }
 
+/// A timeout with a number.
 #[derive(Clone, Copy, Debug, Default)]
-struct Class {
+struct InternedTimeout {
     timeout: Nanos,
+    /// How many users have it. Without any, the number is free.
     users: u64,
 }
 
 impl Timeouts {
     pub(crate) fn new() -> Timeouts {
-        Timeouts { classes: [Class::default(); CLASSES as usize], latest: NONE }
+        Timeouts { interned: [InternedTimeout::default(); MAX_TIMEOUTS as usize], latest: NONE }
     }
 
-    /// The state of a user who beats with `timeout`: a number, or [`State::OVERFLOW`] when the deadline
-    /// would be beyond the horizon or all numbers are taken.
+    /// Returns the state Online for `timeout`: one with a number, or [`State::OVERFLOW`] if the deadline would be
+    /// beyond the horizon or all numbers are in use.
     #[inline]
     pub(crate) fn state_for(&mut self, timeout: Nanos) -> State {
         if self.latest.0 == timeout && self.latest != NONE {
             return self.latest.1;
         }
-        let state = self.find(timeout);
+        let state = self.intern(timeout);
         if state != State::OVERFLOW {
             self.latest = (timeout, state);
         }
         state
     }
 
-    /// Whether `state` is that of `timeout`, being the one that was asked for last: if so, a heartbeat with that timeout of
-    /// a user in that state can only move the deadline on, and the wheel entry stays where it is. When it comes up, the
-    /// timer finds the new deadline.
+    /// Whether `timeout` is the one last asked for, and `state` is its state. If so, a heartbeat of a user in that
+    /// state only moves the deadline on, and the wheel entry stays where it is: the timer finds the new deadline there.
     #[inline]
     pub(crate) fn is_latest(&self, timeout: Nanos, state: State) -> bool {
         self.latest == (timeout, state)
     }
 
     #[cold]
-    fn find(&mut self, timeout: Nanos) -> State {
-        // Far enough inside the horizon for what is added to a deadline: rounding and the clock's jitter.
+    fn intern(&mut self, timeout: Nanos) -> State {
+        // Half the horizon leaves room for what is added to a deadline: rounding and the clock's jitter.
         if tick_from(timeout) > HORIZON / 2 {
             return State::OVERFLOW;
         }
-        let same = self.classes.iter().position(|class| class.users > 0 && class.timeout == timeout);
-        let Some(number) = same.or_else(|| self.classes.iter().position(|class| class.users == 0)) else {
+        let same = self.interned.iter().position(|interned| interned.users > 0 && interned.timeout == timeout);
+        let Some(index) = same.or_else(|| self.interned.iter().position(|interned| interned.users == 0)) else {
             return State::OVERFLOW;
         };
-        match (self.classes.get_mut(number), u8::try_from(number)) {
-            (Some(class), Ok(number)) => {
-                class.timeout = timeout;
-                State::online(number)
+        match (self.interned.get_mut(index), u8::try_from(index)) {
+            (Some(interned), Ok(index)) => {
+                interned.timeout = timeout;
+                State::online(index)
             }
             _ => State::OVERFLOW,
         }
     }
 
-    /// The timeout of a user in that state, unless it is noted.
+    /// Returns the timeout of a user in that state, or `None` in the states without a number.
     #[inline]
     pub(crate) fn timeout_of(&self, state: State) -> Option<Nanos> {
-        self.classes.get(usize::from(state.class()?)).map(|class| class.timeout)
+        self.interned.get(usize::from(state.timeout_index()?)).map(|interned| interned.timeout)
     }
 
-    /// A user came into `state`.
+    /// Counts a user who enters `state`.
     pub(crate) fn enter(&mut self, state: State) {
-        if let Some(class) = self.class(state) {
-            class.users += 1;
+        if let Some(interned) = self.interned_mut(state) {
+            interned.users += 1;
         }
     }
 
-    /// A user left `state`.
+    /// Counts a user who leaves `state`.
     pub(crate) fn exit(&mut self, state: State) {
-        if let Some(class) = self.class(state) {
-            debug_assert!(class.users > 0);
-            class.users -= 1;
-            if class.users == 0 {
-                // A number is free: whoever asks next is not answered from memory.
+        if let Some(interned) = self.interned_mut(state) {
+            debug_assert!(interned.users > 0);
+            interned.users -= 1;
+            if interned.users == 0 {
+                // The number may go to another timeout, so the next question must not be answered from memory.
                 self.latest = NONE;
             }
         }
     }
 
-    fn class(&mut self, state: State) -> Option<&mut Class> {
-        self.classes.get_mut(usize::from(state.class()?))
+    fn interned_mut(&mut self, state: State) -> Option<&mut InternedTimeout> {
+        self.interned.get_mut(usize::from(state.timeout_index()?))
     }
 }
 
-/// The timeouts in use, and by how many: what another number is left with changes nothing.
+/// Shows the numbers in use: what a free number was used for does not change the future.
 impl std::fmt::Debug for Timeouts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let used = self.classes.iter().enumerate().filter(|(_, class)| class.users > 0);
+        let used = self.interned.iter().enumerate().filter(|(_, interned)| interned.users > 0);
         formatter.debug_map().entries(used).finish()
     }
 }
@@ -128,16 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_number_is_noted() {
+    fn a_timeout_without_a_number_overflows() {
         let mut timeouts = Timeouts::new();
-        for seconds in 1..=u64::from(CLASSES) {
+        for seconds in 1..=u64::from(MAX_TIMEOUTS) {
             let state = timeouts.state_for(seconds * SECOND);
-            assert!(state.class().is_some());
+            assert!(state.timeout_index().is_some());
             timeouts.enter(state);
         }
         assert_eq!(timeouts.state_for(SECOND / 2), State::OVERFLOW);
         let second = timeouts.state_for(SECOND);
-        assert!(second.class().is_some());
+        assert!(second.timeout_index().is_some());
         assert_eq!(timeouts.state_for(SECOND / 2), State::OVERFLOW);
         timeouts.exit(second);
         assert_eq!(timeouts.state_for(SECOND / 2), second);

@@ -1,7 +1,7 @@
 //! The lock around [`Presence`], and the timer thread.
 //!
-//! The lock is the standard library's: it keeps nothing in tables that all locks share, so a lock that
-//! was taken when the process forked is of no concern to the child, which makes a tracker of its own.
+//! The lock is the standard library's, which has no table that all locks share: a lock that another thread held at a
+//! fork does not affect the child process, which makes a tracker of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -16,39 +16,42 @@ use crate::sync::{
 };
 use crate::time::{Clock, Nanos, TICK};
 
-/// How many users the timer thread looks at before it lets go of the lock.
+/// How many users the timer thread checks before it releases the lock.
 const CHECKS_PER_STEP: usize = if cfg!(feature = "shuttle") { 1 } else { 256 };
 
-/// How often the timer thread gives way before it queues for the lock like everybody else. There may
-/// always be somebody who waits, and then nobody would ever leave.
+/// How often the timer thread yields before it queues for the lock like any other thread. Without a bound it could wait
+/// for ever, since there may always be a waiting thread, and no user would expire.
 const MAX_YIELDS: usize = if cfg!(feature = "shuttle") { 2 } else { 1_000 };
 
-/// How long the timer thread rests after a panic, so that it does not spin if it panics again.
+/// How long the timer thread sleeps after a panic, so that it does not spin if it panics again.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Wakes whoever runs the callbacks. Level-triggered: once raised it stays so until it is cleared.
+/// Wakes the reactor, the thread that runs the callbacks. Level-triggered: it stays raised until it is cleared.
 ///
-/// Both are called with the tracker's lock held, on any thread, and must neither block nor call the tracker.
+/// Both methods are called with the tracker's lock held, on any thread. They must neither block nor call the tracker.
 pub trait Signal: Send + Sync + 'static {
-    /// Somebody can be claimed, or a stop was asked for.
+    /// A user can be claimed, or a stop was requested.
     fn raise(&self);
-    /// Nobody can be claimed any more.
+    /// No user can be claimed any more.
     fn clear(&self);
 }
 
-/// Who is online, for any number of threads.
+/// The presence of all users, shared by any number of threads.
 pub struct Tracker<C: Clock, S: Signal> {
     shared: Arc<Shared<C, S>>,
+    /// The timer thread, unless the caller steps the tracker itself.
     timer: Option<thread::JoinHandle<()>>,
 }
 
+/// What the timer thread shares with the tracker.
 struct Shared<C, S> {
     presence: Mutex<Presence>,
-    /// Rings when the timer thread has to look at its wheel earlier than it meant to.
+    /// Wakes the timer thread when a user is scheduled for an earlier tick than it sleeps until.
     wakeup: Condvar,
-    /// How many threads wait for the lock. While there are any, the timer thread stands back.
-    waiting: AtomicUsize,
-    ended: AtomicBool,
+    /// How many threads wait for the lock. The timer thread yields while there are any.
+    waiting_threads: AtomicUsize,
+    /// Whether the timer thread has to end.
+    is_ended: AtomicBool,
     timer_panics: AtomicU64,
     clock: C,
     signal: S,
@@ -59,7 +62,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     ///
     /// # Errors
     ///
-    /// When the operating system has no thread to give.
+    /// If the operating system cannot start a thread.
     pub fn start(clock: C, signal: S) -> std::io::Result<Tracker<C, S>> {
         let mut tracker = Tracker::new(clock, signal);
         let shared = Arc::clone(&tracker.shared);
@@ -68,14 +71,14 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         Ok(tracker)
     }
 
-    /// Makes a tracker without a timer thread, for callers that [`Tracker::step`] it themselves.
+    /// Makes a tracker without a timer thread, for callers that call [`Tracker::step`] themselves.
     pub fn new(clock: C, signal: S) -> Tracker<C, S> {
         let presence = Presence::new(clock.now(), clock.jitter());
         let shared = Shared {
             presence: Mutex::new(presence),
             wakeup: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
+            waiting_threads: AtomicUsize::new(0),
+            is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
             clock,
             signal,
@@ -83,23 +86,23 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         Tracker { shared: Arc::new(shared), timer: None }
     }
 
-    /// The time that heartbeats and expiry go by.
+    /// Returns the present moment of the clock that heartbeats and expiry use.
     #[inline]
     pub fn now(&self) -> Nanos {
         self.shared.clock.now()
     }
 
-    /// See [`Presence::heartbeat`]; `now` is what [`Tracker::now`] has just answered.
+    /// See [`Presence::heartbeat`]; `now` is a reading of [`Tracker::now`] from just before.
     #[inline]
     pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let mut presence = self.shared.lock();
-        let beat = presence.heartbeat(id, now, timeout);
+        let outcome = presence.heartbeat(id, now, timeout);
         self.shared.release(presence);
-        beat
+        outcome
     }
 
-    /// Takes the lock for several heartbeats of one moment, of a few hundred users at the most: the
-    /// others wait meanwhile. Nothing else of the tracker may be called before the answer is dropped.
+    /// Takes the lock for several heartbeats of one moment: a few hundred at most, since other threads wait meanwhile.
+    /// No other method of the tracker may be called on this thread before the batch is dropped, or it deadlocks.
     pub fn heartbeat_batch(&self, now: Nanos, timeout: Nanos) -> HeartbeatBatch<'_, C, S> {
         HeartbeatBatch { shared: &self.shared, presence: Some(self.shared.lock()), now, timeout }
     }
@@ -114,12 +117,12 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.with(|presence, now| presence.leave(id, now, after))
     }
 
-    /// See [`Presence::claim`]. Clears the signal when there is nobody.
-    pub fn claim(&self, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
+    /// See [`Presence::claim`]. Clears the signal if nobody can be claimed.
+    pub fn claim(&self, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
-        let transition = presence.claim(self.now(), most, work);
+        let transition = presence.claim(self.now(), max, claimed);
         if transition.is_none() {
-            // Under the lock, so that nobody becomes due between the look and this.
+            // Under the lock: a user who becomes due between the claim and this would wake nobody.
             self.shared.signal.clear();
         }
         self.shared.release(presence);
@@ -136,22 +139,22 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.with(|presence, _| presence.departed(user))
     }
 
-    /// See [`Presence::departed`]: the same for several users, for few takings of the lock. Answers those who are
-    /// forgotten, in their order.
+    /// Reports the end of `offline` of several users and takes the lock once for 256 of them, see
+    /// [`Presence::departed`]. Returns the users who are [`Departed::Offline`], in order.
     pub fn departed_all(&self, users: impl IntoIterator<Item = User>) -> Vec<User> {
         let mut users = users.into_iter().peekable();
         let mut forgotten = Vec::new();
         while users.peek().is_some() {
             self.with(|presence, _| {
-                let some = users.by_ref().take(CHECKS_PER_STEP);
-                forgotten.extend(some.filter(|user| presence.departed(*user) == Departed::Offline));
+                let batch = users.by_ref().take(CHECKS_PER_STEP);
+                forgotten.extend(batch.filter(|user| presence.departed(*user) == Departed::Offline));
             });
         }
         forgotten
     }
 
-    /// See [`Presence::stop`]. Raises the signal, so that the remaining users are claimed. The timer thread ends:
-    /// everybody is due.
+    /// See [`Presence::stop`]. Raises the signal, so that the remaining users are claimed. Ends the timer thread, since
+    /// everyone is due.
     pub fn stop(&self) -> Vec<User> {
         let mut presence = self.shared.lock();
         let dropped = presence.stop();
@@ -160,7 +163,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         dropped
     }
 
-    /// Raises the signal although perhaps nobody can be claimed: a claim will find out.
+    /// Raises the signal even if nobody can be claimed: a claim that finds nobody clears it.
     pub fn wake_reactor(&self) {
         let presence = self.shared.lock();
         self.shared.signal.raise();
@@ -188,41 +191,42 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.shared.lock().counts()
     }
 
-    /// The ids of all who are online. The lock is let go of between the table's parts, so a user who
-    /// changes meanwhile may be in the answer or not.
+    /// Returns the ids of all users online. The lock is released between the parts of the table, so a user who changes
+    /// meanwhile may be among them or not.
     pub fn online_users(&self) -> Vec<OwnedId> {
         (0..Presence::PARTS).flat_map(|part| self.shared.lock().online_users(part)).collect()
     }
 
-    /// How often the timer thread has panicked. Each time is a bug that it has survived; it is told of on
-    /// standard error.
+    /// Returns how often the timer thread has panicked. Each panic is a bug, which it survives and which the panic hook
+    /// prints.
     pub fn timer_panics(&self) -> u64 {
         self.shared.timer_panics.load(Ordering::Relaxed)
     }
 
-    /// One turn of the timer thread; answers for how long it may rest: `Some(0)` not at all, `None`
-    /// until somebody beats.
+    /// Runs one step of the timer thread. Returns for how many nanoseconds it may sleep: `Some(0)` for not at all,
+    /// `None` for until it is woken.
     pub fn step(&self) -> Option<Nanos> {
         self.shared.step(&mut self.shared.lock())
     }
 
-    /// Ends the timer thread's rest if its time is over. Shuttle's condition variables do not know of time,
-    /// so whoever moves the clock must call this.
+    /// Wakes the timer thread if its next tick has begun. Shuttle's condition variables have no timeouts, so a test
+    /// that moves the clock must call this.
     #[cfg(feature = "shuttle")]
     pub fn wake_timer_if_due(&self) {
         let presence = self.shared.lock();
-        let is_time = presence.is_timer_due(self.now());
+        let is_due = presence.is_timer_due(self.now());
         drop(presence);
-        if is_time {
+        if is_due {
             self.shared.wakeup.notify_one();
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Presence, Nanos) -> T) -> T {
+    /// Runs `operation` under the lock, and raises the signal if a user can be claimed after it.
+    fn with<T>(&self, operation: impl FnOnce(&mut Presence, Nanos) -> T) -> T {
         let mut presence = self.shared.lock();
-        // Read under the lock, so that no heartbeat has a later reading than what comes after it.
+        // Read under the lock, so that the operation is no earlier than a heartbeat that took the lock before it.
         let now = self.now();
-        let result = act(&mut presence, now);
+        let result = operation(&mut presence, now);
         if presence.is_claimable() {
             self.shared.signal.raise();
         }
@@ -231,10 +235,10 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 }
 
-/// The lock, held for several heartbeats.
+/// The lock, held for several heartbeats of one moment and one timeout. See [`Tracker::heartbeat_batch`].
 pub struct HeartbeatBatch<'a, C: Clock, S: Signal> {
     shared: &'a Shared<C, S>,
-    /// None only while it is dropped.
+    /// `None` only while the batch is being dropped.
     presence: Option<MutexGuard<'a, Presence>>,
     now: Nanos,
     timeout: Nanos,
@@ -268,19 +272,19 @@ impl<C: Clock, S: Signal> Drop for HeartbeatBatch<'_, C, S> {
 }
 
 impl<C: Clock, S: Signal> Drop for Tracker<C, S> {
-    /// Ends the timer thread, which never waits for anything but the lock and the wakeup.
+    /// Ends the timer thread and joins it. It waits for nothing but the lock and the wakeup, so this does not hang.
     fn drop(&mut self) {
         if let Some(timer) = self.timer.take() {
             self.shared.end_timer(self.shared.lock());
-            // Its panics have been told of on standard error.
+            // The panic hook has printed its panics.
             drop(timer.join());
         }
     }
 }
 
 impl<C: Clock, S: Signal> Shared<C, S> {
-    /// Takes the lock. A panic elsewhere does not poison it: each method of `Presence` leaves a state
-    /// that the next can go on from, and refusing every heartbeat would help nobody.
+    /// Takes the lock, poisoned or not: after a panic each method of `Presence` leaves a state that the next one can
+    /// work with, and a poisoned lock would refuse every heartbeat from then on.
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Presence> {
         match self.presence.try_lock() {
@@ -292,13 +296,13 @@ impl<C: Clock, S: Signal> Shared<C, S> {
 
     #[cold]
     fn lock_contended(&self) -> MutexGuard<'_, Presence> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting_threads.fetch_add(1, Ordering::Relaxed);
         let guard = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waiting_threads.fetch_sub(1, Ordering::Relaxed);
         guard
     }
 
-    /// Lets go of the lock, and tells the timer thread when it has to look earlier.
+    /// Releases the lock, and wakes the timer thread if a user is scheduled for an earlier tick than it sleeps until.
     #[inline]
     fn release(&self, mut presence: MutexGuard<'_, Presence>) {
         let is_wake_requested = presence.take_wake_request();
@@ -308,13 +312,15 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
+    /// Releases the lock, and makes the timer thread end.
     fn end_timer(&self, presence: MutexGuard<'_, Presence>) {
-        // Under the lock, so that the thread does not look at this just before, and rest after it.
-        self.ended.store(true, Ordering::Relaxed);
+        // Under the lock: otherwise the thread could read this just before, miss the wakeup and sleep on.
+        self.is_ended.store(true, Ordering::Relaxed);
         drop(presence);
         self.wakeup.notify_one();
     }
 
+    /// See [`Tracker::step`].
     fn step(&self, presence: &mut Presence) -> Option<Nanos> {
         let now = self.clock.now();
         let next = presence.advance(now, CHECKS_PER_STEP);
@@ -323,34 +329,35 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
         match next {
             Next::Now => Some(0),
-            // A clock that moves in steps may not have reached the moment after that time: a tick more,
-            // and the thread does not spin until it has.
+            // At least a tick: a clock that moves in steps may not have reached the moment after the sleep, and the
+            // thread would spin until it has.
             Next::At(moment) => Some(moment.saturating_sub(now).max(TICK)),
             Next::Never => None,
         }
     }
 
-    /// Runs the timer thread until the tracker is stopped or dropped. A panic is a bug, but without expiry everybody
-    /// would stay online for ever: so it goes on.
+    /// Runs the timer thread until the tracker is stopped or dropped. It survives a panic, which is a bug: without it
+    /// everyone would stay online for ever.
     fn run_timer(&self) {
         while catch_unwind(AssertUnwindSafe(|| self.timer_loop())).is_err() {
             self.timer_panics.fetch_add(1, Ordering::Relaxed);
-            let is_running = |_: &mut Presence| !self.ended.load(Ordering::Relaxed);
+            let is_running = |_: &mut Presence| !self.is_ended.load(Ordering::Relaxed);
             drop(self.wakeup.wait_timeout_while(self.lock(), PANIC_BACKOFF, is_running));
         }
     }
 
+    /// Steps and sleeps until the timer thread has to end.
     fn timer_loop(&self) {
         let mut presence = self.lock();
-        while !self.ended.load(Ordering::Relaxed) {
+        while !self.is_ended.load(Ordering::Relaxed) {
             presence = match self.step(&mut presence) {
                 Some(0) => {
                     drop(presence);
                     self.yield_to_waiters();
                     self.lock()
                 }
-                Some(rest) => {
-                    let waited = self.wakeup.wait_timeout(presence, Duration::from_nanos(rest));
+                Some(sleep) => {
+                    let waited = self.wakeup.wait_timeout(presence, Duration::from_nanos(sleep));
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.wakeup.wait(presence).unwrap_or_else(PoisonError::into_inner),
@@ -358,10 +365,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
-    /// Whoever waits may hold a lock of its own that everybody needs (Ruby's): lets it go first.
+    /// Lets threads that wait for the lock go first: one may hold a lock that all others need (Ruby's).
     fn yield_to_waiters(&self) {
         for _ in 0..MAX_YIELDS {
-            if self.waiting.load(Ordering::Relaxed) == 0 {
+            if self.waiting_threads.load(Ordering::Relaxed) == 0 {
                 break;
             }
             thread::yield_now();

@@ -1,10 +1,10 @@
-//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over
-//! the real [`Presence`].
+//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over the real
+//! [`Presence`].
 //!
-//! There are heartbeats of two lengths, a leaver, the timer, the reactor, a stopper and the clock. Which of
-//! two threads beats, or whether whoever is inside a callback calls back, is all the same to `Presence`: it is
-//! not told. So one kind of heartbeat stands for two beaters and for calls out of callbacks. In every state
-//! each of them may take the next step; states that were reached before are not gone on from.
+//! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
+//! stop and a tick of the clock. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
+//! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
+//! state that was reached before is not searched again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -19,32 +19,33 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK, Transition, User,
 };
 
-/// Who all this is about, in the naive model.
-const KEY: usize = 0;
+/// The user, in the naive model.
+const INDEX: usize = 0;
 
-/// Where time starts: so that the wheel has to use two of its levels, and a deadline is one of the ticks
-/// that the wheel has no place for.
+/// The first moment. The wheel has to use two of its levels, and one deadline is a tick that the wheel has no entries
+/// for.
 const START: Nanos = ((1 << 27) - 2) * TICK;
 
 const TICKS: u64 = 3;
 
-/// Who leaves and comes back leaves keys behind in the wheel, and may do so for ever. More than these differ in
-/// nothing but number: the entry, its string and its extra, and four places in the wheel and in line.
-const MOST_KEPT: usize = 5;
+/// The search stops at states that keep more: a user who leaves and comes back adds a key to the wheel each time, for
+/// ever, and such states differ only in number. The entry, its string, its overflow entry, and two keys on the wheel or
+/// in queues.
+const MAX_KEPT: usize = 5;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    HeartbeatOutcome(Nanos),
+    Heartbeat(Nanos),
     Leave(Nanos),
     /// A tick of the clock.
     Wait,
-    /// A turn of the timer that looks at so many users at the most.
-    Turn(usize),
+    /// A step of the timer that checks up to this many users.
+    Advance(usize),
     Claim,
     /// The callback ends.
-    End(CallbackOutcome),
+    EndCallback(CallbackOutcome),
     /// The callback was never entered.
     Unclaim,
     Stop,
@@ -52,11 +53,11 @@ enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Caller {
-    Beater,
+    HeartbeatThread,
     Reactor,
 }
 
-/// An `online` or `offline` that has been called and has not ended.
+/// A running `online` or `offline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Call {
     user: User,
@@ -70,19 +71,20 @@ struct State {
     naive: Naive,
     now: Nanos,
     call: Option<Call>,
-    /// The last callback that has ended, or rather what is true since then.
+    /// Whether the last callback that ended was an `online` that returned.
     is_online: bool,
-    /// When the timer will come, and whether it has been there at this very moment.
+    /// What the timer waits for.
     timer: Next,
-    has_turned: bool,
+    /// Whether the timer has checked everyone at the present moment.
+    has_advanced: bool,
 }
 
 fn steps() -> Vec<Step> {
-    let beats = TIMEOUTS.map(Step::HeartbeatOutcome);
+    let heartbeats = TIMEOUTS.map(Step::Heartbeat);
     let leaves = LEAVES.map(Step::Leave);
-    let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::End);
-    let others = [Step::Wait, Step::Turn(usize::MAX), Step::Turn(1), Step::Claim, Step::Unclaim, Step::Stop];
-    [&beats[..], &leaves, &ends, &others].concat()
+    let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::EndCallback);
+    let others = [Step::Wait, Step::Advance(usize::MAX), Step::Advance(1), Step::Claim, Step::Unclaim, Step::Stop];
+    [&heartbeats[..], &leaves, &ends, &others].concat()
 }
 
 fn id() -> Id<'static> {
@@ -98,12 +100,12 @@ impl State {
             call: None,
             is_online: false,
             timer: Next::Never,
-            has_turned: true,
+            has_advanced: true,
         }
     }
 
-    /// All that the future depends on.
-    fn key(&self) -> (u64, u64) {
+    /// Returns two hashes of all that the future depends on.
+    fn fingerprint(&self) -> (u64, u64) {
         let all = (
             format!("{:?}", self.presence),
             &self.naive,
@@ -111,7 +113,7 @@ impl State {
             self.call,
             self.is_online,
             format!("{:?}", self.timer),
-            self.has_turned,
+            self.has_advanced,
         );
         let hash = |salt: u64| {
             let mut hasher = DefaultHasher::new();
@@ -124,54 +126,54 @@ impl State {
     fn can_take(&self, step: Step) -> bool {
         match (step, self.call) {
             (Step::Wait, _) => self.now < START + TICKS * TICK,
-            (Step::End(_), Some(Call { transition: Transition::Online, .. })) => true,
-            (Step::End(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
+            (Step::EndCallback(_), Some(Call { transition: Transition::Online, .. })) => true,
+            (Step::EndCallback(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
             (Step::Unclaim, Some(call)) => call.caller == Caller::Reactor || call.transition == Transition::Offline,
-            (Step::End(_) | Step::Unclaim, None) => false,
+            (Step::EndCallback(_) | Step::Unclaim, None) => false,
             // The reactor does one thing at a time.
-            (Step::Claim, Some(call)) => call.caller == Caller::Beater,
+            (Step::Claim, Some(call)) => call.caller == Caller::HeartbeatThread,
             (Step::Stop, _) => !self.presence.is_stopping(),
             _ => true,
         }
     }
 
-    /// Takes a step, and compares what comes of it with the naive model. Answers the rules that it shows.
+    /// Takes a step, and compares the result with the naive model. Returns the rules that it shows, one bit each.
     fn take(&mut self, step: Step) -> u16 {
         self.naive.rules = 0;
         let mut rules = 0;
         let inside = self.call.is_some();
         match step {
-            Step::HeartbeatOutcome(timeout) => {
-                let beat = self.presence.heartbeat(id(), self.now, timeout);
-                assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(KEY, self.now, timeout));
-                assert_eq!(beat == HeartbeatOutcome::Ignored, self.presence.is_stopping());
-                if let HeartbeatOutcome::Announce(user) = beat {
-                    self.call(user, Transition::Online, Caller::Beater);
+            Step::Heartbeat(timeout) => {
+                let outcome = self.presence.heartbeat(id(), self.now, timeout);
+                assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(INDEX, self.now, timeout));
+                assert_eq!(outcome == HeartbeatOutcome::Ignored, self.presence.is_stopping());
+                if let HeartbeatOutcome::Announce(user) = outcome {
+                    self.call(user, Transition::Online, Caller::HeartbeatThread);
                 }
             }
             Step::Leave(after) => {
                 let left = self.presence.leave(id(), self.now, after);
-                assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(KEY, self.now, after));
+                assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(INDEX, self.now, after));
             }
             Step::Wait => {
                 self.now += TICK;
-                self.has_turned = false;
+                self.has_advanced = false;
             }
-            Step::Turn(budget) => {
+            Step::Advance(budget) => {
                 let kept = self.presence.kept();
                 self.timer = self.presence.advance(self.now, budget);
-                self.has_turned |= self.timer != Next::Now;
+                self.has_advanced |= self.timer != Next::Now;
                 if self.presence.kept() < kept {
-                    // Nothing is ever dropped by a turn but an entry that was left behind.
+                    // A step of the timer drops nothing but a wheel entry that was left behind.
                     rules |= 1 << 13;
                 }
             }
             Step::Claim => self.claim(),
-            Step::End(outcome) => self.end(outcome),
+            Step::EndCallback(outcome) => self.end(outcome),
             Step::Unclaim => {
                 let Call { user, transition, .. } = self.call.take().unwrap();
                 let unclaimed = self.presence.unclaim(user, transition, self.now);
-                assert_eq!(unclaimed, self.naive.unclaim(KEY, transition, self.now));
+                assert_eq!(unclaimed, self.naive.unclaim(INDEX, transition, self.now));
             }
             Step::Stop => assert_eq!(self.presence.stop().len(), self.naive.stop().len()),
         }
@@ -180,13 +182,13 @@ impl State {
         }
         rules |= self.naive.rules;
         self.naive.rules = 0;
-        if inside && matches!(step, Step::HeartbeatOutcome(_) | Step::Leave(_) | Step::Stop) {
+        if inside && matches!(step, Step::Heartbeat(_) | Step::Leave(_) | Step::Stop) {
             rules |= 1 << 6;
         }
         rules
     }
 
-    /// Rule 1: never while a callback runs, and never what is true already.
+    /// Asserts rule 1: no other callback runs, and the transition is not that of the last one.
     fn call(&mut self, user: User, transition: Transition, caller: Caller) {
         assert_eq!(self.call, None);
         assert_eq!(self.is_online, transition == Transition::Offline);
@@ -194,18 +196,18 @@ impl State {
     }
 
     fn claim(&mut self) {
-        let owed = self.naive.claimable(self.now, self.has_turned);
-        assert!(owed.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {owed:?}");
-        let mut work = Vec::new();
-        match (self.presence.claim(self.now, 1, &mut work), &work[..]) {
+        let expected = self.naive.claimable(self.now, self.has_advanced);
+        assert!(expected.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {expected:?}");
+        let mut claimed = Vec::new();
+        match (self.presence.claim(self.now, 1, &mut claimed), &claimed[..]) {
             (None, []) => {
-                assert_eq!(owed, []);
+                assert_eq!(expected, []);
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
             (Some(transition), [Claimed { user, id, .. }]) => {
                 assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
-                self.naive.claimed(KEY, transition, self.now);
+                self.naive.claimed(INDEX, transition, self.now);
                 self.call(*user, transition, Caller::Reactor);
             }
             claimed => panic!("{claimed:?}"),
@@ -217,33 +219,33 @@ impl State {
         match transition {
             Transition::Online => {
                 let announced = self.presence.announced(user, self.now, TIMEOUTS[1], outcome);
-                assert_eq!(announced, self.naive.announced(KEY, self.now, TIMEOUTS[1], outcome));
+                assert_eq!(announced, self.naive.announced(INDEX, self.now, TIMEOUTS[1], outcome));
                 self.is_online = announced != Announced::Offline;
                 if announced == Announced::Depart {
                     self.call(user, Transition::Offline, caller);
                 }
             }
             Transition::Offline => {
-                assert_eq!(self.presence.departed(user), self.naive.departed(KEY));
+                assert_eq!(self.presence.departed(user), self.naive.departed(INDEX));
                 self.is_online = false;
             }
         }
     }
 
     fn check(&mut self) {
-        assert_eq!(self.presence.is_online(id()), self.naive.is_online(KEY));
-        assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&KEY));
+        assert_eq!(self.presence.is_online(id()), self.naive.is_online(INDEX));
+        assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&INDEX));
         let counts = self.presence.counts();
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
-        assert!(counts.due <= 1, "in line twice");
-        match (self.presence.last_seen(id(), self.now), self.naive.last_seen(KEY)) {
+        assert!(counts.due <= 1, "in the due queue twice");
+        match (self.presence.last_seen(id(), self.now), self.naive.last_seen(INDEX)) {
             (None, None) => {}
             (Some(real), Some(seen)) => {
                 assert!(real <= self.now && real + TICK > seen.earliest && real < seen.latest + TICK)
             }
             (real, seen) => panic!("seen {seen:?}, not at {real:?}"),
         }
-        // What is true between the callbacks is what the last one said.
+        // Between callbacks, the last one decides whether the user is online.
         if self.call.is_none() {
             assert_eq!(self.is_online, self.presence.is_online(id()));
         }
@@ -257,37 +259,37 @@ impl State {
         }
     }
 
-    /// From any state on, if everybody does what is expected, the user ends offline and nothing is kept.
+    /// Asserts that from this state on the user ends offline and nothing is kept, if timer, reactor and clock go on.
     fn settle(mut self) {
         let mut rounds = 0;
         while self.presence.kept() > 0 {
-            self.take(Step::Turn(usize::MAX));
+            self.take(Step::Advance(usize::MAX));
             if self.can_take(Step::Claim) {
                 self.take(Step::Claim);
             }
-            self.take(if self.call.is_some() { Step::End(CallbackOutcome::Returned) } else { Step::Wait });
+            self.take(if self.call.is_some() { Step::EndCallback(CallbackOutcome::Returned) } else { Step::Wait });
             self.check();
             rounds += 1;
-            assert!(rounds < 30, "for ever online, or never forgotten: {:?}", self.presence);
+            assert!(rounds < 30, "the user stays online or is never forgotten: {:?}", self.presence);
         }
         assert!(!self.is_online);
     }
 }
 
 #[test]
-fn whatever_happens_to_one_user_in_whatever_order_keeps_the_rules() {
+fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
     let start = State::new();
-    let mut reached = HashSet::from([start.key()]);
-    let mut to_go_on_from = VecDeque::from([start]);
+    let mut reached = HashSet::from([start.fingerprint()]);
+    let mut queue = VecDeque::from([start]);
     let mut rules = 0;
-    while let Some(state) = to_go_on_from.pop_front() {
+    while let Some(state) = queue.pop_front() {
         for step in steps().into_iter().filter(|step| state.can_take(*step)) {
             let mut next = state.clone();
             rules |= next.take(step);
             next.check();
-            if next.presence.kept() <= MOST_KEPT && reached.insert(next.key()) {
+            if next.presence.kept() <= MAX_KEPT && reached.insert(next.fingerprint()) {
                 next.clone().settle();
-                to_go_on_from.push_back(next);
+                queue.push_back(next);
             }
         }
     }

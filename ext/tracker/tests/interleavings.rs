@@ -1,19 +1,19 @@
-//! The tracker with its timer thread, under a scheduler that tries out in which order threads may run.
+//! The tracker and its timer thread, under a scheduler that explores the interleavings of threads.
 //!
-//! Over 400 lines: each scenario is a few lines, and all of them play on the same stage.
+//! Over 400 lines: each scenario is a few lines, and all of them share one harness.
 //!
 //! `cargo test -p online_manager_tracker --features shuttle --test interleavings`
 //!
-//! A lost wakeup shows as a deadlock: the reactor waits for its signal and the timer thread for its wakeup, for
-//! ever. A failure prints a schedule; `shuttle::replay(scenario, schedule)` runs just that one again.
+//! A lost wakeup is a deadlock: the reactor waits for its signal and the timer thread for its wakeup, for ever. A
+//! failure prints a schedule; `shuttle::replay(scenario, schedule)` runs just that one again.
 
 // Not `required-features` in Cargo.toml: the gem leaves the tests out, and cargo refuses a manifest that names them.
 #![cfg(feature = "shuttle")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
-// What the tests themselves keep is no business of the scheduler's.
-use std::sync::Mutex as Unscheduled;
+// The tests' own state is not under the scheduler: it would add interleavings that show nothing.
+use std::sync::Mutex as UnscheduledMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use online_manager_tracker::{
@@ -40,7 +40,7 @@ impl Clock for MockClock {
     }
 }
 
-/// What the reactor waits for: readable or not, like the pipe.
+/// The reactor's signal: raised or not, as the wakeup pipe is readable or not.
 #[derive(Clone, Default)]
 struct MockSignal(Arc<(Mutex<bool>, Condvar)>);
 
@@ -63,57 +63,57 @@ impl Signal for MockSignal {
     }
 }
 
-/// What has happened to one user.
+/// What the callbacks of one user have done.
 #[derive(Clone, Copy, Default)]
-struct Life {
+struct History {
     is_online: bool,
-    is_inside: bool,
-    /// The reading of the clock of the latest heartbeat that is over.
-    seen: Nanos,
-    onlines: u32,
+    is_in_callback: bool,
+    /// The latest heartbeat that has returned, in nanoseconds of the clock.
+    last_seen: Nanos,
+    online_count: u32,
 }
 
-struct Stage {
+struct Harness {
     tracker: Tracker<MockClock, MockSignal>,
     clock: MockClock,
     signal: MockSignal,
-    lives: Unscheduled<HashMap<u64, Life>>,
-    /// Whether nobody leaves and nothing stops, so that deadlines are all there is.
+    histories: UnscheduledMutex<HashMap<u64, History>>,
+    /// Whether the scenario has no leaves and no stop, so that only deadlines set users offline.
     only_expiry: bool,
-    /// Whether `online` sometimes raises, and claims are sometimes taken back.
+    /// Whether `online` sometimes raises and claims are sometimes taken back.
     is_faulty: bool,
 }
 
-impl Stage {
-    fn new(only_expiry: bool, is_faulty: bool) -> Arc<Stage> {
+impl Harness {
+    fn new(only_expiry: bool, is_faulty: bool) -> Arc<Harness> {
         let clock = MockClock(Arc::new(AtomicU64::new(100 * TICK)));
         let signal = MockSignal::default();
         let tracker = Tracker::start(clock.clone(), signal.clone()).unwrap();
-        Arc::new(Stage { tracker, clock, signal, lives: Unscheduled::default(), only_expiry, is_faulty })
+        Arc::new(Harness { tracker, clock, signal, histories: UnscheduledMutex::default(), only_expiry, is_faulty })
     }
 
-    fn life<T>(&self, key: u64, change: impl FnOnce(&mut Life) -> T) -> T {
-        change(self.lives.lock().unwrap().entry(key).or_default())
+    fn history<T>(&self, key: u64, change: impl FnOnce(&mut History) -> T) -> T {
+        change(self.histories.lock().unwrap().entry(key).or_default())
     }
 
-    /// Calls `online` or `offline`: rule 1 is checked as it begins.
+    /// Runs `online` or `offline`, and asserts rule 1 as it begins.
     fn call(&self, key: u64, transition: Transition) -> CallbackOutcome {
-        self.life(key, |life| {
-            assert!(!life.is_inside, "two callbacks of {key} overlap");
-            assert_eq!(life.is_online, transition == Transition::Offline, "{transition:?} of {key} twice");
-            life.is_inside = true;
+        self.history(key, |history| {
+            assert!(!history.is_in_callback, "two callbacks of {key} overlap");
+            assert_eq!(history.is_online, transition == Transition::Offline, "{transition:?} of {key} twice");
+            history.is_in_callback = true;
         });
         thread::yield_now();
-        let is_cut = transition == Transition::Online && self.is_faulty && thread_rng().gen_bool(0.2);
-        self.life(key, |life| {
-            life.is_inside = false;
-            life.is_online = transition == Transition::Online && !is_cut;
-            life.onlines += u32::from(life.is_online);
+        let raises = transition == Transition::Online && self.is_faulty && thread_rng().gen_bool(0.2);
+        self.history(key, |history| {
+            history.is_in_callback = false;
+            history.is_online = transition == Transition::Online && !raises;
+            history.online_count += u32::from(history.is_online);
         });
-        if is_cut { CallbackOutcome::Aborted } else { CallbackOutcome::Returned }
+        if raises { CallbackOutcome::Aborted } else { CallbackOutcome::Returned }
     }
 
-    fn beat(&self, key: u64, timeout: Nanos) {
+    fn heartbeat(&self, key: u64, timeout: Nanos) {
         let mut now = self.tracker.now();
         match self.tracker.heartbeat(Id::Key(key), now, timeout) {
             HeartbeatOutcome::Announce(user) => {
@@ -127,7 +127,7 @@ impl Stage {
             HeartbeatOutcome::Known => {}
             HeartbeatOutcome::Ignored => return,
         }
-        self.life(key, |life| life.seen = life.seen.max(now));
+        self.history(key, |history| history.last_seen = history.last_seen.max(now));
     }
 
     fn announced(&self, user: User, timeout: Nanos, outcome: CallbackOutcome) {
@@ -142,19 +142,19 @@ impl Stage {
         self.tracker.wake_timer_if_due();
     }
 
-    /// Waits for its signal and calls whom it claims, until `is_done`.
+    /// Runs the reactor until `is_done`: waits for the signal, claims, and calls the callbacks.
     fn react(&self, is_done: impl Fn(Counts) -> bool) {
         loop {
             self.signal.wait();
             loop {
-                let lives = self.lives.lock().unwrap().clone();
-                let mut work = Vec::new();
-                let Some(transition) = self.tracker.claim(1, &mut work) else { break };
-                for Claimed { user, id, .. } in work {
+                let histories = self.histories.lock().unwrap().clone();
+                let mut claimed = Vec::new();
+                let Some(transition) = self.tracker.claim(1, &mut claimed) else { break };
+                for Claimed { user, id, .. } in claimed {
                     assert_eq!(id, OwnedId::Key(user.key()));
                     if self.only_expiry && transition == Transition::Offline {
-                        let seen = lives.get(&user.key()).map_or(0, |life| life.seen);
-                        assert!(self.tracker.now() >= seen + TIMEOUT, "rule 5: too early");
+                        let last_seen = histories.get(&user.key()).map_or(0, |history| history.last_seen);
+                        assert!(self.tracker.now() >= last_seen + TIMEOUT, "rule 5: too early");
                     }
                     self.deliver(user, transition);
                 }
@@ -179,17 +179,17 @@ impl Stage {
         }
     }
 
-    /// Everybody is offline, and the tracker agrees.
-    fn check_the_end(&self) {
-        assert!(self.lives.lock().unwrap().values().all(|life| !life.is_online && !life.is_inside));
+    /// Asserts that all users are offline, for the callbacks and for the tracker.
+    fn check_everyone_is_offline(&self) {
+        assert!(self.histories.lock().unwrap().values().all(|history| !history.is_online && !history.is_in_callback));
         assert_eq!(self.tracker.counts(), Counts::default());
         assert_eq!(self.tracker.timer_panics(), 0);
     }
 }
 
-fn spawn(stage: &Arc<Stage>, act: impl FnOnce(&Stage) + Send + 'static) -> JoinHandle<()> {
-    let stage = Arc::clone(stage);
-    thread::spawn(move || act(&stage))
+fn spawn(harness: &Arc<Harness>, operation: impl FnOnce(&Harness) + Send + 'static) -> JoinHandle<()> {
+    let harness = Arc::clone(harness);
+    thread::spawn(move || operation(&harness))
 }
 
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
@@ -198,7 +198,7 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Tries out random orders, and such where few preemptions are all that is needed.
+/// Runs the scenario in random orders, and in orders with few preemptions, which find most bugs.
 fn explore(scenario: fn()) {
     let mut config = shuttle::Config::new();
     config.stack_size = 0x20000;
@@ -209,188 +209,188 @@ fn explore(scenario: fn()) {
 const ITERATIONS: usize = 15_000;
 
 #[test]
-fn whoever_falls_silent_is_set_offline_and_not_too_early() {
+fn a_user_without_heartbeats_is_set_offline_and_not_too_early() {
     explore(|| {
-        let stage = Stage::new(true, false);
-        let beaters = [1, 2].map(|_| {
-            spawn(&stage, |stage| {
+        let harness = Harness::new(true, false);
+        let senders = [1, 2].map(|_| {
+            spawn(&harness, |harness| {
                 for _ in 0..3 {
-                    stage.beat(1, TIMEOUT);
+                    harness.heartbeat(1, TIMEOUT);
                 }
             })
         });
-        let time = spawn(&stage, |stage| {
+        let time = spawn(&harness, |harness| {
             for _ in 0..3 {
-                stage.wait(TIMEOUT / 2 + TICK);
+                harness.wait(TIMEOUT / 2 + TICK);
             }
         });
-        let ended = Arc::new(Unscheduled::new(false));
-        let reactor = spawn(&stage, {
+        let ended = Arc::new(UnscheduledMutex::new(false));
+        let reactor = spawn(&harness, {
             let ended = Arc::clone(&ended);
-            move |stage| stage.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
+            move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
         });
-        join(beaters);
+        join(senders);
         join([time]);
         *ended.lock().unwrap() = true;
-        // Now the timer thread alone brings this to an end. Who has just been rejoining has another timeout.
+        // From here the timer thread alone ends the test. A user who has just rejoined has another timeout.
         for _ in 0..200 {
-            if stage.tracker.counts() != Counts::default() {
-                stage.wait(TIMEOUT);
+            if harness.tracker.counts() != Counts::default() {
+                harness.wait(TIMEOUT);
                 thread::yield_now();
             }
         }
-        assert_eq!(stage.tracker.counts(), Counts::default(), "nobody sets the user offline");
-        stage.tracker.wake_reactor();
+        assert_eq!(harness.tracker.counts(), Counts::default(), "nobody sets the user offline");
+        harness.tracker.wake_reactor();
         join([reactor]);
-        stage.check_the_end();
+        harness.check_everyone_is_offline();
     });
 }
 
 #[test]
 fn a_heartbeat_of_a_shorter_timeout_wakes_the_timer_in_time() {
     explore(|| {
-        let stage = Stage::new(false, false);
-        let long = spawn(&stage, |stage| stage.beat(1, 100 * TIMEOUT));
-        let short = spawn(&stage, |stage| {
-            // Only the last heartbeat tells the timer, and it must do so by itself.
-            stage.beat(3, 100 * TIMEOUT);
+        let harness = Harness::new(false, false);
+        let long = spawn(&harness, |harness| harness.heartbeat(1, 100 * TIMEOUT));
+        let short = spawn(&harness, |harness| {
+            // Only the last heartbeat wakes the timer, and no other call does.
+            harness.heartbeat(3, 100 * TIMEOUT);
             if thread_rng().gen_bool(0.5) {
-                stage.beat(3, TIMEOUT);
+                harness.heartbeat(3, TIMEOUT);
             } else {
-                stage.tracker.heartbeat_batch(stage.tracker.now(), TIMEOUT).heartbeat(Id::Key(3));
+                harness.tracker.heartbeat_batch(harness.tracker.now(), TIMEOUT).heartbeat(Id::Key(3));
             }
         });
         join([long, short]);
-        // Which is when the one is due, and the other is not.
-        let reactor = spawn(&stage, |stage| stage.react(|counts| counts.present == 1 && counts.departing == 0));
-        stage.wait(2 * TIMEOUT);
+        // The one with the short timeout is due, the other is not.
+        let reactor = spawn(&harness, |harness| harness.react(|counts| counts.present == 1 && counts.departing == 0));
+        harness.wait(2 * TIMEOUT);
         join([reactor]);
-        stage.life(1, |life| assert!(life.is_online));
-        stage.life(3, |life| assert!(!life.is_online && life.onlines == 1));
+        harness.history(1, |history| assert!(history.is_online));
+        harness.history(3, |history| assert!(!history.is_online && history.online_count == 1));
     });
 }
 
 #[test]
-fn whoever_leaves_is_set_offline_without_the_timer() {
+fn a_user_who_leaves_is_set_offline_without_the_timer() {
     explore(|| {
-        let stage = Stage::new(false, false);
-        let ended = Arc::new(Unscheduled::new(false));
-        let reactor = spawn(&stage, {
+        let harness = Harness::new(false, false);
+        let ended = Arc::new(UnscheduledMutex::new(false));
+        let reactor = spawn(&harness, {
             let ended = Arc::clone(&ended);
-            move |stage| stage.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
+            move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
         });
-        let beater = spawn(&stage, |stage| {
-            stage.beat(1, 100 * TIMEOUT);
-            stage.beat(1, 100 * TIMEOUT);
+        let sender = spawn(&harness, |harness| {
+            harness.heartbeat(1, 100 * TIMEOUT);
+            harness.heartbeat(1, 100 * TIMEOUT);
         });
-        let leaver = spawn(&stage, |stage| {
-            stage.tracker.leave(Id::Key(1), 0);
-            stage.tracker.leave(Id::Key(1), 0);
+        let leaver = spawn(&harness, |harness| {
+            harness.tracker.leave(Id::Key(1), 0);
+            harness.tracker.leave(Id::Key(1), 0);
         });
-        join([beater, leaver]);
+        join([sender, leaver]);
         *ended.lock().unwrap() = true;
-        stage.tracker.leave(Id::Key(1), 0);
-        if stage.tracker.counts() == Counts::default() {
-            stage.tracker.wake_reactor();
+        harness.tracker.leave(Id::Key(1), 0);
+        if harness.tracker.counts() == Counts::default() {
+            harness.tracker.wake_reactor();
         }
         join([reactor]);
-        stage.check_the_end();
+        harness.check_everyone_is_offline();
     });
 }
 
-/// Everybody at once.
-fn pandemonium(is_faulty: bool) {
-    let stage = Stage::new(false, is_faulty);
-    let beaters = [TIMEOUT, 3 * TICK].map(|timeout| {
-        spawn(&stage, move |stage| {
+/// Heartbeats, leaves, expiry and a stop at once.
+fn everything_at_once(is_faulty: bool) {
+    let harness = Harness::new(false, is_faulty);
+    let senders = [TIMEOUT, 3 * TICK].map(|timeout| {
+        spawn(&harness, move |harness| {
             for key in [1, 3, 1] {
-                stage.beat(key, timeout);
+                harness.heartbeat(key, timeout);
             }
         })
     });
-    let leaver = spawn(&stage, |stage| {
-        stage.tracker.leave(Id::Key(1), 0);
-        stage.tracker.leave(Id::Key(3), TICK);
-        stage.tracker.leave(Id::Key(1), 0);
+    let leaver = spawn(&harness, |harness| {
+        harness.tracker.leave(Id::Key(1), 0);
+        harness.tracker.leave(Id::Key(3), TICK);
+        harness.tracker.leave(Id::Key(1), 0);
     });
-    let time = spawn(&stage, |stage| {
+    let time = spawn(&harness, |harness| {
         for _ in 0..3 {
-            stage.wait(3 * TICK);
+            harness.wait(3 * TICK);
         }
     });
-    let stopper = spawn(&stage, |stage| {
+    let stopper = spawn(&harness, |harness| {
         thread::yield_now();
-        assert!(stage.tracker.stop().len() <= 2);
-        // Those who are inside `online` look after themselves.
-        stage.tracker.wake_reactor();
+        assert!(harness.tracker.stop().len() <= 2);
+        // A thread inside `online` calls `offline` itself.
+        harness.tracker.wake_reactor();
     });
-    let stopped = Arc::new(Unscheduled::new(false));
-    let reactor = spawn(&stage, {
+    let stopped = Arc::new(UnscheduledMutex::new(false));
+    let reactor = spawn(&harness, {
         let stopped = Arc::clone(&stopped);
-        move |stage| stage.react(|counts| *stopped.lock().unwrap() && counts.present == counts.announcing)
+        move |harness| harness.react(|counts| *stopped.lock().unwrap() && counts.present == counts.announcing)
     });
     join([stopper]);
     *stopped.lock().unwrap() = true;
-    stage.tracker.wake_reactor();
+    harness.tracker.wake_reactor();
     join([reactor, leaver, time]);
-    join(beaters);
-    stage.check_the_end();
+    join(senders);
+    harness.check_everyone_is_offline();
 }
 
 #[test]
-fn heartbeats_leaves_expiry_and_a_stop_in_any_order_keep_the_rules() {
-    explore(|| pandemonium(false));
+fn heartbeats_leaves_expiry_and_a_stop_keep_the_rules_in_any_order() {
+    explore(|| everything_at_once(false));
 }
 
 #[test]
-fn so_they_do_when_callbacks_fail_and_claims_are_taken_back() {
-    explore(|| pandemonium(true));
+fn failed_callbacks_and_claims_taken_back_keep_the_rules() {
+    explore(|| everything_at_once(true));
 }
 
 #[test]
 fn a_crowd_that_expires_lets_heartbeats_through() {
     explore(|| {
-        let stage = Stage::new(false, false);
+        let harness = Harness::new(false, false);
         let keys = [1, 3, 5, 7];
         for key in keys {
-            stage.beat(key, TIMEOUT);
+            harness.heartbeat(key, TIMEOUT);
         }
-        let reactor = spawn(&stage, |stage| stage.react(|counts| counts == Counts::default()));
-        let beaters = [1, 2].map(|_| {
-            spawn(&stage, move |stage| {
-                // The timer thread looks at one user at a time, and gives way in between.
+        let reactor = spawn(&harness, |harness| harness.react(|counts| counts == Counts::default()));
+        let senders = [1, 2].map(|_| {
+            spawn(&harness, move |harness| {
+                // The timer thread checks one user at a time, and yields in between.
                 for key in keys {
-                    stage.tracker.is_online(Id::Key(key));
+                    harness.tracker.is_online(Id::Key(key));
                 }
             })
         });
-        stage.wait(2 * TIMEOUT);
-        join(beaters);
+        harness.wait(2 * TIMEOUT);
+        join(senders);
         join([reactor]);
-        stage.check_the_end();
+        harness.check_everyone_is_offline();
     });
 }
 
 #[test]
-fn a_crowd_that_expires_is_looked_at_a_few_at_a_time() {
-    // With one order or another somebody finds the timer thread half way.
+fn a_crowd_that_expires_is_checked_a_few_users_at_a_time() {
+    // In some order a thread must find the timer thread half way.
     static HALF_WAY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     explore(|| {
-        let stage = Stage::new(false, false);
+        let harness = Harness::new(false, false);
         let keys = [1, 3, 5, 7];
         for key in keys {
-            stage.beat(key, TIMEOUT);
+            harness.heartbeat(key, TIMEOUT);
         }
-        let observer = spawn(&stage, move |stage| {
+        let observer = spawn(&harness, move |harness| {
             for _ in keys {
-                let is_half_way = (1..keys.len()).contains(&stage.tracker.counts().due);
+                let is_half_way = (1..keys.len()).contains(&harness.tracker.counts().due);
                 HALF_WAY.fetch_or(is_half_way, Ordering::Relaxed);
             }
         });
-        stage.wait(2 * TIMEOUT);
+        harness.wait(2 * TIMEOUT);
         join([observer]);
-        stage.react(|counts| counts == Counts::default());
-        stage.check_the_end();
+        harness.react(|counts| counts == Counts::default());
+        harness.check_everyone_is_offline();
     });
     assert!(HALF_WAY.load(Ordering::Relaxed));
 }
@@ -398,10 +398,10 @@ fn a_crowd_that_expires_is_looked_at_a_few_at_a_time() {
 #[test]
 fn dropping_the_tracker_ends_its_thread() {
     explore(|| {
-        let stage = Stage::new(false, false);
+        let harness = Harness::new(false, false);
         if thread_rng().gen_bool(0.5) {
-            stage.beat(1, TIMEOUT);
+            harness.heartbeat(1, TIMEOUT);
         }
-        drop(stage);
+        drop(harness);
     });
 }

@@ -1,6 +1,6 @@
-//! Random sequences of everything that can happen, compared with the naive model step by step.
+//! Random sequences of everything that can happen, compared with the naive model after each step.
 //!
-//! Over 400 lines: each step is defined, played and compared here; apart, a step would be in three files.
+//! Over 400 lines: each step is defined, taken and compared here; otherwise a step would be in three files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,7 +8,7 @@ mod naive;
 
 use std::collections::{BTreeSet, HashMap};
 
-use naive::{Key, Naive};
+use naive::{Naive, UserIndex};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK,
@@ -21,43 +21,44 @@ const HOUR: Nanos = 3_600 * SECOND;
 const DAY: Nanos = 24 * HOUR;
 const YEAR: Nanos = 365 * DAY;
 
-/// The timeout of an `online` that follows an `offline`, if no heartbeat brought one: all do.
-const UNUSED: Nanos = 3 * SECOND;
+/// The timeout passed for an `online` that follows an `offline`. It never counts: the remembered heartbeat brings its
+/// own.
+const REJOIN_TIMEOUT: Nanos = 3 * SECOND;
 
-/// An entry is read right for 39 days after its deadline, and after the heartbeat that a callback runs
-/// for. Nobody is kept waiting for longer than this.
+/// How long a user may wait for a claim, or a callback may run. An entry is read correctly for 39 days after its
+/// deadline, or after the last heartbeat while a callback runs.
 const LONGEST_WAIT: Nanos = 38 * DAY;
 
 #[derive(Clone, Debug)]
 enum Step {
-    HeartbeatOutcome {
-        key: Key,
+    Heartbeat {
+        index: UserIndex,
         timeout: Nanos,
     },
     Leave {
-        key: Key,
+        index: UserIndex,
         after: Nanos,
     },
     Wait(Nanos),
-    /// To somebody's deadline, and so many nanoseconds more or less.
+    /// Waits until the deadline of one of the users, and `offset` nanoseconds more or less.
     WaitFor {
         which: usize,
         offset: i64,
     },
-    /// A turn of the timer that looks at so many users at once, at most.
-    Turn {
+    /// Steps of the timer, each of which checks up to `budget` users.
+    Advance {
         budget: usize,
         times: usize,
     },
     Claim {
-        most: usize,
+        max: usize,
     },
     /// One of the callbacks ends.
-    End {
+    EndCallback {
         which: usize,
         outcome: CallbackOutcome,
     },
-    /// The same, but the callback was not even entered.
+    /// One of the callbacks was never entered.
     Unclaim {
         which: usize,
     },
@@ -80,7 +81,8 @@ fn waits() -> impl Strategy<Value = Step> {
         1 => (1..HOUR).prop_map(Step::Wait),
         1 => (1..30 * HOUR).prop_map(Step::Wait),
         1 => (1..10 * DAY).prop_map(Step::Wait),
-        8 => (any::<usize>(), -2 * TICK as i64..4 * TICK as i64).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
+        8 => (any::<usize>(), -2 * TICK as i64..4 * TICK as i64)
+            .prop_map(|(which, offset)| Step::WaitFor { which, offset }),
         2 => (any::<usize>(), -1i64..=1).prop_map(|(which, offset)| Step::WaitFor { which, offset }),
     ]
 }
@@ -88,19 +90,20 @@ fn waits() -> impl Strategy<Value = Step> {
 fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
     let outcomes = prop_oneof![4 => Just(CallbackOutcome::Returned), 1 => Just(CallbackOutcome::Aborted)];
     let step = prop_oneof![
-        200 => (0..users, timeouts()).prop_map(|(key, timeout)| Step::HeartbeatOutcome { key, timeout }),
-        50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(key, after)| Step::Leave { key, after }),
+        200 => (0..users, timeouts()).prop_map(|(index, timeout)| Step::Heartbeat { index, timeout }),
+        50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(index, after)| Step::Leave { index, after }),
         120 => waits(),
-        60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4).prop_map(|(budget, times)| Step::Turn { budget, times }),
-        100 => (1usize..4).prop_map(|most| Step::Claim { most }),
-        160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::End { which, outcome }),
+        60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4)
+            .prop_map(|(budget, times)| Step::Advance { budget, times }),
+        100 => (1usize..4).prop_map(|max| Step::Claim { max }),
+        160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::EndCallback { which, outcome }),
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
         1 => Just(Step::Stop),
     ];
     prop::collection::vec(step, 1..300)
 }
 
-/// Where time starts: at zero, or a little before ticks have one bit more than some field has room for.
+/// The first moment: zero, any, or a little before ticks need one bit more than a field has.
 fn starts() -> impl Strategy<Value = Nanos> {
     let edges = prop::sample::select(vec![6u32, 12, 18, 24, 25, 26, 27, 28, 30, 31, 32, 33, 36, 40]);
     prop_oneof![
@@ -114,10 +117,10 @@ fn edges_of_days() -> impl Strategy<Value = Nanos> {
     (0u64..2_000).prop_map(|days| days * DAY)
 }
 
-/// An `online` or `offline` that has been called and has not ended.
+/// A running `online` or `offline`.
 #[derive(Clone, Copy, Debug)]
-struct Call {
-    key: Key,
+struct Callback {
+    index: UserIndex,
     user: User,
     transition: Transition,
     timeout: Nanos,
@@ -128,40 +131,41 @@ struct Run {
     naive: Naive,
     users: usize,
     now: Nanos,
-    calls: Vec<Call>,
-    /// When the timer last had a whole turn, and when it said that it would come again.
-    turned_at: Nanos,
+    callbacks: Vec<Callback>,
+    /// When the timer last checked everyone.
+    advanced_at: Nanos,
+    /// What the timer waits for.
     timer: Next,
-    /// How long somebody may have been kept waiting.
+    /// How long a user may have waited for a claim, in nanoseconds.
     waited: Nanos,
-    /// The last callback of each user, and whether it is over: by itself, without the naive model.
-    last_calls: HashMap<Key, (Transition, bool)>,
+    /// The last callback of each user, and whether it has ended: independent of the naive model.
+    last_callbacks: HashMap<UserIndex, (Transition, bool)>,
 }
 
-/// Odd users have keys, even ones strings; of those two each have the same bytes, in another class.
-fn with_id<T>(key: Key, act: impl FnOnce(Id<'_>) -> T) -> T {
-    let [_, _, class, label] = parts_of(key);
-    let bytes = format!("user {}", key / 4);
-    match key % 2 {
-        0 => act(Id::String(StringId { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
-        _ => act(Id::Key((key as u64) << 2 | 1)),
+/// Users with an odd index have keys, the others strings. Each two strings have the same bytes and different classes.
+fn with_id<T>(index: UserIndex, use_id: impl FnOnce(Id<'_>) -> T) -> T {
+    let [_, _, class, label] = parts_of(index);
+    let bytes = format!("user {}", index / 4);
+    match index % 2 {
+        0 => use_id(Id::String(StringId { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
+        _ => use_id(Id::Key((index as u64) << 2 | 1)),
     }
 }
 
-fn owned_id(key: Key) -> OwnedId {
-    let [_, _, class, label] = parts_of(key);
-    match key % 2 {
+fn owned_id(index: UserIndex) -> OwnedId {
+    let [_, _, class, label] = parts_of(index);
+    match index % 2 {
         0 => OwnedId::String {
-            bytes: format!("user {}", key / 4).into_bytes().into(),
+            bytes: format!("user {}", index / 4).into_bytes().into(),
             class: class as u8,
             label: label as u16,
         },
-        _ => OwnedId::Key((key as u64) << 2 | 1),
+        _ => OwnedId::Key((index as u64) << 2 | 1),
     }
 }
 
-fn parts_of(key: Key) -> [usize; 4] {
-    [key / 4, key % 2, key / 2 % 2, key * 7]
+fn parts_of(index: UserIndex) -> [usize; 4] {
+    [index / 4, index % 2, index / 2 % 2, index * 7]
 }
 
 impl Run {
@@ -171,39 +175,39 @@ impl Run {
             naive: Naive::new(jitter),
             users,
             now: start,
-            calls: Vec::new(),
-            turned_at: start,
+            callbacks: Vec::new(),
+            advanced_at: start,
             timer: Next::Never,
             waited: 0,
-            last_calls: HashMap::new(),
+            last_callbacks: HashMap::new(),
         }
     }
 
     fn take(&mut self, step: &Step) {
         match *step {
-            Step::HeartbeatOutcome { key, timeout } => self.beat(key, timeout),
-            Step::Leave { key, after } => self.leave(key, after),
+            Step::Heartbeat { index, timeout } => self.heartbeat(index, timeout),
+            Step::Leave { index, after } => self.leave(index, after),
             Step::Wait(time) => self.wait(time),
             Step::WaitFor { which, offset } => {
-                let dues: Vec<Nanos> = self.naive.users.values().filter_map(due_of).collect();
-                if !dues.is_empty() {
-                    let moment = dues[which % dues.len()].saturating_add_signed(offset);
-                    // What is a year away is not waited for, or this would be all that is tested.
+                let deadlines: Vec<Nanos> = self.naive.users.values().filter_map(deadline_of).collect();
+                if !deadlines.is_empty() {
+                    let moment = deadlines[which % deadlines.len()].saturating_add_signed(offset);
+                    // A deadline a year away is not waited for, or the sequences would test nothing else.
                     self.wait(moment.saturating_sub(self.now).min(20 * DAY));
                 }
             }
-            Step::Turn { budget, times } => (0..times).for_each(|_| self.step(budget)),
-            Step::Claim { most } => self.claim(most),
-            Step::End { which, outcome } => {
-                if !self.calls.is_empty() {
-                    let call = self.calls.swap_remove(which % self.calls.len());
-                    self.end(call, outcome);
+            Step::Advance { budget, times } => (0..times).for_each(|_| self.step(budget)),
+            Step::Claim { max } => self.claim(max),
+            Step::EndCallback { which, outcome } => {
+                if !self.callbacks.is_empty() {
+                    let callback = self.callbacks.swap_remove(which % self.callbacks.len());
+                    self.end(callback, outcome);
                 }
             }
             Step::Unclaim { which } => {
-                if !self.calls.is_empty() {
-                    let call = self.calls.swap_remove(which % self.calls.len());
-                    self.unclaim(call);
+                if !self.callbacks.is_empty() {
+                    let callback = self.callbacks.swap_remove(which % self.callbacks.len());
+                    self.unclaim(callback);
                 }
             }
             Step::Stop => self.stop(),
@@ -211,18 +215,18 @@ impl Run {
         self.check();
     }
 
-    fn beat(&mut self, key: Key, timeout: Nanos) {
-        let beat = with_id(key, |id| self.presence.heartbeat(id, self.now, timeout));
-        assert_eq!(naive::is_announcement(beat), self.naive.heartbeat(key, self.now, timeout));
-        assert_eq!(beat == HeartbeatOutcome::Ignored, self.naive.is_stopping);
-        if let HeartbeatOutcome::Announce(user) = beat {
-            self.call(Call { key, user, transition: Transition::Online, timeout });
+    fn heartbeat(&mut self, index: UserIndex, timeout: Nanos) {
+        let outcome = with_id(index, |id| self.presence.heartbeat(id, self.now, timeout));
+        assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(index, self.now, timeout));
+        assert_eq!(outcome == HeartbeatOutcome::Ignored, self.naive.is_stopping);
+        if let HeartbeatOutcome::Announce(user) = outcome {
+            self.call(Callback { index, user, transition: Transition::Online, timeout });
         }
     }
 
-    fn leave(&mut self, key: Key, after: Nanos) {
-        let left = with_id(key, |id| self.presence.leave(id, self.now, after));
-        assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(key, self.now, after));
+    fn leave(&mut self, index: UserIndex, after: Nanos) {
+        let left = with_id(index, |id| self.presence.leave(id, self.now, after));
+        assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(index, self.now, after));
     }
 
     fn wait(&mut self, time: Nanos) {
@@ -236,90 +240,90 @@ impl Run {
     fn step(&mut self, budget: usize) {
         self.timer = self.presence.advance(self.now, budget);
         if self.timer != Next::Now {
-            self.turned_at = self.now;
+            self.advanced_at = self.now;
         }
     }
 
-    /// Claims, ends every callback and claims again until nobody is left whom that brings further.
+    /// Claims and ends callbacks until nobody can be claimed and no callback runs.
     fn settle(&mut self) {
         loop {
             self.step(usize::MAX);
             self.check();
             self.claim(2);
-            if self.calls.is_empty() && !self.presence.is_claimable() {
+            if self.callbacks.is_empty() && !self.presence.is_claimable() {
                 break;
             }
-            for call in std::mem::take(&mut self.calls) {
-                self.end(call, CallbackOutcome::Returned);
+            for callback in std::mem::take(&mut self.callbacks) {
+                self.end(callback, CallbackOutcome::Returned);
             }
             self.check();
         }
         self.waited = 0;
     }
 
-    fn claim(&mut self, most: usize) {
-        let owed = self.naive.claimable(self.now, self.turned_at == self.now);
-        assert!(owed.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {owed:?}");
-        let mut work = Vec::new();
-        let transition = self.presence.claim(self.now, most, &mut work);
-        assert!(transition.is_some() || work.is_empty());
-        assert!(work.len() <= if transition == Some(Transition::Online) { 1 } else { most });
-        for Claimed { user, id, .. } in work {
-            let key = (0..self.users).find(|key| owned_id(*key) == id).expect("the id comes back as it came in");
-            let transition = transition.expect("somebody was claimed");
-            self.naive.claimed(key, transition, self.now);
-            self.call(Call { key, user, transition, timeout: UNUSED });
+    fn claim(&mut self, max: usize) {
+        let expected = self.naive.claimable(self.now, self.advanced_at == self.now);
+        assert!(expected.is_empty() || self.presence.is_claimable(), "nobody wakes the reactor for {expected:?}");
+        let mut claimed = Vec::new();
+        let transition = self.presence.claim(self.now, max, &mut claimed);
+        assert!(transition.is_some() || claimed.is_empty());
+        assert!(claimed.len() <= if transition == Some(Transition::Online) { 1 } else { max });
+        for Claimed { user, id, .. } in claimed {
+            let index = (0..self.users).find(|index| owned_id(*index) == id).expect("the id comes back as it came in");
+            let transition = transition.expect("a user was claimed");
+            self.naive.claimed(index, transition, self.now);
+            self.call(Callback { index, user, transition, timeout: REJOIN_TIMEOUT });
         }
         if transition.is_none() {
-            // Nobody may be passed over.
-            assert_eq!(self.naive.claimable(self.now, self.turned_at == self.now), []);
+            // No user may be left out.
+            assert_eq!(self.naive.claimable(self.now, self.advanced_at == self.now), []);
             assert!(!self.presence.is_claimable());
         }
     }
 
-    /// Rule 1, straight: `online` and `offline` alternate and never overlap.
-    fn call(&mut self, call: Call) {
-        let before = self.last_calls.insert(call.key, (call.transition, false));
-        let fits = match before {
-            None => call.transition == Transition::Online,
-            Some((last, is_over)) => is_over && last != call.transition,
+    /// Starts a callback, and asserts rule 1: `online` and `offline` alternate and never overlap.
+    fn call(&mut self, callback: Callback) {
+        let before = self.last_callbacks.insert(callback.index, (callback.transition, false));
+        let alternates = match before {
+            None => callback.transition == Transition::Online,
+            Some((last, is_over)) => is_over && last != callback.transition,
         };
-        assert!(fits, "{before:?} of {} is followed by {:?}", call.key, call.transition);
-        self.calls.push(call);
+        assert!(alternates, "{before:?} of {} is followed by {:?}", callback.index, callback.transition);
+        self.callbacks.push(callback);
     }
 
-    fn is_over(&mut self, call: &Call, is_offline: bool) {
-        let last = self.last_calls.get_mut(&call.key).unwrap();
-        assert_eq!(*last, (call.transition, false));
+    fn record_end(&mut self, callback: &Callback, is_offline: bool) {
+        let last = self.last_callbacks.get_mut(&callback.index).unwrap();
+        assert_eq!(*last, (callback.transition, false));
         *last = (if is_offline { Transition::Offline } else { Transition::Online }, true);
     }
 
-    fn end(&mut self, call: Call, outcome: CallbackOutcome) {
-        let Call { key, user, transition, timeout } = call;
+    fn end(&mut self, callback: Callback, outcome: CallbackOutcome) {
+        let Callback { index, user, transition, timeout } = callback;
         match transition {
             Transition::Online => {
                 let announced = self.presence.announced(user, self.now, timeout, outcome);
-                assert_eq!(announced, self.naive.announced(key, self.now, timeout, outcome));
-                self.is_over(&call, announced == Announced::Offline);
+                assert_eq!(announced, self.naive.announced(index, self.now, timeout, outcome));
+                self.record_end(&callback, announced == Announced::Offline);
                 if announced == Announced::Depart {
-                    self.call(Call { transition: Transition::Offline, ..call });
+                    self.call(Callback { transition: Transition::Offline, ..callback });
                 }
             }
             Transition::Offline => {
-                assert_eq!(self.presence.departed(user), self.naive.departed(key));
-                self.is_over(&call, true);
+                assert_eq!(self.presence.departed(user), self.naive.departed(index));
+                self.record_end(&callback, true);
             }
         }
     }
 
-    fn unclaim(&mut self, call: Call) {
-        let Call { key, user, transition, .. } = call;
+    fn unclaim(&mut self, callback: Callback) {
+        let Callback { index, user, transition, .. } = callback;
         let unclaimed = self.presence.unclaim(user, transition, self.now);
-        assert_eq!(unclaimed, self.naive.unclaim(key, transition, self.now));
-        // As if it had not been called.
-        self.is_over(&call, transition == Transition::Online);
+        assert_eq!(unclaimed, self.naive.unclaim(index, transition, self.now));
+        // The callback counts as never called.
+        self.record_end(&callback, transition == Transition::Online);
         if unclaimed == Departed::Rejoining {
-            assert!(self.presence.is_claimable(), "{key} is the next to be claimed");
+            assert!(self.presence.is_claimable(), "{index} is the next to be claimed");
         }
     }
 
@@ -329,30 +333,30 @@ impl Run {
     }
 
     fn check(&mut self) {
-        for key in 0..self.users {
-            let (is_online, is_known, last_seen) = with_id(key, |id| {
+        for index in 0..self.users {
+            let (is_online, is_known, last_seen) = with_id(index, |id| {
                 (self.presence.is_online(id), self.presence.is_known(id), self.presence.last_seen(id, self.now))
             });
-            assert_eq!(is_online, self.naive.is_online(key), "user {key}");
-            assert_eq!(is_known, self.naive.users.contains_key(&key), "user {key}");
-            match (last_seen, self.naive.last_seen(key)) {
+            assert_eq!(is_online, self.naive.is_online(index), "user {index}");
+            assert_eq!(is_known, self.naive.users.contains_key(&index), "user {index}");
+            match (last_seen, self.naive.last_seen(index)) {
                 (None, None) => {}
                 (Some(real), Some(seen)) => assert!(
                     real <= self.now && real + TICK > seen.earliest && real <= seen.latest + TICK,
-                    "{key} was seen {seen:?}, not at {real}"
+                    "{index} was seen {seen:?}, not at {real}"
                 ),
-                (real, seen) => panic!("{key} was seen {seen:?}, not at {real:?}"),
+                (real, seen) => panic!("{index} was seen {seen:?}, not at {real:?}"),
             }
         }
 
         let counts = self.presence.counts();
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
-        assert!(counts.due <= counts.present - counts.announcing, "somebody stands in line twice");
+        assert!(counts.due <= counts.present - counts.announcing, "a user is in the due queue twice");
 
         let online = (0..Presence::PARTS).flat_map(|part| self.presence.online_users(part));
-        let online: BTreeSet<Key> =
-            online.map(|id| (0..self.users).find(|key| owned_id(*key) == id).unwrap()).collect();
-        assert_eq!(online, (0..self.users).filter(|key| self.naive.is_online(*key)).collect());
+        let online: BTreeSet<UserIndex> =
+            online.map(|id| (0..self.users).find(|index| owned_id(*index) == id).unwrap()).collect();
+        assert_eq!(online, (0..self.users).filter(|index| self.naive.is_online(*index)).collect());
 
         if self.presence.take_wake_request() {
             self.timer = Next::Now;
@@ -363,33 +367,33 @@ impl Run {
             match self.timer {
                 Next::Now => {}
                 Next::At(moment) if moment <= by => {}
-                // Somebody stands in line already.
+                // A user is in the due queue already.
                 _ if counts.due > 0 => {}
                 timer => panic!("the timer comes {timer:?}, but is needed by {by}"),
             }
         }
     }
 
-    /// Everybody leaves, and nothing is kept.
+    /// Makes all users leave, and asserts that nothing is kept.
     fn finish(mut self) {
         self.settle();
-        for key in 0..self.users {
-            self.leave(key, 0);
+        for index in 0..self.users {
+            self.leave(index, 0);
         }
         self.settle();
         assert_eq!(self.naive.users, [].into());
         assert_eq!(self.presence.counts(), Counts::default());
-        // What the wheel still holds comes up some time.
+        // All keys that are left on the wheel come up within its 9.8 hours.
         self.now += 30 * HOUR;
         self.step(usize::MAX);
         assert_eq!(self.presence.kept(), 0, "{:?}", self.presence);
-        assert!(self.last_calls.values().all(|last| *last == (Transition::Offline, true)));
+        assert!(self.last_callbacks.values().all(|last| *last == (Transition::Offline, true)));
     }
 }
 
-fn due_of(is: &naive::Is) -> Option<Nanos> {
-    match is {
-        naive::Is::Online { due, .. } => Some(due.from),
+fn deadline_of(state: &naive::UserState) -> Option<Nanos> {
+    match state {
+        naive::UserState::Online { due, .. } => Some(due.from),
         _ => None,
     }
 }
@@ -402,8 +406,8 @@ fn run(users: usize, start: Nanos, jitter: Nanos, steps: &[Step]) {
     run.finish();
 }
 
-/// So many cases, or as many as PROPTEST_CASES says: `PROPTEST_CASES=1000000` for a night. PROPTEST_MAX_SHRINK_ITERS
-/// says for how long to look for a shorter failure, which `rake mutants` does not ask for.
+/// Runs `cases` cases, or PROPTEST_CASES of them: `PROPTEST_CASES=1000000` takes a night. PROPTEST_MAX_SHRINK_ITERS
+/// limits the search for a shorter failure, which `rake mutants` does without.
 fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     let or_default = |name, own, default| if std::env::var_os(name).is_some() { default } else { own };
@@ -419,7 +423,7 @@ proptest! {
     #![proptest_config(config(5_000))]
 
     #[test]
-    fn a_few_users_are_as_in_the_naive_model(
+    fn a_few_users_behave_as_in_the_naive_model(
         start in starts(),
         jitter in prop::sample::select(vec![0, 1, 5_000_000]),
         steps in steps(3),
@@ -432,15 +436,15 @@ proptest! {
     #![proptest_config(config(150))]
 
     #[test]
-    fn a_crowd_with_more_timeouts_than_there_are_numbers_is_as_in_the_naive_model(
+    fn a_crowd_with_more_timeouts_than_numbers_behaves_as_in_the_naive_model(
         start in starts(),
         arrivals in prop::collection::vec((timeouts(), 1u64..SECOND), 60..61),
         steps in steps(60),
     ) {
-        // Everybody comes online first, each with another timeout.
-        let arrivals = arrivals.into_iter().enumerate().flat_map(|(key, (timeout, wait))| {
-            let end = Step::End { which: 0, outcome: CallbackOutcome::Returned };
-            [Step::HeartbeatOutcome { key, timeout: timeout.saturating_add(key as u64) }, Step::Wait(wait), end]
+        // All users come online first, each with another timeout.
+        let arrivals = arrivals.into_iter().enumerate().flat_map(|(index, (timeout, wait))| {
+            let end = Step::EndCallback { which: 0, outcome: CallbackOutcome::Returned };
+            [Step::Heartbeat { index, timeout: timeout.saturating_add(index as u64) }, Step::Wait(wait), end]
         });
         run(60, start, 5_000_000, &arrivals.chain(steps).collect::<Vec<_>>());
     }

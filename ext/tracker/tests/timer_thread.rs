@@ -1,5 +1,4 @@
-//! The timer thread as it really runs: a thread of its own, in real time. Nothing in here sleeps, and nothing
-//! is late however slow the machine is.
+//! The timer thread in real time. No test sleeps, and none fails on a slow machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -17,13 +16,13 @@ use online_manager_tracker::{
 const ADA: Id<'_> = Id::Key(1);
 const BOB: Id<'_> = Id::Key(5);
 
-/// How long a test waits for what must come: longer than any machine takes.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a test waits for what must come: longer than the slowest machine needs.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the timer thread rests after a panic.
+/// How long the timer thread sleeps after a panic.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Panics so many times more, on the timer thread only.
+/// How many more times to panic, on the timer thread only.
 #[derive(Clone, Default)]
 struct Fault(Arc<AtomicU64>);
 
@@ -32,7 +31,7 @@ impl Fault {
         Fault(Arc::new(AtomicU64::new(times)))
     }
 
-    fn strike(&self) {
+    fn panic_if_armed(&self) {
         let is_timer = thread::current().name() == Some("online_manager");
         if is_timer && self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)).is_ok() {
             panic!("a bug that the test has made");
@@ -53,7 +52,7 @@ impl RealClock {
 
 impl Clock for RealClock {
     fn now(&self) -> Nanos {
-        self.fault.strike();
+        self.fault.panic_if_armed();
         self.start.elapsed().as_nanos() as Nanos
     }
 
@@ -62,26 +61,26 @@ impl Clock for RealClock {
     }
 }
 
-struct Messages {
+struct ChannelSignal {
     raised: Mutex<Sender<Instant>>,
     fault: Fault,
 }
 
-impl Signal for Messages {
+impl Signal for ChannelSignal {
     fn raise(&self) {
         self.raised.lock().unwrap().send(Instant::now()).ok();
-        self.fault.strike();
+        self.fault.panic_if_armed();
     }
 
     fn clear(&self) {}
 }
 
-fn messages(fault: Fault) -> (Messages, Receiver<Instant>) {
+fn channel_signal(fault: Fault) -> (ChannelSignal, Receiver<Instant>) {
     let (sender, receiver) = channel();
-    (Messages { raised: Mutex::new(sender), fault }, receiver)
+    (ChannelSignal { raised: Mutex::new(sender), fault }, receiver)
 }
 
-fn come_online(tracker: &Tracker<RealClock, Messages>, id: Id<'_>, timeout: Nanos) -> User {
+fn come_online(tracker: &Tracker<RealClock, ChannelSignal>, id: Id<'_>, timeout: Nanos) -> User {
     let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), timeout) else {
         panic!("{id:?} is new")
     };
@@ -90,33 +89,33 @@ fn come_online(tracker: &Tracker<RealClock, Messages>, id: Id<'_>, timeout: Nano
 }
 
 /// Waits for the signal until `user` can be claimed.
-fn wait_for_offline(tracker: &Tracker<RealClock, Messages>, raised: &Receiver<Instant>, user: User) {
+fn wait_for_offline(tracker: &Tracker<RealClock, ChannelSignal>, raised: &Receiver<Instant>, user: User) {
     loop {
-        let mut work = Vec::new();
-        match tracker.claim(1, &mut work) {
+        let mut claimed = Vec::new();
+        match tracker.claim(1, &mut claimed) {
             Some(transition) => {
-                if let [Claimed { user: claimed, .. }] = work[..] {
-                    assert_eq!((transition, claimed), (Transition::Offline, user));
+                if let [Claimed { user: claimed_user, .. }] = claimed[..] {
+                    assert_eq!((transition, claimed_user), (Transition::Offline, user));
                     tracker.departed(user);
                     break;
                 }
             }
-            None => drop(raised.recv_timeout(LIMIT).expect("the signal is raised")),
+            None => drop(raised.recv_timeout(TIME_LIMIT).expect("the signal is raised")),
         }
     }
 }
 
 #[test]
-fn whoever_falls_silent_is_due_in_time() {
-    let (signal, raised) = messages(Fault::default());
+fn a_user_without_heartbeats_is_due_in_time() {
+    let (signal, raised) = channel_signal(Fault::default());
     let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
-    // The timer thread rests for an hour when it is told of Bob.
+    // The timer thread sleeps for an hour when Bob comes online.
     come_online(&tracker, ADA, 3_600_000_000_000);
     for timeout in [1, TICK, 20 * TICK] {
         let bob = come_online(&tracker, BOB, timeout);
         let start = tracker.now();
         wait_for_offline(&tracker, &raised, bob);
-        assert!(tracker.now() - start < LIMIT.as_nanos() as Nanos);
+        assert!(tracker.now() - start < TIME_LIMIT.as_nanos() as Nanos);
     }
     assert!(tracker.is_online(ADA));
     assert_eq!(tracker.timer_panics(), 0);
@@ -125,7 +124,7 @@ fn whoever_falls_silent_is_due_in_time() {
 #[test]
 fn a_shorter_timeout_wakes_the_timer_thread_by_itself() {
     for under_one_lock in [false, true] {
-        let (signal, raised) = messages(Fault::default());
+        let (signal, raised) = channel_signal(Fault::default());
         let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
         come_online(&tracker, ADA, 3_600_000_000_000);
         if under_one_lock {
@@ -133,14 +132,14 @@ fn a_shorter_timeout_wakes_the_timer_thread_by_itself() {
         } else {
             tracker.heartbeat(ADA, tracker.now(), TICK);
         }
-        // Without another call, which would tell it as well.
-        raised.recv_timeout(LIMIT).expect("the signal is raised");
+        // Without another call, which would wake it too.
+        raised.recv_timeout(TIME_LIMIT).expect("the signal is raised");
     }
 }
 
 #[test]
 fn the_timer_thread_survives_a_clock_that_panics() {
-    let (signal, raised) = messages(Fault::default());
+    let (signal, raised) = channel_signal(Fault::default());
     let fault = Fault::default();
     let tracker = Tracker::start(RealClock::new(fault.clone()), signal).unwrap();
     fault.0.store(1, Ordering::Relaxed);
@@ -152,11 +151,11 @@ fn the_timer_thread_survives_a_clock_that_panics() {
 #[test]
 fn the_timer_thread_survives_a_signal_that_panics_and_does_not_spin() {
     let fault = Fault::times(3);
-    let (signal, raised) = messages(fault);
+    let (signal, raised) = channel_signal(fault);
     let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
     let ada = come_online(&tracker, ADA, TICK);
-    // It panics after each of three attempts to raise the signal. Ada is not forgotten over it.
-    let attempts: Vec<Instant> = (0..4).map(|_| raised.recv_timeout(LIMIT).expect("another attempt")).collect();
+    // It panics after each of three attempts to raise the signal. Ada stays due.
+    let attempts: Vec<Instant> = (0..4).map(|_| raised.recv_timeout(TIME_LIMIT).expect("another attempt")).collect();
     for pair in attempts.windows(2) {
         assert!(pair[1] - pair[0] >= PANIC_BACKOFF, "it spins: {:?}", pair[1] - pair[0]);
     }
@@ -166,28 +165,28 @@ fn the_timer_thread_survives_a_signal_that_panics_and_does_not_spin() {
 
 #[test]
 fn a_tracker_whose_timer_thread_panics_for_ever_can_be_dropped() {
-    let (signal, raised) = messages(Fault::times(u64::MAX));
+    let (signal, raised) = channel_signal(Fault::times(u64::MAX));
     let tracker = Tracker::start(RealClock::new(Fault::default()), signal).unwrap();
     come_online(&tracker, ADA, TICK);
-    raised.recv_timeout(LIMIT).expect("the signal is raised");
+    raised.recv_timeout(TIME_LIMIT).expect("the signal is raised");
     drop(tracker);
 }
 
 thread_local! {
-    /// Goes with its thread, which tells the other end of the channel.
-    static LAST_WORD: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+    /// Dropped at the end of its thread, which disconnects the channel.
+    static DROPPED_AT_THREAD_EXIT: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
 }
 
-/// Gives its sender to the timer thread when that reads the clock, and says so.
-struct PartingClock(Mutex<Option<Sender<()>>>);
+/// Moves its sender to the timer thread when that thread reads the clock, and sends a message.
+struct ThreadExitClock(Mutex<Option<Sender<()>>>);
 
-impl Clock for PartingClock {
+impl Clock for ThreadExitClock {
     fn now(&self) -> Nanos {
         if thread::current().name() == Some("online_manager")
             && let Some(sender) = self.0.lock().unwrap().take()
         {
             sender.send(()).unwrap();
-            LAST_WORD.with(|last_word| last_word.replace(Some(sender)));
+            DROPPED_AT_THREAD_EXIT.with(|slot| slot.replace(Some(sender)));
         }
         0
     }
@@ -200,14 +199,14 @@ impl Clock for PartingClock {
 #[test]
 fn a_stop_ends_the_timer_thread() {
     let (sender, ended) = channel();
-    let (signal, _raised) = messages(Fault::default());
-    let tracker = Tracker::start(PartingClock(Mutex::new(Some(sender))), signal).unwrap();
+    let (signal, _raised) = channel_signal(Fault::default());
+    let tracker = Tracker::start(ThreadExitClock(Mutex::new(Some(sender))), signal).unwrap();
     let HeartbeatOutcome::Announce(ada) = tracker.heartbeat(ADA, 0, TICK) else { panic!("Ada is new") };
-    ended.recv_timeout(LIMIT).expect("the timer thread looks at its wheel");
+    ended.recv_timeout(TIME_LIMIT).expect("the timer thread reads the clock");
     tracker.stop();
 
-    assert_eq!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
-    // Nobody needs it any more.
+    assert_eq!(ended.recv_timeout(TIME_LIMIT), Err(RecvTimeoutError::Disconnected));
+    // The tracker works without the thread.
     assert_eq!(tracker.announced(ada, TICK, CallbackOutcome::Returned), Announced::Depart);
     tracker.departed(ada);
 }

@@ -1,4 +1,4 @@
-//! What the tracker adds to the state machine: the lock (rule 6), the signal and the timer's turns.
+//! What the tracker adds to the state machine: the lock (rule 6), the signal and the timer's steps.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -14,7 +14,7 @@ const ADA: Id<'_> = Id::Key(1);
 const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
 const CY: Id<'_> = Id::Key(5);
 
-/// Long enough for ticks of 1.05 ms not to matter.
+/// So long that ticks of 1.05 ms do not matter.
 const SECOND: Nanos = 1_000_000_000;
 const TIMEOUT: Nanos = 5 * SECOND;
 
@@ -61,7 +61,7 @@ impl Signal for MockSignal {
     }
 }
 
-/// A tracker without a timer thread, its clock and its signal.
+/// Returns a tracker without a timer thread, its clock and its signal.
 fn tracker() -> (Tracker<SharedClock, MockSignal>, Arc<MockClock>, MockSignal) {
     let (clock, signal) = (SharedClock::default(), MockSignal::default());
     (Tracker::new(clock.clone(), signal.clone()), clock.0, signal)
@@ -75,15 +75,15 @@ fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
     user
 }
 
-// Rule 6: callbacks may call back. No lock is held while one runs, and that is all there is to it.
+// Rule 6: callbacks may call the tracker, since no lock is held while one runs.
 
 #[test]
 fn rule_6_callbacks_may_call_back() {
     let (tracker, clock, signal) = tracker();
-    let beat = || tracker.heartbeat(ADA, tracker.now(), TIMEOUT);
-    let HeartbeatOutcome::Announce(ada) = beat() else { panic!("Ada is new") };
+    let heartbeat = || tracker.heartbeat(ADA, tracker.now(), TIMEOUT);
+    let HeartbeatOutcome::Announce(ada) = heartbeat() else { panic!("Ada is new") };
     // Inside online.
-    assert_eq!(beat(), HeartbeatOutcome::Known);
+    assert_eq!(heartbeat(), HeartbeatOutcome::Known);
     assert!(tracker.is_online(ADA));
     assert!(tracker.leave(ADA, 0).was_online);
     assert_eq!(tracker.announced(ada, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
@@ -91,41 +91,41 @@ fn rule_6_callbacks_may_call_back() {
     clock.advance(TICK);
     tracker.step();
     assert!(signal.is_raised());
-    let mut work = Vec::new();
-    assert_eq!(tracker.claim(1, &mut work), Some(Transition::Offline));
-    assert_eq!(work.len(), 1);
+    let mut claimed = Vec::new();
+    assert_eq!(tracker.claim(1, &mut claimed), Some(Transition::Offline));
+    assert_eq!(claimed.len(), 1);
     // Inside offline.
-    assert_eq!(beat(), HeartbeatOutcome::Known);
+    assert_eq!(heartbeat(), HeartbeatOutcome::Known);
     assert!(!tracker.is_online(ADA));
     assert!(!tracker.leave(ADA, 0).was_online);
     assert_eq!(tracker.claim(1, &mut Vec::new()), None);
     tracker.step();
     assert_eq!(tracker.counts(), Counts { departing: 1, ..Counts::default() });
     assert_eq!(tracker.stop(), []);
-    assert_eq!(beat(), HeartbeatOutcome::Ignored);
+    assert_eq!(heartbeat(), HeartbeatOutcome::Ignored);
     assert_eq!(tracker.departed(ada), Departed::Offline);
 }
 
-// The rest: the signal, and the turns of the timer.
+// The signal, and the steps of the timer.
 
 #[test]
-fn a_turn_says_how_long_the_timer_may_rest() {
+fn a_step_returns_how_long_the_timer_may_sleep() {
     let (tracker, clock, _) = tracker();
     assert_eq!(tracker.step(), None);
     come_online(&tracker, ADA);
-    let mut turns = 0;
-    // What was far away is looked at on the way, but not often.
-    while let Some(rest) = tracker.step() {
-        assert!(rest >= TICK, "a clock that moves in steps would be asked again and again");
-        clock.advance(rest);
-        turns += 1;
+    let mut steps = 0;
+    // A key that was far away comes up on the way, but not often.
+    while let Some(sleep) = tracker.step() {
+        assert!(sleep >= TICK, "the thread would spin on a clock that moves in steps");
+        clock.advance(sleep);
+        steps += 1;
     }
-    assert!(turns <= 4, "{turns} turns");
+    assert!(steps <= 4, "{steps} steps");
     assert!((TIMEOUT..TIMEOUT + 3 * TICK).contains(&tracker.now()));
 }
 
 #[test]
-fn heartbeats_under_one_lock_are_heartbeats() {
+fn heartbeats_in_a_batch_count_like_single_ones() {
     let (tracker, clock, signal) = tracker();
     come_online(&tracker, BOB);
     clock.advance(SECOND);
@@ -156,21 +156,21 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
     tracker.step();
     assert!(signal.is_raised(), "two are due");
 
-    let mut work = Vec::new();
-    tracker.claim(1, &mut work);
+    let mut claimed = Vec::new();
+    tracker.claim(1, &mut claimed);
     assert!(signal.is_raised(), "one is left");
-    tracker.departed(work[0].user);
+    tracker.departed(claimed[0].user);
     assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
-    // The heartbeat is not what takes the signal back: the claim finds out.
-    let mut work = Vec::new();
-    while tracker.claim(1, &mut work).is_some() {}
-    assert!(work.is_empty());
+    // The heartbeat does not clear the signal, the claim that finds nobody does.
+    let mut claimed = Vec::new();
+    while tracker.claim(1, &mut claimed).is_some() {}
+    assert!(claimed.is_empty());
     assert!(!signal.is_raised());
 
     tracker.leave(BOB, 0);
     assert!(signal.is_raised(), "Bob leaves");
-    tracker.claim(1, &mut work);
-    assert_eq!(work.len(), 1);
+    tracker.claim(1, &mut claimed);
+    assert_eq!(claimed.len(), 1);
     assert_eq!(tracker.claim(1, &mut Vec::new()), None);
     tracker.heartbeat(BOB, tracker.now(), TIMEOUT);
     assert!(!signal.is_raised(), "offline has not returned");
@@ -184,24 +184,24 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
 }
 
 #[test]
-fn a_crowd_that_has_departed_is_forgotten_but_for_those_who_beat() {
+fn departed_all_forgets_everyone_without_a_new_heartbeat() {
     let (tracker, clock, signal) = tracker();
     let crowd: Vec<User> = (0..1_000).map(|number| come_online(&tracker, Id::Key(number << 1 | 1))).collect();
     clock.advance(TIMEOUT + TICK);
     while tracker.step() == Some(0) {}
-    let mut work = Vec::new();
-    tracker.claim(1_000, &mut work);
-    assert_eq!(work.len(), 1_000);
+    let mut claimed = Vec::new();
+    tracker.claim(1_000, &mut claimed);
+    assert_eq!(claimed.len(), 1_000);
 
-    // One in each of the turns that the lock is taken for, and the last.
+    // Users of the first, the second and the last time that the lock is taken.
     let rejoining = [3, 300, 999].map(|number: usize| crowd[number]);
     for user in rejoining {
         assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
     }
     tracker.claim(1, &mut Vec::new());
     assert!(!signal.is_raised());
-    let gone: Vec<User> = crowd.iter().copied().filter(|user| !rejoining.contains(user)).collect();
-    assert_eq!(tracker.departed_all(crowd), gone);
+    let forgotten: Vec<User> = crowd.iter().copied().filter(|user| !rejoining.contains(user)).collect();
+    assert_eq!(tracker.departed_all(crowd), forgotten);
     assert!(signal.is_raised(), "three are to be announced");
     assert_eq!(tracker.counts(), Counts { departing: 3, ..Counts::default() });
     assert_eq!(tracker.departed_all([]), []);
@@ -219,7 +219,7 @@ fn the_signal_is_raised_for_a_deadline_that_passed_during_online() {
 }
 
 #[test]
-fn the_signal_is_raised_by_a_stop_and_when_asked_to() {
+fn a_stop_and_wake_reactor_raise_the_signal() {
     let (tracker, _, signal) = tracker();
     tracker.wake_reactor();
     assert!(signal.is_raised());
@@ -230,7 +230,7 @@ fn the_signal_is_raised_by_a_stop_and_when_asked_to() {
 }
 
 #[test]
-fn the_tracker_answers_what_the_presence_knows() {
+fn the_tracker_returns_what_the_presence_knows() {
     let (tracker, clock, _) = tracker();
     clock.advance(SECOND);
     come_online(&tracker, ADA);

@@ -4,82 +4,87 @@ require "active_support/concern"
 require_relative "presence_of"
 
 class OnlineManager
-  # Makes a channel of ActionCable carry heartbeats, besides whatever else it does:
+  # Lets a channel of ActionCable receive heartbeats, besides its other actions:
   #
   #   class ChatChannel < ApplicationCable::Channel
   #     include OnlineManager::Channel
   #     presence_of { current_user.id }
   #   end
   #
-  # It is the client who beats, with `OnlineManager.subscribe(consumer, "ChatChannel")` of online_manager.js, or with
-  # whatever performs the action `heartbeat` three times per timeout. The server never does so by itself: a laptop that
-  # is shut keeps its socket for minutes.
+  # The client sends the heartbeats: with `OnlineManager.subscribe(consumer, "ChatChannel")` of online_manager.js, or by
+  # performing the action `heartbeat` three times per timeout. The server does not send them on its behalf, since the
+  # socket of a laptop whose lid is shut stays open for minutes.
   #
-  # When a subscription ends, its user has half a timeout left. That is longer than it takes another tab to beat, or a
-  # reloaded page to come back, so neither takes a user offline who is still there.
+  # When a subscription ends, its user's deadline is half a timeout away. Another tab's next heartbeat (a third of a
+  # timeout) comes sooner, and so does a page that reloads; so the user stays online.
   #
-  # What a heartbeat raises goes where it does with any action: to the channel's or the connection's `rescue_from`, and
-  # to the log. The connection stays.
+  # Exceptions of a heartbeat go where those of any action go: to the `rescue_from` of the channel or the connection,
+  # and to the log. The connection stays open.
   module Channel
     extend ActiveSupport::Concern
 
     included do
-      # Last, since these callbacks run in reverse: what others of them refuse or set up is done.
+      # Runs after the channel's own `after_subscribe` callbacks, since the one that is declared first runs last: they
+      # may reject the subscription, or set up what `presence_of` needs.
       after_subscribe :online_manager_subscribed, unless: :subscription_rejected?
       after_unsubscribe :online_manager_unsubscribed
     end
 
-    # What a channel can say.
+    # The channel's class methods.
     module ClassMethods
       include Rails::PresenceOf
     end
 
-    # The action that is a heartbeat. It is ignored if the block of `presence_of` has answered nil.
+    # The action `heartbeat`: records a heartbeat of the subscription's user, on a thread of ActionCable. Does nothing
+    # if the block of `presence_of` returned nil.
     #
     # @return [void]
-    # @raise [Error] if no manager has been set up
-    # @raise what `presence_of`, or a heartbeat itself raises
+    # @raise [Error] if no manager is set up in the namespace
+    # @raise what the block of `presence_of` raises, or {OnlineManager#seen}
     def heartbeat
-      return unless online_manager_id
+      return unless online_manager_user_id
 
-      online_manager.seen(online_manager_id)
+      online_manager.seen(online_manager_user_id)
       @online_manager_seen = true
-      # ActionCable runs a connection's messages on several threads, so this one may have been overtaken by the end.
-      @online_manager_ended ? online_manager_unsubscribed : online_manager_tell
+      # ActionCable runs a connection's messages on several threads, so the subscription may have ended meanwhile: then
+      # this heartbeat must not keep its user online for a whole timeout.
+      @online_manager_ended ? online_manager_unsubscribed : online_manager_transmit_interval
     end
 
     private
 
     def online_manager_subscribed
-      online_manager_tell if online_manager_id
+      online_manager_transmit_interval if online_manager_user_id
     end
 
-    # A subscription that has never beaten keeps nobody online, and takes nobody offline.
+    # Without a heartbeat it does nothing: the subscription has not kept its user online.
     def online_manager_unsubscribed
       @online_manager_ended = true
-      online_manager.leave(online_manager_id, after: online_manager.timeout / 2) if @online_manager_seen
+      online_manager.leave(online_manager_user_id, after: online_manager.timeout / 2) if @online_manager_seen
     rescue StandardError => e
-      # Raised here it would keep the connection's other subscriptions from ending.
+      # Raised here, it would keep ActionCable from unsubscribing the connection's other subscriptions.
       rescue_with_handler(e) || logger.error("OnlineManager: #{e.message} (#{e.class})")
     end
 
-    # The client has to know how often to beat: when it has subscribed, and again when the timeout has changed.
-    def online_manager_tell
-      every = online_manager.timeout / 3
-      return if every == @online_manager_every
+    # Transmits the interval of heartbeats, in seconds: to a client that has subscribed, and when the timeout has
+    # changed.
+    def online_manager_transmit_interval
+      interval = online_manager.timeout / 3
+      return if interval == @online_manager_interval
 
-      @online_manager_every = every
-      transmit({ "online_manager" => { "heartbeat_every" => every } })
+      @online_manager_interval = interval
+      transmit({ "online_manager" => { "heartbeat_every" => interval } })
     end
 
-    # Once for each subscription: a heartbeat is to cost no query, and a user does not become another one.
-    def online_manager_id
-      return @online_manager_id if defined?(@online_manager_id)
+    # The subscription's user id. The block of `presence_of` runs once, so that a heartbeat costs no query.
+    def online_manager_user_id
+      return @online_manager_user_id if defined?(@online_manager_user_id)
 
-      @online_manager_id = online_manager_source.instance_exec(&online_manager_presence.first)
+      @online_manager_user_id = online_manager_presence_owner.instance_exec(&online_manager_presence.first)
     end
 
-    # One that has been stopped does as well: it ignores heartbeats, which go on while a server shuts down.
+    # The manager. Once it is stopped it is still returned: clients send heartbeats while a server shuts down, and a
+    # stopped manager ignores them.
     def online_manager
       namespace = online_manager_presence.last
       @online_manager = OnlineManager.current(namespace) || @online_manager or
@@ -88,12 +93,12 @@ class OnlineManager
     end
 
     def online_manager_presence
-      source = online_manager_source
-      source.class.online_manager_presence or
-        raise Error, "#{source.class} does not say whose heartbeats it carries: add `presence_of { current_user.id }`"
+      owner = online_manager_presence_owner
+      owner.class.online_manager_presence or
+        raise Error, "#{owner.class} does not name the user of its heartbeats: add `presence_of { current_user.id }`"
     end
 
-    # Who says whose heartbeats they are.
-    def online_manager_source = self
+    # The object whose class has `presence_of`.
+    def online_manager_presence_owner = self
   end
 end

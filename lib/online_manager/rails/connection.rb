@@ -4,8 +4,8 @@ require "active_support/concern"
 require_relative "presence_of"
 
 class OnlineManager
-  # Lets the clients of an application's connections subscribe to {HeartbeatChannel}, so that it needs no channel of its
-  # own for its heartbeats:
+  # Lets the clients of an application's connections subscribe to {HeartbeatChannel}, so that the application needs no
+  # channel of its own for heartbeats:
   #
   #   class ApplicationCable::Connection < ActionCable::Connection::Base
   #     include OnlineManager::Connection
@@ -13,11 +13,12 @@ class OnlineManager
   #     presence_of { current_user.id }
   #   end
   #
-  # It does nothing to the connection itself, which neither is a heartbeat nor ends when there are none.
+  # It does not change the connection itself: to connect is not a heartbeat, and no connection is closed for want of
+  # one.
   module Connection
     extend ActiveSupport::Concern
 
-    # What a connection can say.
+    # The connection's class methods.
     module ClassMethods
       include Rails::PresenceOf
     end

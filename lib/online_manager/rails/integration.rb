@@ -1,34 +1,34 @@
 # frozen_string_literal: true
 
 require "active_support/notifications"
-require_relative "workers"
+require_relative "worker_lock"
 
 class OnlineManager
   module Rails
-    # What is different in a Rails application, see {OnlineManager::Integration}. Before there is one (its logger, its
-    # root, its executor), plain Ruby's ways are good enough.
+    # The integration with Rails, see {OnlineManager::Integration}. As long as Rails has no application, logger or root,
+    # it does what the one for plain Ruby does.
     #
     # @private
     class Integration < OnlineManager::Integration
-      # Inside a request this is nothing new; on a thread of its own, Rails counts the callback as work: its database
-      # connection goes back to the pool, and no class is unloaded under it.
+      # Wraps the callback in the executor: its database connection goes back to the pool, and no class is unloaded
+      # while it runs. Inside a request, which has the executor already, this does nothing.
       def around_heartbeat(&block)
         application ? application.executor.wrap(&block) : yield
       end
 
-      # The same, and in development classes whose files have changed are loaded anew before that.
+      # Wraps the callback in the reloader: as above, and in development it reloads changed classes first.
       def around_delivery
         return yield unless application
 
-        begun = false
+        entered = false
         application.reloader.wrap do
-          begun = true
+          entered = true
           yield
         end
       rescue StandardError, ScriptError => e
-        raise if begun
+        raise if entered
 
-        raise Unloadable, "the application cannot be loaded: #{e.message}"
+        raise Unloadable, "the application's code cannot be loaded: #{e.message}"
       end
 
       def booted? = application.nil? || application.initialized?
@@ -39,44 +39,44 @@ class OnlineManager
 
       def root = ::Rails.root&.to_s
 
-      # A console, a runner, a rake task and a generator do not: they are there for something else, and not for long.
-      def participates? = !(command_of_rails? || rake? || defined?(::Spring::Application))
+      # False in a console, a runner, a rake task and a generator: they are short-lived, and not meant to run callbacks.
+      def participates? = !(rails_command? || rake_task? || defined?(::Spring::Application))
 
       def warn_if_not_alone(namespace)
         return unless root
 
-        other = (@workers ||= Workers.new).join(namespace)
-        return unless other
+        other_pid = (@worker_lock ||= WorkerLock.new).acquire(namespace)
+        return unless other_pid
 
-        warn("this process (#{Process.pid}) and process #{other} both get heartbeats, and with the store :memory " \
-             "each knows only its own: users come and go once for each process. Let them share a store: " \
+        warn("process #{Process.pid} and process #{other_pid} both get heartbeats, but do not share the store " \
+             ":memory: each calls online and offline by its own heartbeats only. Share a store: " \
              "OnlineManager.setup(…, store: \"sqlite:storage/presence_\#{Rails.env}.sqlite3\")")
       end
 
-      def notify?(transition) = ActiveSupport::Notifications.notifier.listening?(event(transition))
+      def notify?(transition) = ActiveSupport::Notifications.notifier.listening?(event_name(transition))
 
       def notify(transition, payloads)
         instrumenter = ActiveSupport::Notifications.instrumenter
-        name = event(transition)
-        payloads.each { |payload| guard(name) { instrumenter.start(name, payload) } }
-        began = Latch.now
+        name = event_name(transition)
+        payloads.each { |payload| report_errors_of(name) { instrumenter.start(name, payload) } }
+        started_at = Latch.now
         yield
       rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again
         payloads.each { |payload| payload.update(exception: [e.class.name, e.message], exception_object: e) }
         raise
       ensure
-        duration = Latch.now - began if began
+        duration = Latch.now - started_at if started_at
         payloads.reverse_each do |payload|
-          guard(name) { instrumenter.finish(name, payload.update(duration:)) }
+          report_errors_of(name) { instrumenter.finish(name, payload.update(duration:)) }
         end
       end
 
       def report(error, message, user_id)
-        logger&.error("OnlineManager: #{message}:\n#{describe(error)}") or super
-        logger&.debug { "OnlineManager: that was for #{user_id.inspect}" } unless user_id.nil?
+        logger&.error("OnlineManager: #{message}:\n#{format_error(error)}") or super
+        logger&.debug { "OnlineManager: the user id of that error is #{user_id.inspect}" } unless user_id.nil?
         return unless ::Rails.respond_to?(:error) && ::Rails.error
 
-        ::Rails.error.report(error, handled: true, severity: :error, context: { user_id:, message: }, **source)
+        ::Rails.error.report(error, handled: true, severity: :error, context: { user_id:, message: }, **source_option)
       end
 
       def warn(message)
@@ -89,35 +89,36 @@ class OnlineManager
 
       def logger = ::Rails.logger
 
-      def event(transition) = "#{transition}.online_manager"
+      def event_name(transition) = "#{transition}.online_manager"
 
-      # As Rails shows errors: without the lines of gems, if any are left.
-      def describe(error)
+      # Formats an error as Rails does: without the backtrace's lines in gems, unless it has no others.
+      def format_error(error)
         lines = ::Rails.backtrace_cleaner.clean(error.backtrace || [])
         lines = error.backtrace || [] if lines.empty?
-        ["#{error.class} (#{error.message})", *lines, *(["caused by", describe(error.cause)] if error.cause)].join("\n")
+        cause = ["caused by", format_error(error.cause)] if error.cause
+        ["#{error.class} (#{error.message})", *lines, *cause].join("\n")
       end
 
-      # Since 7.1.
-      def source
+      # The keyword `source:`, which Rails.error.report accepts since Rails 7.1.
+      def source_option
         accepted = ::Rails.error.method(:report).parameters.include?(%i[key source])
         accepted ? { source: "online_manager" } : {}
       end
 
-      # Who listens is not the callback: what goes wrong there keeps nobody from being called.
-      def guard(name)
+      # Reports exceptions of subscribers, which must not keep the callback from running.
+      def report_errors_of(name)
         yield
       rescue StandardError => e
         report(e, "a subscriber of #{name} raised", nil)
       end
 
-      def command_of_rails?
+      def rails_command?
         return false if defined?(::Rails::Server)
 
         File.basename($PROGRAM_NAME) == "rails" || defined?(::Rails::Console)
       end
 
-      def rake? = defined?(::Rake.application) && ::Rake.application.top_level_tasks.any?
+      def rake_task? = defined?(::Rake.application) && ::Rake.application.top_level_tasks.any?
     end
   end
 end

@@ -3,18 +3,19 @@
 require "active_support/concern"
 
 class OnlineManager
-  # Lets an ActiveRecord model be asked who is online:
+  # Adds scopes for presence to an ActiveRecord model:
   #
   #   class User < ApplicationRecord
   #     include OnlineManager::Presence
   #   end
   #
-  #   User.online               # from the column `online`, which OnlineConfig keeps
-  #   User.online_now           # from the manager, this moment
+  #   User.online               # by the column `online`, which OnlineConfig updates
+  #   User.online_now           # by the manager, at this moment
   #   User.online.count         # one query, as for every relation
   #   room.users.online_now     # also on associations and scopes
   #
-  # None of it asks once for each record. `rails generate online_manager:install User` adds the columns and this line.
+  # None of them makes a query for each record. `rails generate online_manager:install User` adds the columns and the
+  # `include`.
   module Presence
     extend ActiveSupport::Concern
 
@@ -23,31 +24,31 @@ class OnlineManager
 
     included do
       unless defined?(::ActiveRecord::Base) && is_a?(Class) && self < ::ActiveRecord::Base
-        raise TypeError, "OnlineManager::Presence is for models of ActiveRecord, and #{inspect} is none"
+        raise TypeError, "OnlineManager::Presence must be included in an ActiveRecord model, got #{inspect}"
       end
 
       scope COLUMN, -> { where(Presence.column_of(klass) => true) }
     end
 
-    # What a model can be asked.
+    # The model's class methods.
     module ClassMethods
       # @!method online
-      #   The users who are online, by the column, which other queries and other machines see too. A scope.
+      #   A scope: the records whose column `online` is true. Every machine sees the same.
       #   @return [ActiveRecord::Relation]
-      #   @raise [Error] if there is no such column
+      #   @raise [Error] if the table has no such column
 
-      # The users who are online, by the manager. Their ids are asked for now, and put into the query: for a crowd of
-      # many thousands the scope `online` is cheaper.
+      # A scope: the records whose primary key is the id of a user who is online. Asks the manager now and puts the ids
+      # into the query; with many thousands of users the scope `online` is cheaper.
       #
-      # @param namespace [String, Symbol, nil] of the manager
+      # @param namespace [String, Symbol, nil] the manager's
       # @return [ActiveRecord::Relation]
-      # @raise [Error] if no manager runs in that namespace, or the model has no primary key
-      # @raise [StoreError] if the manager's store cannot be read
+      # @raise [Error] if no manager runs in the namespace, or the model has no primary key
+      # @raise [StoreError] if the manager's store cannot be read within 5 s
       def online_now(namespace = nil)
         manager = OnlineManager.current(namespace) or
           raise Error, "no manager runs#{" in the namespace #{namespace.inspect}" if namespace}: " \
                        "call OnlineManager.setup in an initializer"
-        key = primary_key or raise Error, "#{name} has no primary key that could be a user id"
+        key = primary_key or raise Error, "#{name} has no primary key to look user ids up by: set `self.primary_key`"
 
         where(key => manager.online_users)
       end
@@ -55,8 +56,8 @@ class OnlineManager
 
     # @private
     # @param model [Class]
-    # @return [String] the column that says who is online
-    # @raise [Error] if the model has none
+    # @return [Symbol] the column `online`
+    # @raise [Error] if the model's table has no such column
     def self.column_of(model)
       return COLUMN if model.has_attribute?(COLUMN)
 
@@ -64,11 +65,11 @@ class OnlineManager
                    "run `rails generate online_manager:install #{model.name}` and migrate"
     end
 
-    # Whether the user was online when this record was loaded, by the column. Costs no query.
+    # Whether the user was online when this record was loaded. Reads the column `online`, without a query.
     #
-    # @return [Boolean]
-    # @raise [Error] if there is no such column
-    # @raise [ActiveModel::MissingAttributeError] if the record was loaded without it
+    # @return [Boolean] the column's value
+    # @raise [Error] if the table has no such column
+    # @raise [ActiveModel::MissingAttributeError] if the record was loaded without the column
     def online?
       self[Presence.column_of(self.class)] == true
     end

@@ -2,21 +2,21 @@
 
 class OnlineManager
   module Rails
-    # The class method `presence_of` of a channel, and of a connection: whose heartbeats it carries. Subclasses inherit
-    # it.
+    # The class method `presence_of` of channels and connections, which names the user of their heartbeats. Subclasses
+    # inherit what it was given.
     module PresenceOf
-      # Says whose heartbeats they are. The block runs on the channel or the connection, once for each subscription,
-      # after its `subscribed`; the id is kept until the subscription ends. Where nobody is logged in it answers nil:
-      # nobody is refused then, there are just no heartbeats.
+      # Names the user whose heartbeats arrive. The block is evaluated in the channel or the connection, once for each
+      # subscription, after its `subscribed`; the id is kept until the subscription ends. If it returns nil (nobody is
+      # logged in), the subscription is accepted, and its heartbeats are ignored.
       #
       #   presence_of { current_user.id }
       #   presence_of(namespace: "rooms") { params[:room] }
       #
-      # @param namespace [String, Symbol, nil] of the manager that gets the heartbeats
-      # @param user_id [Proc] answers whose they are
+      # @param namespace [String, Symbol, nil] the namespace of the manager that records the heartbeats
+      # @param user_id [Proc] returns the user id
       # @yieldreturn [Object, nil] a user id
       # @return [void]
-      # @raise [ArgumentError] if there is no block
+      # @raise [ArgumentError] without a block
       def presence_of(namespace: nil, &user_id)
         raise ArgumentError, "presence_of needs a block, such as `presence_of { current_user.id }`" unless user_id
 

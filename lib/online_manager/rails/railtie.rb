@@ -3,9 +3,9 @@
 require_relative "integration"
 
 class OnlineManager
-  # What is loaded only where Rails is.
+  # The integration with Rails, loaded only if Rails is.
   module Rails
-    # Makes the gem at home in a Rails application: its logger, its executor, its reloader, its assets.
+    # Connects the gem to a Rails application: to its logger, executor, reloader and assets.
     #
     # @private
     class Railtie < ::Rails::Railtie
@@ -18,7 +18,7 @@ class OnlineManager
       OnlineManager.autoload :HeartbeatChannel, "online_manager/rails/heartbeat_channel"
       OnlineManager.autoload :Presence, "online_manager/rails/presence"
 
-      # Sprockets and Propshaft both have it.
+      # `config.assets` is there with Sprockets and with Propshaft; `precompile` only with Sprockets.
       initializer "online_manager.assets" do |app|
         if app.config.respond_to?(:assets)
           app.config.assets.paths << ASSETS
@@ -26,7 +26,7 @@ class OnlineManager
         end
       end
 
-      config.to_prepare { Registry.code_reloaded }
+      config.to_prepare { Registry.invalidate_configs }
     end
   end
 end

@@ -16,31 +16,32 @@ class OnlineManager
       EM = ::EventMachine
       private_constant :EM
 
-      # Seconds after which a `setup` that keeps the reactor from running is named.
+      # Seconds until the warning of a `setup` that blocks the reactor: longer than any healthy one takes.
       WARN_AFTER = 10
 
-      # Seconds after which a stop that waits for the reactor looks whether that still runs.
+      # Seconds between two checks of a waiting stop whether the reactor still runs.
       POLL_INTERVAL = 0.1
 
-      # Tells the reactor that the pipe is readable, and again at each of its turns while it is so.
+      # Calls the reactor when the pipe is readable, in each tick while it is.
       #
-      # EventMachine may keep it longer than we do: a watch that ends in the tick in which it began, for ever.
+      # EventMachine may keep this object for ever (a watch that ends in the tick in which it began), so `release` drops
+      # the reference to the reactor.
       #
       # @private
-      class Watch < EM::Connection
+      class PipeWatch < EM::Connection
         def initialize(reactor)
           super()
           @reactor = reactor
         end
 
-        def notify_readable = @reactor&.turn
+        def notify_readable = @reactor&.pipe_readable
 
-        def forget = @reactor = nil
+        def release = @reactor = nil
       end
 
-      # Tells the reactor that EventMachine ends, while its API still works: after EM.run it does not.
+      # Calls the reactor when EventMachine ends, while its API still works: after EM.run it does not.
       #
-      # EventMachine keeps it until then, and so it must not keep the manager.
+      # EventMachine keeps this object until then, so `release` drops the reference to the reactor.
       #
       # @private
       class ShutdownHook
@@ -51,38 +52,38 @@ class OnlineManager
 
         def call = @reactor&.shut_down
 
-        def forget = @reactor = nil
+        def release = @reactor = nil
       end
-      private_constant :Watch, :ShutdownHook
+      private_constant :PipeWatch, :ShutdownHook
 
       def name = :eventmachine
 
-      # In 0.0.3 an exception in `offline` came out of a timer: out of EM.run, or to EM.error_handler.
+      # As in version 0.0.3, where `offline` ran in a timer: its exceptions go to EM.error_handler, or out of EM.run.
       def raises_errors? = true
 
       def usable? = super && EM.reactor_running?
 
-      # Calls the block on the present thread, which may be the reactor's or another one.
+      # Calls the block on the current thread, which may be the reactor's or another one.
       def setup(&setup)
         unless EM.reactor_running?
           raise Error, "no EventMachine reactor runs: call setup inside EM.run, or call run instead"
         end
 
-        EM.reactor_thread? ? watch_over(&setup) : yield
+        EM.reactor_thread? ? warn_if_setup_blocks(&setup) : yield
       end
 
-      # Starts a reactor and calls the block in it; in a reactor that runs, as a nested EM.run does,
-      # it only calls the block.
+      # Starts an EventMachine reactor and calls the block in it. Inside a running one it only calls the block, as a
+      # nested EM.run does.
       def run(&setup)
         return setup(&setup) if EM.reactor_running?
 
         @runs_reactor = true
         begin
           EM.run do
-            # A stop in a trap handler can do no more than make the pipe readable.
+            # First, since a stop in a trap handler can only make the pipe readable.
             attach
-            # A stop that came before that did not know of the reactor.
-            @delivery.stopping? ? drain_and_detach : watch_over(&setup)
+            # A stop before `attach` found no reactor to end.
+            @delivery.stopping? ? drain_and_detach : warn_if_setup_blocks(&setup)
           end
         ensure
           drain_and_detach
@@ -91,18 +92,18 @@ class OnlineManager
       end
 
       def start
-        # Not only where the pipe is watched: the reactor may end before it gets to that.
+        # Here and not only in `attach`: the reactor may end before it runs that.
         @shutdown_hook ||= ShutdownHook.new(self)
-        if Delivery.trap_handler? && !EM.reactor_thread?
-          # EM.schedule takes a Mutex, which a trap handler must not.
+        if Delivery.in_trap_handler? && !EM.reactor_thread?
+          # EM.schedule locks a Mutex, which a trap handler cannot.
           ::Thread.new { EM.schedule { attach } }
         else
           EM.schedule { attach }
         end
       end
 
-      # The pipe is readable.
-      def turn
+      # Delivers. Called by EventMachine when the pipe is readable.
+      def pipe_readable
         return unless @delivery.finished? || @delivery.deliver == :finished
 
         detach
@@ -110,38 +111,39 @@ class OnlineManager
         EM.stop if @runs_reactor
       end
 
-      # EventMachine ends. A child of fork has a copy of the hook.
+      # Sets the remaining users offline. Called by EventMachine at its end; also by the copy of the hook in a forked
+      # child, which must do nothing.
       def shut_down
         drain_and_detach if usable?
       rescue SystemExit => e
         raise unless @runs_reactor
 
-        # It would keep EventMachine from cleaning up behind itself, and from running ever again: so it waits for that.
+        # Raised here, it would keep EventMachine from cleaning up, and from ever running again. `run` raises it later.
         @exit = e
       end
 
       private
 
-      # Whether the present thread is in the reactor that runs, so that it may be told something.
-      def in_reactor? = usable? && EM.reactor_thread?
+      # Whether the current thread is the running reactor's, so that EventMachine's API may be called.
+      def on_reactor_thread? = usable? && EM.reactor_thread?
 
       def wait(timeout)
         return drain_and_detach(timeout) if EM.reactor_thread?
-        # `run` is told by its watch, or ends with its reactor; the one that it starts may be yet to come.
+        # Its `run` notices a stop by the pipe, or ends with its reactor; that reactor may not have started yet.
         return @delivery.wait(timeout) if @runs_reactor
 
         wait_for_reactor(timeout && (Latch.now + timeout))
       end
 
-      # The reactor may end at any moment, and drops what has been scheduled.
+      # Waits in short steps: the reactor may end at any moment, and then drops scheduled blocks.
       def wait_for_reactor(stop_at)
         loop do
-          left = stop_at && [stop_at - Latch.now, 0].max
-          return drain_and_detach(left) unless usable?
+          remaining = stop_at && [stop_at - Latch.now, 0].max
+          return drain_and_detach(remaining) unless usable?
 
-          # Who watches the pipe is told by it. Nobody does before the first heartbeat, and then nobody is online.
+          # With a watch the pipe has woken the reactor. Without one there was no heartbeat, so the drain ends at once.
           EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
-          return if @delivery.wait([left, POLL_INTERVAL].compact.min) || left&.zero?
+          return if @delivery.wait([remaining, POLL_INTERVAL].compact.min) || remaining&.zero?
         end
       end
 
@@ -149,42 +151,43 @@ class OnlineManager
         return if @watch || @delivery.finished?
 
         @shutdown_hook ||= ShutdownHook.new(self)
-        @watch = EM.watch(@delivery.pipe, Watch, self)
+        @watch = EM.watch(@delivery.pipe, PipeWatch, self)
         @watch.notify_readable = true
       end
 
       def drain_and_detach(timeout = nil)
         drain_here(timeout)
       ensure
-        # After a timeout the rest are called as before.
+        # Not after a timeout: then the reactor goes on delivering.
         if @delivery.finished?
           detach
-          EM.stop if @runs_reactor && in_reactor?
+          EM.stop if @runs_reactor && on_reactor_thread?
         end
       end
 
-      # Before the pipe is closed, and never in a child, whose reactor is not the one that watches.
+      # Ends the watch, before the pipe is closed; not in a forked child, whose EventMachine is not the one that
+      # watches.
       def detach
-        @shutdown_hook&.forget
+        @shutdown_hook&.release
         watch = @watch
         @watch = nil
         return unless watch
 
-        watch.forget
-        watch.detach if in_reactor?
+        watch.release
+        watch.detach if on_reactor_thread?
       end
 
-      # The reactor serves nobody while its thread is in the block.
-      def watch_over
-        watcher = ::Thread.new do
+      # Calls the block on the reactor's thread, and warns if it does not return: the reactor serves nothing meanwhile.
+      def warn_if_setup_blocks
+        timer = ::Thread.new do
           sleep WARN_AFTER
-          Integration.current.warn("#{@delivery.config.name}#setup has kept the EventMachine reactor from running for " \
-                                   "#{WARN_AFTER} s, so nobody can be set offline. If it is meant to block, pass " \
-                                   "`reactor: :thread`")
+          Integration.current.warn("#{@delivery.config.name}#setup has blocked the EventMachine reactor for " \
+                                   "#{WARN_AFTER} s, so no user can be set offline: let it return, or pass " \
+                                   "`reactor: :thread` if it has to block")
         end
         yield
       ensure
-        watcher&.kill
+        timer&.kill
       end
     end
   end

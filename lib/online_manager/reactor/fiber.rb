@@ -2,7 +2,7 @@
 
 class OnlineManager
   module Reactor
-    # A fiber of the scheduler that the thread has, Async's for example.
+    # A fiber of the current thread's fiber scheduler, such as Async's.
     #
     # @private
     class Fiber < Base
@@ -12,52 +12,52 @@ class OnlineManager
         @thread = ::Thread.current
         return if @scheduler
 
-        raise Error, "the reactor :fiber needs a fiber scheduler on this thread: call it inside `Async { }`, " \
-                     "or in a fiber of another scheduler"
+        raise Error, "the reactor :fiber needs a fiber scheduler on this thread: call setup or run inside " \
+                     "`Async { }`, or in a fiber of another scheduler"
       end
 
       def name = :fiber
 
-      # Calls the block on the present fiber. Another one waits from now on: a heartbeat may come from a
-      # thread that could not start it.
+      # Starts the fiber that delivers, and calls the block on the current fiber. Does not leave that to the first
+      # heartbeat: it may come on another thread, which cannot start a fiber here.
       def setup
-        spawn { work }
+        spawn { deliver_until_finished }
         yield
       end
 
-      # Delivers on the present fiber until the manager is stopped; the block is called on another one.
+      # Delivers on the current fiber until the manager is stopped; calls the block on another fiber.
       def run(&setup)
         setup_task = spawn { call_setup(&setup) }
-        work
+        deliver_until_finished
       ensure
-        # Ctrl-C may have come in the setup fiber, before there was any work.
+        # Needed when Ctrl-C interrupted the fiber of `setup`, before `deliver_until_finished` began.
         drain_here
         setup_task.stop if setup_task.respond_to?(:stop)
       end
 
-      # Async stops its tasks so.
-      def ends_with?(exception) = defined?(::Async::Stop) ? exception.is_a?(::Async::Stop) : false
+      # Async raises Async::Stop to stop a task.
+      def shutdown_exception?(exception) = defined?(::Async::Stop) ? exception.is_a?(::Async::Stop) : false
 
       private
 
       def wait(timeout)
-        ended? ? drain_here(timeout) : @delivery.wait(timeout)
+        scheduler_ended? ? drain_here(timeout) : @delivery.wait(timeout)
       end
 
-      # Whether the scheduler runs no fiber any more. Ruby does not say so of the scheduler of another
-      # thread that goes on without it; Async's has stopped the fiber then.
-      def ended?
+      # Whether the scheduler has ended. Ruby does not show the scheduler of another thread, so there only the end of
+      # that thread is noticed; Async has stopped the fiber that delivers by then.
+      def scheduler_ended?
         !@thread.alive? || (@thread == ::Thread.current && !::Fiber.scheduler.equal?(@scheduler))
       end
 
-      def work
+      def deliver_until_finished
         pipe = @delivery.pipe
         until (state = @delivery.deliver) == :finished
-          # A callback has forked, and this is the child: here another reactor delivers.
+          # A callback has forked, and this is the child, where another reactor delivers.
           return @delivery.wait(nil) unless usable?
 
           raise_setup_error
-          # `sleep 0` lets the other fibers run.
+          # With more to do, `sleep 0` lets the other fibers run first.
           state == :idle ? pipe.wait_readable : sleep(0)
         end
       ensure
@@ -78,7 +78,7 @@ class OnlineManager
         raise error if error
       end
 
-      # A task that is transient keeps no Async reactor from ending.
+      # Starts a fiber. With Async it is a transient task, which does not keep the Async reactor from ending.
       def spawn(&block)
         task = defined?(::Async::Task) && ::Async::Task.current?
         task ? task.async(transient: true) { block.call } : ::Fiber.schedule(&block)

@@ -2,27 +2,29 @@
 
 class OnlineManager
   module Reactor
-    # The thread on which `run` calls the config's `setup`, while it delivers on its own.
+    # The thread that calls the config's `setup`, while the thread that called `run` delivers.
     #
     # @private
     class SetupThread
-      # Ends it. No StandardError, so that no `rescue` of the config's takes it for one of its own.
-      End = Class.new(Exception) # rubocop:disable Lint/InheritException
-      private_constant :End
+      # Raised in the thread to end it. Not a StandardError, so that a `rescue` in `setup` does not swallow it.
+      Shutdown = Class.new(Exception) # rubocop:disable Lint/InheritException
+      private_constant :Shutdown
 
-      # Seconds that it gets to end.
+      # Seconds that the thread gets for its `ensure` blocks, before it is killed.
       JOIN_TIMEOUT = 1
 
-      # @param delivery [Delivery] is woken when the block has raised
-      # @yield calls `setup`
+      # Starts the thread.
+      #
+      # @param delivery [Delivery] woken when the block raises
+      # @yield on the thread; calls `setup`
       def initialize(delivery, &setup)
         @delivery = delivery
-        # It is born with its end barred, which would come out of `join` if it came before the `rescue`.
-        @thread = ::Thread.handle_interrupt(End => :never) do
+        # The thread inherits this mask: a Shutdown that came before its `rescue` would be raised out of `join`.
+        @thread = ::Thread.handle_interrupt(Shutdown => :never) do
           ::Thread.new do
             ::Thread.current.report_on_exception = false
-            ::Thread.handle_interrupt(End => :immediate, &setup)
-          rescue End
+            ::Thread.handle_interrupt(Shutdown => :immediate, &setup)
+          rescue Shutdown
             nil
           rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called
             @error = e
@@ -32,19 +34,19 @@ class OnlineManager
         @thread.name = "online_manager setup"
       end
 
-      # Raises what the block has raised, once, with its backtrace.
+      # Raises the exception of the block, once, with its backtrace.
       def raise_error
         error = @error
         @error = nil
         raise error if error
       end
 
-      # Ends the thread, but not in the middle of an `online`: that one is left to end by itself.
+      # Ends the thread, unless it is in the middle of an `online`: then it ends by itself after that.
       def finish
         return if @thread == ::Thread.current
 
         stop_at = Latch.now + JOIN_TIMEOUT
-        @thread.raise(End) if @thread.alive? && !Callbacks.any_on?(@thread)
+        @thread.raise(Shutdown) if @thread.alive? && !Callbacks.any_on?(@thread)
         @thread.join(JOIN_TIMEOUT)
         @thread.kill if @thread.alive? && Latch.now >= stop_at && !Callbacks.any_on?(@thread)
       end

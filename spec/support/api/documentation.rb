@@ -3,9 +3,9 @@
 require "stringio"
 require "yard"
 
-# What YARD reads in lib/, as .yardopts has it: without what is `@private`.
+# The documentation of lib/ as YARD reads it with .yardopts: without objects that are `@private`.
 class Documentation
-  # @return [String] what YARD complains of
+  # @return [String] YARD's warnings
   attr_reader :complaints
 
   # @param folder [String]
@@ -27,7 +27,7 @@ class Documentation
   # @return [Array<YARD::CodeObjects::MethodObject>]
   def methods = @objects.grep(YARD::CodeObjects::MethodObject)
 
-  # @return [Array<String>] the names of all that has no text
+  # @return [Array<String>] the names of the objects without a text
   def undocumented = @objects.select { |object| object.docstring.blank? }.map(&:path)
 
   private

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What a class or a module of ours really has, in the form in which {Signatures} has it. Also loaded into a child
-# process with Rails, so it needs nothing but Ruby.
+# The methods and constants that a class or module of ours really has, in the form of {Signatures}. Also loaded into a
+# child process with Rails, so it requires nothing.
 module Reflection
   LIB = File.expand_path("../../../lib", __dir__)
 
@@ -18,8 +18,8 @@ module Reflection
       "constants" => constants.map(&:to_s).sort }
   end
 
-  # @param methods [Array<Method, UnboundMethod>] of which those that a framework makes in our classes are left out
-  # @return [Hash{String => Array<String>}] by name, what {#parameter} says of each parameter
+  # @param methods [Array<Method, UnboundMethod>] methods that other libraries defined in our classes are left out
+  # @return [Hash{String => Array<String>}] by name, {#parameter} of each parameter
   def describe(methods, mod)
     ours = methods.select { |method| method.source_location.nil? || method.source_location.first.start_with?(LIB) }
     ours.to_h { |method| [method.name.to_s, parameters(method, mod)] }
@@ -27,7 +27,7 @@ module Reflection
 
   def parameters(method, mod)
     all = method.parameters.flat_map do |kind, name|
-      # The options, which are checked by hand.
+      # The keyword options, which the code checks itself.
       next mod.const_get(:OPTIONS).map { |option| parameter(:key, option) } if [kind, name] == %i[keyrest options]
 
       parameter(kind, name)
@@ -36,7 +36,7 @@ module Reflection
     all.partition { |parameter| !parameter.end_with?(":") }.then { |others, keywords| others + keywords.sort }
   end
 
-  # @return [String] as RBS writes it; what is Rust has no names
+  # @return [String] the parameter as RBS writes it; parameters of Rust methods have no names
   def parameter(kind, name)
     name ||= "_"
     { req: name, opt: "?#{name}", rest: "*#{name}", keyreq: "#{name}:", key: "?#{name}:", keyrest: "**#{name}",

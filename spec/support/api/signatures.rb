@@ -5,7 +5,7 @@ require_relative "reflection"
 
 # The signatures in sig/, with all their types resolved.
 class Signatures
-  # @raise [RBS::BaseError] if one of the files cannot be read, or names a type that there is not
+  # @raise [RBS::BaseError] if a file cannot be parsed, or names an unknown type
   def initialize(folder)
     loader = RBS::EnvironmentLoader.new
     loader.add(path: Pathname(folder))
@@ -16,18 +16,18 @@ class Signatures
   # @return [Array<String>] the names of our classes and modules
   def names = @environment.class_decls.keys.map { |name| name.to_s.delete_prefix("::") }.grep(/\AOnlineManager\b/)
 
-  # @return [Hash{String => Object}] what the class or module has by itself: "instance" and "singleton" methods, each
-  #   with its parameters as {Reflection.parameter} writes them, and the names of its "constants"
+  # @return [Hash{String => Object}] what the class or module itself defines: "instance" and "singleton" methods with
+  #   their parameters as {Reflection.parameter} writes them, and the names of its "constants"
   def of(name)
     instance = methods_of(@builder.build_instance(type_name(name)))
     singleton = methods_of(@builder.build_singleton(type_name(name)))
-    # That is how RBS has it.
+    # RBS lists `initialize` as `new` too.
     singleton.delete("new") if instance.key?("initialize")
     constants = @environment.constant_decls.keys.map(&:to_s).grep(/\A::#{name}::\w+\z/)
     { "instance" => instance, "singleton" => singleton, "constants" => constants.map { |path| path[/\w+\z/] }.sort }
   end
 
-  # @return [String, nil] the superclass, if one is declared
+  # @return [String, nil] the declared superclass
   def superclass(name)
     declared = @environment.class_decls.fetch(type_name(name)).primary.decl
     declared.super_class&.name&.to_s&.delete_prefix("::") if declared.respond_to?(:super_class)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# An application for child processes, on the reactor that the first argument names. Three users come online and stay so,
-# and it prints whatever happens to them: with "child" before it where that is in a process that it has forked.
+# An application for child processes, on the reactor named by the first argument. Three users come online and stay
+# online. It prints each callback, with "child" before it in a process that it has forked.
 
 require "online_manager"
 
@@ -10,12 +10,12 @@ FIRST_PROCESS = Process.pid
 require "eventmachine" if REACTOR == :eventmachine
 require "async" if REACTOR == :fiber
 
-# A config whose callbacks print, and then do what a script wants them to.
+# A config whose callbacks print, and then run a script's hook.
 class Application
   @out = $stdout
 
   class << self
-    # @return [IO] to which it prints
+    # @return [IO] the output
     attr_accessor :out
 
     # Runs a manager until something ends it.
@@ -28,10 +28,10 @@ class Application
       manager
     end
 
-    # Sets a manager up in a reactor that is not its own: EM.run, Async, or none.
+    # Sets a manager up in a reactor that the manager does not start: EM.run, Async, or none.
     #
     # @param hooks [Hash] see {#initialize}
-    # @yield then, in that reactor
+    # @yield afterwards, in that reactor
     # @yieldparam manager [OnlineManager]
     def setup(**hooks)
       manager = OnlineManager.new(new(**hooks), reactor: REACTOR)
@@ -41,8 +41,8 @@ class Application
       end
     end
 
-    # What an application does for the rest of its life.
-    def rest
+    # Keeps the application running for ever.
+    def idle
       case REACTOR
       when :thread then sleep
       when :fiber then loop { sleep 60 }
@@ -54,26 +54,26 @@ class Application
       EM.stop if REACTOR == :eventmachine
     end
 
-    # Prints "rests" as soon as `setup` has brought everybody online and the main thread waits for something.
-    def tell_of_rest = say_at_rest("rests") { @is_ready }
+    # Prints "idle" as soon as `setup` has brought everybody online and the main thread waits for something.
+    def announce_idle = say_when_idle("idle") { @is_ready }
 
     # Prints a line as soon as the main thread waits for something.
     #
-    # @yieldreturn [Boolean] whether it is time to; without a block it always is
-    def say_at_rest(line)
+    # @yieldreturn [Boolean] whether the line may be printed; without a block it always may
+    def say_when_idle(line)
       Thread.new do
         sleep 0.001 until (!block_given? || yield) && Thread.main.stop?
         say line
       end
     end
 
-    # `setup` has brought everybody online.
+    # Called when `setup` has brought everybody online.
     def ready
       say "ready"
       @is_ready = true
     end
 
-    # Prints a line, in one write, so that lines of several threads and processes stay apart.
+    # Prints a line in one write, so that lines of several threads and processes do not mix.
     def say(what) = out.write("#{"child " unless Process.pid == FIRST_PROCESS}#{what}\n")
 
     private
@@ -89,9 +89,9 @@ class Application
 
   attr_reader :timeout
 
-  # @param users [Enumerable] who comes online in `setup`
+  # @param users [Enumerable] the users who come online in `setup`
   # @param timeout [Numeric]
-  # @param ready [Proc, nil] called in `setup` when they are online
+  # @param ready [Proc, nil] called in `setup` after they are online
   # @param online [Proc, nil] called in `online`, with the user
   # @param offline [Proc, nil] called in `offline`, with the user
   def initialize(users: [1, 2, 3], timeout: 60, ready: nil, online: nil, offline: nil)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# The child process of spec/rails/channel_spec.rb: loads ActionCable and our gem once, then runs each script that it is
-# given, a line of JSON, in a fork, and prints what it came to.
+# The child process of spec/rails/channel_spec.rb. Loads ActionCable and our gem once, then runs each script that
+# arrives on stdin, a line of JSON, in a fork, and prints the result.
 
 require "json"
 require "rails"
@@ -12,12 +12,12 @@ require "online_manager"
 
 $stdout.sync = true
 
-# Its folder is the present one, and it is never initialized.
+# Its folder is the working directory, and it is never initialized.
 class Application < Rails::Application
   config.root = Dir.pwd
 end
 
-# Remembers its callbacks.
+# Records its callbacks.
 class Config
   attr_accessor :timeout
   attr_reader :calls
@@ -32,17 +32,17 @@ class Config
   def offline(user) = @calls << [:offline, user]
 end
 
-# @return [Config] of the manager that runs from now on
+# @return [Config] the config of the manager that runs from now on
 def set_up(timeout = 3, config: Config.new(timeout), **options)
   OnlineManager.setup(config, reactor: :thread, **options)
   config
 end
 
-# ActionCable's own connection for tests, with what a real one has besides.
+# ActionCable's connection for tests, plus what it lacks of a real one.
 class Connection < ActionCable::Channel::ConnectionStub
   include ActiveSupport::Rescuable
 
-  # @return [String] what has been logged
+  # @return [String] the log so far
   def log = @log.string
 
   def initialize(...)
@@ -69,7 +69,7 @@ def client(channel, connection = Connection.new, **identifiers)
   end
 end
 
-# @return [String, nil] what the block raises
+# @return [String, nil] class and message of the block's error; nil if it raises none
 def error_of
   yield
   nil
@@ -77,9 +77,9 @@ rescue StandardError => e
   "#{e.class}: #{e.message}"
 end
 
-# Waits until the block answers something true.
+# Waits until the block returns true.
 #
-# @return [Float] how long that was, in seconds
+# @return [Float] the seconds that it took
 def wait
   started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
   sleep 0.005 until yield
@@ -90,7 +90,7 @@ puts "ready"
 while (line = gets)
   pid = fork do
     puts JSON.generate(result: eval(JSON.parse(line), TOPLEVEL_BINDING, "script")) # rubocop:disable Security/Eval
-  rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the example is to say it
+  rescue Exception => e # rubocop:disable Lint/RescueException -- the example reports it, whatever it is
     puts JSON.generate(error: e.full_message(highlight: false))
   ensure
     exit!

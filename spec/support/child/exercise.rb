@@ -1,23 +1,23 @@
 # frozen_string_literal: true
 
-# Calls everything that the extension has, with ids that nothing else holds, and checks what comes of it. For child
-# processes in which memory is handled roughly: the garbage collector at every allocation, objects that move, valgrind.
+# Calls everything that the extension has, with ids that nothing else references, and checks the results. For child
+# processes under memory stress: garbage collections at every allocation, objects that move, valgrind.
 #
-# Arguments: the reactor, and how roughly. "start" and "compact" are what is done between the steps, "stress" and "move"
-# at each allocation in them. The first of either collects garbage, the second moves all objects that may be moved too.
+# Arguments: the reactor, and the stress. "start" and "compact" act between steps, "stress" and "move" at each
+# allocation within them. The first of each pair collects garbage, the second also moves all objects that can move.
 
 require "online_manager"
 require "timeout"
 
 REACTOR = ARGV.fetch(0).to_sym
-ROUGHLY = ARGV.fetch(1)
+MEMORY_STRESS = ARGV.fetch(1)
 require "eventmachine" if REACTOR == :eventmachine
 require "async" if REACTOR == :fiber
 
-# Seconds for a callback to come: the garbage collector and valgrind take their time.
+# How long a callback may take to come, in seconds: the garbage collector and valgrind are slow.
 LIMIT = 60
 
-# An id with `hash` and `eql?` of its own, whose `hash` is that of half the others.
+# An id with its own `hash` and `eql?`. Half of the ids share one `hash`.
 class Point
   attr_reader :x
 
@@ -28,7 +28,7 @@ end
 
 SEVEN = 7
 
-# Each call makes another object of an equal id.
+# Each call creates a new object of an equal id.
 IDS = [
   -> { SEVEN }, -> { :static }, -> { "dynamic #{SEVEN}".to_sym }, -> {},
   -> { "short #{SEVEN}" }, -> { "long #{SEVEN} " * 20 }, -> { "grüße #{SEVEN}" }, -> { "bytes #{SEVEN}\xff".b },
@@ -46,7 +46,7 @@ end
 
 def check(what) = what || raise("not so at #{caller(1, 1).first}")
 
-# Writes down what is called.
+# Records its callbacks.
 class Recorder
   attr_reader :heartbeat, :calls
   attr_accessor :hook
@@ -63,7 +63,7 @@ class Recorder
     hook&.call(method, argument)
   end
 
-  # Makes sure that these were called, in this order.
+  # Checks that these callbacks came, in this order.
   def expect(*expected)
     expected.each do |call|
       came = Timeout.timeout(LIMIT) { calls.pop }
@@ -72,12 +72,12 @@ class Recorder
   end
 end
 
-# The same, with the callbacks for many.
+# The same with the `_all` callbacks.
 class RecorderOfMany < Recorder
   def online_all(user_ids) = note(:online_all, user_ids)
   def offline_all(user_ids) = note(:offline_all, user_ids)
 
-  # Makes sure that these went offline, in whichever parts.
+  # Checks that these users went offline, in batches of any size.
   def expect_gone(users)
     gone = []
     Timeout.timeout(LIMIT) { gone.concat(calls.pop.last) until gone.size == users.size }
@@ -85,26 +85,26 @@ class RecorderOfMany < Recorder
   end
 end
 
-# What is done to the memory.
+# Controls the stress on the memory.
 module Memory
-  # Before a step: and with "stress" and "move", what goes on in it.
-  def self.handle_roughly
-    case ROUGHLY
+  # Applies the stress before a step, and with "stress" and "move" during it.
+  def self.start_stress
+    case MEMORY_STRESS
     when "start" then GC.start
     when "compact" then GC.verify_compaction_references(toward: :empty)
     when "stress" then GC.stress = true
     when "move" then GC.auto_compact = GC.stress = true
     end
-    # As in a program that goes on: the place of what has been collected or moved is used again.
+    # Allocates new objects, so that the places of collected or moved objects are reused.
     Array.new(GC.stress ? 1 : 1_000) { "rubble #{rand}" }
   end
 
-  def self.handle_gently
+  def self.stop_stress
     GC.stress = GC.auto_compact = false
   end
 end
 
-# One manager, from which steps ask this and that.
+# A part of the exercise: one manager, and steps that use it.
 class Part
   # @param config [Recorder]
   def initialize(config)
@@ -116,14 +116,14 @@ class Part
   private
 
   def step(name)
-    Memory.handle_roughly
+    Memory.start_stress
     yield
   ensure
-    Memory.handle_gently
+    Memory.stop_stress
     puts "#{self.class}: #{name}"
   end
 
-  # In the reactor, if that is one that can be entered.
+  # Runs the block in the reactor, if the reactor can run blocks of others.
   def in_reactor(&block)
     return yield if REACTOR == :thread
 
@@ -137,30 +137,30 @@ end
 # Heartbeats one by one.
 class Each < Part
   def call
-    step("heartbeats of strangers") { come }
-    step("heartbeats of users") { beat }
-    step("questions") { ask }
+    step("heartbeats of strangers") { bring_online }
+    step("heartbeats of users") { send_heartbeats }
+    step("questions") { query }
     step("lists") { check(same?(@manager.online_users, ids)) }
     step("errors") { fail_in_each_way }
     step("departures") { leave }
-    step("a heartbeat in offline") { revive }
-    step("and again") { come_again }
+    step("a heartbeat in offline") { rejoin }
+    step("and again") { return_online }
     step("stop") { stop }
   end
 
   private
 
-  def come
+  def bring_online
     IDS.each { |id| check(@manager.seen(id.call)) }
     @config.expect(*ids.map { |id| [:online, id] })
   end
 
-  def beat
+  def send_heartbeats
     IDS.each { |id| check(@config.heartbeat.call(id.call) && @manager.seen(id.call, timeout: 3_600)) }
     check(@manager.seen_all(ids))
   end
 
-  def ask
+  def query
     check(IDS.all? { |id| @manager.online?(id.call) && @manager.last_seen(id.call) })
     check(!@manager.online?([7]) && !@manager.last_seen(Point.new(11)) && !@manager.leave((2**70) + 9))
     check(@manager.size == IDS.size && @manager.stats[:online] == IDS.size && @manager.inspect)
@@ -187,22 +187,22 @@ class Each < Part
     @config.expect(*ids.map { |id| [:offline, id] })
   end
 
-  # A heartbeat in `offline`, whose `online` follows on the reactor, and raises.
-  def revive
-    beater = Thread.current
+  # Sends a heartbeat in `offline`. Its `online` follows on the reactor, and raises.
+  def rejoin
+    sender = Thread.current
     @config.hook = lambda do |method, id|
       @manager.seen(id.dup) if method == :offline
-      raise IOError if method == :online && Thread.current != beater
+      raise IOError if method == :online && Thread.current != sender
     end
     @manager.seen([7, 3])
     @manager.leave([7, 3])
     @config.expect([:online, [7, 3]], [:offline, [7, 3]], [:online, [7, 3]], [:on_error, [IOError, [7, 3]]])
     @config.hook = nil
-    # Before that a heartbeat would share the fate of the `online` that raised.
+    # Before that, a heartbeat would be lost with the `online` that raised.
     sleep 0.001 until @manager.size.zero?
   end
 
-  def come_again
+  def return_online
     check(@manager.seen([7, 3]))
     @config.expect([:online, [7, 3]])
   end
@@ -214,18 +214,18 @@ class Each < Part
   end
 end
 
-# Heartbeats and callbacks of many.
+# Heartbeats and callbacks of many users.
 class Together < Part
   def call
-    step("heartbeats") { come }
+    step("heartbeats") { bring_online }
     step("all due") { expire }
-    step("who stay") { come }
+    step("who stay") { bring_online }
     step("stop") { stop }
   end
 
   private
 
-  def come
+  def bring_online
     check(@manager.seen_all(ids))
     @config.expect([:online_all, ids])
   end
@@ -241,7 +241,7 @@ class Together < Part
   end
 end
 
-# The list that `seen_all` was given is cleared by the first `online`.
+# The first `online` clears the list that `seen_all` was given.
 class Clearing < Part
   def call
     list = ids
@@ -255,11 +255,11 @@ class Clearing < Part
   end
 end
 
-# A child with a user in each of the two kinds of memory, beside its parent.
+# A forked child with a user of each kind of id, beside its parent.
 class Forking < Part
   def call
     check(@manager.seen([1]))
-    child = fork { live }
+    child = fork { run_child }
     check(Process.wait2(child).last.success?)
     check(same?(@manager.online_users, [[1]]))
     @manager.stop
@@ -267,22 +267,22 @@ class Forking < Part
 
   private
 
-  def live
-    Memory.handle_roughly
+  def run_child
+    Memory.start_stress
     check(@manager.online_users.empty? && @manager.seen([2]) && @manager.seen("two") && @manager.leave([2]))
     check(same?(@manager.online_users - [[2]], ["two"]))
-    Memory.handle_gently
+    Memory.stop_stress
     exit
   end
 end
 
-# Copies of a heartbeat, which outlive their manager.
+# Copies of a heartbeat Proc that outlive their manager.
 class Leftovers < Part
   def self.call
     copies = Array.new(5) { new(Recorder.new).leave_copies }
-    Memory.handle_roughly
+    Memory.start_stress
     GC.start
-    Memory.handle_gently
+    Memory.stop_stress
     Array.new(10_000) { "rubble #{rand}" }
     copies.each { |heartbeats| check(heartbeats.none? { |heartbeat| heartbeat.call([1]) }) }
   end
@@ -290,9 +290,9 @@ class Leftovers < Part
   def leave_copies
     @manager.seen([1])
     @manager.stop
-    beating = Class.new
-    beating.define_method(:beat, &@config.heartbeat)
-    [@config.heartbeat.dup, beating.new.method(:beat)]
+    holder = Class.new
+    holder.define_method(:heartbeat, &@config.heartbeat)
+    [@config.heartbeat.dup, holder.new.method(:heartbeat)]
   end
 end
 
@@ -306,7 +306,7 @@ def exercise
 end
 
 # EventMachine keeps the addresses of two Hashes where the garbage collector does not see them, and crashes when they
-# are moved, without us too. The arguments of a method that runs stay where they are.
+# move, without our gem too. The arguments of a running method do not move.
 def in_place(_connections, _timers) = yield
 
 case REACTOR

@@ -1,51 +1,51 @@
 # frozen_string_literal: true
 
-# What applications do that fork, for child processes.
+# Helpers for applications that fork, for child processes.
 
 require_relative "application"
 
-# Forks a child that finds nobody online, has two users of its own, one of whom stays till the end, and exits.
+# Forks a child that finds nobody online, brings two users of its own online, one of them until its end, and exits.
 #
-# @param status [Integer] with which it exits
+# @param status [Integer] its exit status
 # @return [Integer] its pid
 def fork_child(status: 5)
   fork do
-    # A fiber scheduler has no reactor in a child.
-    Fiber.new(blocking: true) { live(OnlineManager.current) }.resume
+    # In a child, no fiber scheduler runs.
+    Fiber.new(blocking: true) { run_child_users(OnlineManager.current) }.resume
     exit status
   end
 end
 
 # @param manager [OnlineManager]
-def live(manager)
+def run_child_users(manager)
   Application.say "finds #{manager.online_users.inspect}"
   manager.seen(7, timeout: 0.1)
-  # Not while it is online: that ends when `offline` is called, and not when it has printed.
+  # Waits for the end of `offline`: the user is no longer online when `offline` begins, before it has printed.
   sleep 0.01 until manager.stats.values_at(:online, :departing) == [0, 0]
   manager.seen(8)
 end
 
-# Waits for a child's end and prints its status.
+# Waits for a child's end and prints its exit status.
 def reap(pid)
   _, status = Process.wait2(pid)
   puts "ended #{status.exitstatus || status.inspect}"
 end
 
-# Forks a child and waits for its end; does nothing in a child.
+# Forks a child and waits for its end. Does nothing in a child.
 def fork_and_reap
   reap(fork_child) if Process.pid == FIRST_PROCESS
 end
 
-# Shows that the first process goes on as if nothing had happened, and ends it.
-def go_on(manager = OnlineManager.current)
+# Shows that the parent works as if nothing had happened, and ends it.
+def check_parent(manager = OnlineManager.current)
   puts "goes on with #{manager.online_users.sort.inspect}"
   manager.seen(9, timeout: 0.1)
   sleep 0.01 while manager.online?(9)
   exit
 end
 
-# Calls the block beside the reactor.
-def aside(&block)
+# Runs the block on a thread beside the reactor.
+def beside_reactor(&block)
   Thread.new(&block).report_on_exception = true
-  Application.rest
+  Application.idle
 end

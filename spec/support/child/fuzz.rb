@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# Throws random ids and arguments at the whole public API, and looks at what comes of it. Any case comes again with the
-# same FUZZ_SEED; with several threads, not at the same moment.
+# Calls the whole public API with random ids and arguments, and checks the results. FUZZ_SEED repeats the cases of a
+# run; with several threads, not at the same moments.
 #
-# A manager is not only stormed: each thread of a storm has users of its own, of ids that make good keys of a Hash, and
-# keeps a Hash of who of them is online. What the manager says of them must be what the Hash says.
+# Each thread of a stress run also has users of its own, whose ids are good Hash keys, and keeps a Hash of which of them
+# are online. The manager must agree with that Hash.
 
 require "rspec/expectations"
 require "eventmachine"
@@ -18,34 +18,34 @@ require_relative "fuzz/config"
 require_relative "fuzz/lifecycle"
 require_relative "fuzz/worker"
 
-# The whole of it.
+# The fuzzer.
 module Fuzz
   SEED = Integer(ENV.fetch("FUZZ_SEED"))
   CASES = Integer(ENV.fetch("FUZZ_CASES"))
 
-  # Each is a manager's life: the reactor, and how many threads.
-  STORMS = %i[thread eventmachine fiber].product([1, 4])
-  # Of so many cases at most, since the journal is kept until the end.
-  LONGEST = 20_000
+  # The stress runs. Each has its own manager: the reactor, and the number of threads.
+  STRESS_RUNS = %i[thread eventmachine fiber].product([1, 4])
+  # The maximum number of cases in one run, since the journal is kept until its end.
+  MAX_CASES = 20_000
 
   class << self
     def run
-      Acts.check_coverage
-      rounds = CASES.fdiv(STORMS.size * LONGEST).ceil
-      storms = STORMS * rounds
-      each = CASES.fdiv(storms.size).ceil
-      storms.each_with_index do |(reactor, threads), index|
-        Progress.at(index, storms.size)
-        storm(reactor, threads, (index * each)...((index + 1) * each))
+      Actions.check_coverage
+      rounds = CASES.fdiv(STRESS_RUNS.size * MAX_CASES).ceil
+      runs = STRESS_RUNS * rounds
+      each = CASES.fdiv(runs.size).ceil
+      runs.each_with_index do |(reactor, threads), index|
+        Progress.at(index, runs.size)
+        stress(reactor, threads, (index * each)...((index + 1) * each))
       end
-      puts "#{storms.size * each} cases, #{Judge.exceptions.sum { |_, times| times }} exceptions"
+      puts "#{runs.size * each} cases, #{Judge.exceptions.sum { |_, times| times }} exceptions"
     end
 
     private
 
-    def storm(reactor, threads, cases)
+    def stress(reactor, threads, cases)
       config = Config.new
-      manager = OnlineManager.new(config, reactor:, namespace: "storm")
+      manager = OnlineManager.new(config, reactor:, namespace: "stress")
       in_reactor(reactor) do |stop|
         manager.setup
         config.manager = manager
@@ -54,17 +54,18 @@ module Fuzz
           workers.map { |worker| Thread.new { worker.run } }.each(&:join)
           check(config, workers)
           stop.call
-        rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, it has to be seen
-          Judge.fail("at the end of the #{reactor} storm of #{cases}", e)
+        rescue Exception => e # rubocop:disable Lint/RescueException -- reported, whatever it is
+          Judge.fail("at the end of the #{reactor} stress of #{cases}", e)
         end
       end
       config.check_end(manager)
     end
 
-    # Calls the block in the reactor, and returns when it has ended by itself or by what the block is given.
+    # Runs the block in the reactor. Returns when the reactor has ended by itself or by the Proc that the block is
+    # given.
     def in_reactor(reactor)
       case reactor
-      when :thread then yield(-> { OnlineManager.current("storm").stop }).join
+      when :thread then yield(-> { OnlineManager.current("stress").stop }).join
       when :eventmachine then EM.run { yield(-> { EM.schedule { EM.stop } }) }
       when :fiber
         Async do
@@ -75,8 +76,8 @@ module Fuzz
       end
     end
 
-    # After the storm: the manager, the Hash of each worker and the journal say the same, as soon as those have left who
-    # were here for some milliseconds.
+    # After a run the manager, each worker's Hash and the journal must agree, as soon as the users with timeouts of
+    # milliseconds are offline.
     def check(config, workers)
       workers.each(&:settle)
       config.calm_down

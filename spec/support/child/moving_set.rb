@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Heartbeats of a set of users that moves on: who falls out of it leaves, and a new one comes for each. Prints the
+# Sends heartbeats of a set of users that changes: users who drop out leave, and a new user replaces each. Prints the
 # resident memory in KiB twice: after the first fiftieth, when the set has been replaced once, and at the end.
 #
-# Arguments: how many heartbeats, and how many users the set has.
+# Arguments: the number of heartbeats, and the size of the set.
 
 require "fiddle"
 require "online_manager"
@@ -12,7 +12,7 @@ require_relative "../progress"
 HEARTBEATS, USERS = ARGV.map { |number| Integer(number) }
 
 # A config that does nothing.
-class Quiet
+class SilentConfig
   attr_reader :heartbeat
 
   def timeout = 0.5
@@ -21,17 +21,17 @@ class Quiet
   def offline(_user_id) = nil
 end
 
-# The users of the moment.
+# The current users.
 class MovingSet
   def initialize(config, manager)
     @config = config
     @manager = manager
     @came = 0
-    @users = Array.new(USERS) { come }
+    @users = Array.new(USERS) { add_user }
   end
 
-  # One heartbeat of each.
-  def beat
+  # Sends one heartbeat of each user.
+  def send_heartbeats
     heartbeat = @config.heartbeat
     i = 0
     while i < USERS
@@ -40,27 +40,27 @@ class MovingSet
     end
   end
 
-  # A tenth of it is replaced, taken from anywhere in it.
+  # Replaces a tenth of the set, at random places.
   def move
     (USERS / 10).times do
       place = rand(USERS)
       @manager.leave(@users[place])
-      @users[place] = come
+      @users[place] = add_user
     end
     sleep 0.001 until @manager.size <= USERS && @manager.stats[:due].zero?
   end
 
-  # Waits until the wheel has forgotten who has left: it keeps eight bytes for each of them until the moment that would
-  # have been the deadline.
-  def settle
+  # Waits until the wheel has dropped the users who left: it keeps eight bytes for each of them until the time of the
+  # former deadline.
+  def wait_for_wheel
     stop_at = now + (2 * @config.timeout)
-    beat while now < stop_at
+    send_heartbeats while now < stop_at
   end
 
   private
 
-  # Most ids are integers, some are strings, and some are other objects.
-  def come
+  # Creates an id: most are integers, some are strings, and some are other objects.
+  def add_user
     number = @came += 1
     case number % 5
     when 0 then [number, "array"]
@@ -72,25 +72,25 @@ class MovingSet
   def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 end
 
-# What is in use: not what Ruby and malloc keep in case that they need it again.
+# Memory in use, without what Ruby and malloc have freed and keep.
 def resident_memory
   3.times { GC.compact }
   Fiddle::Function.new(Fiddle.dlopen(nil)["malloc_trim"], [Fiddle::TYPE_INT], Fiddle::TYPE_INT).call(0)
   File.read("/proc/self/status")[/^VmRSS:\s+(\d+)/, 1]
 end
 
-config = Quiet.new
+config = SilentConfig.new
 OnlineManager.setup(config, reactor: :thread)
 set = MovingSet.new(config, OnlineManager.current)
 rounds = HEARTBEATS / USERS
 rounds.times do |round|
   Progress.at(round, rounds)
-  set.beat
+  set.send_heartbeats
   set.move
   next unless round == [rounds / 50, 10].max
 
-  set.settle
+  set.wait_for_wheel
   puts resident_memory
 end
-set.settle
+set.wait_for_wheel
 puts resident_memory

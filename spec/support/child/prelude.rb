@@ -4,8 +4,8 @@
 
 require_relative "../warnings"
 
-# A line is seen when it is printed, also by who leaves with `exit!`.
+# Flush each line at once, also before `exit!`.
 $stdout.sync = true
 
-# Whoever runs the specs may ignore these, in the background or under nohup, and a child inherits that.
+# The specs may run with these signals ignored, in the background or under nohup, and a child inherits that.
 %w[HUP INT].each { |signal| trap(signal, "DEFAULT") }

@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
-# A process of an application with a shared store: does what it is told on stdin (see support/store/worker.rb), and
-# writes down what its callbacks are called for. Its argument is JSON:
+# One process of an application with a shared store. Executes the commands on stdin (see support/store/worker.rb), and
+# logs its callbacks. Its argument is JSON:
 #
-# - `store`, `namespace` and `timeout`, for the manager;
-# - `log`, a path (see support/store/log.rb), and `folder`, for files that scripts share;
-# - `start`, false if it is not to take part before its time;
-# - `together`, true for the `_all` callbacks;
-# - `hook`, Ruby code: what the callbacks do. See Stores::Config.
+# - `store`, `namespace` and `timeout`: the manager's options;
+# - `log`: a path (see support/store/log.rb); `folder`: a folder for files that scripts share;
+# - `start`: false for a process that participates only from its first heartbeat on;
+# - `together`: true for the `_all` callbacks;
+# - `hook`: Ruby code that the callbacks run. See Stores::Config.
 
 require "json"
 require "online_manager"
@@ -17,9 +17,9 @@ SETTINGS = JSON.parse(ARGV.fetch(0), symbolize_names: true)
 FIRST_PROCESS = Process.pid
 
 module Stores
-  # A config that writes down each transition, and before, in the middle of that and after it does what a hook wants.
+  # A config that logs each transition, and calls a hook before, during and after the write.
   class Config
-    # @return [Proc, nil] called with :first, :middle or :last, and with the method and the user
+    # @return [Proc, nil] called with :first, :middle or :last, the method and the user
     attr_accessor :hook
 
     # @return [Proc]
@@ -50,7 +50,7 @@ module Stores
     end
   end
 
-  # The callbacks for many.
+  # The `_all` callbacks.
   module Together
     def online_all(user_ids, version:) = all(:online, user_ids, version)
     def offline_all(user_ids, version:) = all(:offline, user_ids, version)
@@ -64,7 +64,7 @@ module Stores
     end
   end
 
-  # What the code on stdin can call.
+  # The methods that the code on stdin can call.
   class Commands
     attr_reader :log, :config, :manager, :folder
 
@@ -78,22 +78,23 @@ module Stores
       @manager.start unless SETTINGS[:start] == false
     end
 
-    # Does what stdin says, until it ends.
+    # Executes the commands on stdin until it is closed.
     def serve
       puts "ready"
       $stdin.each_line do |line|
         request = JSON.parse(line, symbolize_names: true)
-        request.key?(:beat) ? @manager.seen_all(request[:beat]) : answer(**request)
+        request.key?(:heartbeats) ? @manager.seen_all(request[:heartbeats]) : answer(**request)
       end
     end
 
-    # What the callbacks do from now on.
+    # Replaces the hook of the callbacks.
     def hook(&block) = @config.hook = block
 
     # Kills the process in a callback.
     #
-    # @param point [Symbol] :first, :middle or :last of its lines; or :returned, between the callback and the commit
-    # @param after [Integer] how many callbacks come before that one
+    # @param point [Symbol] :first, :middle or :last, a line of the callback; or :returned, between the callback and the
+    #   commit
+    # @param after [Integer] the number of callbacks before that one
     def die_at(point, after)
       hook do |at, _, user|
         next unless at == (point == :returned ? :last : point)
@@ -103,15 +104,15 @@ module Stores
       end
     end
 
-    # @param user [Object] whose callback it is
+    # @param user [Object] the user of the callback
     def die(point, user)
       @log.append(:killed, Log.token(user), detail: point)
       Process.kill(:KILL, Process.pid)
       sleep
     end
 
-    # Keeps a user's callback in its first line as long as a file is there.
-    def hold(user, file)
+    # Blocks a user's callback in its first line while a file exists.
+    def block_callback(user, file)
       hook do |at, method, id|
         next unless at == :first && id == user
 
@@ -120,22 +121,22 @@ module Stores
       end
     end
 
-    # Forks children, one after the other, each with a user of its own, `child NUMBER`. One half ends by itself as soon
-    # as it has beaten; the other half, when its user has been told of, so abruptly that nothing is tidied up.
+    # Forks children one after the other, each with its own user, `child NUMBER`. One half exits right after the
+    # heartbeat; the other half after its user's callback was logged, by `exit!`, so that no cleanup runs.
     #
     # @param numbers [Enumerable<Integer>]
     def fork_children(numbers)
       numbers.each do |number|
-        pid = fork { live("child #{number}", abruptly: number.odd?) }
+        pid = fork { run_child("child #{number}", abruptly: number.odd?) }
         status = reap(pid, 30)
         puts "child #{number} ended with #{status.inspect}" unless status&.exitstatus == 5
       end
     end
 
-    # Forks a child in which a user beats on and on.
+    # Forks a child that sends heartbeats of a user until it is ended.
     #
     # @return [Integer] its pid
-    def fork_beater(user)
+    def fork_heartbeat_child(user)
       fork do
         loop do
           @manager.seen(user)
@@ -144,15 +145,15 @@ module Stores
       end
     end
 
-    # Beats on several threads, until {#rest}.
+    # Sends heartbeats on several threads, until {#stop_heartbeats}.
     #
     # @param users [Array]
-    def beat_without_pause(users)
-      @is_beating = true
-      @beaters = Array.new(3) do |number|
+    def start_heartbeats(users)
+      @is_sending = true
+      @senders = Array.new(3) do |number|
         Thread.new do
           random = Random.new(number)
-          while @is_beating
+          while @is_sending
             20.times { @manager.seen(users.sample(random:)) or abort "a heartbeat answered false" }
             @manager.seen_all(users)
             sleep 0.001
@@ -161,12 +162,12 @@ module Stores
       end
     end
 
-    def rest
-      @is_beating = false
-      @beaters.each(&:join)
+    def stop_heartbeats
+      @is_sending = false
+      @senders.each(&:join)
     end
 
-    # Waits for a condition, for so many seconds.
+    # Waits for a condition, up to a number of seconds.
     def wait(limit = 15)
       deadline = now + limit
       until (result = yield)
@@ -180,13 +181,13 @@ module Stores
     private
 
     def answer(number:, code:, args:)
-      args = Marshal.load(args.unpack1("m0")) # rubocop:disable Security/MarshalLoad -- our own parent's
+      args = Marshal.load(args.unpack1("m0")) # rubocop:disable Security/MarshalLoad -- from our own parent
       say("answers", number, eval(code, binding)) # rubocop:disable Security/Eval
     rescue StandardError, ScriptError => e
       say("raises", number, "#{e.class}: #{e.message}")
     end
 
-    # In one write, so that lines of several processes stay apart.
+    # Prints in one write, so that lines of several processes do not mix.
     def say(what, number, value)
       $stdout.write("#{what} #{number} #{pack(value)}\n")
     end
@@ -194,7 +195,7 @@ module Stores
     def pack(value)
       [Marshal.dump(value)].pack("m0")
     rescue TypeError
-      pack(nil) # a thread, say: nobody has asked for it
+      pack(nil) # a value that cannot be marshalled, such as a thread; the spec does not use it
     end
 
     def die_on_return(user)
@@ -204,7 +205,7 @@ module Stores
       end.enable(target_thread: Thread.current)
     end
 
-    def live(user, abruptly:)
+    def run_child(user, abruptly:)
       @manager.seen(user)
       exit 5 unless abruptly
 

@@ -3,7 +3,7 @@
 require_relative "outcome"
 
 module Conformance
-  # A block on a thread of its own. However it is left, by `exit` too, is kept for who asks, and bothers nobody else.
+  # Runs a block on its own thread. Keeps how the block ended, by `exit` too, for {#value}; it affects no other thread.
   class Background
     attr_reader :thread
 

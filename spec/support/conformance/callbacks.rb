@@ -1,27 +1,27 @@
 # frozen_string_literal: true
 
-# Where callbacks are called, and what they may do.
+# Where callbacks run, and what they may call.
 RSpec.shared_examples "callbacks" do |reactor|
   describe "places" do
-    it "after setup: online where the heartbeat is, offline and the online that follows it on the reactor" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+    it "calls online where the heartbeat is, and offline and the online after it on the reactor, after setup" do
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen(7) }
-      beater.value
+      sender = background { manager.seen(7) }
+      sender.value
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online] }
       online, offline, again = config.transitions
-      expect(online.thread).to be beater.thread
+      expect(online.thread).to be sender.thread
       expect([offline, again]).to all(satisfy("be on the reactor") { |call| host.delivers?(call) })
       expect(again.thread).to be offline.thread
     end
 
-    it "in run: setup too, or on a thread of its own if there is no reactor for it" do
+    it "calls setup on the reactor too, or on its own thread without a reactor, in run" do
       config = recording(setup: ->(heartbeat) { heartbeat.call(7) })
       manager = start(config, way: :run)
       manager.leave(7)
@@ -39,7 +39,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   describe "inside online" do
-    it "the manager may be asked and told anything, about the same user and others" do
+    it "allows all calls of the manager, for the same user and for others" do
       answers = nil
       manager = nil
       config = recording(online: lambda { |id|
@@ -57,7 +57,7 @@ RSpec.shared_examples "callbacks" do |reactor|
       expect(manager.online_users).to contain_exactly(7, 9)
     end
 
-    it "a user may be made to leave at once" do
+    it "lets a user leave at once" do
       manager = nil
       config = recording(online: ->(id) { manager.leave(id) })
       manager = start(config)
@@ -67,7 +67,7 @@ RSpec.shared_examples "callbacks" do |reactor|
       expect(config.last(:offline).began).to be >= config.last(:online).ended
     end
 
-    it "the error of another user's online comes out of that user's heartbeat" do
+    it "raises the error of another user's online from that user's heartbeat" do
       manager = nil
       inner = nil
       config = recording(online: lambda { |id|
@@ -84,7 +84,7 @@ RSpec.shared_examples "callbacks" do |reactor|
   end
 
   describe "inside offline" do
-    it "the manager may be asked and told anything, about the same user and others" do
+    it "allows all calls of the manager, for the same user and for others" do
       answers = nil
       manager = nil
       config = recording(offline: lambda { |id|
@@ -100,13 +100,13 @@ RSpec.shared_examples "callbacks" do |reactor|
       eventually { expect(config.calls_of(7)).to eq %i[online offline online] }
       eventually { expect(config.calls_of(9)).to eq %i[online offline] }
       expect(answers).to eq [false, true, true, true, true, false, true, nil, 1]
-      # These came online while `offline` ran, on the thread that beat; the user itself not before its return.
+      # These came online while `offline` ran, on the thread of the heartbeat; the user itself not before its return.
       expect(config.last(:online, 8)).to have_attributes(thread: config.last(:offline, 7).thread)
       expect(config.last(:online, 7).began).to be >= config.last(:offline, 7).ended
       expect(manager.online_users).to contain_exactly(7, 8)
     end
 
-    it "the error of another user's online comes out of that user's heartbeat" do
+    it "raises the error of another user's online from that user's heartbeat" do
       manager = nil
       inner = nil
       config = recording(online: ->(id) { raise IOError if id == 8 },
@@ -121,7 +121,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     end
   end
 
-  it "may be asked and told anything inside on_error" do
+  it "allows all calls inside on_error" do
     manager = nil
     answers = nil
     config = recording(offline: ->(id) { raise IOError if id == 7 }, on_error: lambda { |_, id|
@@ -136,7 +136,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(answers).to eq [true, true, true, false]
   end
 
-  it "may be asked and told anything in a trap handler" do
+  it "allows all calls in a trap handler" do
     config = recording
     manager = start(config)
     manager.seen(1)
@@ -150,7 +150,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     eventually { expect(config.calls_of(8)).to eq %i[online offline] }
   end
 
-  it "may have its first heartbeat in a trap handler" do
+  it "allows the first heartbeat in a trap handler" do
     config = recording(timeout: 0.05)
     manager = start(config)
     expect(in_trap_handler { manager.seen(7) }).to be true
@@ -159,31 +159,31 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(host).to be_delivers(config.last(:offline))
   end
 
-  it "is named when it keeps the reactor for long" do
-    stub_const("OnlineManager::Watchdog::PATIENCE", 0.05)
-    hold = gate
-    manager = start(recording(offline: ->(id) { hold.pass if id == 7 }))
+  it "names a callback that blocks the reactor for long" do
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", 0.05)
+    gate = new_gate
+    manager = start(recording(offline: ->(id) { gate.pass if id == 7 }))
     manager.seen(8)
     manager.leave(8)
     manager.seen(7)
     manager.leave(7)
     eventually do
-      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s; " \
-                                 "nobody else can be set offline before it returns\n"
+      expect(@said.string).to eq "OnlineManager: Conformance::Config#offline has been running for 0.05 s: " \
+                                 "all other callbacks wait for it; move slow work into a background job\n"
     end
     said
   end
 
-  it "that never returns holds up the later offlines of this manager and nothing else" do
-    hold = gate
-    config = recording(offline: ->(id) { hold.pass if id == 1 })
+  it "delays only the later offlines of the same manager when a callback never returns" do
+    gate = new_gate
+    config = recording(offline: ->(id) { gate.pass if id == 1 })
     manager = start(config)
     other_config = recording(timeout: 0.05)
     other = OnlineManager.new(other_config, reactor: :thread)
     other.setup
     manager.seen_all([1, 2, 3])
     manager.leave(1)
-    wait_until { hold.reached? }
+    wait_until { gate.reached? }
     [2, 3].each { |id| manager.leave(id) }
     age = manager.stats[:delivering_for]
     other.seen(7)
@@ -191,7 +191,7 @@ RSpec.shared_examples "callbacks" do |reactor|
     eventually { expect(other_config.calls).to eq [[:online, 7], [:offline, 7]] }
     expect([manager.seen(3), manager.seen(4), manager.seen_all([4, 5]), manager.leave(5)]).to eq [true] * 4
     expect([4, 5].map { |id| config.calls_of(id) }).to eq [[:online]] * 2
-    # It is in line, but online until `offline` is called.
+    # The user is due, but online until `offline` is called.
     expect([manager.online?(1), manager.online?(2), manager.size]).to eq [false, true, 4]
     expect(manager.online_users).to contain_exactly(2, 3, 4, 5)
     expect([manager.last_seen(4), manager.last_seen(1)]).to match [Time, nil]
@@ -199,17 +199,17 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(manager.stop(timeout: 0.05)).to eq 4
     expect(said).to match(/4 users have not been set offline yet/)
     expect(config.calls_of(2)).to eq [:online]
-    hold.open
+    gate.open
 
     eventually { expect(manager.stats[:state]).to be :stopped }
     expect((1..5).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     other.stop
   end
 
-  # SLOW=30 is what `rake soak` takes. Then it is named after as long as in real life.
+  # SLOW=30 is set by `rake soak`. The watchdog then warns after a third of it, as long as in real life.
   seconds = Float(ENV.fetch("SLOW", 0.6))
 
-  # @param before [Float] of how long the example takes, what is over
+  # @param before [Float] the part of the example that is already over, in seconds
   def take(seconds, before: 0, total: seconds)
     began = Wait.monotonic
     wait_until(limit: seconds + 5) do
@@ -219,15 +219,15 @@ RSpec.shared_examples "callbacks" do |reactor|
     end
   end
 
-  it "may take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+  it "allows callbacks to take #{seconds} s where the heartbeat is: online and online_all", limit: 30 + (3 * seconds) do
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     timeout = seconds / 6
     slow = ->(_) { take(seconds) }
     config = recording(timeout:, online: slow, online_all: slow)
     manager = start(config)
-    beaters = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
+    senders = [background { manager.seen(1) }, background { manager.seen_all([2, 3]) }]
     wait_until { manager.stats[:announcing] == 3 }
-    beaters.each { |beater| beater.value(limit: seconds + 10) }
+    senders.each { |sender| sender.value(limit: seconds + 10) }
 
     eventually(limit: timeout + 10) { expect(manager.size).to eq 0 }
     settle(manager)
@@ -237,8 +237,9 @@ RSpec.shared_examples "callbacks" do |reactor|
     end
   end
 
-  it "may take #{seconds} s on the reactor, and is named: offline_all and on_error", limit: 30 + (5 * seconds) do
-    stub_const("OnlineManager::Watchdog::PATIENCE", seconds / 3)
+  it "allows callbacks to take #{seconds} s on the reactor, with a warning: offline_all and on_error",
+     limit: 30 + (5 * seconds) do
+    stub_const("OnlineManager::Watchdog::WARN_AFTER", seconds / 3)
     total = 2 * seconds
     config = recording(on_error: ->(*) { take(seconds, before: seconds, total:) }, offline_all: lambda { |ids|
       next unless ids == [1]
@@ -256,12 +257,12 @@ RSpec.shared_examples "callbacks" do |reactor|
     expect(config.transitions.map(&:name)).to eq %i[online online offline_all on_error offline_all]
     expect(config.last(:offline_all).began).to be >= config.last(:on_error).ended
     named = %w[offline_all on_error].map do |method|
-      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s;")
+      start_with("OnlineManager: Conformance::Config##{method} has been running for #{seconds / 3} s:")
     end
     expect(said.lines).to match named
   end
 
-  it "may be asked and told anything inside setup" do
+  it "allows all calls inside setup" do
     manager = nil
     answers = nil
     config = recording(setup: lambda { |heartbeat|

@@ -6,12 +6,12 @@ require_relative "config"
 require_relative "gate"
 require_relative "host"
 
-# From Ruby 3.2 on the first of them starts a thread that stays. It is no example's.
+# Since Ruby 3.2 the first Timeout starts a thread that stays. It must not count as an example's.
 Timeout.timeout(1) { nil }
 
-# What the examples of a manager have at hand. The group says which `reactor` it is for.
+# Helpers for the examples of a manager. The including group defines `reactor`.
 #
-# Every example ends with everything stopped, no thread left behind and nothing said on stderr that it did not expect.
+# Every example must end with everything stopped, no thread left, and nothing on stderr that it did not expect.
 RSpec.shared_context "with a manager" do
   let(:host) { Conformance::Host.for(reactor) }
 
@@ -36,7 +36,7 @@ RSpec.shared_context "with a manager" do
     warn(@said.string) unless @said.string.empty?
   end
 
-  # What has been said on stderr, which is then forgotten. What is left at the end fails the example.
+  # Returns and clears the output on stderr. Output that is left at the end fails the example.
   #
   # @return [String]
   def said = @said.string.dup.tap { @said.string = +"" }
@@ -44,7 +44,7 @@ RSpec.shared_context "with a manager" do
   # @return [Conformance::Config]
   def recording(**options) = Conformance::Config.new(**options)
 
-  # Sets a manager up in the reactor, or has it start one.
+  # Sets a manager up in the reactor, or runs it in a reactor of its own.
   #
   # @param config [Object]
   # @param way [Symbol] :setup or :run
@@ -61,23 +61,23 @@ RSpec.shared_context "with a manager" do
     manager
   end
 
-  # @return [Conformance::Gate] which is opened at the end, if not before
-  def gate = Conformance::Gate.new.tap { |gate| @gates << gate }
+  # @return [Conformance::Gate] a gate, which is opened at the end of the example at the latest
+  def new_gate = Conformance::Gate.new.tap { |gate| @gates << gate }
 
-  # @return [Conformance::Background] which is ended at the end, if not before
+  # @return [Conformance::Background] a thread, which is ended at the end of the example at the latest
   def background(&block) = Conformance::Background.new(&block).tap { |thread| @backgrounds << thread }
 
-  # Waits until nobody is due, nor inside a callback.
+  # Waits until nobody is due and no callback runs.
   def settle(manager)
     wait_until { manager.stats.values_at(:due, :announcing, :departing, :delivering) == [0, 0, 0, nil] }
   end
 
-  # Waits until so much time has passed.
+  # Waits until a number of seconds has passed since `from`.
   def pass_time(seconds, from: Wait.monotonic)
     wait_until(limit: seconds + 5) { Wait.monotonic > from + seconds }
   end
 
-  # Calls the block in a trap handler, on the present thread.
+  # Runs the block in a trap handler, on the current thread.
   #
   # @return what it returned
   # @raise what it raised
@@ -90,9 +90,9 @@ RSpec.shared_context "with a manager" do
     trap(:USR1, previous)
   end
 
-  # Keeps the reactor busy, inside `offline`, while the block runs. Its manager's config must be one of {#occupiable}.
+  # Keeps the reactor busy inside `offline` while the block runs. The manager's config must be one of {#occupiable}.
   def occupying(manager)
-    @occupied = gate
+    @occupied = new_gate
     manager.seen(:occupant)
     manager.leave(:occupant)
     wait_until { @occupied.reached? }

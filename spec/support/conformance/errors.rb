@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# What becomes of a callback that is left by something else than its return.
+# What happens when a callback ends without a normal return.
 RSpec.shared_examples "errors" do |reactor|
-  # Sets a user offline and waits for the call, and for what comes of it.
+  # Sets a user offline, and waits for the callback and what follows it.
   def set_offline(manager, id)
     manager.seen(id)
     manager.leave(id)
@@ -10,13 +10,13 @@ RSpec.shared_examples "errors" do |reactor|
     settle(manager)
   end
 
-  # No StandardError: what a callback raises is nobody's business but its config's.
+  # No StandardError: the manager handles every exception of a callback in the same way.
   odd = Class.new(Exception) # rubocop:disable Lint/InheritException
-  # What ends a thread, a fiber, or the present block, and what a callback has no business to be stopped by.
+  # Exceptions that end a thread, a fiber or the current block.
   let(:raised) { [IOError.new("oops"), NotImplementedError.new("todo"), odd.new("odd"), NoMemoryError.new("full")] }
 
   describe "an offline that raises" do
-    it "is told to on_error, on the reactor; the user is offline, and everybody else is called as usual" do
+    it "is reported to on_error on the reactor; the user is offline, and everybody else is called as usual" do
       errors = raised.dup
       config = recording(offline: ->(id) { id == :fine or raise errors[id] }, on_error: ->(*) {})
       manager = start(config)
@@ -33,9 +33,9 @@ RSpec.shared_examples "errors" do |reactor|
       expect(config.calls_of(0)).to eq %i[online offline on_error online]
     end
 
-    # On EventMachine it goes into the reactor: see reactor/event_machine_spec.rb.
+    # On EventMachine the error is raised in the reactor: see reactor/event_machine_spec.rb.
     if reactor != :eventmachine
-      it "is warned of, with its backtrace, if there is no on_error" do
+      it "causes a warning with its backtrace without an on_error" do
         config = recording(offline: ->(id) { id == :fine or raise raised[id] })
         manager = start(config)
         [0, 1, :fine, 2, 3].each { |id| set_offline(manager, id) }
@@ -49,7 +49,7 @@ RSpec.shared_examples "errors" do |reactor|
       end
     end
 
-    it "is told of together with the error when on_error raises as well" do
+    it "is reported together with the error when on_error raises as well" do
       config = recording(offline: ->(_) { raise IOError, "in offline" }, on_error: ->(*) { raise odd, "in on_error" })
       manager = start(config)
       2.times { |id| set_offline(manager, id) }
@@ -58,23 +58,23 @@ RSpec.shared_examples "errors" do |reactor|
       expect(said).to match(/OnlineManager: Conformance::Config#on_error raised:\n.*: in on_error.*: in offline/m)
     end
 
-    it "still lets a remembered heartbeat have its online" do
-      hold = gate
+    it "still lets online follow for a remembered heartbeat" do
+      gate = new_gate
       config = recording(on_error: ->(*) {}, offline: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline on_error online] }
     end
 
-    it "does not keep a stop from setting the others offline" do
+    it "does not prevent a stop from setting the others offline" do
       config = recording(offline: ->(_) { raise IOError }, on_error: ->(*) {})
       manager = start(config)
       manager.seen_all([1, 2, 3])
@@ -85,7 +85,7 @@ RSpec.shared_examples "errors" do |reactor|
   end
 
   describe "an online that raises" do
-    it "is no matter for on_error when its error has reached whoever beat" do
+    it "is not reported to on_error when the heartbeat has raised its error" do
       config = recording(online: ->(_) { raise IOError }, on_error: ->(*) {})
       manager = start(config)
 
@@ -93,17 +93,17 @@ RSpec.shared_examples "errors" do |reactor|
       expect(config.calls).to eq [[:online, 7]]
     end
 
-    it "is told to on_error when it follows an offline, and the user is offline" do
-      hold = gate
+    it "is reported to on_error when it follows an offline, and the user is offline" do
+      gate = new_gate
       errors = [nil, IOError.new, nil]
-      config = recording(online: ->(_) { error = errors.shift and raise error }, offline: ->(_) { hold.pass },
+      config = recording(online: ->(_) { error = errors.shift and raise error }, offline: ->(_) { gate.pass },
                          on_error: ->(*) {})
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online on_error] }
       expect(config.last(:on_error).args).to match [IOError, 7]
@@ -115,13 +115,13 @@ RSpec.shared_examples "errors" do |reactor|
   end
 
   describe "an online that is left in another way" do
-    # @return [Conformance::Config] whose `online` does it the first time
+    # @return [Conformance::Config] a config whose first `online` runs the block
     def leaving
       times = 0
       recording(online: ->(_) { yield if (times += 1) == 1 })
     end
 
-    # The user is offline, and the next heartbeat tries again.
+    # Expects that the user is offline, and that the next heartbeat calls `online` again.
     def expect_offline(manager, config)
       expect([manager.online?(7), manager.stats[:announcing]]).to eq [false, 0]
       expect(manager.seen(7)).to be true
@@ -129,7 +129,7 @@ RSpec.shared_examples "errors" do |reactor|
       expect(manager.online?(7)).to be true
     end
 
-    it "by throw" do
+    it "leaves the user offline by throw" do
       config = leaving { throw :out, :thrown }
       manager = start(config)
 
@@ -137,7 +137,7 @@ RSpec.shared_examples "errors" do |reactor|
       expect_offline(manager, config)
     end
 
-    it "by exit" do
+    it "leaves the user offline by exit" do
       config = leaving { exit 3 }
       manager = start(config)
 
@@ -145,7 +145,7 @@ RSpec.shared_examples "errors" do |reactor|
       expect_offline(manager, config)
     end
 
-    it "by an interrupt" do
+    it "leaves the user offline by an interrupt" do
       config = leaving { raise Interrupt }
       manager = start(config)
 
@@ -153,36 +153,36 @@ RSpec.shared_examples "errors" do |reactor|
       expect_offline(manager, config)
     end
 
-    it "by the end of its thread" do
-      hold = gate
-      config = leaving { hold.pass }
+    it "leaves the user offline by the end of its thread" do
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       manager.seen(7)
-      beater.kill
+      sender.kill
 
       expect_offline(manager, config)
     end
 
-    it "by Timeout" do
-      hold = gate
-      config = leaving { hold.pass }
+    it "leaves the user offline by Timeout" do
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
 
       expect { Timeout.timeout(0.05) { manager.seen(7) } }.to raise_error(Timeout::Error)
       expect_offline(manager, config)
     end
 
-    it "by an error raised into its thread" do
-      hold = gate
-      config = leaving { hold.pass }
+    it "leaves the user offline by an error raised into its thread" do
+      gate = new_gate
+      config = leaving { gate.pass }
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
-      beater.thread.raise(IOError)
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
+      sender.thread.raise(IOError)
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       expect_offline(manager, config)
     end
   end
@@ -194,8 +194,8 @@ RSpec.shared_examples "errors" do |reactor|
         times = 0
         config = recording(online_all: ->(_) { leave.call if (times += 1) == 1 })
         manager = start(config)
-        beater = background { catch(:out) { manager.seen_all([1, 2]) } }
-        Conformance::Outcome.of { beater.value }
+        sender = background { catch(:out) { manager.seen_all([1, 2]) } }
+        Conformance::Outcome.of { sender.value }
 
         expect([manager.online_users, manager.stats[:announcing]]).to eq [[], 0]
         expect(manager.seen_all([1, 2])).to be true
@@ -205,7 +205,7 @@ RSpec.shared_examples "errors" do |reactor|
     end
   end
 
-  # All that is called on the reactor. Each does something once, for the first of three users.
+  # The callbacks on the reactor. Each does something once, for the first of three users.
   reactors_callbacks = {
     "offline" => ->(act) { { offline: ->(id) { act.call if id == 1 } } },
     "offline_all" => ->(act) { { offline_all: ->(ids) { act.call if ids.include?(1) } } },
@@ -217,12 +217,12 @@ RSpec.shared_examples "errors" do |reactor|
     end
   }
 
-  # @return [Array] who was set offline, in order
+  # @return [Array] the users who were set offline, in order
   def left(config)
     config.transitions.select { |call| %i[offline offline_all].include?(call.name) }.flat_map { |call| call.args.first }
   end
 
-  # Runs a manager with three users, of whom the first leaves. What `run` is left by is the runner's value.
+  # Runs a manager with three users, and lets the first one leave. The runner's value is what `run` returns or raises.
   #
   # @return [OnlineManager]
   def run_until_left(config)
@@ -244,7 +244,7 @@ RSpec.shared_examples "errors" do |reactor|
       "throw" => [-> { throw :out, 3 }, 3],
       "the end of its thread" => [-> { Thread.exit }, nil]
     }.each do |way, (leave, outcome)|
-      it "lets #{way} in #{callback} out of run, and sets the others offline on the way" do
+      it "passes #{way} in #{callback} out of run and sets the others offline before" do
         config = recording(**hooks.call(leave))
         manager = run_until_left(config)
 
@@ -255,25 +255,26 @@ RSpec.shared_examples "errors" do |reactor|
     end
   end
 
-  it "lets an exit out of run, and sets the others offline on the way, though each offline exits" do
+  it "passes an exit out of run and sets the others offline before, though each offline exits" do
     config = recording(offline: ->(id) { exit id })
     manager = run_until_left(config)
 
     expect([1, 2, 3]).to include host.runner.value
     expect(left(config)).to contain_exactly(1, 2, 3)
     expect(manager.stats).to include(state: :stopped, online: 0, departing: 0)
-    # It has cleaned up behind itself, and can run again.
+    # The manager has cleaned up, and another can run.
     expect(EM).not_to be_reactor_running
   end
 
-  # Thread#kill of EventMachine's thread ends its reactor, and that of Async's the scheduler; our own is restarted.
+  # Thread#kill on EventMachine's thread ends its reactor, and on Async's thread its scheduler; the gem restarts its
+  # own.
   it "sets the others offline when an offline after setup ends its thread" do
     config = recording(offline: ->(id) { Thread.exit if id == 1 })
     manager = start(config)
     manager.seen_all([1, 2, 3])
     manager.leave(1)
     if reactor == :thread
-      eventually { expect(@said.string).to match(/has been restarted, and nobody is lost/) }
+      eventually { expect(@said.string).to match(/has been restarted, and no callback is lost/) }
       said
       manager.leave(2)
       eventually { expect(left(config)).to eq [1, 2] }
@@ -287,9 +288,9 @@ RSpec.shared_examples "errors" do |reactor|
     expect(left(config)).to contain_exactly(1, 2, 3)
   end
 
-  # On EventMachine it leaves EM.run.
+  # On EventMachine the throw leaves EM.run.
   if reactor != :eventmachine
-    it "has a throw that nothing catches be an error like another, after setup" do
+    it "reports a throw that nothing catches as an error, after setup" do
       config = recording(offline: ->(_) { throw :out }, on_error: ->(*) {})
       manager = start(config)
       [1, 2].each { |id| set_offline(manager, id) }
@@ -300,8 +301,8 @@ RSpec.shared_examples "errors" do |reactor|
     end
   end
 
-  # As in 0.0.3 an error of `setup` is the caller's.
-  it "lets an error of setup out, and leaves nothing behind" do
+  # As in 0.0.3, the caller handles an error of `setup`.
+  it "raises an error of setup and leaves nothing behind" do
     config = recording(setup: lambda { |heartbeat|
       heartbeat.call(7)
       raise IOError, "no setup"
@@ -314,7 +315,7 @@ RSpec.shared_examples "errors" do |reactor|
     expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /stopped/)
   end
 
-  it "lets an error of setup out of run, and leaves nothing behind" do
+  it "passes an error of setup out of run and leaves nothing behind" do
     [IOError.new("no setup"), NotImplementedError.new("todo")].each do |error|
       config = recording(setup: lambda { |heartbeat|
         heartbeat.call(7)

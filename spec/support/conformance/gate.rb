@@ -1,20 +1,20 @@
 # frozen_string_literal: true
 
 module Conformance
-  # Holds up a callback for as long as a spec likes. Once open, it stays so.
+  # Blocks a callback until the spec opens the gate. An open gate stays open.
   class Gate
     def initialize
       @queue = Thread::Queue.new
       @waiting = 0
     end
 
-    # Waits until it is open; a fiber lets the others of its scheduler run meanwhile.
+    # Waits until the gate is open. In a fiber, the other fibers of its scheduler run meanwhile.
     def pass
       @waiting += 1
       @queue.pop
     end
 
-    # Whether somebody has come to it.
+    # Whether a callback waits at the gate.
     def reached? = @waiting.positive?
 
     def open = @queue.close

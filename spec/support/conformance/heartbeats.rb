@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What version 0.0.3 did: heartbeats come in, transitions come out.
+# The behaviour of version 0.0.3: heartbeats come in, transitions come out.
 RSpec.shared_examples "heartbeats" do
   describe "setup" do
     it "is called once, on the thread that calls OnlineManager.setup, which returns what it returned" do
@@ -15,7 +15,7 @@ RSpec.shared_examples "heartbeats" do
       manager.stop
     end
 
-    it "yields the heartbeats, and may keep its block for others" do
+    it "yields the heartbeats and may keep its block for later use" do
       seen = []
       config = recording(setup: lambda { |heartbeat|
         2.times { seen << heartbeat.call(7) << config.calls }
@@ -27,7 +27,7 @@ RSpec.shared_examples "heartbeats" do
       expect(config.calls).to eq [[:online, 7], [:online, 8]]
     end
 
-    # As people write it, with `yield`.
+    # The usual form of a config, with `yield`.
     yielding = Class.new(Conformance::Config) do
       def setup(&)
         super
@@ -37,7 +37,7 @@ RSpec.shared_examples "heartbeats" do
       end
     end
 
-    it "yields one id, as to a method of one argument" do
+    it "yields one id as to a method of one argument" do
       config = yielding.new
       wrong = host.call { OnlineManager.setup(config, reactor:) }
 
@@ -48,7 +48,7 @@ RSpec.shared_examples "heartbeats" do
     end
   end
 
-  it "calls online before the heartbeat returns, on the thread that beats, and only the first time" do
+  it "calls online before the heartbeat returns, on its thread, and only the first time" do
     config = recording
     manager = start(config)
 
@@ -77,7 +77,7 @@ RSpec.shared_examples "heartbeats" do
     expect(config.calls_of(7)).to eq %i[online offline online]
   end
 
-  it "has removed the user when it calls offline" do
+  it "removes the user before it calls offline" do
     inside = nil
     manager = nil
     config = recording(offline: ->(id) { inside = [manager.online?(id), manager.online_users, manager.size] })
@@ -92,7 +92,7 @@ RSpec.shared_examples "heartbeats" do
     config = recording(timeout: 0.3)
     manager = start(config)
     last = nil
-    keep_beating = lambda do |id|
+    send_heartbeats = lambda do |id|
       gaps = [0]
       throughout(0.5) do
         now = Wait.monotonic
@@ -102,10 +102,10 @@ RSpec.shared_examples "heartbeats" do
       end
       gaps.max
     end
-    # Should the machine hold us up for so long, nobody can tell anything: then with another user.
+    # If the machine delayed this thread for so long, the example shows nothing: then it tries with another user.
     id = (1..10).find do |user|
       last = nil
-      keep_beating.call(user) < 0.25
+      send_heartbeats.call(user) < 0.25
     end
 
     expect(config.calls_of(id)).to eq [:online]
@@ -113,12 +113,12 @@ RSpec.shared_examples "heartbeats" do
     expect(config.last(:offline, id).began - last).to be >= 0.3
   end
 
-  it "is never early, and forgets nobody" do
+  it "is never early and forgets nobody" do
     config = recording
     manager = start(config)
     last = {}
-    # Many users with several timeouts, who fall silent at many moments: of these and of their deadlines there are some
-    # at any place between two steps of the clock.
+    # Many users with several timeouts, whose last heartbeats come at many moments: some of these, and some of the
+    # deadlines, are at any distance from the next tick of the clock.
     timeout = ->(id) { 0.1 - (0.001 * (id % 8)) }
     throughout(0.25) do
       60.times do
@@ -130,8 +130,8 @@ RSpec.shared_examples "heartbeats" do
 
     eventually { expect(manager.size).to eq 0 }
     settle(manager)
-    early = last.filter_map do |id, beat|
-      silent_since = [beat, config.last(:online, id).ended].max
+    early = last.filter_map do |id, heartbeat_at|
+      silent_since = [heartbeat_at, config.last(:online, id).ended].max
       after = config.last(:offline, id).began - silent_since
       [id, timeout.call(id), after] if after < timeout.call(id)
     end
@@ -139,7 +139,7 @@ RSpec.shared_examples "heartbeats" do
     expect(last.keys.map { |id| config.calls_of(id).last }.uniq).to eq [:offline]
   end
 
-  it "tells its users apart" do
+  it "distinguishes its users" do
     config = recording
     manager = start(config)
     manager.seen_all([1, 2, 3])
@@ -150,7 +150,7 @@ RSpec.shared_examples "heartbeats" do
   end
 
   describe "an online that raises" do
-    it "reaches whoever beat, leaves the user offline, and is tried again at the next heartbeat" do
+    it "passes its error to the heartbeat, leaves the user offline and is called again at the next heartbeat" do
       errors = [IOError.new("first"), NotImplementedError.new("second")]
       config = recording(online: ->(_) { error = errors.shift and raise error })
       manager = start(config)
@@ -163,7 +163,7 @@ RSpec.shared_examples "heartbeats" do
       expect(manager.online?(7)).to be true
     end
 
-    it "reaches who yields in setup" do
+    it "passes its error to the yield in setup" do
       outcome = nil
       start(recording(online: ->(_) { raise IOError }, setup: lambda { |heartbeat|
         outcome = Conformance::Outcome.of { heartbeat.call(7) }
@@ -174,7 +174,7 @@ RSpec.shared_examples "heartbeats" do
   end
 
   describe "the timeout" do
-    it "is read anew within 10 ms" do
+    it "is read again within 10 ms" do
       config = recording(timeout: 60)
       manager = start(config)
       manager.seen(1)
@@ -198,11 +198,11 @@ RSpec.shared_examples "heartbeats" do
       reads = 0
       throughout(0.05) { 100.times { manager.seen(7) } }
 
-      # At most every 10 ms, on a clock that goes in steps of up to 10.
+      # At most every 10 ms, on a clock with ticks of up to 10 ms.
       expect(reads).to be_between(1, 2 + ((Wait.monotonic - began) / 0.01))
     end
 
-    it "may be given for one heartbeat, which changes no other" do
+    it "may be given for one heartbeat and changes no other" do
       config = recording(timeout: 0.05)
       manager = start(config)
       manager.seen(1, timeout: 60)

@@ -5,20 +5,20 @@ require "eventmachine"
 require_relative "background"
 
 module Conformance
-  # What a manager runs in: nothing in particular, an EventMachine reactor, or a fiber scheduler. These two have a
-  # thread of their own, so that a spec can beat from outside.
+  # The environment that a manager runs in: nothing, an EventMachine reactor, or a fiber scheduler. The latter two have
+  # their own thread, so that a spec can send heartbeats from outside.
   class Host
     # @param reactor [Symbol]
     def self.for(reactor)
       { thread: Plain, eventmachine: EventMachineReactor, fiber: AsyncReactor }.fetch(reactor).new
     end
 
-    # The thread that has called `run`.
+    # The thread that called `run`.
     #
     # @return [Background, nil]
     attr_reader :runner
 
-    # Calls the block in the reactor, which is started if need be.
+    # Runs the block in the reactor, and starts the reactor if necessary.
     #
     # @return what it returned
     # @raise what it raised
@@ -29,28 +29,28 @@ module Conformance
       answers.pop.value
     end
 
-    # Has the block, which calls `run`, start a reactor on a thread of its own.
+    # Runs the block, which calls `run`, on its own thread, where `run` starts a reactor.
     def run(&block)
       @runner = Background.new(&block)
     end
 
-    # The thread that the reactor runs on.
+    # The thread of the reactor.
     def thread = (@runner || @thread)&.thread
 
-    # Whether a call was made where the reactor makes those of `offline`.
+    # Whether a call ran where the reactor calls `offline`.
     def delivers?(call) = call.thread.equal?(thread)
 
-    # The reactor has ended, and how is known.
+    # Forgets the reactor, which has ended.
     def forget = @thread = nil
 
-    # Ends the reactor in the way of its own, if it runs, and waits for that.
+    # Ends the reactor in its own way, if it runs, and waits for the end.
     def stop
       end_reactor if @thread&.alive?
       @thread&.value
     end
   end
 
-  # No reactor at all: a manager has to see to itself.
+  # No reactor: the manager starts its own thread.
   class Plain < Host
     def call = yield
 
@@ -59,7 +59,7 @@ module Conformance
     end
   end
 
-  # EventMachine's.
+  # EventMachine's reactor.
   class EventMachineReactor < Host
     def delivers?(call) = super && EM.reactor_thread.equal?(call.thread)
 
@@ -76,16 +76,16 @@ module Conformance
     def end_reactor = EM.schedule { EM.stop }
   end
 
-  # Async's.
+  # Async's reactor.
   class AsyncReactor < Host
-    # The present thread becomes one with a scheduler, if it is not one yet.
+    # Makes a thread with a scheduler of the current one, unless it has one.
     def run(&block) = super { in_reactor(&block) }
 
     def delivers?(call) = super && call.scheduler
 
     private
 
-    # What a block raises is not for Async, which would log it.
+    # Passes an error of the block on, since Async would log it.
     def in_reactor(&block)
       outcome = nil
       Async { outcome = Outcome.of(&block) }

@@ -4,7 +4,7 @@ require "bigdecimal"
 
 # Ids are compared as a Hash compares its keys.
 RSpec.shared_examples "ids" do
-  # @return [Boolean] whether both are one user
+  # @return [Boolean] whether both ids are the same user
   def same?(one, other)
     manager = start
     manager.seen(one)
@@ -13,7 +13,7 @@ RSpec.shared_examples "ids" do
     manager.stop
   end
 
-  # An object with `hash` and `eql?` of its own.
+  # An object with its own `hash` and `eql?`.
   point = Class.new do
     attr_reader :coordinates
 
@@ -22,10 +22,10 @@ RSpec.shared_examples "ids" do
     def eql?(other) = other.is_a?(self.class) && @coordinates.eql?(other.coordinates)
     def inspect = "point(#{@coordinates.join(",")})"
   end
-  # Each point collides with each other one.
+  # All such points have the same hash.
   crowded = Class.new(point) { def hash = 7 }
-  # Subclasses of String: one that is like it, one with a `hash` of its own, which a Hash does not heed, and one with
-  # an `eql?`, which it does.
+  # Subclasses of String: one that behaves like it, one with its own `hash`, which a Hash ignores, and one with its own
+  # `eql?`, which a Hash uses.
   name = Class.new(String)
   hashed = Class.new(String) { def hash = 7 }
   label = Class.new(String) do
@@ -34,14 +34,14 @@ RSpec.shared_examples "ids" do
     def hash = [to_s, color].hash
     def eql?(other) = super && other.is_a?(self.class) && color == other.color
   end
-  # One that means well: a Hash hashes its text all the same.
+  # A case-insensitive string: a Hash hashes its text all the same.
   folding = Class.new(String) do
     def hash = downcase.hash
     def eql?(other) = other.is_a?(self.class) && casecmp?(other)
   end
   paint = ->(text, color) { label.new(text).tap { |it| it.color = color } }
   utf8 = "grüße"
-  nan = -> { Float::INFINITY * 0 } # a new one each time
+  nan = -> { Float::INFINITY * 0 } # a new object each time
   symbol = :"dynamic #{rand(1 << 60)}"
 
   same = {
@@ -122,18 +122,18 @@ RSpec.shared_examples "ids" do
     end
   end
 
-  # Ruby 3.1 has another hash for them, so that they are two keys though they are eql. That was a mistake.
+  # Ruby 3.1 gives them different hashes, so that they are two keys though they are eql. That was a bug.
   it "are the same user if they are empty strings, in any encoding" do
     encodings = Encoding.list.map { |encoding| (+"").force_encoding(encoding) }
     expect(encodings.map { |empty| same?("", empty) }.uniq).to eq [true]
     expect(encodings.map { |empty| same?(empty, (+"").force_encoding("UTF-16LE")) }.uniq).to eq [true]
   end
 
-  it "reach the callbacks as they came, but for strings, which are copied" do
+  it "reach the callbacks as the same objects, except strings, which are copied" do
     config = recording
     manager = start(config)
     ids = [7, :symbol, nil, [7, 3], point.new(1), 1.5]
-    # Those of the second kind are looked up by Ruby's own means.
+    # The extension looks these up by Ruby's own `hash` and `eql?`.
     texts = [+"text", (+"text").encode("UTF-16LE")]
     copies = texts.map(&:dup)
     manager.seen_all([*ids, *texts])
@@ -148,7 +148,7 @@ RSpec.shared_examples "ids" do
     expect(gone.first(6).zip(ids)).to all(satisfy { |one, other| one.equal?(other) })
   end
 
-  it "come back in the encoding of the first heartbeat" do
+  it "reach the callbacks in the encoding of the first heartbeat" do
     config = recording
     manager = start(config)
     ids = [utf8, utf8.b, utf8.encode("UTF-16LE"), "abc".encode("Shift_JIS"), (+"").force_encoding("UTF-16BE")]
@@ -158,7 +158,7 @@ RSpec.shared_examples "ids" do
     expect(manager.online_users.map { |id| [id, id.encoding] }).to match_array(ids.map { |id| [id, id.encoding] })
   end
 
-  it "may be collected when online has raised" do
+  it "are collected when online has raised" do
     manager = start(recording(online: ->(_) { raise IOError }))
     made = Class.new
     100.times { expect { manager.seen(made.new) }.to raise_error(IOError) }
@@ -170,11 +170,11 @@ RSpec.shared_examples "ids" do
     end
   end
 
-  it "may be collected once their users are offline, and not before" do
+  it "are collected once their users are offline and not before" do
     config = recording
     manager = start(config)
     made = Class.new
-    # Not in an Array, which the machine's stack might go on holding by accident.
+    # Not in an Array, which the machine stack might keep by accident.
     100.times { manager.seen(made.new) }
     GC.start
     expect([ObjectSpace.each_object(made).count, manager.size]).to eq [100, 100]
@@ -184,12 +184,12 @@ RSpec.shared_examples "ids" do
     config.forget
     eventually do
       GC.start
-      # What the machine's stack still holds by accident is no leak.
+      # An id that the machine stack still references by accident is no leak.
       expect(ObjectSpace.each_object(made).count).to be < 10
     end
   end
 
-  # Values of which many are equal, or equal but for their kind.
+  # Values of which many are equal, or differ only in their type.
   simple = [
     -> { rand(-3..3) }, -> { (2**62) + rand(-2..2) }, -> { -(2**62) + rand(-2..2) }, -> { (2**70) + rand(2) },
     -> { rand(-1..1).to_f * [1, 0.5].sample }, -> { [Float::INFINITY, Float::NAN, nan.call].sample },
@@ -204,7 +204,7 @@ RSpec.shared_examples "ids" do
     end,
     -> { name.new(%w[a abc].sample) }, -> { hashed.new(%w[a abc].sample) },
     -> { point.new(rand(2), rand(2)) }, -> { crowded.new(rand(4)) },
-    # Not of a text that others have too: strings of no two such classes are ever compared.
+    # Each with its own text: a Hash never compares strings of two such classes with the same text.
     -> { paint[%w[painted wall].sample, %i[red blue].sample] }
   ]
   any = lambda {
@@ -215,7 +215,7 @@ RSpec.shared_examples "ids" do
     end
   }
 
-  # @return [Array] readable even where `inspect` is not
+  # @return [Array] readable even if `inspect` is not
   def shown(value)
     [value.class, value.inspect.b, (value.encoding if value.is_a?(String))]
   end
@@ -236,15 +236,15 @@ RSpec.shared_examples "ids" do
       manager.seen(id)
     end
 
-    # The same came online, in the same order.
+    # The same users came online, in the same order.
     expect(config.transitions.map { |call| shown(call.args.first) }).to eq(came.map { |id| shown(id) })
     expect(manager.size).to eq keys.size
-    # A NaN is only itself.
+    # A NaN equals only itself.
     online = manager.online_users.to_h { |id| [id.eql?("") ? "" : id, true] }
     expect(keys.keys.reject { |id| online.key?(id) }.map { |id| shown(id) }).to eq []
   end
 
-  it "of one hash come and go in any order" do
+  it "with the same hash come online and go offline in any order" do
     manager = start
     here = {}
     300.times do
@@ -262,7 +262,7 @@ RSpec.shared_examples "ids" do
     end
   end
 
-  it "beat in a seen_all, though one leaves while the next is asked for its `hash`, and another takes its place" do
+  it "work in a seen_all though one leaves during the next one's `hash` and another takes its place" do
     config = recording
     manager = start(config)
     manager.seen([1])
@@ -284,7 +284,7 @@ RSpec.shared_examples "ids" do
       .to eq [[:online, [1]], [:offline, [1]], [:online, [2]], [:online, [1]], [:online, last]]
   end
 
-  it "beat in a seen_all, though the `hash` of one makes another a String of a kind that is kept with the objects" do
+  it "work in a seen_all though the `hash` of one turns another into a String that is kept as an object" do
     config = recording
     manager = start(config)
     text = +"abc"
@@ -303,9 +303,9 @@ RSpec.shared_examples "ids" do
     expect(config.transitions.map { |call| [call.name, *call.args] }).to eq [[:online, known], [:online, text]]
   end
 
-  # A heartbeat is of the moment when it is known whose it is.
-  %i[seen seen_all].each do |beat|
-    it "may have a `hash` that takes longer than the timeout: nobody leaves early (#{beat})" do
+  # A heartbeat counts from the moment at which its user is known.
+  %i[seen seen_all].each do |method|
+    it "may have a `hash` that takes longer than the timeout and let nobody leave early (#{method})" do
       asked = nil
       slow = Class.new(point) do
         define_method(:hash) do
@@ -322,12 +322,12 @@ RSpec.shared_examples "ids" do
       manager = start(config)
       manager.seen_all([id, 8])
       id.pass = -> { pass_time(0.2) }
-      beat == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
-      beaten = asked
+      method == :seen ? manager.seen(id, timeout: 0.1) : manager.seen_all([id, 8], timeout: 0.1)
+      heartbeat_at = asked
       id.pass = nil
-      (beat == :seen ? [id] : [id, 8]).each do |user|
+      (method == :seen ? [id] : [id, 8]).each do |user|
         eventually { expect(config.calls_of(user)).to eq %i[online offline] }
-        expect(config.last(:offline, user).began - beaten).to be >= 0.1
+        expect(config.last(:offline, user).began - heartbeat_at).to be >= 0.1
       end
     end
   end

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# Several managers, where they are found, and how long they live.
+# Several managers, how they are found, and how long they live.
 RSpec.shared_examples "lifetime" do
-  it "lets several managers live beside each other, in one reactor" do
+  it "lets several managers share one reactor" do
     configs = Array.new(3) { |n| recording(timeout: n.zero? ? 0.05 : 60) }
     managers = configs.map { |config| start(config) }
     managers.each { |manager| manager.seen(7) }
@@ -14,7 +14,7 @@ RSpec.shared_examples "lifetime" do
     expect(managers[0].seen(8)).to be true
   end
 
-  it "has a callback of one manager use another" do
+  it "lets a callback of one manager use another" do
     other = recording
     others = start(other)
     config = recording(online: ->(id) { others.seen(id) }, offline: ->(id) { others.leave(id) })
@@ -26,7 +26,7 @@ RSpec.shared_examples "lifetime" do
     eventually { expect(other.calls).to eq [[:online, 7], [:offline, 7]] }
   end
 
-  it "has a callback of one manager stop another, and waits for it" do
+  it "lets a callback of one manager stop another and wait for it" do
     other = recording
     others = start(other)
     others.seen(8)
@@ -39,7 +39,7 @@ RSpec.shared_examples "lifetime" do
   end
 
   describe ".current" do
-    it "is the manager that runs: the one set up last, and nil when all are stopped" do
+    it "is the running manager that was set up last, and nil when all are stopped" do
       expect(OnlineManager.current).to be_nil
       first = start
       expect(OnlineManager.current).to be first
@@ -61,7 +61,7 @@ RSpec.shared_examples "lifetime" do
       expect(OnlineManager.current("chat")).to be_nil
     end
 
-    it "is there during run, and not after it" do
+    it "is set during run and not after it" do
       manager = start(way: :run)
       expect(OnlineManager.current).to be manager
       manager.stop
@@ -84,7 +84,7 @@ RSpec.shared_examples "lifetime" do
       expect(Presence::CONFIG.calls).to eq [[:online, 7]]
     end
 
-    it "may be a lambda, called when it is first needed, and once" do
+    it "may be a lambda, which is called once when it is first needed" do
       config = recording
       called = 0
       manager = start(-> { (called += 1) && config })
@@ -94,7 +94,7 @@ RSpec.shared_examples "lifetime" do
       expect(called).to eq 1
     end
 
-    it "is not looked for before it is needed" do
+    it "is not looked up before it is needed" do
       manager = OnlineManager.new("NoSuchConstant", reactor:)
       expect { host.call { manager.setup } }.to raise_error(NameError, /NoSuchConstant/)
       stub_const("NoSuchConstant", recording)
@@ -106,14 +106,14 @@ RSpec.shared_examples "lifetime" do
     end
   end
 
-  it "lives on when nobody holds it" do
+  it "stays alive when nothing references it" do
     gone = []
     host.call do
       2.times { |n| OnlineManager.setup(recording(timeout: 0.05, offline: ->(id) { gone << [n, id] }), reactor:) }
       nil
     end
     3.times { GC.start }
-    # Neither has had a heartbeat so far.
+    # Neither manager has had a heartbeat so far.
     OnlineManager.current.seen(7)
     3.times { GC.start }
     eventually { expect(gone).to eq [[1, 7]] }
@@ -125,7 +125,7 @@ RSpec.shared_examples "lifetime" do
     OnlineManager.current.stop
   end
 
-  it "lives on in the block that setup kept, and is gone when that is" do
+  it "stays alive with the block that setup kept and is freed with it" do
     alive = ObjectSpace::WeakMap.new
     kept = lambda do
       config = recording
@@ -143,7 +143,7 @@ RSpec.shared_examples "lifetime" do
     heartbeats.clear
     eventually do
       GC.start
-      # The machine's stack may hold some by accident.
+      # A reference may remain on the machine stack by accident.
       expect(alive.size).to be < 10
     end
   end

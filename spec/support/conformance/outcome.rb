@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Conformance
-  # How a block ended: what it returned or raised, to be carried to another thread.
+  # How a block ended: what it returned or raised. Carries it to another thread.
   class Outcome
     def self.of
       new(yield, nil)

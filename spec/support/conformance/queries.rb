@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
-# What can be asked of a manager.
+# The queries of a manager.
 RSpec.shared_examples "queries" do
-  # @return [Array] what the manager says about one user, who is the only one
+  # @return [Array] the answers about one user, who is the only one
   def known(manager, id)
     [manager.online?(id), manager.online_users, manager.size, !manager.last_seen(id).nil?]
   end
 
-  it "say that nobody is online at first" do
+  it "return that nobody is online at first" do
     manager = start
     expect(known(manager, 7)).to eq [false, [], 0, false]
   end
@@ -27,7 +27,7 @@ RSpec.shared_examples "queries" do
     expect(known(manager, 7)).to eq [false, [], 0, false]
   end
 
-  it "count a user who is up for offline" do
+  it "count a user who is due for offline" do
     config = occupiable
     manager = start(config)
     occupying(manager) do
@@ -72,27 +72,27 @@ RSpec.shared_examples "queries" do
       expect(ids.map { |id| manager.last_seen(id) }).to all approximately(seen)
     end
 
-    it "counts heartbeats while online is being called, and not its return" do
-      hold = gate
-      manager = start(recording(online: ->(_) { hold.pass }))
+    it "counts heartbeats while online runs and not its return" do
+      gate = new_gate
+      manager = start(recording(online: ->(_) { gate.pass }))
       first = Time.now
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       expect(manager.last_seen(7)).to approximately(first)
       pass_time(0.1)
       second = Time.now
       manager.seen(7)
       expect(manager.last_seen(7)).to approximately(second)
       pass_time(0.1)
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       expect(manager.last_seen(7)).to approximately(second)
     end
   end
 
   describe "stats" do
-    it "name the state, the reactor, the store and the namespace" do
+    it "contain the state, the reactor, the store and the namespace" do
       manager = OnlineManager.new(recording, reactor:, namespace: :chat)
       expect(manager.stats).to include(state: :new, reactor:, store: :memory, namespace: "chat")
       host.call { manager.setup }
@@ -101,9 +101,9 @@ RSpec.shared_examples "queries" do
       expect(manager.stats).to include(state: :stopped, reactor:)
     end
 
-    it "count who is in which state, and tell what the reactor is doing" do
-      departing = gate
-      announcing = gate
+    it "count the users in each state and show what the reactor is doing" do
+      departing = new_gate
+      announcing = new_gate
       config = recording(online: ->(id) { announcing.pass if id == 2 }, offline: ->(id) { departing.pass if id == 1 })
       manager = start(config)
       manager.seen_all([1, 3, 4])
@@ -131,7 +131,7 @@ RSpec.shared_examples "queries" do
     end
   end
 
-  it "show in inspect" do
+  it "appear in inspect" do
     config = recording
     manager = start(config)
     manager.seen(7)
@@ -139,7 +139,7 @@ RSpec.shared_examples "queries" do
     expect(manager.inspect).to eq "#<OnlineManager Conformance::Config running, 1 online>"
   end
 
-  it "answer after a stop that nobody is online" do
+  it "return after a stop that nobody is online" do
     manager = start
     manager.seen(7)
     manager.stop

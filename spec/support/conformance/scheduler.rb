@@ -4,20 +4,20 @@ require "io/wait"
 require_relative "host"
 
 module Conformance
-  # A fiber scheduler, as small as it can be: IO, waiting with and without a limit, and new fibers.
+  # A minimal fiber scheduler: IO, waiting with and without a timeout, and new fibers.
   class Scheduler
     def initialize
-      @waiting = {} # fibers for IO
-      @blocked = {} # fibers, and until when
+      @waiting = {} # fibers by IO
+      @blocked = {} # fibers, and the times at which they wake
       @ready = []
       @mutex = Thread::Mutex.new
       @wakeup, @waker = IO.pipe
     end
 
-    # Goes on until no fiber is left. Ruby calls it at the end of the thread.
+    # Runs until no fiber is left. Ruby calls it at the end of the thread.
     def run
       until @waiting.empty? && @blocked.empty? && @ready.empty?
-        readable, = IO.select([@wakeup, *@waiting.values], nil, nil, patience)
+        readable, = IO.select([@wakeup, *@waiting.values], nil, nil, wait_timeout)
         resume(readable || [])
       end
     end
@@ -46,8 +46,8 @@ module Conformance
 
     private
 
-    # How long it may wait: nil is for ever.
-    def patience
+    # How long the scheduler may wait for IO, in seconds. nil means without a limit.
+    def wait_timeout
       return 0 if @ready.any?
 
       soonest = @blocked.values.min
@@ -63,7 +63,7 @@ module Conformance
     end
   end
 
-  # Its host.
+  # The host for this scheduler.
   class SchedulerReactor < AsyncReactor
     private
 

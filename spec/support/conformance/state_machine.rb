@@ -1,20 +1,20 @@
 # frozen_string_literal: true
 
-# One user's way from offline to online and back: the rules about heartbeats, leaves and the callbacks between them.
+# One user's way from offline to online and back: the rules for heartbeats, leaves and the callbacks.
 RSpec.shared_examples "state machine" do
-  # A config in whose `online` or `offline` the user 7 is held up until the gate is opened.
-  def holding(method, gate, **options)
+  # A config whose `online` or `offline` blocks for user 7 until the gate is opened.
+  def blocking(method, gate, **options)
     recording(**options, method => ->(id) { gate.pass if id == 7 })
   end
 
-  # Has another thread beat, and waits until it is inside `online`.
+  # Sends a heartbeat on another thread, and waits until it is inside `online`.
   def announce(manager, gate)
-    beater = background { manager.seen(7) }
+    sender = background { manager.seen(7) }
     wait_until { gate.reached? }
-    beater
+    sender
   end
 
-  # Has the reactor call `offline`, and waits until it is inside.
+  # Lets user 7 leave, and waits until the reactor is inside `offline`.
   def depart(manager, gate)
     manager.seen(7)
     manager.leave(7)
@@ -22,7 +22,7 @@ RSpec.shared_examples "state machine" do
   end
 
   describe "a heartbeat before the claim" do
-    it "silently keeps a user online whose deadline has passed" do
+    it "keeps a user online without a callback when the deadline has passed" do
       config = occupiable
       manager = start(config)
       occupying(manager) do
@@ -52,42 +52,42 @@ RSpec.shared_examples "state machine" do
       throughout(0.1) { expect([config.calls_of(7), config.calls_of(8)]).to eq [[:online]] * 2 }
     end
 
-    it "cancels a leave for as long as it is good itself, and no longer" do
+    it "cancels a leave and counts for its own timeout only" do
       config = occupiable
       manager = start(config)
-      beat = nil
+      heartbeat_at = nil
       occupying(manager) do
         manager.seen(7)
         manager.leave(7)
-        beat = Wait.monotonic
+        heartbeat_at = Wait.monotonic
         manager.seen(7, timeout: 0.1)
       end
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline).began - beat).to be >= 0.1
+      expect(config.last(:offline).began - heartbeat_at).to be >= 0.1
     end
   end
 
-  describe "while online is being called" do
-    it "a heartbeat returns at once, and only moves the deadline" do
-      hold = gate
-      config = holding(:online, hold, timeout: 0.02)
+  describe "while online runs" do
+    it "lets a heartbeat return at once and only move the deadline" do
+      gate = new_gate
+      config = blocking(:online, gate, timeout: 0.02)
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       expect(manager.seen(7)).to be true
       expect(manager.seen(7, timeout: 60)).to be true
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
-      expect(beater.value).to be true
+      expect(sender.value).to be true
       throughout(0.1) { expect(config.calls).to eq [[:online, 7]] }
     end
 
-    it "nobody else is held up" do
-      hold = gate
-      config = holding(:online, hold)
+    it "blocks nobody else" do
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       manager.seen(8)
       manager.leave(8)
 
@@ -96,89 +96,89 @@ RSpec.shared_examples "state machine" do
       expect(config.last(:online, 7).ended).to be_nil
     end
 
-    it "the deadline does not count yet: it does from the return of online" do
-      hold = gate
-      config = holding(:online, hold, timeout: 0.1)
+    it "counts the deadline from the return of online" do
+      gate = new_gate
+      config = blocking(:online, gate, timeout: 0.1)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       throughout(0.15) { expect(config.calls).to eq [[:online, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       online, offline = config.transitions
       expect(offline.began - online.ended).to be >= 0.1
     end
 
-    it "a leave is remembered, and due as soon as online returns" do
-      hold = gate
-      config = holding(:online, hold)
+    it "remembers a leave and makes the user due when online returns" do
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
+      announce(manager, gate)
       expect(manager.leave(7)).to be true
       throughout(0.05) { expect(config.calls).to eq [[:online, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
       expect(config.last(:offline).began).to be >= config.last(:online).ended
     end
 
-    it "a leave for later counts from when it was asked for" do
-      hold = gate
-      config = holding(:online, hold)
+    it "counts the delay of a leave from the call of leave" do
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      announce(manager, hold)
-      # Two of them: the sooner counts.
+      announce(manager, gate)
+      # Two leaves: the earlier one counts.
       manager.leave(7, after: 0.02)
       manager.leave(7, after: 60)
       pass_time(0.04)
       expect(config.calls).to eq [[:online, 7]]
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
     end
 
-    it "a heartbeat clears an earlier leave" do
-      hold = gate
-      config = holding(:online, hold)
+    it "lets a heartbeat cancel an earlier leave" do
+      gate = new_gate
+      config = blocking(:online, gate)
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       manager.leave(7)
       manager.seen(7)
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       throughout(0.05) { expect(config.calls).to eq [[:online, 7]] }
     end
 
-    it "the beats and leaves of others are lost when it is left by an exception" do
-      hold = gate
+    it "drops other heartbeats and leaves of the user when online raises" do
+      gate = new_gate
       config = recording(online: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
-      beater = announce(manager, hold)
+      sender = announce(manager, gate)
       manager.seen(7)
       manager.leave(7, after: 60)
-      hold.open
+      gate.open
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       settle(manager)
       expect(config.calls).to eq [[:online, 7]]
       expect(manager.online?(7)).to be false
     end
   end
 
-  describe "while offline is being called" do
-    it "a heartbeat is remembered, and online follows on the reactor as soon as offline has returned" do
-      hold = gate
-      config = holding(:offline, hold)
+  describe "while offline runs" do
+    it "remembers a heartbeat and calls online on the reactor when offline has returned" do
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       expect([manager.seen(7), manager.seen(7)]).to eq [true, true]
       expect([manager.online?(7), manager.size, manager.last_seen(7)]).to eq [false, 0, nil]
       throughout(0.05) { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
-      hold.open
+      gate.open
 
       eventually { expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 7]] }
       again = config.last(:online)
@@ -188,48 +188,48 @@ RSpec.shared_examples "state machine" do
       expect(manager.online_users).to eq [7]
     end
 
-    it "the deadline of a remembered heartbeat counts from the return of that online" do
-      hold = gate
-      config = holding(:offline, hold, timeout: 0.1)
+    it "counts the deadline of a remembered heartbeat from the return of that online" do
+      gate = new_gate
+      config = blocking(:offline, gate, timeout: 0.1)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline online offline] }
       expect(config.last(:offline).began - config.last(:online).ended).to be >= 0.1
     end
 
-    it "the timeout of a remembered heartbeat is heeded" do
-      hold = gate
-      config = holding(:offline, hold, timeout: 0.02)
+    it "uses the timeout of a remembered heartbeat" do
+      gate = new_gate
+      config = blocking(:offline, gate, timeout: 0.02)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7, timeout: 60)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online?(7)).to be true }
       throughout(0.1) { expect(config.calls_of(7)).to eq %i[online offline online] }
     end
 
-    it "a leave clears the remembered heartbeat" do
-      hold = gate
-      config = holding(:offline, hold)
+    it "lets a leave cancel the remembered heartbeat" do
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       manager.seen(7)
       expect(manager.leave(7)).to be false
-      hold.open
+      gate.open
       settle(manager)
 
       throughout(0.05) { expect(config.calls).to eq [[:online, 7], [:offline, 7]] }
     end
 
-    it "heartbeats of others are none of its business" do
-      hold = gate
-      config = holding(:offline, hold)
+    it "does not affect heartbeats of others" do
+      gate = new_gate
+      config = blocking(:offline, gate)
       manager = start(config)
-      depart(manager, hold)
+      depart(manager, gate)
       expect(manager.seen(8)).to be true
 
       expect(config.calls).to eq [[:online, 7], [:offline, 7], [:online, 8]]
@@ -238,7 +238,7 @@ RSpec.shared_examples "state machine" do
   end
 
   describe "leave" do
-    it "answers whether the user was online, and offline follows on the reactor" do
+    it "returns whether the user was online, and offline follows on the reactor" do
       config = recording
       manager = start(config)
       expect(manager.leave(7)).to be false
@@ -252,7 +252,7 @@ RSpec.shared_examples "state machine" do
       expect(config.calls.size).to eq 2
     end
 
-    it "twice is one offline" do
+    it "causes one offline when it is called twice" do
       config = occupiable
       manager = start(config)
       occupying(manager) do
@@ -263,7 +263,7 @@ RSpec.shared_examples "state machine" do
       throughout(0.05) { expect(config.calls_of(7)).to eq %i[online offline] }
     end
 
-    it "for later moves the deadline to that moment, and to none that is later than it was" do
+    it "with a delay moves the deadline to an earlier moment and never to a later one" do
       config = recording
       manager = start(config)
       manager.seen(7)
@@ -278,24 +278,24 @@ RSpec.shared_examples "state machine" do
       expect(config.last(:offline, 7).began - asked).to be >= 0.1
     end
 
-    it "is undone by any later heartbeat, whatever its timeout" do
+    it "is cancelled by any later heartbeat, whatever its timeout" do
       config = recording
       manager = start(config)
       manager.seen(7)
       manager.leave(7, after: 0.02)
       manager.seen(7, timeout: 0.15)
-      beat = Wait.monotonic
+      heartbeat_at = Wait.monotonic
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline, 7).began - beat).to be >= 0.1
+      expect(config.last(:offline, 7).began - heartbeat_at).to be >= 0.1
     end
   end
 
   describe "a user" do
-    it "is due once, however often the deadline was moved to and fro" do
+    it "is due once, however often the deadline was moved" do
       config = recording
       manager = start(config)
-      # Each of these moves the deadline forward: it is looked at anew, and the earlier looks do not count.
+      # Each of these moves the deadline forward: it is scheduled again, and the earlier wheel entries do not count.
       [60, 30, 0.06, 0.05, 0.04].each { |timeout| manager.seen(7, timeout:) }
       manager.seen(8, timeout: 0.03)
       manager.leave(8, after: 0.02)
@@ -308,21 +308,21 @@ RSpec.shared_examples "state machine" do
       throughout(0.1) { expect([7, 8].map { |id| config.calls_of(id) }).to eq [%i[online offline online]] * 2 }
     end
 
-    it "goes when a later heartbeat says so, though an earlier one said later" do
+    it "goes offline by the deadline of the last heartbeat though an earlier one had a later deadline" do
       config = recording
       manager = start(config)
       manager.seen(7, timeout: 60)
       manager.seen(7, timeout: 0.05)
-      beat = Wait.monotonic
+      heartbeat_at = Wait.monotonic
 
       eventually { expect(config.calls_of(7)).to eq %i[online offline] }
-      expect(config.last(:offline).began - beat).to be >= 0.04
+      expect(config.last(:offline).began - heartbeat_at).to be >= 0.04
     end
   end
 
-  describe "with several threads beating" do
-    # One beat or leave of one of five users.
-    def beat_at_random(manager)
+  describe "with several threads that send heartbeats" do
+    # Sends a heartbeat or a leave of one of five users.
+    def heartbeat_or_leave(manager)
       id = rand(5)
       case rand(10)
       when 0 then manager.leave(id)
@@ -331,25 +331,25 @@ RSpec.shared_examples "state machine" do
       else manager.seen(id, timeout: rand * 0.01)
       end
     rescue IOError
-      nil # one that `online` raised
+      nil # raised by `online`
     ensure
-      # Else each thread keeps the others waiting for 100 ms.
+      # Without it, each thread keeps the others waiting for 100 ms.
       Thread.pass
     end
 
-    # Many of these, on so many threads, until the block is done.
-    def beating(manager, threads)
+    # Runs heartbeats and leaves on a number of threads until the block returns.
+    def with_heartbeats_and_leaves(manager, threads)
       done = false
-      beaters = Array.new(threads) { background { beat_at_random(manager) until done } }
+      senders = Array.new(threads) { background { heartbeat_or_leave(manager) until done } }
       yield
     ensure
       done = true
-      beaters.each(&:value)
+      senders.each(&:value)
     end
 
-    # @return [Array<String>] what is wrong with a user's calls: they must alternate, and not overlap
+    # @return [Array<String>] the faults in a user's calls, which must alternate and not overlap
     def faults(calls)
-      # An `online` that raised came to nothing, and was called while the user was offline all the same.
+      # An `online` that raised has no effect, but was rightly called while the user was offline.
       expected = :online
       faults = calls.filter_map do |call|
         fault = "#{call.name} instead of #{expected}" unless call.name == expected
@@ -360,11 +360,11 @@ RSpec.shared_examples "state machine" do
       faults + overlaps.map { |one, next_one| "#{next_one.name} within #{one.name}" }
     end
 
-    it "alternates strictly, never overlaps, and the last call tells the truth" do
+    it "alternates strictly, never overlaps, and ends with a call that agrees with the manager" do
       oops = ->(_) { Thread.pass && rand(10).zero? && raise(IOError) }
       config = recording(timeout: 0.005, online: oops, offline: ->(_) { Thread.pass }, on_error: ->(*) {})
       manager = start(config)
-      beating(manager, 4) { wait_until(limit: 20) { config.transitions.size > 300 } }
+      with_heartbeats_and_leaves(manager, 4) { wait_until(limit: 20) { config.transitions.size > 300 } }
       [0, 1].each do |id|
         manager.seen(id, timeout: 60)
       rescue IOError
@@ -376,7 +376,7 @@ RSpec.shared_examples "state machine" do
       expect(calls.group_by { |call| call.args.first }.values.flat_map { |of_one| faults(of_one) }).to eq []
       expect((0..4).map { |id| calls.select { |call| call.args == [id] && call.returned }.last.name })
         .to eq %i[online online offline offline offline]
-      # The calls of `offline` follow each other, whoever they are for.
+      # The calls of `offline` follow each other, no matter which users they are for.
       offline = calls.select { |call| call.name == :offline }
       expect(offline.each_cons(2).reject { |one, next_one| one.ended <= next_one.began }).to be_empty
     end
@@ -384,7 +384,7 @@ RSpec.shared_examples "state machine" do
     it "sets each user offline exactly once when it is stopped in the middle of it" do
       config = recording(timeout: 0.005, online: ->(_) { Thread.pass }, offline: ->(_) { Thread.pass })
       manager = start(config)
-      beating(manager, 4) do
+      with_heartbeats_and_leaves(manager, 4) do
         wait_until(limit: 20) { config.transitions.size > 100 }
         manager.stop
       end

@@ -1,21 +1,21 @@
 # frozen_string_literal: true
 
-# How a manager ends.
+# How a manager stops.
 RSpec.shared_examples "stopping" do
-  # @return [Array<String>] the system's threads that have our name: Rust's too. By the whole of it, since Ruby keeps a
-  #   thread that has ended for 3 s, with its name.
+  # @return [Array<String>] the names of the process' threads that have our name, Rust's included. Compares the whole
+  #   name, since Ruby keeps an ended thread for 3 s, with a part of its name.
   def threads
     skip "there is no /proc" unless File.exist?("/proc/self/task")
 
     Dir["/proc/self/task/*"].select do |path|
       File.read("#{path}/comm") == "online_manager\n"
     rescue Errno::ENOENT, Errno::ESRCH
-      false # it has ended meanwhile
+      false # the thread has ended meanwhile
     end
   end
 
   describe "stop" do
-    it "sets each remaining user offline exactly once, on the reactor, and then answers 0" do
+    it "sets each remaining user offline exactly once on the reactor, and then returns 0" do
       config = recording
       manager = start(config)
       manager.seen_all((1..100).to_a)
@@ -28,7 +28,7 @@ RSpec.shared_examples "stopping" do
       expect(OnlineManager.current).to be_nil
     end
 
-    it "bars heartbeats, which answer false" do
+    it "bars heartbeats, which return false" do
       config = recording
       manager = start(config)
       manager.seen(7)
@@ -48,7 +48,7 @@ RSpec.shared_examples "stopping" do
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "is good without a heartbeat, and from within the reactor" do
+    it "works without a heartbeat and from within the reactor" do
       expect(start.stop).to eq 0
       manager = start
       expect(host.call { manager.stop }).to eq 0
@@ -63,7 +63,7 @@ RSpec.shared_examples "stopping" do
       expect([1, 2].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "before setup keeps it from being set up" do
+    it "before setup prevents the setup" do
       config = recording
       manager = OnlineManager.new(config, reactor:)
       expect(manager.stop).to eq 0
@@ -74,7 +74,7 @@ RSpec.shared_examples "stopping" do
       expect(manager.seen(7)).to be false
     end
 
-    it "may come within setup" do
+    it "may be called within setup" do
       manager = nil
       config = recording(setup: lambda { |heartbeat|
         heartbeat.call(7)
@@ -87,132 +87,132 @@ RSpec.shared_examples "stopping" do
       eventually { expect([config.calls, manager.stats[:state]]).to eq [[[:online, 7], [:offline, 7]], :stopped] }
     end
 
-    it "is not overlooked at the very moment when the reactor finds that nobody is due" do
-      hold = gate
+    it "is not missed at the moment when the reactor finds that nobody is due" do
+      gate = new_gate
       is_last = false
       config = recording(offline: ->(_) { is_last = true })
-      # The reactor asks for this just before it looks, the last time after the last `offline`.
+      # The reactor makes this call just before it looks for due users, the last time after the last `offline`.
       config.define_singleton_method(:respond_to_missing?) do |name, all|
-        hold.pass if is_last && name == :offline_all
+        gate.pass if is_last && name == :offline_all
         super(name, all)
       end
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
-      # Long enough that the reactor's time is up as well.
+      # Long enough that the reactor's time slice is over as well.
       throughout(2 * OnlineManager::Delivery::SLICE) { expect(stopper).to be_alive }
-      hold.open
+      gate.open
 
       expect(stopper.value).to eq 0
     end
 
-    it "leaves no thread behind, nor one of the system's" do
+    it "leaves neither Ruby threads nor system threads behind" do
       before = threads
       managers = Array.new(3) { start }
       managers.each { |manager| manager.seen(7) }
-      # A thread gives itself its name.
+      # A thread sets its own name, after it has started.
       started = wait_until { (threads - before).then { |added| added if added.size >= 3 } }
       managers.each(&:stop)
 
       eventually { expect(threads & started).to be_empty }
     end
 
-    it "is not overlooked when the reactor has done all that it can before it is told" do
-      hold = gate
+    it "is not missed when the reactor has nothing left to do before it is woken" do
+      gate = new_gate
       config = recording
       manager = start(config)
       manager.seen(7)
-      # Everybody is due, and has been called, and the stop is not over.
-      manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { hold.pass } }
+      # Everybody was due and has been called, and the stop is not over.
+      manager.instance_variable_get(:@native).define_singleton_method(:stop) { super().tap { gate.pass } }
       stopper = background { manager.stop }
-      wait_until { hold.reached? && config.last(:offline)&.ended }
+      wait_until { gate.reached? && config.last(:offline)&.ended }
       settle(manager)
       throughout(0.02) { expect(stopper).to be_alive }
-      hold.open
+      gate.open
 
       expect(stopper.value).to eq 0
     end
 
-    it "of one thread is waited for by another" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+    it "on one thread makes a second stop on another thread wait" do
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen(7)
       stoppers = Array.new(2) { background { manager.stop } }
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       throughout(0.05) { expect(stoppers).to all be_alive }
       expect(manager.seen(8)).to be false
-      hold.open
+      gate.open
 
       expect(stoppers.map(&:value)).to eq [0, 0]
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
     it "drops a remembered heartbeat" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen(7)
       manager.leave(7)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       manager.seen(7)
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping }
-      hold.open
+      gate.open
       stopper.value
 
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "does not wait for an online that still runs: its thread calls offline, once" do
-      hold = gate
-      config = recording(online: ->(id) { hold.pass if id == 7 })
+    it "does not wait for a running online, whose thread calls offline once" do
+      gate = new_gate
+      config = recording(online: ->(id) { gate.pass if id == 7 })
       manager = start(config)
       manager.seen(8)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 1
       expect(config.calls).to eq [[:online, 8], [:online, 7], [:offline, 8]]
       expect([manager.online_users, manager.seen(7)]).to eq [[7], false]
-      hold.open
+      gate.open
 
-      expect(beater.value).to be true
+      expect(sender.value).to be true
       expect(config.calls_of(7)).to eq %i[online offline]
-      expect(config.last(:offline, 7).thread).to be beater.thread
+      expect(config.last(:offline, 7).thread).to be sender.thread
       expect(manager.size).to eq 0
     end
 
-    it "leaves a user offline whose online raises after it" do
-      hold = gate
+    it "leaves a user offline whose online raises after the stop" do
+      gate = new_gate
       config = recording(online: lambda { |_|
-        hold.pass
+        gate.pass
         raise IOError
       })
       manager = start(config)
-      beater = background { manager.seen(7) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen(7) }
+      wait_until { gate.reached? }
       manager.stop
-      hold.open
+      gate.open
 
-      expect { beater.value }.to raise_error(IOError)
+      expect { sender.value }.to raise_error(IOError)
       expect(config.calls).to eq [[:online, 7]]
       expect(manager.size).to eq 0
     end
 
-    it "with a timeout gives up waiting, says so and answers how many are left; they are still called" do
-      hold = gate
-      config = recording(offline: ->(_) { hold.pass })
+    it "with a timeout gives up waiting, warns and returns how many are left, who are still called" do
+      gate = new_gate
+      config = recording(offline: ->(_) { gate.pass })
       manager = start(config)
       manager.seen_all([1, 2, 3])
       began = Wait.monotonic
       expect(manager.stop(timeout: 0.1)).to eq 2
 
       expect(Wait.monotonic - began).to be_between(0.1, 4)
-      expect(said).to match(/\AOnlineManager: after 0.1 s 2 users have not been set offline yet\n\z/)
-      hold.open
+      expect(said).to match(/\AOnlineManager: after 0.1 s, .* 2 users have not been set offline yet: .*\n\z/)
+      gate.open
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
@@ -222,13 +222,13 @@ RSpec.shared_examples "stopping" do
       manager = start(config)
       manager.seen_all((1..20).to_a)
       expect(host.call { manager.stop(timeout: 0.05) }).to be_between(1, 19)
-      expect(said).to match(/after 0.05 s \d+ users have not been set offline yet/)
+      expect(said).to match(/after 0.05 s, the timeout of stop, \d+ users have not been set offline yet:/)
 
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect((1..20).map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "with a timeout does not wait longer than it takes" do
+    it "with a timeout waits no longer than the stop takes" do
       manager = start
       manager.seen(7)
       began = Wait.monotonic
@@ -238,7 +238,7 @@ RSpec.shared_examples "stopping" do
     end
   end
 
-  describe "stop inside a callback returns at once; the manager ends after it" do
+  describe "stop inside a callback returns at once and ends the manager afterwards" do
     it "inside offline" do
       manager = nil
       answers = []
@@ -290,7 +290,7 @@ RSpec.shared_examples "stopping" do
   end
 
   describe "run" do
-    it "blocks until the manager is stopped, and returns nil" do
+    it "blocks until the manager is stopped and returns nil" do
       config = recording
       manager = start(config, way: :run)
       manager.seen_all([1, 2])
@@ -307,19 +307,19 @@ RSpec.shared_examples "stopping" do
       expect(host.runner.value).to be_nil
     end
 
-    it "ends when it is stopped just before it begins, and leaves no thread behind" do
+    it "ends when it is stopped just before it begins and leaves no thread behind" do
       before = threads
-      hold = gate
+      gate = new_gate
       allow(OnlineManager::Registry).to receive(:add).and_wrap_original do |add, manager|
         add.call(manager)
-        hold.pass
+        gate.pass
       end
       manager = OnlineManager.new(recording, reactor:)
       run = host.run { manager.run }
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] != :running && stopper.thread.stop? }
-      hold.open
+      gate.open
 
       expect([stopper.value, run.value, manager.stats[:state]]).to eq [0, nil, :stopped]
       eventually { expect(threads - before).to be_empty }
@@ -358,7 +358,7 @@ RSpec.shared_examples "stopping" do
       expect(config.calls).to eq [[:online, 7], [:offline, 7]]
     end
 
-    it "goes on when setup has returned, and calls offline by expiry" do
+    it "goes on when setup has returned and calls offline by expiry" do
       config = recording(timeout: 0.05, setup: ->(heartbeat) { heartbeat.call(7) })
       start(config, way: :run)
 
@@ -388,7 +388,7 @@ RSpec.shared_examples "stopping" do
     end
   end
 
-  it "is run or set up once only" do
+  it "can be run or set up only once" do
     manager = start
     expect { host.call { manager.setup } }.to raise_error(OnlineManager::Error, /already running/)
     expect { manager.run }.to raise_error(OnlineManager::Error, /already running/)

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Many users at a time.
+# Many users at once.
 RSpec.shared_examples "together" do
   describe "seen_all" do
-    it "is a heartbeat of each" do
+    it "is a heartbeat of each user" do
       config = recording(timeout: 0.1)
       manager = start(config)
       expect(manager.seen_all([1, "1", [1]])).to be true
@@ -14,7 +14,7 @@ RSpec.shared_examples "together" do
       eventually { expect(manager.online_users).to contain_exactly(1, 2, 3) }
     end
 
-    it "takes any Enumerable, and an empty one" do
+    it "takes any Enumerable, even an empty one" do
       config = recording
       manager = start(config)
 
@@ -24,7 +24,7 @@ RSpec.shared_examples "together" do
       expect(config.calls).to eq [[:online, 1], [:online, 2], [:online, 3], [:online, 4], [:online, 5]]
     end
 
-    it "has everybody known beat before the first callback" do
+    it "counts all heartbeats before the first callback" do
       manager = nil
       sizes = []
       config = recording(online: ->(_) { sizes << manager.size })
@@ -34,7 +34,7 @@ RSpec.shared_examples "together" do
       expect(sizes).to eq [3, 3, 3]
     end
 
-    it "leaves the rest of the new ones offline when an online raises" do
+    it "leaves the remaining new users offline when an online raises" do
       config = recording(online: ->(id) { raise IOError if id == 2 })
       manager = start(config)
       manager.seen(4)
@@ -48,7 +48,7 @@ RSpec.shared_examples "together" do
   end
 
   describe "online_all" do
-    it "gets all who are new in one seen_all, even if that is one, and online nobody of them" do
+    it "gets all new users of one seen_all, even a single one, and online gets none of them" do
       config = recording(online_all: ->(_) {})
       manager = start(config)
       manager.seen(2)
@@ -61,24 +61,24 @@ RSpec.shared_examples "together" do
       expect(manager.online_users).to contain_exactly(1, 2, 3, 4)
     end
 
-    it "is Announcing for all of them: heartbeats only move deadlines, and the first counts from its return" do
-      hold = gate
-      config = recording(timeout: 0.1, online_all: ->(_) { hold.pass })
+    it "makes all of them Announcing: heartbeats only move deadlines, and the first counts from its return" do
+      gate = new_gate
+      config = recording(timeout: 0.1, online_all: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen_all([1, 2, 3]) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen_all([1, 2, 3]) }
+      wait_until { gate.reached? }
       manager.seen(1, timeout: 60)
       manager.leave(2)
       pass_time(0.12)
       expect(manager.size).to eq 3
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       eventually { expect(config.calls).to eq [[:online_all, [1, 2, 3]], [:offline, 2], [:offline, 3]] }
       expect(config.last(:offline, 3).began - config.last(:online_all).ended).to be >= 0.1
     end
 
-    it "that raises reaches whoever beat, and leaves all of them offline" do
+    it "that raises passes its error to seen_all and leaves all of them offline" do
       errors = [IOError.new]
       config = recording(online_all: ->(_) { error = errors.shift and raise error })
       manager = start(config)
@@ -90,7 +90,7 @@ RSpec.shared_examples "together" do
       expect(config.calls).to eq [[:online, 3], [:online_all, [1, 2]], [:online_all, [1, 2]]]
     end
 
-    it "may change its Array without harm" do
+    it "may change its Array" do
       config = recording(online_all: lambda(&:clear))
       manager = start(config)
       manager.seen_all([1, 2])
@@ -98,28 +98,28 @@ RSpec.shared_examples "together" do
       expect(manager.online_users).to contain_exactly(1, 2)
     end
 
-    it "that still runs at a stop has each of its users set offline, by its thread" do
-      hold = gate
-      config = recording(online_all: ->(_) { hold.pass })
+    it "that still runs at a stop has each of its users set offline by its thread" do
+      gate = new_gate
+      config = recording(online_all: ->(_) { gate.pass })
       manager = start(config)
-      beater = background { manager.seen_all([1, 2]) }
-      wait_until { hold.reached? }
+      sender = background { manager.seen_all([1, 2]) }
+      wait_until { gate.reached? }
       expect(manager.stop).to eq 2
-      hold.open
-      beater.value
+      gate.open
+      sender.value
 
       expect(config.calls).to eq [[:online_all, [1, 2]], [:offline, 1], [:offline, 2]]
-      expect(config.last(:offline).thread).to be beater.thread
+      expect(config.last(:offline).thread).to be sender.thread
     end
   end
 
   describe "offline_all" do
-    # @return [Array<Array>] what it got
+    # @return [Array<Array>] the ids of each call
     def departed(config)
       config.transitions.select { |call| call.name == :offline_all }.map { |call| call.args.first }
     end
 
-    it "gets every expiry, even of one, on the reactor; offline nobody" do
+    it "gets every expiry, even of a single user, on the reactor, and offline gets none" do
       config = recording(offline_all: ->(_) {})
       manager = start(config)
       manager.seen(7, timeout: 0.02)
@@ -128,16 +128,16 @@ RSpec.shared_examples "together" do
       expect(host).to be_delivers(config.last(:offline_all))
     end
 
-    it "gets all who are due together" do
-      hold = gate
-      config = recording(offline_all: ->(ids) { hold.pass if ids == [:first] })
+    it "gets all users who are due together" do
+      gate = new_gate
+      config = recording(offline_all: ->(ids) { gate.pass if ids == [:first] })
       manager = start(config)
       manager.seen_all([:first, *1..1_500])
       manager.leave(:first)
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       (1..1_500).each { |id| manager.leave(id) }
       manager.seen(7)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online_users).to eq [7] }
       settle(manager)
@@ -157,28 +157,28 @@ RSpec.shared_examples "together" do
       expect(config.last(:offline)).to be_nil
     end
 
-    it "is Departing for all of them: heartbeats are remembered, and answered by online" do
-      # They leave behind somebody else, so that all are in one call.
-      holds = [ahead = gate, hold = gate]
-      config = recording(offline_all: ->(_) { holds.shift&.pass }, online_all: ->(_) {})
+    it "makes all of them Departing: heartbeats are remembered, and online follows" do
+      # Another user leaves first and blocks the reactor, so that all three are in one call.
+      gates = [ahead = new_gate, gate = new_gate]
+      config = recording(offline_all: ->(_) { gates.shift&.pass }, online_all: ->(_) {})
       manager = start(config)
       manager.seen_all([0, 1, 2, 3])
       manager.leave(0)
       wait_until { ahead.reached? }
       [1, 2, 3].each { |id| manager.leave(id) }
       ahead.open
-      wait_until { hold.reached? }
+      wait_until { gate.reached? }
       expect(departed(config).last).to contain_exactly(1, 2, 3)
       manager.seen_all([1, 2, 3])
       manager.leave(2)
-      hold.open
+      gate.open
 
       eventually { expect(manager.online_users).to include(1, 3) }
       settle(manager)
       expect(config.transitions.last.name).to be :online
     end
 
-    it "that raises is told to on_error with all of its ids, and they are offline" do
+    it "that raises is reported to on_error with all of its ids, and they are offline" do
       config = recording(offline_all: ->(_) { raise IOError }, on_error: ->(*) {})
       manager = start(config)
       manager.seen(1)

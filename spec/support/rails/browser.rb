@@ -3,17 +3,17 @@
 require "tmpdir"
 require "fileutils"
 
-# A Chromium without a window, with a profile and so with cookies of its own.
+# A headless Chromium with its own profile, and so with its own cookies.
 #
-# Its chromedriver leads a process group which the whole of Chromium stays in. It is ended, and suspended, as that.
+# Its chromedriver leads a process group that contains all of Chromium's processes. Signals go to that group.
 class Browser
   FLAGS = %w[--headless=new --no-sandbox --disable-gpu --disable-breakpad].freeze
-  # With these chromedriver switches off what a browser does to the pages in its background.
+  # Switches of chromedriver that change how a browser treats background pages. They are removed.
   INDULGENT = %w[disable-background-timer-throttling disable-backgrounding-occluded-windows].freeze
-  # The timers of a page that is hidden for a second, instead of for five minutes, fire once a minute.
+  # Throttles the timers of a hidden page to once a minute after one second, instead of after five minutes.
   THROTTLING = "--enable-features=IntensiveWakeUpThrottling:grace_period_seconds/1"
 
-  # @return [String, nil] why there can be none, if so
+  # @return [String, nil] which programs are missing; nil if none is
   def self.missing
     programs = %w[chromium chromedriver].reject do |name|
       ENV.fetch("PATH").split(File::PATH_SEPARATOR).any? { |folder| File.executable?(File.join(folder, name)) }
@@ -41,19 +41,19 @@ class Browser
 
   def reload = @driver.navigate.refresh
 
-  # @return [Object] what the JavaScript expression is in the present page
+  # @return [Object] the value of the JavaScript expression in the current page
   def evaluate(expression) = @driver.execute_script("return (#{expression})")
 
-  # Runs JavaScript statements in the present page.
+  # Runs JavaScript statements in the current page.
   def run(script) = @driver.execute_script(script)
 
-  # Forgets who is logged in to the site of the present page.
+  # Deletes all cookies, which logs the user out.
   def forget = @driver.manage.delete_all_cookies
 
-  # @return [String] what the present page shows
+  # @return [String] the text of the current page
   def text = @driver.find_element(css: "body").text
 
-  # Fills in a form's field and sends the form.
+  # Fills in a form field and submits the form.
   def fill_in(name, value)
     field = @driver.find_element(name:)
     field.clear
@@ -61,16 +61,16 @@ class Browser
     field.submit
   end
 
-  # Opens another tab in front of the present one, which is hidden from then on.
+  # Opens another tab in front of the current one, which is then hidden.
   #
-  # @return [String] what {#show} takes
+  # @return [String] a handle for {#show}
   def open_tab(url = "about:blank")
     @driver.switch_to.new_window(:tab)
     visit(url)
     @driver.window_handle
   end
 
-  # @return [String] the present tab, for {#show}
+  # @return [String] the current tab, for {#show}
   def tab = @driver.window_handle
 
   # Brings a tab to the front.
@@ -79,16 +79,16 @@ class Browser
   # Closes a tab that is not in front.
   def close_tab(tab) = @driver.execute_cdp("Target.closeTarget", targetId: tab)
 
-  # Stops all of its processes, which keep their connections and send nothing.
+  # Stops all of its processes. They keep their connections and send nothing.
   def suspend = Process.kill(:STOP, -@chromedriver.pid)
 
   def resume = Process.kill(:CONT, -@chromedriver.pid)
 
-  # Closes all tabs and ends, as a user has it do.
+  # Closes all tabs and ends, as a user would.
   def quit
     resume
     @driver.quit
-  rescue StandardError # it has ended, or hangs
+  rescue StandardError # it has already ended, or hangs
     nil
   ensure
     kill
@@ -100,7 +100,7 @@ class Browser
     FileUtils.rm_rf(@profile)
   end
 
-  # What specs call. The browsers of an example end with it, those of a group (`before(:context)`) with the group.
+  # Spec helpers. An example's browsers end with the example, those of a group (`before(:context)`) with the group.
   module Helper
     # @return [Browser]
     def browser(*flags)

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# The smallest application that takes heartbeats over ActionCable, for what concerns nothing but online_manager.js.
+# A minimal application that takes heartbeats over ActionCable, for the specs of online_manager.js alone.
 #
-# It is started in a folder with the pages to serve. Who somebody is, the URL of the socket says: /cable?name=ann. It
-# prints each heartbeat and each transition.
+# It serves the pages in its working directory. The socket's URL names the user: /cable?name=ann. It prints each
+# heartbeat and each transition.
 
 require "rails"
 require "action_controller/railtie"
@@ -12,19 +12,19 @@ require "online_manager"
 
 $stdout.sync = true
 
-# What the classes that Rails wants do not have to do with.
-module Play
-  # Keeps users online for so many seconds.
+# Everything that is no Rails class.
+module CableApp
+  # Prints the transitions. The timeout is in seconds.
   Config = Struct.new(:timeout) do
     def setup = nil
     def online(user) = puts("online #{user}")
     def offline(user) = puts("offline #{user}")
   end
 
-  # Tells of each heartbeat that comes in.
-  module Beats
+  # Prints each heartbeat that arrives.
+  module HeartbeatLog
     def heartbeat
-      puts "beat #{name} in #{self.class.name}"
+      puts "heartbeat #{name} in #{self.class.name}"
       super
     end
   end
@@ -55,8 +55,8 @@ module Play
   end
 end
 
-OnlineManager.setup(Play::Config.new(Float(ENV.fetch("TIMEOUT"))), reactor: :thread)
-OnlineManager.setup(Play::Config.new(60), reactor: :thread, namespace: "patient")
+OnlineManager.setup(CableApp::Config.new(Float(ENV.fetch("TIMEOUT"))), reactor: :thread)
+OnlineManager.setup(CableApp::Config.new(60), reactor: :thread, namespace: "slow")
 
 module ApplicationCable
   # Carries the heartbeats of the gem's own channel.
@@ -69,7 +69,7 @@ module ApplicationCable
     def connect = self.name = request.params["name"]
   end
 
-  # One in which a user is another one than in the others.
+  # A channel in which a user has another id than in other channels.
   class Channel < ActionCable::Channel::Base
     include OnlineManager::Channel
 
@@ -77,37 +77,39 @@ module ApplicationCable
   end
 end
 
-# Answers.
+# Echoes messages.
 class Chat < ApplicationCable::Channel
   def say(data) = transmit({ "said" => data.fetch("text") })
 end
 
-# Changes its mind about the interval.
-class Changing < ApplicationCable::Channel
-  def hurry = transmit({ "online_manager" => { "heartbeat_every" => 0.05 } })
+# Shortens its heartbeat interval on request.
+class ChangingInterval < ApplicationCable::Channel
+  def shorten_interval = transmit({ "online_manager" => { "heartbeat_every" => 0.05 } })
 end
 
-# Waits for a heartbeat each 20 s.
-class Patient < ApplicationCable::Channel
-  presence_of(namespace: "patient") { "#{name} in #{self.class.name}" }
+# Expects a heartbeat every 20 s.
+class SlowInterval < ApplicationCable::Channel
+  presence_of(namespace: "slow") { "#{name} in #{self.class.name}" }
 end
 
-# Takes everybody once.
-class Fickle < ApplicationCable::Channel
-  TAKEN = Set.new
+# Accepts one subscription per user.
+class OncePerUser < ApplicationCable::Channel
+  SUBSCRIBED = Set.new
 
   def subscribed
-    reject unless TAKEN.add?(name)
+    reject unless SUBSCRIBED.add?(name)
   end
 end
 
-[OnlineManager::HeartbeatChannel, Chat, Changing, Patient, Fickle].each { |channel| channel.prepend(Play::Beats) }
-
-Play::Application.initialize!
-Play::Application.routes.draw do
-  get "/restart", to: ->(_) { [200, {}, [ActionCable.server.restart.inspect]] }
-  get "/:name", constraints: { name: %r{[^/]+} },
-                to: ->(env) { Play.file(env.fetch("action_dispatch.request.path_parameters").fetch(:name)) }
+[OnlineManager::HeartbeatChannel, Chat, ChangingInterval, SlowInterval, OncePerUser].each do |channel|
+  channel.prepend(CableApp::HeartbeatLog)
 end
 
-run Play::Application
+CableApp::Application.initialize!
+CableApp::Application.routes.draw do
+  get "/restart", to: ->(_) { [200, {}, [ActionCable.server.restart.inspect]] }
+  get "/:name", constraints: { name: %r{[^/]+} },
+                to: ->(env) { CableApp.file(env.fetch("action_dispatch.request.path_parameters").fetch(:name)) }
+end
+
+run CableApp::Application

@@ -4,23 +4,23 @@ require "json"
 require "socket"
 require "websocket/driver"
 
-# A client of ActionCable that does only what it is told, and never beats by itself.
+# An ActionCable client that sends only what a spec asks for, and no heartbeats by itself.
 class CableClient
   HEARTBEATS = "OnlineManager::HeartbeatChannel"
-  # Seconds within which the server is to answer.
+  # How long the server may take to answer, in seconds.
   LIMIT = 30
 
-  # The server has closed the socket, or refused what it was asked.
+  # The server closed the socket, or rejected a subscription.
   class Closed < StandardError; end
 
-  # Asked for by WebSocket::Driver.
+  # WebSocket::Driver calls it.
   attr_reader :url
 
-  # Returns once the server has welcomed it.
+  # Connects, and returns when the server has sent its welcome message.
   #
   # @param port [Integer]
-  # @param cookie [String] the header
-  # @raise [Closed] if the server does not want it
+  # @param cookie [String] the value of the Cookie header
+  # @raise [Closed] if the server rejects the connection
   def initialize(port, cookie)
     @url = "ws://127.0.0.1:#{port}/cable"
     @monitor = Monitor.new
@@ -37,7 +37,7 @@ class CableClient
     wait_for { |message| message["type"] == "welcome" }
   end
 
-  # Returns once that is confirmed.
+  # Subscribes, and returns when the server has confirmed it.
   #
   # @param channel [String]
   # @return [self]
@@ -61,10 +61,10 @@ class CableClient
 
   def heartbeat = perform("heartbeat")
 
-  # @return [Array<Hash>] what has come so far, but for the pings
+  # @return [Array<Hash>] the messages so far, without pings
   def messages = @monitor.synchronize { @messages.dup }
 
-  # @return [Hash] the first message that the block says yes to
+  # @return [Hash] the first message for which the block returns true
   def wait_for(limit: LIMIT, &wanted)
     deadline = Wait.monotonic + limit
     @monitor.synchronize do
@@ -81,13 +81,13 @@ class CableClient
 
   def open? = !@socket.closed?
 
-  # Hangs up, without a word.
+  # Closes the socket without unsubscribing.
   def close
     @socket.close
     @reader&.join unless @reader == Thread.current
   end
 
-  # @private what WebSocket::Driver calls
+  # @private WebSocket::Driver calls it.
   def write(bytes)
     @socket.write(bytes)
   rescue SystemCallError, IOError => e
@@ -112,7 +112,7 @@ class CableClient
       @monitor.synchronize { @driver.parse(bytes) }
     end
   rescue SystemCallError, IOError, Closed
-    nil # that was the end
+    nil # the connection has ended
   ensure
     @socket.close
     @monitor.synchronize { @news.broadcast }

@@ -15,22 +15,22 @@ require_relative "example_server"
 #   eventually { expect(app.online).to eq ["ann"] }
 #   app.remove
 #
-# What is in its database is asked of the program `sqlite3`, and what it was told, of its log.
+# Queries its database with the program `sqlite3`, and reads the transitions from its log.
 class ExampleApp
   SOURCE = File.join(RubyProcess::ROOT, "examples/rails")
-  # For a Ruby on a busy machine that starts Rails, and maybe several times.
+  # Seconds for a Ruby process that starts Rails on a busy machine, perhaps several times.
   LIMIT = 60
-  # What the application's log says of a transition.
+  # A log line of a transition.
   TRANSITION = /\A\w,\ \[(?<at>\S+)\ \#(?<pid>\d+)\].*
                 \ (?<name>online|offline)\.online_manager\ id=(?<id>\d+)\ reason=(?<reason>\w+)/x
-  # Ends an answer of sqlite3.
+  # The last line of each answer of sqlite3.
   ANSWERED = "-- answered"
   private_constant :TRANSITION, :ANSWERED
 
-  # One line of the log: when it was written, by which process (a pid); :online or :offline, whose (a name), and why.
+  # One log line: its time, the pid of the process, :online or :offline, the user's name, and the reason.
   Transition = Struct.new(:at, :process, :kind, :user, :reason, keyword_init: true)
 
-  # What is copied, made once: the application as it comes, migrated.
+  # The application that is copied, made once: migrated, and with no data.
   module Template
     class << self
       # @return [String] a folder
@@ -45,7 +45,7 @@ class ExampleApp
       def make
         folder = Dir.mktmpdir("online_manager-example")
         FileUtils.cp_r("#{SOURCE}/.", folder)
-        # What somebody has left there who tried it.
+        # Files that a developer who tried the example has left there.
         FileUtils.rm_rf(%w[Gemfile.lock .bundle log tmp].map { |name| File.join(folder, name) })
         FileUtils.rm_f(Dir["#{folder}/storage/*"])
         migrate(folder)
@@ -65,14 +65,14 @@ class ExampleApp
 
       def copy_database(folder)
         migrated = "#{folder}/storage/production.sqlite3"
-        # It may be still in the log beside the file.
+        # New rows may still be in the write-ahead log beside the file.
         system("sqlite3", migrated, "PRAGMA wal_checkpoint(TRUNCATE)", out: File::NULL, exception: true)
         FileUtils.cp(migrated, "#{folder}/storage/development.sqlite3")
       end
     end
   end
 
-  # @param env [Hash{String => String, nil}] beside our own environment, less Bundler's part
+  # @param env [Hash{String => String, nil}] additions to our own environment without Bundler's variables
   # @return [Hash{String => String}]
   def self.env(env = {})
     clean = defined?(Bundler) ? Bundler.unbundled_env : ENV.to_h
@@ -82,9 +82,9 @@ class ExampleApp
 
   attr_reader :folder, :environment, :timeout
 
-  # @param environment [String] Rails'
+  # @param environment [String] Rails' environment
   # @param timeout [Numeric] seconds after which a user is offline
-  # @param store [String, nil] "memory", or as for OnlineManager; nil takes the file in its folder
+  # @param store [String, nil] "memory", or a store URL; nil is the default, the file in its folder
   # @param env [Hash{String => String}]
   def initialize(environment: "production", timeout: 2, store: nil, env: {})
     @environment = environment
@@ -100,14 +100,14 @@ class ExampleApp
   #
   # @param workers [Integer] 0 for a single process
   # @param preload [Boolean] whether the workers are forked from a process that has loaded the application
-  # @return [ExampleServer] once it can be asked
+  # @return [ExampleServer] a server that accepts requests
   def boot(workers: 0, preload: true, env: {})
     env = { "WEB_CONCURRENCY" => workers.to_s, "PRELOAD_APP" => preload.to_s, **env }
     @servers << ExampleServer.new(self, workers:, env: self.env(env))
     @servers.last.wait_until_booted
   end
 
-  # @return [Hash{String => String}] the environment of what runs in it
+  # @return [Hash{String => String}] the environment of its processes
   def env(env = {}) = self.class.env({ **@env, **env })
 
   # Ends its servers, and deletes it.
@@ -133,10 +133,10 @@ class ExampleApp
   # @yieldreturn [String]
   def edit(name) = write(name, yield(File.read(path(name))))
 
-  # @return [Array<Hash{Symbol => Object}>] the rows that a query has, from its database
+  # @return [Array<Hash{Symbol => Object}>] the rows of a query on its database
   def query(sql)
     rows = @mutex.synchronize do
-      # One that stays, since it is asked often.
+      # One process for all queries, since there are many.
       @sqlite3 ||= IO.popen(["sqlite3", "-json", "-cmd", ".timeout 5000", path("storage/#{environment}.sqlite3")], "r+")
       @sqlite3.puts("#{sql};", ".print #{ANSWERED}")
       @sqlite3.gets("#{ANSWERED}\n", chomp: true) or raise "sqlite3 has ended"
@@ -147,7 +147,7 @@ class ExampleApp
   # @return [Hash{String => Hash}] by name
   def users = query("SELECT * FROM users ORDER BY name").to_h { |user| [user[:name], user] }
 
-  # @return [Array<String>] the names of who is online by the database, in order
+  # @return [Array<String>] the sorted names of the users who are online according to the database
   def online = query("SELECT name FROM users WHERE online ORDER BY name").map { |user| user[:name] }
 
   # @return [String]
@@ -156,7 +156,7 @@ class ExampleApp
     File.exist?(path) ? File.read(path) : ""
   end
 
-  # @return [Array<Transition>] of all users, that its processes have been called for
+  # @return [Array<Transition>] the transitions of all users, from the log
   def transitions
     names = users.to_h { |name, user| [user[:id], name] }
     log.each_line.filter_map { |line| TRANSITION.match(line) }.map do |match|
@@ -166,7 +166,7 @@ class ExampleApp
   end
 
   # @param names [Array<String>]
-  # @return [Hash{String => Array}] of each of them, what there was and why: `[%i[online heartbeat]]`
+  # @return [Hash{String => Array}] the transitions of each user, and their reasons: `[%i[online heartbeat]]`
   def history(*names)
     all = transitions.group_by(&:user)
     names.to_h { |name| [name, all.fetch(name, []).map { |transition| [transition.kind, transition.reason] }] }

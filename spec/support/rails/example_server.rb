@@ -2,7 +2,7 @@
 
 require_relative "visitor"
 
-# The example in Puma, on a port of its own.
+# The example application in Puma, on its own port.
 class ExampleServer
   BOOTED = /Worker (?<index>\d+) \(PID: (?<pid>\d+)\) booted/
   private_constant :BOOTED
@@ -30,12 +30,12 @@ class ExampleServer
 
   # Waits until workers have booted.
   #
-  # @param count [Integer] so many since the server was started
+  # @param count [Integer] the number of workers that have booted since the server was started
   def wait_for_workers(count)
     process.wait_for(BOOTED, count:, limit: ExampleApp::LIMIT)
   end
 
-  # @return [Array<Integer>] the processes that serve: the workers, or the only one
+  # @return [Array<Integer>] the pids that serve requests: the workers, or the only process
   def pids
     return [process.pid] if @count.zero?
 
@@ -43,20 +43,20 @@ class ExampleServer
     booted.to_h { |match| [match[:index], match[:pid].to_i] }.values
   end
 
-  # @return [String] for a browser
+  # @return [String] the URL for a browser
   def url = "http://127.0.0.1:#{port}"
 
   # @param name [String]
-  # @return [Visitor] somebody who has logged in
+  # @return [Visitor] a visitor who has logged in
   def visitor(name)
     @visitors << Visitor.new(self, name)
     @visitors.last
   end
 
-  # Somebody's sockets end up in any worker, so lets visitors come until each worker has one.
+  # Adds visitors until each worker has the socket of one: a socket ends up in a random worker.
   #
   # @param prefix [String] of their names
-  # @return [Array<Visitor>] with a subscription each
+  # @return [Array<Visitor>] each with a subscription
   def visitors_everywhere(prefix)
     here = []
     before = @app.log.bytesize
@@ -68,7 +68,7 @@ class ExampleServer
     here
   end
 
-  # Ends what all visitors do here.
+  # Closes the visitors' sockets.
   def dismiss
     @visitors.each(&:close)
     @visitors.clear
@@ -76,7 +76,7 @@ class ExampleServer
 
   def signal(name) = process.signal(name)
 
-  # @return [self] once it has ended
+  # @return [self] after it has ended
   def finish
     process.finish(limit: ExampleApp::LIMIT)
     self

@@ -3,17 +3,17 @@
 require "fileutils"
 require "tmpdir"
 
-# A Rails application as `rails new` makes it, in a folder of its own, with a model User that is not migrated yet.
+# A Rails application as `rails new` makes it, in a temporary folder, with a model User that is not migrated yet.
 #
-# `rails new` takes a quarter of a second, and every other command nearly one: so there is a template, which is copied.
+# `rails new` takes a quarter of a second, and every other command nearly one, so a template is made once and copied.
 class FreshApp
-  # What else there is in Rails has to do with nothing here, and most of it is in no package of Debian's.
+  # The parts of Rails that the specs do not need, most of which are not packaged by Debian.
   WITHOUT = %w[
     action-mailbox action-mailer action-text active-job active-storage bootsnap bundle git javascript listen spring
     asset-pipeline sprockets test webpack-install
   ].map { |part| "--skip-#{part}" }.freeze
 
-  # The gem `rails` itself is in no package either.
+  # The gem `rails` itself is not packaged either.
   GEMFILE = <<~RUBY.freeze
     source "https://rubygems.org"
 
@@ -28,10 +28,10 @@ class FreshApp
 
   ENVIRONMENT = { "RAILS_ENV" => "development", "DATABASE_URL" => nil, "PORT" => "0" }.freeze
 
-  # Seconds for a Ruby on a busy machine that starts Rails.
+  # Seconds for a Ruby process that starts Rails on a busy machine.
   LIMIT = 60
 
-  # What a server and the migrations write.
+  # Files that a server or the migrations write.
   VARYING = %r{\A(?:log|tmp)/|\.sqlite3|\Adb/schema\.rb\z}
   private_constant :ENVIRONMENT, :VARYING
 
@@ -40,7 +40,7 @@ class FreshApp
   # @return [String]
   attr_reader :folder
 
-  # @param source [FreshApp, nil] which it is a copy of
+  # @param source [FreshApp, nil] the application to copy
   def initialize(source = nil)
     @folder = Dir.mktmpdir("online_manager-fresh")
     source ? FileUtils.cp_r("#{source.folder}/.", folder) : generate
@@ -48,16 +48,16 @@ class FreshApp
 
   def remove = FileUtils.rm_rf(folder)
 
-  # @return [RubyProcess] of a command of Rails that has succeeded
+  # @return [RubyProcess] a Rails command that has succeeded
   def rails(*args) = run("bin/rails", *args)
 
-  # @return [RubyProcess] of a command of Rails, however it has ended
+  # @return [RubyProcess] a Rails command that has ended, with any status
   def try(*args) = command("bin/rails", *args, chdir: folder, env: ENVIRONMENT, limit: LIMIT)
 
-  # Yields its server, in development, once that listens.
+  # Starts its server in development, and yields when the server listens.
   #
   # @yieldparam url [String]
-  # @return [RubyProcess] which has been told to end
+  # @return [RubyProcess] the server, which has received SIGTERM
   def serve
     command("bin/rails", "server", "--binding", "127.0.0.1", chdir: folder, env: ENVIRONMENT) do |server|
       yield server.wait_for(%r{Listening on (http://\S+)}, limit: LIMIT)[1]
@@ -65,9 +65,9 @@ class FreshApp
     end
   end
 
-  # @return [Array<String>] the rows, as the program `sqlite3` prints them
+  # @return [Array<String>] the rows as the program `sqlite3` prints them
   def sql(query)
-    # Its folder has another name since Rails 7.2.
+    # Rails 7.2 renamed the database's folder.
     database = %w[db storage].map { |place| "#{place}/development.sqlite3" }.find { |path| exist?(path) }
     run("sqlite3", "-cmd", ".timeout 5000", database, query).lines
   end
@@ -83,7 +83,7 @@ class FreshApp
     File.write(path, text)
   end
 
-  # @return [Hash{String => String}] all that a repository would hold, and what is in it
+  # @return [Hash{String => String}] the contents of all files that a repository would have
   def files
     paths = Dir.glob("**/*", File::FNM_DOTMATCH, base: folder).select { |path| File.file?(File.join(folder, path)) }
     paths.grep_v(VARYING).to_h { |path| [path, read(path)] }

@@ -3,13 +3,13 @@
 require "net/http"
 require_relative "cable_client"
 
-# Somebody who has logged in to the example, with cookies and as many sockets ("tabs") as wanted.
+# A user who has logged in to the example application, with cookies and any number of sockets ("tabs").
 class Visitor
-  # What a page says its token is.
+  # The CSRF token in a page.
   CSRF_TOKEN = /name="csrf-token" content="(?<token>[^"]+)"/
-  # Seconds within which the server is to answer.
+  # How long the server may take to answer, in seconds.
   LIMIT = 30
-  # Seconds until a client that beats by itself tries again to connect, at the most.
+  # The maximum delay before a client that sends heartbeats reconnects, in seconds.
   RETRY = 0.1
 
   attr_reader :name, :cables
@@ -23,7 +23,7 @@ class Visitor
     @mutex = Mutex.new
     @stopped = ConditionVariable.new
     post("/session", "name" => name)
-    @token = nil # logging in has changed it
+    @token = nil # logging in changes the token
   end
 
   # @return [Net::HTTPResponse]
@@ -34,7 +34,7 @@ class Visitor
     request(Net::HTTP::Post.new(path, "X-CSRF-Token" => token).tap { |request| request.set_form_data(form) })
   end
 
-  # Beats once over HTTP.
+  # Sends one heartbeat over HTTP.
   #
   # @return [Hash] the answer
   def heartbeat
@@ -44,7 +44,7 @@ class Visitor
     JSON.parse(response.body)
   end
 
-  # Opens a socket, and subscribes there to the gem's own channel.
+  # Opens a socket, and subscribes to the gem's own channel on it.
   #
   # @return [CableClient]
   def cable
@@ -52,25 +52,27 @@ class Visitor
     @cables.last
   end
 
-  # Beats from now on, each so many seconds, until {#silence}; over the last {#cable}, which is opened anew whenever the
-  # server closes it, as online_manager.js does.
+  # Sends heartbeats until {#silence}, over the last {#cable}. Reopens the cable whenever the server closes it, as
+  # online_manager.js does.
   #
-  # @param over [Symbol] or over :http
-  def beat_every(seconds, over: :cable)
+  # @param seconds [Numeric] the interval
+  #
+  # @param over [Symbol] :cable or :http
+  def send_heartbeats_every(seconds, over: :cable)
     @silent = false
-    @beating = Thread.new { beat_until_silent(seconds, over) }
+    @heartbeats = Thread.new { send_heartbeats_until_silent(seconds, over) }
   end
 
-  # Beats no more. Its sockets stay open.
+  # Stops the heartbeats. The sockets stay open.
   def silence
     @mutex.synchronize do
       @silent = true
       @stopped.broadcast
     end
-    @beating&.join
+    @heartbeats&.join
   end
 
-  # Goes silent and closes all sockets.
+  # Stops the heartbeats and closes all sockets.
   def close
     silence
     @cables.each(&:close)
@@ -82,10 +84,10 @@ class Visitor
 
   def connect = CableClient.new(@server.port, cookie).subscribe
 
-  def beat_until_silent(seconds, over)
+  def send_heartbeats_until_silent(seconds, over)
     until @silent
       begin
-        over == :http ? heartbeat : beat_on_cable
+        over == :http ? heartbeat : heartbeat_on_cable
         pause(seconds)
       rescue CableClient::Closed, SystemCallError, IOError, Net::ReadTimeout
         pause(rand * RETRY)
@@ -93,7 +95,7 @@ class Visitor
     end
   end
 
-  def beat_on_cable
+  def heartbeat_on_cable
     cable = @cables.last
     @cables[-1] = cable = connect unless cable.open?
     cable.heartbeat

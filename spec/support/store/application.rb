@@ -6,7 +6,7 @@ require "open3"
 require "tmpdir"
 
 module Stores
-  # An application of several processes that share a store, the log of its callbacks, and the judge of that.
+  # An application of several processes that share a store, with the log of its callbacks and the judge of that log.
   class Application
     include Wait
 
@@ -22,8 +22,8 @@ module Stores
 
     # @param store [Object] such as {Sqlite}
     # @param timeout [Numeric] seconds
-    # @param own_clock [Boolean] whether it has a wall clock of its own
-    # @param env [Hash{String => String}] of its processes
+    # @param own_clock [Boolean] whether it has its own wall clock
+    # @param env [Hash{String => String}] the environment of its processes
     # @param settings [Hash] see support/child/store.rb
     def initialize(store, timeout: 1, own_clock: false, env: {}, **settings)
       @store = store
@@ -36,7 +36,7 @@ module Stores
       @workers = []
     end
 
-    # Starts a process, which takes part at once.
+    # Starts a process, which participates at once.
     #
     # @param settings [Hash] see support/child/store.rb
     # @return [Worker]
@@ -47,7 +47,7 @@ module Stores
       worker
     end
 
-    # Several of them.
+    # Starts several processes.
     #
     # @return [Array<Worker>]
     def start_all(count, **settings)
@@ -55,69 +55,69 @@ module Stores
       threads.each { |thread| thread.report_on_exception = false }.map(&:value)
     end
 
-    # @return [Crowd] who comes here
+    # @return [Crowd] the users of this application
     def crowd = @crowd ||= Crowd.new(self)
 
-    # @return [Array<Worker>] those who get heartbeats
+    # @return [Array<Worker>] the processes that get heartbeats
     def serving = @workers.select(&:serving?)
 
-    # Waits until one of those who get heartbeats holds a lease.
+    # Waits until a process that gets heartbeats holds a lease.
     #
     # @return [Worker]
-    def owner(limit: 20)
-      wait_until(limit:) { serving.find { |worker| owner?(worker) } }
+    def lease_holder(limit: 20)
+      wait_until(limit:) { serving.find { |worker| lease_holder?(worker) } }
     end
 
-    # Waits until those who get heartbeats hold all leases that there are, each some of them if there are so many.
+    # Waits until the processes that get heartbeats hold all leases: each of them some, if there are enough.
     #
-    # @return [Array<Worker>] those who have one
-    def owners(limit: 20)
+    # @return [Array<Worker>] the lease holders
+    def lease_holders(limit: 20)
       wait_until(limit:) do
         count = [@store.class::PARTITIONS, serving.size].min
-        owners = serving.select { |worker| owner?(worker) }
-        owners if owners.size == count && @store.shared_by?(count)
+        holders = serving.select { |worker| lease_holder?(worker) }
+        holders if holders.size == count && @store.shared_by?(count)
       end
     end
 
-    # Kills a process, and writes that down.
+    # Kills a process, and logs that.
     def kill(worker)
       @log.append(:killed, pid: worker.pid, detail: "outside")
       worker.kill
     end
 
-    # Has a process stand still, and writes that down. Not in the middle of something that keeps the others out. For
-    # half a timeout before that it gets no heartbeats: one that it has not told the store of would still be good when
-    # it goes on, and bring a user back who was set offline meanwhile.
+    # Pauses a process, and logs that. Never in the middle of a transaction, which would block the others. The process
+    # gets no heartbeats for half a timeout before: a heartbeat that it has not written yet would still be valid when it
+    # resumes, and bring back a user who was set offline meanwhile.
     def pause(worker)
-      worker.stand_aside
+      worker.stop_serving
       throughout(@timeout / 2.0) { worker.ask("nil") }
       @log.append(:stopped, pid: worker.pid)
       wait_until do
         worker.pause
-        @store.free? || worker.go_on(serving: false)
+        @store.free? || worker.resume(serving: false)
       end
     end
 
-    # @return [Array<Log::Line>] what `on_error` heard of the store
+    # @return [Array<Log::Line>] the store errors that `on_error` got
     def store_errors = @log.lines(:error).select { |line| line.id.nil? }
 
-    # @return [Array<Log::Line>] the transitions, of one user if one is given
+    # @return [Array<Log::Line>] the transitions, of the given user if there is one
     def transitions(*user, repeats: false)
       lines = @log.lines(:online, :offline)
       lines.select! { |line| line.id == Log.token(user.first) } unless user.empty?
       repeats ? lines : lines.uniq { |line| [line.id, line.version] }
     end
 
-    # Waits until the store knows that everything has been delivered.
+    # Waits until the store has committed every delivery.
     #
-    # @param online [Integer] how many users are online then
+    # @param online [Integer] the number of users who are then online
     def expect_committed(online)
-      eventually { RSpec::Expectations.fail_with("not committed") unless owner.ask(<<~RUBY) == [online, 0] }
+      eventually { RSpec::Expectations.fail_with("not committed") unless lease_holder.ask(<<~RUBY) == [online, 0] }
         [manager.size, manager.stats[:waiting]]
       RUBY
     end
 
-    # Waits until these users' latest transition is that one.
+    # Waits until the latest transition of these users is the given one.
     #
     # @param state [Symbol] :online or :offline
     def expect_all(users, state, limit: 30)
@@ -130,10 +130,10 @@ module Stores
       end
     end
 
-    # Has the judge read the log. That a process said something on its standard error is a fault too.
+    # Lets the judge read the log. Output on a process' standard error is a fault too.
     #
-    # @param sessions [Hash{Object => Integer}] how many each user had
-    # @param online [Array] who is online at the end
+    # @param sessions [Hash{Object => Integer}] the number of sessions of each user
+    # @param online [Array] the users who are online at the end
     # @param repeats [String] see {Judge}
     # @return [Report]
     def judge(sessions, online: [], repeats: "at kills")
@@ -147,10 +147,10 @@ module Stores
       report
     end
 
-    # @return [String] the path of a file for hooks of the processes to look for
+    # @return [String] the path of a file that hooks of the processes wait for
     def flag(name) = "#{@folder}/#{name}"
 
-    # Ends everything.
+    # Ends all processes.
     def close
       @crowd&.stop
       @workers.each(&:kill)
@@ -160,15 +160,15 @@ module Stores
 
     private
 
-    # @return [Array<String>] what processes said on their standard error
+    # @return [Array<String>] the processes' output on standard error
     def complaints
       said = @workers.to_h { |worker| [worker.pid, worker.process.stderr] }
       said.filter_map { |pid, text| "process #{pid} said #{text}" unless text.empty? }
     end
 
-    # One that dies at this moment does not.
-    def owner?(worker)
-      worker.owner?
+    # A process that dies at this moment holds none.
+    def lease_holder?(worker)
+      worker.lease_holder?
     rescue Errno::EPIPE, IOError, RSpec::Expectations::ExpectationNotMetError
       raise if worker.process.status.nil?
     end

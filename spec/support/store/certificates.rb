@@ -3,11 +3,11 @@
 require "openssl"
 
 module Stores
-  # An authority of our own that signs certificates, and one that it has signed for a server on 127.0.0.1.
+  # A certificate authority, and a certificate that it signed for a server on 127.0.0.1.
   class Certificates
     attr_reader :ca_file
 
-    # @param folder [String] where the files are to be
+    # @param folder [String] where the files are written
     def initialize(folder)
       @ca_file = "#{folder}/ca.pem"
       @certificate_file = "#{folder}/server.pem"

@@ -2,9 +2,9 @@
 
 # Applications whose processes share a store.
 RSpec.shared_context "with applications on a store" do |kind|
-  # Makes an application without a process yet, and ends it after the example.
+  # Makes an application without processes, and ends it after the example.
   #
-  # @param store [Object] one of that kind
+  # @param store [Object] of the kind
   # @param settings [Hash] see Stores::Application
   # @return [Stores::Application]
   define_method(:deploy) do |store = kind.new, **settings|
@@ -14,14 +14,14 @@ RSpec.shared_context "with applications on a store" do |kind|
 
   after { @applications&.each(&:close) }
 
-  # @return [Array] so many users, half of them by number and half of them by name
+  # @return [Array] users, half of them with integer ids and half of them with strings
   def users(count, prefix = "user")
     Array.new(count) { |number| number.even? && prefix == "user" ? number : "#{prefix} #{number}" }
   end
 
-  # Has everybody leave, and the judge say that all went as it should.
+  # Lets everybody go offline, and expects that the judge finds no fault.
   #
-  # @param sessions [Hash] of users who are not in the crowd, see Stores::Application#judge
+  # @param sessions [Hash] the sessions of users who are not in the crowd, see Stores::Application#judge
   # @return [Stores::Application::Report]
   def expect_good_end(application, sessions = {}, **options)
     report = application.judge({ **application.crowd.finish, **sessions }, **options)
@@ -30,9 +30,9 @@ RSpec.shared_context "with applications on a store" do |kind|
   end
 end
 
-# The same on Redis servers of their own.
+# The same with Redis servers of their own.
 RSpec.shared_context "with servers of Redis" do
-  # After an example what is defined last comes first: applications end before their servers.
+  # RSpec runs the last `after` first: applications end before their servers.
   after { @servers&.each(&:stop) }
 
   include_context "with applications on a store", Stores::Redis
@@ -41,16 +41,16 @@ RSpec.shared_context "with servers of Redis" do
   #
   # @param settings [Hash] see Stores::RedisServer
   # @return [Stores::RedisServer]
-  def serve(**settings) = keep(Stores::RedisServer.new(**settings)).start
+  def serve(**settings) = stop_later(Stores::RedisServer.new(**settings)).start
 
-  # Stands between applications and a server.
+  # Starts a proxy between applications and a server, and stops it after the example.
   #
   # @param server [Stores::RedisServer]
   # @return [Stores::Proxy]
-  def stand_before(server, **options) = keep(Stores::Proxy.new(server.port, **options))
+  def start_proxy(server, **options) = stop_later(Stores::Proxy.new(server.port, **options))
 
-  # Stops it after the example.
-  def keep(server)
+  # Stops the server or proxy after the example.
+  def stop_later(server)
     (@servers ||= []) << server
     server
   end

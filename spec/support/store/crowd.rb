@@ -3,13 +3,13 @@
 require "set"
 
 module Stores
-  # Users who come, beat again and again, each time at a process chosen at random, and fall silent. It keeps count of
-  # their sessions: that is the script for the judge.
+  # Users who come online, send heartbeats at random processes, and fall silent. It counts their sessions, which are the
+  # script for the judge.
   class Crowd
-    # So often per timeout does each of them beat.
-    TURNS = 10
+    # How often each user sends a heartbeat within a timeout.
+    HEARTBEATS_PER_TIMEOUT = 10
 
-    # @return [Hash{Object => Integer}] how many sessions each user was given
+    # @return [Hash{Object => Integer}] the number of sessions that each user was given
     attr_reader :sessions
 
     # @param application [Application]
@@ -25,54 +25,54 @@ module Stores
       @thread.abort_on_exception = true
     end
 
-    # These beat from now on.
+    # Starts heartbeats of these users.
     def come(users)
       @mutex.synchronize { users.each { |user| begin_session(user) } }
     end
 
-    # These do not beat any longer.
+    # Stops the heartbeats of these users.
     def fall_silent(users)
       @mutex.synchronize { @present.subtract(users) }
     end
 
-    # From now on, whoever is online may fall silent at any turn, and comes back when the log says that it is offline.
+    # From now on, users fall silent at random while they are online, and come back after the log has their offline.
     #
-    # @param users [Array] who comes
-    # @param restless [Float] how many of those who are online fall silent at a turn
-    # @param most [Integer] how many sessions each of them has
-    # @param arrivals [Integer] how many come at a turn
-    def churn(users, restless: 0.05, most: 1, arrivals: users.size)
-      @mutex.synchronize { @churn = { users: users.dup, restless:, most:, arrivals: } }
+    # @param users [Array] the users
+    # @param silence_rate [Float] the fraction of the online users who fall silent at each step
+    # @param max_sessions [Integer] the number of sessions of each user
+    # @param arrivals [Integer] how many users come at each step
+    def churn(users, silence_rate: 0.05, max_sessions: 1, arrivals: users.size)
+      @mutex.synchronize { @churn = { users: users.dup, silence_rate:, max_sessions:, arrivals: } }
     end
 
-    # Waits until everybody has had as many sessions as there are to be.
+    # Waits until every user has had all sessions.
     def churn_out(limit: 60)
       @application.wait_until(limit:) do
-        @mutex.synchronize { @churn[:users].all? { |user| @sessions[user] == @churn[:most] } }
+        @mutex.synchronize { @churn[:users].all? { |user| @sessions[user] == @churn[:max_sessions] } }
       end
     end
 
-    # No more of that.
-    def settle
+    # Ends the random changes.
+    def stop_churn
       @mutex.synchronize { @churn = nil }
       @application.expect_all(present, :online, limit: 60)
     end
 
-    # @return [Array] who beats
+    # @return [Array] the users who send heartbeats
     def present = @mutex.synchronize { @present.to_a }
 
-    # Everybody falls silent, and is set offline.
+    # Lets everybody fall silent, and waits until everybody is offline.
     #
     # @return [Hash] see {#sessions}
     def finish
-      settle
+      stop_churn
       fall_silent(present)
       @application.expect_all(@sessions.keys, :offline, limit: 60)
       stop
       @sessions
     end
 
-    # Nobody beats any longer.
+    # Ends the thread that sends heartbeats.
     def stop
       @mutex.synchronize do
         @is_running = false
@@ -87,25 +87,26 @@ module Stores
       @mutex.synchronize do
         while @is_running
           move if @churn
-          beat
-          @changed.wait(@mutex, @application.timeout.fdiv(TURNS))
+          send_heartbeats
+          @changed.wait(@mutex, @application.timeout.fdiv(HEARTBEATS_PER_TIMEOUT))
         end
       end
     end
 
-    def beat
+    def send_heartbeats
       workers = @application.serving
       return if workers.empty?
 
-      @present.group_by { workers.sample(random: @random) }.each { |worker, users| worker.beat(users) }
+      @present.group_by { workers.sample(random: @random) }.each { |worker, users| worker.send_heartbeats(users) }
     end
 
-    # Only whom the log has online falls silent, and only whom it has offline comes back: so each session shows.
+    # Only users who are online according to the log fall silent, and only users who are offline come back, so that no
+    # session is skipped.
     def move
       states = @application.log.states
-      silent = @present.select { |user| states[Log.token(user)] == :online && @random.rand < @churn[:restless] }
+      silent = @present.select { |user| states[Log.token(user)] == :online && @random.rand < @churn[:silence_rate] }
       coming = @churn[:users].reject do |user|
-        @present.include?(user) || @sessions[user] >= @churn[:most] ||
+        @present.include?(user) || @sessions[user] >= @churn[:max_sessions] ||
           (@sessions[user].positive? && states[Log.token(user)] != :offline)
       end
       @present.subtract(silent)

@@ -4,24 +4,24 @@ require "json"
 require_relative "log"
 
 module Stores
-  # Reads the log of an application and says what in it must not be. After dropping repeats (of the same version of the
-  # same user), each user's transitions alternate, begin with online and end as the script says; versions grow; and
-  # every session that the script played is there, and no other. A process of its own:
+  # Reads the log of an application and reports its faults. Without repeats (the same version of the same user), each
+  # user's transitions must alternate, begin with online and end as the script says; versions must grow; and the
+  # sessions must be exactly those of the script. It is its own process:
   #
   #   ruby judge.rb LOG SCRIPT
   #
-  # prints a {#report} in JSON. The script is JSON too, with the ids as tokens (see {Log.token}):
+  # prints a {#report} in JSON. The script is JSON too, with ids as tokens (see {Log.token}):
   #
-  # - `sessions`: for each user how many there were;
-  # - `online`: who is online at the end;
-  # - `repeats`: "at kills", if only a process that was killed or stopped explains one, and at most a batch of them; or
+  # - `sessions`: the number of each user's sessions;
+  # - `online`: the users who are online at the end;
+  # - `repeats`: "at kills", if only a killed or paused process explains repeats, and at most one batch of them; or
   #   "anywhere".
   class Judge
-    # How many transitions may come twice when a process is killed.
+    # The maximum number of transitions that are delivered twice when a process is killed.
     BATCH = 256
 
-    # What is known of a user: the last delivery of each version, and the latest transition. After the store was lost,
-    # an online may come again.
+    # A user: the last delivery of each version, the latest transition, the number of sessions, and whether the store
+    # has lost its data since; then an online may be repeated.
     User = Struct.new(:deliveries, :latest, :sessions, :is_lost)
 
     # @param lines [Array<String>] of the log
@@ -31,14 +31,14 @@ module Stores
       @faults = []
       @lines = lines.filter_map { |text| Log.parse(text) || (@faults << "no line: #{text.inspect}" and nil) }
       @users = Hash.new { |users, id| users[id] = User.new({}, nil, 0, false) }
-      # Those who explain repeats, and how many of them.
+      # The processes that explain repeats, and how many.
       @interrupted = @lines.select { |line| %i[killed stopped].include?(line.kind) }.to_h { |line| [line.pid, 0] }
       @repeats = 0
     end
 
-    # @return [Hash{Symbol => Object}] `:faults`, a sentence for each; how many `:transitions` (without repeats) and
-    #   `:repeats` there were, the latter also by the pid of the process that explains them (`:repeats_of`); and how
-    #   many processes were killed at which point (`:kills`)
+    # @return [Hash{Symbol => Object}] `:faults`, a sentence for each; the numbers of `:transitions` (without repeats)
+    #   and of `:repeats`; the repeats by the pid of the process that explains them (`:repeats_of`); and the number of
+    #   processes that were killed at each point (`:kills`)
     def report
       @lines.each { |line| line.transition? ? transition(line) : lose(line) }
       @users.keys.union(@script.fetch("sessions").keys).each { |id| check_end(id) }
@@ -79,7 +79,7 @@ module Stores
       end
     end
 
-    # Either who delivered it first was interrupted before its commit, or whoever does so now was, and does not know yet
+    # Either the first process was interrupted before its commit, or the current process was, and has not noticed yet
     # that it is too late.
     def repeat(line, earlier)
       @repeats += 1

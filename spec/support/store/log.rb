@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
 module Stores
-  # What the callbacks of an application append to: one line for each thing that happened, in one write and forced to
-  # disk, so that lines of several processes stay apart and none is lost with its process.
+  # The log of an application's callbacks: one line per event, written at once and synced to disk, so that lines of
+  # several processes do not mix and none is lost with its process.
   #
-  # Beside `online` and `offline` it is told what the judge needs to know: that a process was `killed` or `stopped`, and
-  # that the store was `lost`. Other kinds of lines are for the specs.
+  # Besides `online` and `offline` it has the lines that the judge needs: a process was `killed` or `stopped`, the store
+  # was `lost`. Lines of other kinds are for the specs.
   #
-  # Also loaded into child processes and by the judge, so it needs nothing but Ruby.
+  # Also loaded into child processes and by the judge, so it requires nothing.
   class Log
-    # The id is a {.token}, and nil where the line is about no user. The time is in seconds, of the monotonic clock.
+    # The id is a {.token}, or nil in a line about no user. The time is in seconds on the monotonic clock.
     Line = Struct.new(:kind, :id, :version, :pid, :at, :detail) do
       def transition? = %i[online offline].include?(kind)
       def to_s = [kind, id || "-", version || "-", pid, at.round(3), detail].join("\t")
@@ -17,7 +17,7 @@ module Stores
 
     PATTERN = /\A(\w+)\t([^\t]+)\t(-|\d+)\t(\d+)\t([\d.]+)\t([^\t]*)\z/
 
-    # @return [String] a text without tabs and newlines, another one for each id
+    # @return [String] a text without tabs and newlines, different for each id
     def self.token(id)
       case id
       when Symbol then ":#{token(id.name)}"
@@ -26,7 +26,7 @@ module Stores
       end
     end
 
-    # @return [Line, nil] nil if that is no line
+    # @return [Line, nil] nil if the text is no line
     def self.parse(line)
       kind, id, version, pid, at, detail = PATTERN.match(line)&.captures
       kind && Line.new(kind.to_sym, (id unless id == "-"), (Integer(version) unless version == "-"), Integer(pid),
@@ -44,8 +44,8 @@ module Stores
     end
 
     # @param kind [Symbol]
-    # @param token [String, nil] of an id
-    # @yield when it is written and not on the disk yet
+    # @param token [String, nil] the token of an id
+    # @yield after the write and before the sync
     def append(kind, token = nil, version: nil, pid: Process.pid, detail: nil)
       now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
       detail = detail.inspect[1...-1] if detail.is_a?(String)
@@ -56,17 +56,17 @@ module Stores
       end
     end
 
-    # @return [Array<Line>] all that there is, or those of some kinds
+    # @return [Array<Line>] all lines, or the lines of some kinds
     def lines(*kinds)
       read { kinds.empty? ? @lines.dup : @lines.select { |line| kinds.include?(line.kind) } }
     end
 
-    # @return [Hash{String => Symbol}] for each user who has had a transition, by token, the one of the latest version
+    # @return [Hash{String => Symbol}] by token, each user's transition with the highest version
     def states = read { @states.transform_values(&:kind) }
 
     private
 
-    # Reads what has come since, and yields.
+    # Reads the new lines, and yields.
     def read
       @mutex.synchronize do
         whole = File.size?(@path).to_i > @offset ? File.read(@path, nil, @offset)[/.*\n/m].to_s : ""

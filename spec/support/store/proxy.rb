@@ -3,24 +3,24 @@
 require "socket"
 
 module Stores
-  # Stands between a process and a server, on a port of its own, and is as bad a network as an example wants.
+  # A proxy between a process and a server, on its own port. It behaves like a bad network.
   #
   #   proxy = Stores::Proxy.new(server.port)
   #   proxy.delay = 2                        # seconds, for each part of an answer
-  #   proxy.spoil(:drop, at: "EVALSHA")      # the answer to the next one
+  #   proxy.spoil(:drop, at: "EVALSHA")      # the answer to the next such request
   class Proxy
-    # One connection: both ends, and how the next part of an answer is to be spoilt.
+    # One connection: both ends, and how the next part of an answer is spoilt.
     Connection = Struct.new(:client, :server, :spoiling) do
       def close = [client, server].each(&:close)
     end
 
     attr_reader :port
 
-    # Seconds by which answers come later.
+    # Seconds by which answers are delayed.
     attr_writer :delay
 
     # @param target [Integer] the port of a server on 127.0.0.1
-    # @param rewriting [Hash{String => String}] what takes which place in answers; both of the same length
+    # @param rewriting [Hash{String => String}] replacements in answers; of the same length as what they replace
     def initialize(target, rewriting: {})
       @target = target
       @rewriting = rewriting
@@ -34,23 +34,23 @@ module Stores
       @threads = [in_thread { accept }]
     end
 
-    # Has the answer to a request spoilt. The server has got the request then, and has done what it asks for.
+    # Spoils the answer to a request. The server has received and executed the request by then.
     #
     # @param how [Symbol] :drop closes the connection instead of answering, :halve passes the first half of the answer
-    # @param at [String] what is in the request
-    # @param times [Integer] for so many of them
+    # @param at [String] a part of the request
+    # @param times [Integer] how many answers to spoil
     def spoil(how, at:, times: 1)
       @mutex.synchronize { times.times { @faults << [how, at] } }
     end
 
-    # @return [Integer] how many answers have been spoilt
+    # @return [Integer] the number of answers spoilt so far
     def spoilt = @mutex.synchronize { @spoilt }
 
-    # Cuts all connections.
+    # Closes all connections.
     def cut = @mutex.synchronize { @connections.dup }.each { |connection| finish(connection) }
 
-    # From now on it stands before another server.
-    def lead_to(target)
+    # Connects to another server from now on.
+    def redirect_to(target)
       @target = target
       cut
     end
@@ -66,7 +66,7 @@ module Stores
     def accept
       loop { serve(@listener.accept) }
     rescue IOError
-      nil # stopped
+      nil # the proxy was stopped
     end
 
     def serve(client)
@@ -74,7 +74,7 @@ module Stores
       @mutex.synchronize { @connections << connection }
       @threads += [in_thread { pass_requests(connection) }, in_thread { pass_answers(connection) }]
     rescue SystemCallError
-      client.close # nobody is there
+      client.close # no server listens
     end
 
     def pass_requests(connection)
@@ -90,7 +90,7 @@ module Stores
       finish(connection)
     end
 
-    # On two threads, so that an answer may come while others are on their way.
+    # Uses two threads, so that an answer may arrive while earlier ones are delayed.
     def pass_answers(connection)
       on_the_way = Thread::Queue.new
       @threads += [in_thread { pass_on(connection, on_the_way) }]
@@ -102,7 +102,7 @@ module Stores
     def pass_on(connection, on_the_way)
       loop do
         due, bytes = on_the_way.pop
-        sleep [due - Wait.monotonic, 0].max # rubocop:disable OnlineManager/BareSleep -- that is what it is for
+        sleep [due - Wait.monotonic, 0].max # rubocop:disable OnlineManager/BareSleep -- the delay is the purpose
         raise EOFError if bytes.nil?
 
         bytes = @rewriting.reduce(bytes) { |text, (old, new)| text.gsub(old.b, new.b) }

@@ -4,17 +4,17 @@ require "securerandom"
 require_relative "redis_cluster"
 
 module Stores
-  # A namespace of its own on a Redis server. Looked at with Redis' own command, a program as foreign as can be.
+  # A namespace of its own on a Redis server. The specs read it with `redis-cli`, which shares no code with the gem.
   class Redis
-    # Each may be another process' to deliver.
+    # Each partition may be delivered by another process.
     PARTITIONS = 16
-    # What there is of each partition.
+    # The kinds of keys of a partition.
     KEYS = %w[users events lease meta overflow tombstones failures dead_letters superseded].freeze
 
     def self.to_s = "Redis"
 
     # @param bytes [String] see ext/store/src/id.rs
-    # @return [Integer] what Redis calls CRC16, of which 16 or 16,384 are left
+    # @return [Integer] the CRC16 of Redis Cluster, of which the gem uses the remainder by 16 and Redis that by 16,384
     def self.crc16(bytes)
       bytes.each_byte.reduce(0) do |crc, byte|
         8.times.reduce(crc ^ (byte << 8)) { |sum, _| ((sum << 1) ^ (sum[15] * 0x1021)) & 0xFFFF }
@@ -23,10 +23,10 @@ module Stores
 
     attr_reader :server, :namespace, :database, :url
 
-    # @param server [RedisServer, RedisCluster] the common one, or one that somebody else stops
-    # @param url [String, Array<String>] another way to it
+    # @param server [RedisServer, RedisCluster] the common server, or a server that the spec stops
+    # @param url [String, Array<String>] another URL of the server
     # @param database [Integer]
-    # @param namespace [String] what nobody else has
+    # @param namespace [String] unique
     def initialize(server = RedisServer.common, url: nil, database: 0, namespace: "spec-#{SecureRandom.hex(4)}")
       @server = server
       @database = database
@@ -34,32 +34,32 @@ module Stores
       @url = url || server.url(database:)
     end
 
-    # @return [Hash{Symbol => Object}] what the manager is given
+    # @return [Hash{Symbol => Object}] the manager's options
     def options = { store: @url, namespace: @namespace }
 
     # @return [String]
     def key(partition, name) = "{om:#{@namespace}:#{partition}}:#{name}"
 
-    # @return [Integer] the partition that such an id is in
+    # @return [Integer] the partition of an id
     def partition_of(id)
       tag = { Integer => "i", String => "s", Symbol => "S" }.fetch(id.class)
       self.class.crc16("#{tag}#{id}") % PARTITIONS
     end
 
-    # @return [Integer] the slot of a Redis Cluster that a partition is in
+    # @return [Integer] the Redis Cluster slot of a partition
     def slot_of(partition) = self.class.crc16("om:#{@namespace}:#{partition}") % RedisCluster::SLOTS
 
-    # Makes sure that all there is has a name that is known, and each user is where it belongs.
+    # Checks that all keys have a known name, and that each user is in the right partition.
     def check
       strange = keys.reject { |key| key == "{om:#{@namespace}}:members" || number_of(key, *KEYS) }
       strange += keys.grep(/:users\z/).reject { |key| ids_in(key).all? { |id| belongs?(id, key) } }
       strange.empty? or RSpec::Expectations.fail_with("these keys are strange: #{strange.join(", ")}")
     end
 
-    # Whether nobody is in the middle of something that would keep the others out. Each step is one of the server's.
+    # Whether no process is in a transaction that would block the others. Each Redis script is atomic, so none ever is.
     def free? = true
 
-    # @return [Array<String, nil>] for each partition whose it is, if anybody's
+    # @return [Array<String, nil>] the lease holder of each partition, nil if it has none
     def leases
       keys = Array.new(PARTITIONS) { |number| key(number, :lease) }
       (@server.cluster? ? keys.each_slice(1) : [keys]).flat_map do |some|
@@ -67,34 +67,34 @@ module Stores
       end
     end
 
-    # @return [Array<Integer>] how many partitions each process has that has some, in order
+    # @return [Array<Integer>] the sorted numbers of leases of the processes that hold any
     def shares = leases.compact.tally.values.sort
 
-    # Whether all is so many processes' together.
+    # Whether a number of processes hold all leases together.
     def shared_by?(count)
       held = leases
       held.none?(&:nil?) && held.uniq.size == count
     end
 
-    # @return [Integer] how many users are online as some server has it
+    # @return [Integer] the number of users who are online according to a server
     def count_on(server)
       Array.new(PARTITIONS) { |number| Integer(server.cli("ZCARD", key(number, :users))) }.sum
     end
 
-    # @return [Array<String>] those of this namespace, and not of one whose name begins with its name
+    # @return [Array<String>] the keys of this namespace, without those of a namespace whose name begins with its name
     def keys
       all = @server.masters.flat_map { |master| master.ask("--scan", database: @database) }
       all.grep(/\A\{om:#{Regexp.escape(@namespace)}(\}:members|:\d+\}:(?!members))/)
     end
 
-    # Whoever has started a server stops it, and all is gone.
+    # The spec that started a server stops it, which deletes everything.
     def remove
       keys.each_slice(1_000) { |some| @server.cli("UNLINK", *some, database: @database) } if @server.common?
     end
 
     private
 
-    # @return [Integer, nil] of the partition that a key belongs to, if it has one of these names
+    # @return [Integer, nil] the partition of a key with one of these names
     def number_of(key, *names)
       number, name = key.match(/\A\{om:#{Regexp.escape(@namespace)}:(\d+)\}:(\w+)\z/)&.captures
       Integer(number) if names.include?(name)

@@ -3,41 +3,41 @@
 require_relative "redis_server"
 
 module Stores
-  # A Redis Cluster of our own: three masters, each with a replica.
+  # Our own Redis Cluster: three masters, each with one replica.
   class RedisCluster
     include Wait
 
     SLOTS = 16_384
 
-    # @param node_timeout [Integer] milliseconds without an answer until a node counts as gone. On a busy machine one
-    #   may be silent for a second that is well
+    # @param node_timeout [Integer] after how many milliseconds without an answer a node counts as failed. On a busy
+    #   machine a healthy node may be silent for a second
     # @param settings [Hash{Symbol => Object}] of each server, see {RedisServer}
     def initialize(node_timeout: 10_000, **settings)
       @servers = Array.new(6) do
-        # A replica takes over however long it has heard nothing.
+        # A replica takes over no matter how old its data is.
         RedisServer.new(cluster_enabled: "yes", cluster_node_timeout: node_timeout, cluster_replica_validity_factor: 0,
                         repl_diskless_sync_delay: 0, **settings)
       end
     end
 
-    # @return [self] once it can be used
+    # @return [self] as soon as the cluster can be used
     def start
       @servers.each(&:launch)
       @servers.each(&:wait_until_ready)
       assign_slots
       introduce
       masters.zip(@servers.last(3)) { |master, replica| replica.cli("CLUSTER", "REPLICATE", id_of(master)) }
-      wait_until(limit: RedisServer::PATIENCE) do
+      wait_until(limit: RedisServer::TIMEOUT) do
         all_say?("INFO", "cluster_state:ok") && all_say?("NODES", /\bslave\b/, 3)
       end
       wait_for_replicas
       self
     end
 
-    # @return [Array<String>] as a manager is given it
+    # @return [Array<String>] the URLs for a manager
     def url(**) = @servers.first(3).map(&:url)
 
-    # @return see {RedisServer#cli}; of whichever server has the keys
+    # @return see {RedisServer#cli}; asks whichever server has the keys
     def cli(*words, **) = running.first.cli(*words)
 
     # @return see {RedisServer#ask}
@@ -46,7 +46,7 @@ module Stores
     def cluster? = true
     def common? = false
 
-    # @return [Array<RedisServer>] those that are masters now
+    # @return [Array<RedisServer>] the current masters
     def masters = running.select { |server| master?(server) }.first(3)
 
     def master?(server) = server.ask("ROLE").first == "master"
@@ -54,13 +54,13 @@ module Stores
     # @return [RedisServer] a replica of a master
     def replica_of(master) = running.find { |server| server.ask("ROLE").values_at(0, 2) == ["slave", master.port.to_s] }
 
-    # @return [RedisServer] the master that has a slot
+    # @return [RedisServer] the master of a slot
     def server_of(slot)
       line = ask("CLUSTER", "NODES").find { |node| node.split.drop(8).any? { |range| cover?(range, slot) } }
       @servers.find { |server| line.include?(":#{server.port}@") }
     end
 
-    # Moves a slot with all that is in it to another master, as an operator would.
+    # Moves a slot with all its keys to another master, as an operator would.
     def move(slot)
       from = server_of(slot)
       to, other = masters - [from]
@@ -71,9 +71,9 @@ module Stores
       [to, from, other].each { |server| server.cli("CLUSTER", "SETSLOT", slot, "NODE", id_of(to)) }
     end
 
-    # Waits until every replica has all that its master has.
+    # Waits until every replica is in sync with its master.
     def wait_for_replicas
-      wait_until(limit: RedisServer::PATIENCE) do
+      wait_until(limit: RedisServer::TIMEOUT) do
         (running - masters).all? { |replica| replica.cli("INFO", "replication").include?("master_link_status:up") }
       end
     end
@@ -93,14 +93,14 @@ module Stores
       3.times do |index|
         @servers[index].cli("CLUSTER", "ADDSLOTSRANGE", index * SLOTS / 3, ((index + 1) * SLOTS / 3) - 1)
       end
-      # Else two may begin with the same epoch of the configuration, and settle that only later.
+      # Otherwise two nodes may start with the same configuration epoch, and resolve that only later.
       @servers.each_with_index { |server, index| server.cli("CLUSTER", "SET-CONFIG-EPOCH", index + 1) }
     end
 
     def introduce
       first, *others = @servers
       others.each { |server| server.cli("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus_port) }
-      wait_until(limit: RedisServer::PATIENCE) { all_say?("INFO", "cluster_known_nodes:6") }
+      wait_until(limit: RedisServer::TIMEOUT) { all_say?("INFO", "cluster_known_nodes:6") }
     end
 
     def all_say?(question, text, times = 1)

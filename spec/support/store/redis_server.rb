@@ -9,23 +9,24 @@ require "uri"
 require_relative "certificates"
 
 module Stores
-  # A redis-server of our own: in a temporary folder, on a port of 127.0.0.1 and on a Unix socket, and ended by its pid.
-  # The kernel ends it too if we die. (To the kernel that means the thread that has started it: one that stays.)
+  # Our own redis-server: in a temporary folder, on a port of 127.0.0.1 and on a Unix socket, and ended by its pid. The
+  # kernel ends it too when the thread that started it ends, so that must be a thread that stays.
   class RedisServer
     include Wait
 
-    # Seconds that it gets to start, and to stop.
-    PATIENCE = 30
-    # Below those that connections get at this end: so none of them takes the port while the server is down.
+    # How long it may take to start or to stop, in seconds.
+    TIMEOUT = 30
+    # Below the range of ports that the system gives to outgoing connections: so none takes the port while the server is
+    # down.
     PORTS = (10_000..32_000)
-    # It keeps nothing on disk, unless an example wants that. All scripts that take long are in its SLOWLOG.
+    # By default nothing is kept on disk. Slow scripts are recorded in the SLOWLOG.
     SETTINGS = {
       bind: "127.0.0.1", save: '""', appendonly: "no", appendfsync: "always", loglevel: "notice",
       slowlog_log_slower_than: 50_000, slowlog_max_len: 1_000
     }.freeze
 
     class << self
-      # One for many applications, each with a namespace of its own, since to start one takes time.
+      # One server for many applications, each with its own namespace, since starting a server takes time.
       #
       # @return [RedisServer]
       def common = @common ||= new.start
@@ -34,7 +35,7 @@ module Stores
 
       def stop_common = @common&.stop
 
-      # @return [Integer] a port that nobody listens on
+      # @return [Integer] a free port
       def free_port
         TCPServer.new("127.0.0.1", port = rand(PORTS)).close
         port
@@ -45,9 +46,9 @@ module Stores
 
     attr_reader :folder, :port, :bus_port, :pid, :user, :password, :socket
 
-    # @param user [String, nil] who may do anything, with a password; nil is Redis' default user
+    # @param user [String, nil] a user with all permissions; nil is Redis' default user
     # @param password [String, nil]
-    # @param tls [Boolean] whether the port takes TLS, and nothing else
+    # @param tls [Boolean] whether the port speaks TLS only
     # @param at [Integer, nil] the port; nil takes a free one
     # @param env [Hash{String => String}]
     # @param settings [Hash{Symbol => Object}] lines of its redis.conf
@@ -62,13 +63,13 @@ module Stores
       @settings = SETTINGS.merge(settings)
     end
 
-    # @return [self] once it answers
+    # @return [self] as soon as it answers
     def start
       launch
       wait_until_ready
     end
 
-    # Starts it, and does not wait.
+    # Starts it without waiting.
     def launch
       @port ||= self.class.free_port
       @bus_port ||= self.class.free_port if @settings.key?(:cluster_enabled)
@@ -80,7 +81,7 @@ module Stores
 
     # @return [self]
     def wait_until_ready
-      wait_until(limit: PATIENCE) do
+      wait_until(limit: TIMEOUT) do
         relaunch if Process.wait(@pid, Process::WNOHANG)
         ready?
       end
@@ -94,20 +95,20 @@ module Stores
       FileUtils.remove_entry(@folder)
     end
 
-    # Ends it at once. It can be started again.
+    # Kills it. It can be started again.
     def kill = end_by(:KILL)
 
     def running? = !@pid.nil?
 
-    # Has it stand still.
+    # Stops the process with SIGSTOP.
     def pause = Process.kill(:STOP, @pid)
 
-    # Has it go on.
-    def go_on = Process.kill(:CONT, @pid)
+    # Resumes the process with SIGCONT.
+    def resume = Process.kill(:CONT, @pid)
 
     # Kills it, and starts it again on the same port.
     #
-    # @param with_data [Boolean] whether what it has on disk is still there; that is what `appendonly: "yes"` is for
+    # @param with_data [Boolean] whether the data on disk is kept; the server needs `appendonly: "yes"` for that
     # @yield while it is down
     def restart(with_data:)
       kill
@@ -118,7 +119,7 @@ module Stores
 
     # @param words [Array<#to_s>] a command
     # @param database [Integer]
-    # @return [String] what `redis-cli` prints
+    # @return [String] the output of `redis-cli`
     def cli(*words, database: 0)
       options = cluster? ? ["-c", "-p", @port.to_s] : ["-s", @socket, "-n", database.to_s]
       options.push("--user", @user) if @user
@@ -128,35 +129,35 @@ module Stores
       output.chomp
     end
 
-    # The same, line by line.
+    # The same, as lines.
     def ask(...) = cli(...).lines(chomp: true)
 
     # @return [Array<RedisServer>] see {RedisCluster#masters}
     def masters = [self]
 
-    # Whether its keys are spread over several servers.
+    # Whether it is part of a cluster.
     def cluster? = !@bus_port.nil?
 
-    # Whether many use it.
+    # Whether it is the common server.
     def common? = self.class.common?(self)
 
-    # @return [String] what it has written down
+    # @return [String] its log
     def log = File.read("#{@folder}/log")
 
     # @return [String]
     def version = cli("INFO", "server")[/^redis_version:(\S+)/, 1]
 
-    # @return [String] of a certificate that signs the server's
+    # @return [String] the path of the certificate that signed the server's certificate
     def ca_file = @certificates.ca_file
 
-    # @param port [Integer] another one that leads here
-    # @return [String] of this server, as a manager is given it
+    # @param port [Integer] another port that leads to this server
+    # @return [String] the URL for a manager
     def url(database: 0, port: @port)
       authority = ("#{@user}:#{ERB::Util.url_encode(@password)}@" if @password)
       "redis#{"s" if @certificates}://#{authority}127.0.0.1:#{port}/#{database}"
     end
 
-    # @return [String] of its Unix socket
+    # @return [String] the URL of its Unix socket
     def socket_url(scheme: "redis+unix", **query)
       query = { user: @user, pass: @password, **query }.compact
       "#{scheme}://#{@socket}#{"?#{URI.encode_www_form(query)}" unless query.empty?}"
@@ -180,7 +181,7 @@ module Stores
       [%w[user default off], ["user", @user, "on", ">#{@password}".dump, "~*", "&*", "+@all"]]
     end
 
-    # Whoever has no password is told so, by a server that is there.
+    # A running server that requires a password answers NOAUTH.
     def ready?
       connection = UNIXSocket.new(@socket)
       connection.write("PING\r\n")
@@ -191,7 +192,7 @@ module Stores
       connection&.close
     end
 
-    # Two may have found the same port free.
+    # Another process may have found the same port free.
     def relaunch
       @pid = nil
       raise "redis-server has ended:\n#{log}" unless log.include?("Address already in use")

@@ -5,16 +5,16 @@ require "open3"
 require "tmpdir"
 
 module Stores
-  # A file of its own in an empty folder. Looked at with SQLite's own command, a program as foreign as can be.
+  # A SQLite file in an empty folder. The specs read it with the `sqlite3` command, which shares no code with the gem.
   class Sqlite
-    # One process delivers.
+    # One process at a time delivers.
     PARTITIONS = 1
 
     def self.to_s = "SQLite"
 
     attr_reader :folder, :path
 
-    # @param folder [String, nil] where it is to be
+    # @param folder [String, nil] the folder; nil makes a temporary one
     def initialize(folder = nil)
       @is_ours = folder.nil?
       @folder = folder || Dir.mktmpdir("online_manager_sqlite")
@@ -24,34 +24,34 @@ module Stores
     # @return [String]
     def url = "sqlite:#{@path}"
 
-    # @return [Hash{Symbol => String}] what the manager is given
+    # @return [Hash{Symbol => String}] the manager's options
     def options = { store: url, namespace: "spec" }
 
-    # Makes sure that it is whole.
+    # Checks the integrity of the file.
     def check
       answer = execute("PRAGMA integrity_check")
       answer == "ok" or RSpec::Expectations.fail_with("integrity_check says: #{answer}")
     end
 
-    # @return [String] what the `sqlite3` command answers
+    # @return [String] the output of the `sqlite3` command
     def execute(sql)
       output, status = Open3.capture2e("sqlite3", "-cmd", ".timeout 10000", @path, sql)
       status.success? or RSpec::Expectations.fail_with("sqlite3 says: #{output}")
       output.chomp
     end
 
-    # Whether nobody is in the middle of a transaction. Who is stopped there would keep the others out.
+    # Whether no process is in a transaction. A process that is paused in one would block the others.
     def free?
       _, status = Open3.capture2e("sqlite3", @path, "BEGIN IMMEDIATE; ROLLBACK")
       status.success?
     end
 
-    # Whether the lease is somebody's. Who has it, that process says itself.
+    # Whether a process holds the lease. Which one, the process itself reports.
     def shared_by?(count)
       count == 1 && execute("SELECT count(lease) FROM namespaces WHERE name = 'spec'") == "1"
     end
 
-    # @return [Array<String>] the file, and what SQLite keeps beside it
+    # @return [Array<String>] the file, and the files that SQLite keeps beside it
     def files = Dir["#{@path}*"]
 
     def delete = FileUtils.rm_f(files)

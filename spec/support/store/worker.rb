@@ -4,9 +4,9 @@ require "json"
 require "rbconfig"
 
 module Stores
-  # One process of an application (see support/child/store.rb), that does what it is told.
+  # One process of an application (see support/child/store.rb), which executes commands.
   class Worker
-    # What was asked for has raised there.
+    # The code that the process was asked to run raised.
     class Raised < StandardError; end
 
     SCRIPT = File.join(RubyProcess::ROOT, "spec/support/child/store.rb")
@@ -28,38 +28,38 @@ module Stores
 
     def pid = @process.pid
 
-    # @return [Boolean] whether it gets heartbeats: not when it stands still, has ended, or is about to
+    # @return [Boolean] whether it gets heartbeats: not while it is paused, nor once it has ended or is about to end
     def serving? = @is_serving && @process.status.nil?
 
     def wait_for(...) = @process.wait_for(...)
 
-    # Runs Ruby code in it, between two heartbeats.
+    # Runs Ruby code in the process, between two heartbeats.
     #
-    # @param code [String] with what support/child/store.rb defines
-    # @param args [Array] what `args` is in the code
+    # @param code [String] may call what support/child/store.rb defines
+    # @param args [Array] the value of `args` in the code
     # @param limit [Numeric] seconds
-    # @return what the code answers
+    # @return what the code returns
     # @raise [Raised] what the code raises
     def ask(code, *args, limit: RubyProcess::LIMIT)
       number = @mutex.synchronize { @asked += 1 }
       write(number:, code:, args: pack(args))
       answer = @process.wait_for(/\A(answers|raises) #{number} (\S*)\z/, limit:)
-      value = Marshal.load(answer[2].unpack1("m0")) # rubocop:disable Security/MarshalLoad -- our own child's
+      value = Marshal.load(answer[2].unpack1("m0")) # rubocop:disable Security/MarshalLoad -- from our own child
       answer[1] == "answers" ? value : raise(Raised, value)
     end
 
-    # Heartbeats of these users, if it can be reached.
-    def beat(users)
-      write(beat: users)
+    # Sends heartbeats of these users, if the process is alive.
+    def send_heartbeats(users)
+      write(heartbeats: users)
     rescue Errno::EPIPE, IOError
-      nil # killed in between
+      nil # killed meanwhile
     end
 
-    def owner? = ask("manager.stats[:owner]")
+    def lease_holder? = ask("manager.stats[:owner]")
 
-    # Has it end by itself.
+    # Lets the process end by itself.
     #
-    # @param signal [Symbol, nil] nil lets its script come to its end
+    # @param signal [Symbol, nil] nil closes its stdin, which ends its script
     def finish(signal = nil)
       @is_serving = false
       signal ? @process.signal(signal) : @process.close
@@ -68,20 +68,20 @@ module Stores
 
     def kill = @process.kill
 
-    # It gets no heartbeats from now on.
-    def stand_aside = @is_serving = false
+    # Sends it no heartbeats from now on.
+    def stop_serving = @is_serving = false
 
-    # Has it stand still.
+    # Pauses the process with SIGSTOP.
     def pause
-      stand_aside
+      stop_serving
       @process.signal(:STOP)
     end
 
-    # Has it go on.
+    # Resumes the process.
     #
-    # @param serving [Boolean] whether it gets heartbeats then
-    # @return [Boolean] the same
-    def go_on(serving: true)
+    # @param serving [Boolean] whether it gets heartbeats again
+    # @return [Boolean] `serving`
+    def resume(serving: true)
       @process.signal(:CONT)
       @is_serving = serving
     end

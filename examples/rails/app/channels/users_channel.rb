@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Says that somebody has come or gone. Not who: the page asks for the list, so it does no harm if a message is lost, or
-# comes twice or out of order.
+# Broadcasts that a user came online or went offline, but not which one: the page then requests the list. A message that
+# is lost, doubled or out of order therefore does no harm.
 class UsersChannel < ApplicationCable::Channel
   def subscribed
     stream_from "users"

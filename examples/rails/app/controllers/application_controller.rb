@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# Knows who it is that asks.
+# Identifies the current user.
 class ApplicationController < ActionController::Base
   helper_method :current_user
 
   private
 
-  # By a cookie that is encrypted. ActionCable reads the same one.
+  # Uses an encrypted cookie. ActionCable reads the same one.
   def current_user
     @current_user ||= User.find_by(id: cookies.encrypted[:user_id]) if cookies.encrypted[:user_id]
   end

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Heartbeats of clients without a WebSocket. It is a POST with a session cookie, so it takes a CSRF token as any other
-# does: the page has one in a <meta>, which goes into the header X-CSRF-Token.
+# Takes heartbeats of clients without a WebSocket. It is a POST with a session cookie, so it requires a CSRF token: the
+# page has one in a <meta> tag, and sends it in the header X-CSRF-Token.
 class HeartbeatsController < ApplicationController
   def create
     return head :unauthorized unless current_user

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Logging in, by name and nothing else, and out.
+# Logs users in, by name alone, and out.
 class SessionsController < ApplicationController
   def create
     name = params[:name].to_s.strip
@@ -8,7 +8,7 @@ class SessionsController < ApplicationController
     redirect_to root_path
   end
 
-  # The page goes, and its socket with it. The user is offline once no other tab has beaten for half a timeout.
+  # The page and its socket close. The user is offline half a timeout later, unless another tab sends a heartbeat.
   def destroy
     log_out
     redirect_to root_path, status: :see_other

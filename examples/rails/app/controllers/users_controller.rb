@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# Who is online.
+# Shows who is online.
 class UsersController < ApplicationController
   before_action { @users = User.order(:name) }
 
   # The page.
   def index; end
 
-  # The part of the page that changes.
+  # The part of the page that is updated.
   def list
     render partial: "list", locals: { users: @users }
   end
 
-  # The same for programs: what the database says, and what the manager of this process knows.
+  # The same as JSON: according to the database, and according to this process' manager.
   def online
     render json: { online: names(User.online), online_now: names(User.online_now) }
   end

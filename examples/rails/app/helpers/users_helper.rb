@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What the list shows.
+# Texts of the list.
 module UsersHelper
   # @param user [User]
   # @return [String] such as "online", or "seen 5 minutes ago"

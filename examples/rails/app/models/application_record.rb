@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What all models have in common.
+# The base class of all models.
 class ApplicationRecord < ActiveRecord::Base
   self.abstract_class = true
 end

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# Whoever has logged in once.
+# A user who has logged in at least once.
 class User < ApplicationRecord
   include OnlineManager::Presence
 
-  # One statement, so two tabs at once make one user.
+  # Finds or creates a user. It is one statement, so two tabs at once create one user.
   #
   # @param name [String]
   # @return [User]

@@ -6,9 +6,9 @@ Rails.application.configure do
   config.consider_all_requests_local = false
   config.public_file_server.enabled = true
   config.log_level = ENV.fetch("RAILS_LOG_LEVEL", "info")
-  # It says when, and which process.
+  # Log lines with the time and the process.
   config.log_formatter = Logger::Formatter.new
 
-  # Two files, so nobody has to run `rails assets:precompile` first.
+  # There are only two asset files, so nobody has to run `rails assets:precompile` first.
   config.assets.compile = true
 end

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# Whoever has logged in once.
+# Users who have logged in at least once.
 class CreateUsers < ActiveRecord::Migration[6.1]
-  # SQLite cannot do what `up` begins with inside a transaction.
+  # SQLite cannot change the journal mode inside a transaction.
   disable_ddl_transaction!
 
   def up
-    # Whoever reads holds up nobody who writes. Rails sees to it since 7.1; it is kept in the file.
+    # A write-ahead log: readers do not block writers. Rails sets it since 7.1. The setting is stored in the file.
     execute "PRAGMA journal_mode = WAL"
 
     create_table :users do |t|

@@ -1,4 +1,4 @@
-//! What is kept of a user: a small part that a heartbeat touches, and the rest.
+//! The two entries of a user: the small one, which each heartbeat changes, and the rest.
 
 use std::cell::Cell;
 
@@ -9,27 +9,27 @@ use super::Coalesced;
 use crate::id::UserId;
 use crate::outbox::Outbox;
 
-/// No [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
+/// Stands for "no key": no [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
 pub(super) const NO_KEY: u64 = 0b10;
 
-/// How often within a timeout the store may be told of one user.
+/// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
 
-/// What a heartbeat touches.
+/// The entry that a heartbeat changes. 24 bytes with a key of eight.
 #[derive(Debug)]
 pub(super) struct HotEntry<K> {
     pub(super) key: K,
-    /// The tick of the last heartbeat. Ticks are cut to 32 bits, which tell 52 days apart.
+    /// The tick of the last heartbeat, truncated to 32 bits, which last for 52 days.
     pub(super) seen: u32,
-    /// Before that tick the store need not be told again.
+    /// The tick before which no heartbeat is due.
     pub(super) quiet_until: u32,
-    /// Whether the store has not been told of the last heartbeat.
+    /// Whether the last heartbeat has not been put into the outbox.
     pub(super) is_unwritten: bool,
-    /// Whether the timeout is the part's common_timeout one.
+    /// Whether the user's timeout is the common one of its part.
     pub(super) has_common_timeout: bool,
 }
 
-/// What is needed when the store is told.
+/// The entry that is needed when a heartbeat is written.
 #[derive(Debug)]
 pub(super) struct ColdEntry {
     /// The caller's key for the id, or [`NO_KEY`] if it has none.
@@ -58,12 +58,13 @@ impl ColdEntry {
     }
 }
 
+/// Returns the tick of a time, truncated to 32 bits.
 #[inline]
 pub(super) fn tick_of(moment: Nanos) -> u32 {
     (moment / TICK) as u32
 }
 
-/// How many ticks a duration has at the least; as many as can be told from what has passed, if it is longer.
+/// Returns the number of whole ticks in a duration, at most the largest difference that truncated ticks can have.
 fn ticks_in(duration: Nanos) -> u32 {
     (duration / TICK).min(i32::MAX as u64 - 1) as u32
 }
@@ -74,30 +75,31 @@ fn quiet_ticks(timeout: Nanos) -> u32 {
 }
 
 impl<K> HotEntry<K> {
+    /// Whether no heartbeat is due at a tick.
     #[inline]
     pub(super) fn is_quiet(&self, tick: u32) -> bool {
         (tick.wrapping_sub(self.quiet_until) as i32) < 0
     }
 
-    /// Whether the timeout was over at a tick, which may lie before the last heartbeat.
+    /// Whether the timeout had passed at a tick, which may be before the last heartbeat.
     pub(super) fn is_expired(&self, tick: u32, timeout: Nanos) -> bool {
         let since = tick.wrapping_sub(self.seen) as i32;
-        // Not before the last moment of the tick that it was seen in is so long ago.
+        // A tick more than the timeout, since the heartbeat may have been at the end of its tick.
         since >= 0 && since as u32 > ticks_in(timeout)
     }
 
-    /// When the last heartbeat was, at `now`.
+    /// Returns the time of the last heartbeat, exact to a tick.
     pub(super) fn seen_at(&self, now: Nanos) -> Nanos {
         let ago = Nanos::from(tick_of(now).wrapping_sub(self.seen)) * TICK;
         (now / TICK * TICK).saturating_sub(ago)
     }
 
-    /// When the last heartbeat was, unless that is longer ago than `timeout`.
+    /// Returns the time of the last heartbeat, unless it is longer ago than `timeout`.
     pub(super) fn seen_within(&self, timeout: Nanos, now: Nanos) -> Option<Nanos> {
         (!self.is_expired(tick_of(now), timeout)).then(|| self.seen_at(now))
     }
 
-    /// Somebody new, of whom the store is told.
+    /// Creates the entry of a new user, and puts its heartbeat into the outbox.
     pub(super) fn new(
         key: K,
         cold: &ColdEntry,
@@ -110,7 +112,7 @@ impl<K> HotEntry<K> {
         hot
     }
 
-    /// Has the store told of the heartbeat at `at`.
+    /// Puts the heartbeat at `at` into the outbox. The next one is due after a third of the timeout.
     pub(super) fn enqueue_write(
         &mut self,
         cold: &ColdEntry,
@@ -147,13 +149,13 @@ impl<K> HotEntry<K> {
         self.quiet_until = tick_of(now);
     }
 
-    /// As if its rest were over, and its last heartbeat not told.
+    /// Makes the last heartbeat due and unwritten.
     pub(super) fn mark_unwritten(&mut self, tick: u32) {
         self.is_unwritten = true;
         self.quiet_until = tick;
     }
 
-    /// A known heartbeat that is more than leaving its time.
+    /// Handles a heartbeat that is due, or has another timeout than the common one, after its time was recorded.
     #[cold]
     pub(super) fn update(
         &mut self,
@@ -180,7 +182,7 @@ impl<K> HotEntry<K> {
         Coalesced::WriteDue
     }
 
-    /// Answers whether the user is still to be kept.
+    /// Puts the heartbeat into the outbox if it is unwritten and due. Returns whether the user is kept.
     pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_unwritten && !self.is_quiet(tick_of(now)) {
             self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);

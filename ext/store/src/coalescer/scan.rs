@@ -1,4 +1,4 @@
-//! One pass through the users of a table: who is written, and who is forgotten.
+//! One pass through the users of a part: which heartbeats are written, and who is forgotten.
 
 use hashbrown::HashTable;
 use online_manager_tracker::Nanos;
@@ -6,27 +6,30 @@ use online_manager_tracker::Nanos;
 use super::entry::{ColdEntry, HotEntry, tick_of};
 use crate::outbox::Outbox;
 
-/// A look at everybody.
+/// The arguments of a pass.
 pub(super) struct Scan {
     pub(super) now: Nanos,
-    /// When the store was last last_ok.
+    /// The time of the store's last success.
     pub(super) last_ok: Nanos,
     pub(super) common_timeout: Nanos,
+    /// Whether the common timeout has changed since the last pass.
     pub(super) is_changed: bool,
 }
 
 impl Scan {
-    /// Answers who is forgotten.
+    /// Passes through a table, and removes users who have expired and whose last heartbeat is written. Returns what
+    /// `describe` returns for them. `cold_of` finds the second entry of a user; it is called only where the first entry
+    /// is not enough.
     pub(super) fn run<'a, K, D>(
         &self,
-        hots: &mut HashTable<HotEntry<K>>,
+        table: &mut HashTable<HotEntry<K>>,
         describe: impl Fn(&K) -> D,
         cold_of: impl Fn(&D) -> Option<&'a ColdEntry>,
         outbox: &mut Outbox,
     ) -> Vec<D> {
         let tick = tick_of(self.now);
         let mut forgotten = Vec::new();
-        hots.retain(|hot| {
+        table.retain(|hot| {
             let needs_nothing = hot.has_common_timeout
                 && !hot.is_expired(tick_of(self.last_ok), self.common_timeout)
                 && (!hot.is_unwritten || hot.is_quiet(tick));

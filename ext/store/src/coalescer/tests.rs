@@ -34,7 +34,7 @@ impl Process {
         outcome
     }
 
-    /// The ages of what the store is told at `now`.
+    /// Returns the ages of the heartbeats that are written at `now`.
     fn written(&self, now: Nanos) -> Vec<Nanos> {
         self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
         let writes = self.outbox.lock().take_batch(10).writes(now, 0);
@@ -152,7 +152,7 @@ fn nobody_is_forgotten_during_an_outage() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    // Away since the first second: should the data be lost, nobody else knows of this user.
+    // An outage since the first second: if the data is lost, no other process knows this user.
     process.coalescer.scan((9 * SECOND, SECOND), 3 * SECOND, &process.outbox);
     process.coalescer.resend(9 * SECOND, |_| Some(SECOND), false, &process.outbox);
     assert_eq!(process.written(9 * SECOND), [9 * SECOND]);
@@ -168,7 +168,7 @@ fn resend_skips_users_who_expired_before_the_outage() {
     process.heartbeat(5 * SECOND, 3 * SECOND);
     process.written(5 * SECOND);
     process.coalescer.resend(6 * SECOND, |_| None, false, &process.outbox);
-    assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "nothing of this one is lost");
+    assert_eq!(process.written(6 * SECOND), Vec::<Nanos>::new(), "this partition has lost nothing");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::id::UserId;
 use crate::store::Partition;
 
 const SECOND: Nanos = 1_000_000_000;
+/// The longest back-off: a callback that works again is tried within a minute.
 const MAX_BACKOFF: Nanos = 60 * SECOND;
 
 /// Returns `first` after the first failure, twice as long after each further one, and at most `longest`.
@@ -29,7 +30,8 @@ pub(super) fn backoff_after(tries: u32) -> Nanos {
 struct BackingOff {
     /// When the first event is tried again; `Nanos::MAX` while it is being tried.
     until: Nanos,
-    /// The event that failed and all later ones of the user, in order. While the first is being tried, only the later ones.
+    /// The event that failed and all later ones of the user, in order. While the first is being tried, only the later
+    /// ones.
     events: VecDeque<Pending>,
 }
 
@@ -88,8 +90,8 @@ impl BackOff {
         }
     }
 
-    /// Takes the oldest event that may be tried again at `now`, of a partition whose lease is valid. While every callback
-    /// fails (`is_suspended`), no event waits for its own time.
+    /// Takes the oldest event that may be tried again at `now`, of a partition whose lease is valid. While every
+    /// callback fails (`is_suspended`), no event waits for its own time.
     pub(super) fn claim(&mut self, leases: &Leases, now: Nanos, is_suspended: bool) -> Option<Pending> {
         let due = self.users.values_mut().filter(|user| {
             let is_held = user.events.front().is_some_and(|pending| leases.is_valid(pending.partition, now));

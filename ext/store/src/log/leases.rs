@@ -9,7 +9,7 @@ use crate::store::Partition;
 /// A lease that this process holds.
 #[derive(Debug, Default)]
 struct Lease {
-    /// When the lease ends, unless it is renewed. Nothing is delivered from then on: another process may hold it.
+    /// When the lease ends, unless it is renewed. No event is claimed from then on: another member may hold the lease.
     until: Nanos,
     /// The number of the last event that was fetched from the partition's log.
     last_fetched: u64,

@@ -1,10 +1,10 @@
-//! When every callback fails: the application's database is down, say.
+//! The suspension of delivery while every callback fails, because the application's database is down for example.
 
 use online_manager_tracker::Nanos;
 
 use super::back_off::backoff_after;
 
-/// How many failures in a row, of any users, suspend the delivery.
+/// How many failures in a row, of any users, suspend delivery. Fewer could be one user's: an event fails five times.
 const OUTAGE_THRESHOLD: u32 = 5;
 
 /// Whether delivery is suspended because every callback fails.

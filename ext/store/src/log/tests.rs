@@ -17,7 +17,7 @@ fn event(number: u64, user: u64, transition: Transition, version: i64) -> Event 
     Event { number, id: id(user), transition, reason, lateness: 0, version, failures: 0 }
 }
 
-/// Events of these users, numbered from 1 on, online first.
+/// Returns a log with events of these users, numbered from 1. The first event of each is online.
 fn log(users: &[u64]) -> Log {
     let mut log = Log::default();
     log.set_lease(0, Nanos::MAX);
@@ -38,7 +38,7 @@ fn fail(log: &mut Log, now: Nanos) {
     log.delivered(&DeliveryOutcome::Failed("no".into()), now);
 }
 
-/// Delivers what there is, failing for some users. Answers the numbers in the order of the calls.
+/// Delivers all events that can be claimed, failing for some users. Returns their numbers in the order of the calls.
 fn deliver(log: &mut Log, now: Nanos, failing: &[u64]) -> Vec<u64> {
     let mut calls = Vec::new();
     loop {
@@ -71,7 +71,7 @@ fn an_events_lateness_includes_its_time_in_the_queue() {
     let lateness = |log: &mut Log, now| log.claim(now, |_| false).1.first().map(|event| event.lateness);
     assert_eq!(lateness(&mut log, 7 * SECOND), Some(3 * SECOND));
     fail(&mut log, 7 * SECOND);
-    assert_eq!(lateness(&mut log, 9 * SECOND), Some(5 * SECOND), "tried again");
+    assert_eq!(lateness(&mut log, 9 * SECOND), Some(5 * SECOND), "retried");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
         assert_eq!(calls.iter().filter(|number| **number == 1).count(), 1, "{calls:?}");
         now += MAX_BACKOFF;
     }
-    // The next one of that user has its turn then.
+    // The later event of that user is next.
     let commit = log.take_commits(|_| true).remove(0).1;
     assert_eq!(commit.dead, [(1, "no".to_owned())]);
     // The first failure counts as soon as another callback has succeeded.
@@ -116,7 +116,7 @@ fn nothing_is_given_up_while_every_callback_fails() {
     for minute in 0..100 {
         calls += deliver(&mut log, minute * MAX_BACKOFF, &users).len();
     }
-    assert!(calls < 110, "they are not tried one and all: {calls}");
+    assert!(calls < 110, "not every event is tried: {calls}");
     assert!(log.take_commits(|_| true).iter().all(|(_, commit)| commit.dead.is_empty()));
     let mut delivered = deliver(&mut log, 100 * MAX_BACKOFF, &[]);
     delivered.sort_unstable();
@@ -198,8 +198,8 @@ fn a_lost_lease_drops_all_events_and_commits() {
     assert!(log.free_slots() > 0);
 }
 
-/// Events of users 1 and 2, in partitions 1 and 2.
-fn log_of_two() -> Log {
+/// Returns a log with events of users 1 and 2, in partitions 1 and 2.
+fn log_of_two_partitions() -> Log {
     let mut log = Log::default();
     for partition in [1, 2] {
         log.set_lease(partition, u64::from(partition) * 10);
@@ -210,7 +210,7 @@ fn log_of_two() -> Log {
 
 #[test]
 fn an_expired_lease_does_not_block_other_partitions() {
-    let mut log = log_of_two();
+    let mut log = log_of_two_partitions();
     let (_, events) = log.claim(15, |_| false);
     assert_eq!(events.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [id(2)]);
     log.delivered(&DeliveryOutcome::Returned, 15);
@@ -222,13 +222,13 @@ fn an_expired_lease_does_not_block_other_partitions() {
 
 #[test]
 fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
-    let mut log = log_of_two();
+    let mut log = log_of_two_partitions();
     assert_eq!(log.claim(0, |_| false).1[0].id, id(1));
     log.drop_undelivered(2);
-    assert!(log.is_settled(2) && !log.is_settled(1), "who waits is not delivered, who is in_callback is");
+    assert!(log.is_settled(2) && !log.is_settled(1), "user 2 was waiting, user 1 is in the callback");
     log.delivered(&DeliveryOutcome::Returned, 0);
     assert!(!log.is_settled(1), "not committed");
-    assert_eq!(numbers(&mut log, 0), [], "nobody waits any more");
+    assert_eq!(numbers(&mut log, 0), [], "no event waits");
     let commits = log.take_commits(|partition| partition == 2);
     assert_eq!(commits, []);
     let (_, commit) = log.take_commits(|_| true).remove(0);

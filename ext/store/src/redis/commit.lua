@@ -1,7 +1,10 @@
--- Takes out of the log what was delivered, and notes what failed. ARGV goes on with the caller's token, how many were
--- delivered, their numbers, and three words for each that failed: its number, how often, and the error. Answers 0, and
--- changes nothing, if the lease is another's.
-if latest_holder ~= ARGV[3] then
+-- Removes delivered events from the log, and notes the failures of others.
+--
+-- KEYS: see partition.lua.
+-- ARGV: 3 the caller's token; 4 how many events were delivered; then their numbers; then three arguments for each event
+-- that failed: its number, how often it has failed, and the last error.
+-- Returns {'ok', epoch, 1}, or {'ok', epoch, 0} and changes nothing unless the caller acquired the lease last.
+if last_holder ~= ARGV[3] then
   return {'ok', epoch, 0}
 end
 
@@ -13,9 +16,9 @@ if count > 0 then
     entries[i] = ARGV[4 + i] .. '-0'
   end
   redis.call('XDEL', EVENTS, unpack(entries))
-  redis.call('HDEL', FAILED, unpack(numbers))
+  redis.call('HDEL', FAILURES, unpack(numbers))
 end
 for i = 5 + count, #ARGV, 3 do
-  redis.call('HSET', FAILED, ARGV[i], ARGV[i + 1] .. ' ' .. ARGV[i + 2])
+  redis.call('HSET', FAILURES, ARGV[i], ARGV[i + 1] .. ' ' .. ARGV[i + 2])
 end
 return {'ok', epoch, 1}

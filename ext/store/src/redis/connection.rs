@@ -1,7 +1,7 @@
-//! The connection to a Redis, or to a cluster of them, and what is wrong with it.
+//! The connection to a Redis server or a cluster, and its errors.
 //!
-//! tokio runs on the thread that calls, and only for as long as a call takes: with the connection it ends too, and nothing
-//! of it is left that a fork could copy.
+//! tokio runs on the calling thread, for as long as a call takes, and its runtime ends with the connection: nothing of
+//! it is left for a fork to copy.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use super::url::ServerUrls;
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
 
-/// For how long an answer is waited for. A slow network may take seconds.
+/// How long a reply may take. A slow network may need seconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The same in a cluster, where the other servers wait meanwhile.
+/// How long a reply of a cluster may take: shorter, since the replies of all its servers are awaited together.
 const CLUSTER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The scripts use ZMSCORE and LIMIT with BYSCORE.
+/// The oldest version that works: the scripts use ZMSCORE, and LIMIT with BYSCORE.
 const MIN_VERSION: (u32, u32) = (6, 2);
 
 /// A call of a script.
@@ -50,6 +50,7 @@ impl Call {
         self.arg(argument.to_string())
     }
 
+    /// Builds the command, `EVAL` or `EVALSHA`, with the script's text or hash.
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(self.keys.len()).arg(&self.keys);
@@ -60,7 +61,7 @@ impl Call {
     }
 }
 
-/// A connection that can be shared by several requests at a time.
+/// A connection that several requests can share at the same time.
 #[derive(Clone)]
 enum Link {
     One(MultiplexedConnection),
@@ -68,6 +69,7 @@ enum Link {
 }
 
 impl Link {
+    /// Sends a command and returns the reply.
     async fn request(&mut self, command: &Cmd) -> Result<Value, RedisError> {
         let reply = match self {
             Link::One(connection) => connection.req_packed_command(command).await,
@@ -76,9 +78,10 @@ impl Link {
         reply.and_then(Value::extract_error)
     }
 
+    /// Calls a script by its hash, and by its text if the server does not know it.
     async fn call(mut self, call: &Call) -> Result<Value, RedisError> {
         match self.request(&call.command("EVALSHA", &call.script.hash)).await {
-            // The server has just been started, or was told to forget its scripts.
+            // The server was started lately, or its scripts were flushed.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.request(&call.command("EVAL", call.script.text)).await
             }
@@ -87,17 +90,19 @@ impl Link {
     }
 }
 
+/// A connection that is made again after it was lost, and the runtime it needs.
 pub(super) struct Connection {
     servers: ServerUrls,
     interrupt: Interrupt,
-    /// Before the runtime, since its parts end there.
+    /// `None` if the connection was lost. Declared before the runtime, so that it is dropped while the runtime still
+    /// exists.
     link: Option<Link>,
     runtime: Runtime,
     warnings: Vec<String>,
 }
 
 impl Connection {
-    /// Connects. Blocks.
+    /// Connects. Blocks until the connection is there, the timeout has passed, or `interrupt` is raised.
     pub(super) fn open(servers: &ServerUrls, interrupt: &Interrupt) -> Result<Connection, StoreError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Unavailable(format!("{servers}: {error}")))?;
@@ -115,12 +120,12 @@ impl Connection {
         &self.warnings
     }
 
-    /// Lets go of the connection, if it is no good.
+    /// Closes the connection. The next call makes it again.
     pub(super) fn close(&mut self) {
         self.link = None;
     }
 
-    /// Connects anew if the connection was lost. Answers whether it was.
+    /// Connects again if the connection was lost. Returns whether it was.
     pub(super) fn reconnect(&mut self) -> Result<bool, StoreError> {
         if self.link.is_some() {
             return Ok(false);
@@ -132,8 +137,8 @@ impl Connection {
         Ok(true)
     }
 
-    /// Calls scripts, all at once, and answers in their order. An error of a server is one of that call alone; when the
-    /// connection fails, all of them do.
+    /// Calls scripts, all at once. Returns their replies in order. An error of a server fails that call alone; an error
+    /// of the connection fails all of them.
     pub(super) fn call(&mut self, calls: &[Call]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.reconnect()?;
         let Some(link) = self.link.clone() else { return Err(self.lost()) };
@@ -153,7 +158,8 @@ impl Connection {
         self.check_replies(replies)
     }
 
-    /// Has the connection made anew if it is lost.
+    /// Turns errors into the store's. Closes the connection and fails if it was lost: in a cluster if every call
+    /// failed, since one server of several may be away.
     fn check_replies(
         &mut self,
         replies: Vec<Result<Value, RedisError>>,
@@ -171,6 +177,7 @@ impl Connection {
         Ok(replies.into_iter().map(|reply| reply.map_err(|error| store_error(&self.servers, &error))).collect())
     }
 
+    /// Runs `work` to its end, or fails when the interrupt is raised.
     fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, StoreError> {
         let interrupt = self.interrupt.clone();
         let done = self.runtime.block_on(async {
@@ -180,26 +187,27 @@ impl Connection {
             }
         });
         done.ok_or_else(|| {
-            // Answers may still be on their way, to nobody.
+            // Replies may still be on their way, for which nobody waits any more.
             self.close();
-            StoreError::Unavailable(format!("{}: interrupted by a fork", self.servers))
+            StoreError::Unavailable(format!("{}: interrupted, since the process forks", self.servers))
         })
     }
 
     fn lost(&self) -> StoreError {
-        StoreError::Unavailable(format!("{}: the connection is lost", self.servers))
+        StoreError::Unavailable(format!("{}: the connection is lost; it is made again", self.servers))
     }
 }
 
-/// Whether it is the connection that failed, and not what was asked for.
+/// Whether the connection failed, and not the command. A server that has become a replica is left too.
 fn is_of_connection(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType)
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
+/// Connects and checks the servers. Returns the connection and warnings for the operator.
 async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError> {
     let failed = |error: RedisError| match error.kind() {
-        // A database that there is not, for one.
+        // The database does not exist, for example.
         ErrorKind::Server(ServerErrorKind::ResponseError) => StoreError::Misconfigured(format!("{servers}: {error}")),
         _ => store_error(servers, &error),
     };
@@ -218,7 +226,9 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
         Link::Cluster(Box::new(client.get_async_connection().await.map_err(failed)?))
     } else {
         let Some(info) = infos.into_iter().next() else {
-            return Err(StoreError::Misconfigured(format!("{servers}: this names no server")));
+            return Err(StoreError::Misconfigured(format!(
+                "{servers}: the store names no server; expected the URL of one"
+            )));
         };
         let client = match certificates {
             Some(certificates) => Client::build_with_tls(info, certificates),
@@ -231,7 +241,7 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
         Link::One(client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?)
     };
     let warnings = match link.request(&redis::cmd("INFO")).await.map_err(failed)? {
-        // Of each server of a cluster.
+        // A cluster replies with one INFO per server.
         Value::Map(infos) => {
             let mut warnings = Vec::new();
             for (_, info) in infos {
@@ -245,33 +255,35 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     Ok((link, warnings))
 }
 
-/// Judges what a server says of itself. Answers what an operator should know.
+/// Checks a server's INFO. Returns warnings for the operator; fails if the server cannot be used.
 fn check(servers: &ServerUrls, info: &Value) -> Result<Vec<String>, StoreError> {
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{servers}: {what}")));
     let info: String = redis::from_redis_value(info.clone()).unwrap_or_default();
     let field = |name: &str| {
-        info.lines().find_map(|line| line.split_once(':').filter(|(known, _)| *known == name).map(|(_, value)| value))
+        info.lines().find_map(|line| line.split_once(':').filter(|(field, _)| *field == name).map(|(_, value)| value))
     };
     let Some(version) = field("redis_version") else {
-        return misconfigured("this is no Redis: it does not tell its version".into());
+        return misconfigured("this is no Redis: its INFO has no redis_version".into());
     };
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < MIN_VERSION {
         return misconfigured(format!(
-            "this is Redis {version}, and {}.{} or newer is needed",
+            "this is Redis {version}; expected {}.{} or newer. Upgrade the server",
             MIN_VERSION.0, MIN_VERSION.1
         ));
     }
     if field("loading") == Some("1") {
-        return Err(StoreError::Unavailable(format!("{servers}: it is still loading its data")));
+        return Err(StoreError::Unavailable(format!("{servers}: the server is still loading its data")));
     }
     if !servers.is_cluster() {
         if field("cluster_enabled") == Some("1") {
-            return misconfigured("this is a server of a cluster: give the URLs of some of them as an Array".into());
+            return misconfigured(
+                "this is a server of a Redis Cluster; give the URLs of some of its servers as an Array".into(),
+            );
         }
         if field("role") == Some("slave") {
             let master = field("master_host").unwrap_or("another server");
-            return misconfigured(format!("this is a read-only replica of {master}; the store must be the master"));
+            return misconfigured(format!("this is a read-only replica of {master}; give the URL of the master"));
         }
     }
     let policy = field("maxmemory_policy").unwrap_or("noeviction");
@@ -279,13 +291,14 @@ fn check(servers: &ServerUrls, info: &Value) -> Result<Vec<String>, StoreError> 
         Vec::new()
     } else {
         vec![format!(
-            "{servers}: its maxmemory-policy is {policy}, so it may throw away who is online when its memory is full; it \
-             should be noeviction"
+            "{servers}: its maxmemory-policy is {policy}, so it may delete users who are online when its memory is full. \
+             Set it to noeviction"
         )]
     })
 }
 
-/// An error as an operator wants to read it.
+/// Turns an error of the client into one for the operator: permanent if the server refuses the credentials, its
+/// certificate is not trusted, or it is no Redis.
 fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreError {
     let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
     match error.kind() {

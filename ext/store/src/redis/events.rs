@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::store::{Commit, DeadLetter, Event, Membership, Partition, Token};
 
 impl Redis {
+    /// Builds the calls that commit delivered and failed events of a partition.
     pub(super) fn commit_calls(
         &self,
         membership: &Membership,
@@ -32,7 +33,8 @@ impl Redis {
         calls
     }
 
-    /// Moves events to the dead letters. Answers false if the lease is another's.
+    /// Moves events to the dead letters, and notes which of these a later event in the log supersedes. Returns false if
+    /// the member does not hold the lease.
     pub(super) fn dead_letter(
         &mut self,
         membership: &Membership,
@@ -42,14 +44,14 @@ impl Redis {
         let mut moved = HashMap::with_hasher(RandomState::default());
         for (number, error) in dead {
             let call = self.call(scripts::dead_letter(), partition, membership);
-            // In the log still, as are later events of that user, if there are any.
+            // The id is in the log until the script has moved the event.
             let ids = self.events_after(partition, *number, true, 1)?;
             if !self.call_partition(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
                 return Ok(false);
             }
             moved.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
         }
-        // From then on the scripts themselves note what overtakes them.
+        // The scripts note the later transitions from now on. Those that are in the log already are noted here.
         let Some(first) = moved.values().min().copied() else { return Ok(true) };
         let superseded = self.keys(partition).map(|keys| keys.superseded.clone()).collect::<String>();
         let mut after = first;
@@ -65,7 +67,7 @@ impl Redis {
         }
     }
 
-    /// A page of the log, from a number on (or behind it).
+    /// Reads up to `limit` events of the log from a number on, or behind it.
     fn events_after(
         &mut self,
         partition: Partition,
@@ -78,6 +80,7 @@ impl Redis {
         self.page(&key, &from, limit)
     }
 
+    /// Reads up to `limit` entries of a stream. `from` is the start of a range as XRANGE has it.
     fn page(&mut self, key: &str, from: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let mut command = redis::cmd("XRANGE");
         command.arg(key).arg(from).arg("+").arg("COUNT").arg(limit);
@@ -85,7 +88,7 @@ impl Redis {
         entries.into_iter().map(|(number, fields)| Entry::read(&number, fields)).collect()
     }
 
-    /// All entries of a stream.
+    /// Reads all entries of a stream.
     fn pages(&mut self, key: &str) -> Result<Vec<Entry>, StoreError> {
         let mut all = Vec::new();
         let mut from = "-".to_owned();
@@ -97,6 +100,7 @@ impl Redis {
         }
     }
 
+    /// Reads all events of all logs.
     pub(super) fn read_log(&mut self) -> Result<Vec<Event>, StoreError> {
         let mut undelivered = Vec::new();
         let summaries = self.summaries()?;
@@ -114,6 +118,7 @@ impl Redis {
         Ok(undelivered)
     }
 
+    /// Reads all dead letters.
     pub(super) fn read_dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
         let summaries = self.summaries()?;
@@ -132,8 +137,10 @@ impl Redis {
         Ok(letters)
     }
 
+    /// Requeues all dead letters but superseded ones. Returns how many were requeued and how many dropped.
     pub(super) fn requeue(&mut self) -> Result<(usize, usize), StoreError> {
-        // Nobody's lease and nobody's timeout: nothing in here is about either.
+        // The script uses neither a token nor a timeout, except for the timeout if the data is lost: no epoch is known
+        // here.
         let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0, known: Vec::new() };
         let (mut requeued, mut dropped) = (0, 0);
         let summaries = self.summaries()?;

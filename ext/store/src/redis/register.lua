@@ -1,14 +1,19 @@
--- Says that a process takes part, and forgets those that have not said so for too long. KEYS is the namespace's processes,
--- ARGV the process' token, and for how many milliseconds that is true (0: not any longer). Answers how many there are.
-local MAX_MICROS = 120000
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Registers or deregisters a member, and removes members whose registration has expired.
+--
+-- KEYS: 1 the members of the namespace, a sorted set of tokens by the time when the registration expires.
+-- ARGV: 1 the member's token; 2 for how many milliseconds the registration holds, or 0 to deregister.
+-- Returns how many members are registered.
+
+-- Twice the longest lease, which is the longest time that a member asks for.
+local MAX_MILLISECONDS = 120000
+local server_time = redis.call('TIME')
+local now = server_time[1] * 1000 + math.floor(server_time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
--- Should the clock have been set back.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], now + MAX_MICROS, '+inf')
+-- If the server's clock was set back, old registrations would hold for too long.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + MAX_MILLISECONDS, '+inf')
 if tonumber(ARGV[2]) > 0 then
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-  redis.call('PEXPIRE', KEYS[1], MAX_MICROS)
+  redis.call('PEXPIRE', KEYS[1], MAX_MILLISECONDS)
 else
   redis.call('ZREM', KEYS[1], ARGV[1])
 end

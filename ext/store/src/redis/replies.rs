@@ -1,4 +1,4 @@
-//! How the scripts' replies, the entries of the streams and the scores of the users are read.
+//! Parses the scripts' replies, the entries of the streams and the scores of the users.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,16 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{Event, Known, LeaseState, PollRequest, PollResult, Sweep};
 
-/// How scores are made: see `partition.lua`.
+/// The number of classes in a score: see `partition.lua`.
 const CLASSES: u64 = 1024;
 pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
-/// An entry of the log or of the dead letters.
+/// An entry of the log or of the dead letters: its number, and the fields that `fields_of` in `partition.lua` lists.
 pub(super) struct Entry {
     pub(super) number: u64,
     pub(super) id: Vec<u8>,
     pub(super) kind: String,
+    /// When the user was due, in microseconds of the partition's clock.
     pub(super) due: i64,
     pub(super) version: i64,
     pub(super) failures: u32,
@@ -40,7 +41,8 @@ impl Entry {
         })
     }
 
-    /// As of a moment of the partition's clock. `None` if a later version of this gem wrote it.
+    /// Returns the event, with its lateness as of `now`, in microseconds of the partition's clock. `None` if a newer
+    /// version of the gem has written it.
     pub(super) fn event(&self, now: i64) -> Option<Event> {
         event(self.number, &self.id, &self.kind, now - self.due, self.version, self.failures)
     }
@@ -57,12 +59,13 @@ fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: 
     Some(Event { number, id: UserId::from_store(id)?, transition, reason, lateness, version, failures })
 }
 
-/// See `summary.lua`.
+/// The reply of `summary.lua`.
 pub(super) struct Summary {
+    /// The partition's clock, in microseconds.
     pub(super) now: i64,
     pub(super) undelivered: u64,
     pub(super) dead_letters: u64,
-    /// For each class of timeouts, in microseconds.
+    /// The timeout that each class stands for, in microseconds.
     timeouts: HashMap<u64, i64>,
 }
 
@@ -76,23 +79,25 @@ impl Summary {
         Ok(Summary { now, undelivered, dead_letters, timeouts: timeouts.collect() })
     }
 
-    /// How long ago a user was seen that has this score.
+    /// Returns how long ago a user with this score was last seen.
     pub(super) fn ago(&self, score: &str) -> Nanos {
         let score = score.parse::<f64>().unwrap_or_default() as u64;
         let timeout = self.timeouts.get(&(score % CLASSES)).copied().unwrap_or_default();
         nanos(self.now - ((score / CLASSES * 1000) as i64 - timeout))
     }
 
-    /// The same of a user with an overflow entry: `SEEN LEFT`.
+    /// Returns how long ago a user with this overflow entry, `SEEN LEFT`, was last seen.
     pub(super) fn ago_of_overflow(&self, times: &str) -> Nanos {
         let seen = times.split(' ').next().and_then(|seen| seen.parse().ok());
         nanos(seen.map_or(0, |seen: i64| self.now - seen))
     }
 }
-/// An event as `poll.lua` tells of it: number, id, kind, lateness, version, failures.
+
+/// An event in the reply of `poll.lua`: number, id, kind, lateness, version, failures.
 pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
 
-/// What `poll.lua` answers: whose the lease is, how many were set offline, how late, when the next is due, and the events.
+/// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
+/// next is due, and the events.
 pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
 
 pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
@@ -108,7 +113,7 @@ pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, eve
             _ => LeaseState::Acquired,
         },
         sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
-        // What a future version may have written is left to it.
+        // An event that a newer version of the gem has written is left to it.
         events: events
             .into_iter()
             .filter_map(|(number, id, kind, late, version, failures)| {
@@ -117,14 +122,21 @@ pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, eve
             .collect(),
     }
 }
+
 pub(super) fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
-    // The error itself quotes the answer, and ids of users may be in it: those belong in no log.
+    // The client's error quotes the reply, which may contain user ids: those must not get into a log.
     redis::from_redis_value(value).map_err(|_| unexpected_reply())
 }
 
 pub(super) fn unexpected_reply() -> StoreError {
-    StoreError::Unavailable("the store has sent a reply that this version of the gem cannot read".into())
+    StoreError::Unavailable(
+        "Redis has sent a reply that this version of online_manager cannot read. Use the same version of the gem in all \
+         processes"
+            .into(),
+    )
 }
+
+/// Converts microseconds; a negative number becomes 0.
 pub(super) fn nanos(micros: i64) -> Nanos {
     (micros.max(0) as Nanos).saturating_mul(1_000)
 }

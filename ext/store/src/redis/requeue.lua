@@ -1,7 +1,10 @@
--- Puts dead letters at the end of the log again, but those that are superseded: these are dropped. ARGV goes on with how many
--- may be looked at. Answers how many there were of both, and how many are left.
+-- Appends dead letters to the log again. Superseded ones are deleted instead.
+--
+-- KEYS: see partition.lua.
+-- ARGV: 3 the maximum number of dead letters for this call.
+-- Returns {'ok', epoch, how many were requeued, how many were dropped, how many are left}.
 local requeued, dropped = 0, 0
-for _, entry in ipairs(redis.call('XRANGE', DEAD, '-', '+', 'COUNT', ARGV[3])) do
+for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARGV[3])) do
   local letter = fields_of(entry)
   if (tonumber(redis.call('HGET', SUPERSEDED, letter.u)) or 0) > tonumber(letter.v) then
     dropped = dropped + 1
@@ -9,9 +12,9 @@ for _, entry in ipairs(redis.call('XRANGE', DEAD, '-', '+', 'COUNT', ARGV[3])) d
     append(letter.u, letter.k, letter.d, letter.v)
     requeued = requeued + 1
   end
-  redis.call('XDEL', DEAD, entry[1])
+  redis.call('XDEL', DEAD_LETTERS, entry[1])
 end
-local remaining = redis.call('XLEN', DEAD)
+local remaining = redis.call('XLEN', DEAD_LETTERS)
 if remaining == 0 then
   redis.call('DEL', SUPERSEDED)
 end

@@ -1,10 +1,11 @@
-//! The scripts, and the keys that they are given. Each runs in one step, on one partition, by the server's clock.
+//! The scripts and their keys. Each runs in one atomic step, by the server's clock; all but `register.lua` on one
+//! partition.
 
 use std::sync::OnceLock;
 
 use crate::store::Partition;
 
-/// A script's text, and the hash by which a server remembers it.
+/// A script's text, and the hash by which a server finds it after its first run.
 pub(super) struct Script {
     pub(super) text: &'static str,
     pub(super) hash: String,
@@ -30,26 +31,26 @@ script!(requeue, "partition.lua", "requeue.lua");
 script!(summary, "summary.lua");
 script!(register, "register.lua");
 
-/// The keys of a partition, which share a hash tag, so that a cluster has them on one server.
+/// The keys of a partition. They share a hash tag, so that a cluster keeps them on one server.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    /// Who is online: a sorted set of ids by deadline.
+    /// The users who are online: a sorted set of ids by deadline and class of timeout.
     pub(super) users: String,
-    /// What has not been delivered: a stream.
+    /// The event log: a stream.
     pub(super) events: String,
-    /// Whose the lease is.
+    /// The lease: the token of its holder, which expires.
     lease: String,
-    /// The epoch, the clock, the outage guard, the timeouts.
+    /// The epoch, the clock, the last sweep and the classes of timeouts: a hash. See `partition.lua`.
     meta: String,
-    /// Those whose score does not tell all: who has left, for example.
+    /// When users were seen and left whose score does not hold it, those who have left for example: a hash by id.
     pub(super) overflow: String,
-    /// Who went offline lately, and when it was seen last.
+    /// The users who went offline lately, and when they were last seen or left: a sorted set.
     tombstones: String,
-    /// How often an event has failed.
+    /// How often events have failed, and the last error: a hash by number.
     pub(super) failures: String,
-    /// What was given up: a stream.
+    /// The dead letters: a stream.
     pub(super) dead_letters: String,
-    /// The latest version of each user who has a dead letter.
+    /// The latest version of each user who has a dead letter: a hash by id.
     pub(super) superseded: String,
 }
 
@@ -69,7 +70,7 @@ impl Keys {
         }
     }
 
-    /// In the order in which the scripts take them.
+    /// Returns the keys in the order in which the scripts take them.
     pub(super) fn all(&self) -> [&str; 9] {
         [
             &self.users,
@@ -85,12 +86,12 @@ impl Keys {
     }
 }
 
-/// The key of a namespace's processes.
+/// Returns the key of a namespace's members.
 pub(super) fn members(namespace: &str) -> String {
     format!("{{om:{}}}:members", escaped(namespace))
 }
 
-/// Without braces, which would make a hash tag of their own.
+/// Escapes braces, which would begin a hash tag of their own.
 fn escaped(namespace: &str) -> String {
     namespace.replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
 }

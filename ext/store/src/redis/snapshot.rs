@@ -11,11 +11,12 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::Snapshot;
 
-/// How many users are asked for at a time by who reads them all.
+/// How many users a step of a scan reads: enough for few round trips, and little enough not to block the server.
 const SCAN_COUNT: usize = 1_000;
 type Pairs = Vec<(Vec<u8>, String)>;
 
 impl Redis {
+    /// Reads everyone who is online. A user who changes meanwhile may be in it or not.
     pub(super) fn read_snapshot(&mut self) -> Result<Snapshot, StoreError> {
         let summaries = self.summaries()?;
         let users = self.scan("ZSCAN", self.keys.iter().map(|keys| keys.users.clone()).collect())?;
@@ -32,14 +33,14 @@ impl Redis {
         }
         Ok(snapshot)
     }
-    /// What there is to be known of partitions before their users are read.
+    /// Reads the clock, the timeouts and the numbers of events of all partitions.
     pub(super) fn summaries(&mut self) -> Result<Vec<Summary>, StoreError> {
         let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::summary(), keys.all())).collect();
         let replies = self.connection.call(&calls)?;
         replies.into_iter().map(|reply| reply.and_then(Summary::read)).collect()
     }
 
-    /// Reads all of a hash or a sorted set, in steps: what is in it all the while is in the answer.
+    /// Reads hashes or sorted sets, in steps. What is in one all the time is in the result.
     fn scan(&mut self, name: &str, keys: Vec<String>) -> Result<Vec<Pairs>, StoreError> {
         let mut found = vec![Pairs::new(); keys.len()];
         let mut unfinished: Vec<(usize, String, u64)> =

@@ -1,4 +1,4 @@
-//! Where a Redis is: URLs, what they mean, and how they are shown without their passwords.
+//! URLs of Redis servers: what they mean, and how they are shown without their passwords.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::error::StoreError;
 
 const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
 
-/// One server, or some of those of a cluster. Shows no password, neither by `Display` nor by `Debug`.
+/// The URL of one server, or of some servers of a cluster. Neither `Display` nor `Debug` shows a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrls {
     urls: Vec<String>,
@@ -17,16 +17,16 @@ pub struct ServerUrls {
 }
 
 impl ServerUrls {
-    /// Whether a URL is one of a Redis, or of a Valkey.
+    /// Whether a URL has a scheme of Redis or Valkey.
     pub(crate) fn is_redis_url(url: &str) -> bool {
         url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
     }
 
-    /// Reads URLs.
+    /// Parses URLs. Connects to nothing.
     ///
     /// # Errors
     ///
-    /// A message that says what came and what was wanted.
+    /// A message with the wrong URL, without its password, and what was expected.
     pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<ServerUrls, String> {
         for url in urls {
             redis::parse_redis_url(url)
@@ -40,13 +40,13 @@ impl ServerUrls {
         self.is_cluster
     }
 
-    /// What the client has to know of each.
+    /// Returns what the client needs to connect to each server.
     pub(super) fn connection_infos(&self) -> Result<Vec<ConnectionInfo>, StoreError> {
         let infos = self.urls.iter().map(|url| url.as_str().into_connection_info()).collect::<redis::RedisResult<_>>();
         infos.map_err(|error| StoreError::Misconfigured(format!("{self}: {error}")))
     }
 
-    /// The certificates of a CA of one's own, in the form of PEM, if the first URL names a file of them.
+    /// Reads the file of CA certificates, in PEM, that the first URL names with `ca_file`, if it does.
     pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let url = self.urls.first().and_then(|url| redis::parse_redis_url(url));
         let file = url.and_then(|url| {
@@ -54,14 +54,14 @@ impl ServerUrls {
         });
         let read = |file: PathBuf| {
             std::fs::read(&file).map_err(|error| {
-                StoreError::Misconfigured(format!("{self}: {} cannot be read: {error}", file.display()))
+                StoreError::Misconfigured(format!("{self}: the ca_file {} cannot be read: {error}", file.display()))
             })
         };
         file.map(read).transpose()
     }
 }
 
-/// What a URL may look like.
+/// The forms of a URL, for messages.
 pub(crate) const EXPECTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
                                  \"redis+unix:///path/of/socket\"";
 
@@ -78,10 +78,10 @@ impl fmt::Debug for ServerUrls {
     }
 }
 
-/// A URL without its password. Rather too much is left out than too little: it need be no good URL.
+/// Returns a URL without its password. The URL may be malformed: rather too much is left out than too little.
 pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        // Perhaps only the slashes are missing.
+        // The slashes may be missing.
         return match (url.split_once(':'), url.rsplit_once('@')) {
             (Some((scheme, _)), Some((_, address))) => format!("{scheme}:***@{address}"),
             _ => url.to_owned(),

@@ -9,14 +9,15 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{Commit, DeadLetter, Event, Token};
 
-/// Appends an event that was due at that time, with a version above all before it.
+/// Appends an event. `due` is when the user was due, or the time of the heartbeat that made it online. The event
+/// supersedes the dead letters of its user.
 pub(super) fn append(
     transaction: &Transaction<'_>,
     namespace: i64,
     id: &[u8],
     (reason, due): (Reason, i64),
 ) -> rusqlite::Result<()> {
-    // Above the last one and, should the file get lost, above what was given out before that: then the wall clock helps.
+    // The wall clock keeps versions growing after the file was lost: it is above every version that the lost file held.
     let version: i64 = transaction
         .prepare_cached("UPDATE namespaces SET version = max(version + 1, ?2) WHERE number = ?1 RETURNING version")?
         .query_row(params![namespace, boot_clock::wall_micros()], |row| row.get(0))?;
@@ -31,12 +32,13 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Takes an event out of the log.
+/// Deletes an event from the log.
 fn delete_event(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
     transaction.prepare_cached("DELETE FROM events WHERE number = ?1")?.execute([to_sql(number)]).map(|_| ())
 }
 
 impl Sqlite {
+    /// Returns up to `limit` events behind the event number `after`.
     pub(super) fn events(&mut self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.read(|connection, namespace| {
             let mut query = connection.prepare_cached(
@@ -46,11 +48,12 @@ impl Sqlite {
             let now = to_sql(boot_clock::now());
             let events =
                 query.query_map(params![to_sql(after), namespace, limit as i64], |row| read_event(row, now))?;
-            // What a future version may have written is left to it.
+            // An event with an id of an unknown kind was written by a newer version of the gem, and is left to it.
             events.filter_map(Result::transpose).collect()
         })
     }
 
+    /// Applies a commit. Returns false, and changes nothing, if the member does not hold the lease.
     pub(super) fn commit_one(&mut self, token: Token, commit: &Commit) -> Result<bool, StoreError> {
         self.transaction(|transaction, namespace| {
             let leases_held: i64 = transaction
@@ -77,7 +80,7 @@ impl Sqlite {
                     .execute(params![to_sql(*number), error])?;
                 delete_event(transaction, *number)?;
             }
-            // At last: what was done may have superseded who is buried.
+            // Deleted last: an event that was delivered may supersede one that has become a dead letter.
             for number in &commit.done {
                 delete_event(transaction, *number)?;
             }
@@ -86,6 +89,7 @@ impl Sqlite {
     }
 }
 
+/// Returns all dead letters, in order.
 pub(super) fn dead_letters(connection: &Connection, namespace: i64) -> rusqlite::Result<Vec<DeadLetter>> {
     let mut query = connection.prepare(
         "SELECT number, id, is_online, is_leave, due, version, failures, error, is_superseded FROM dead_letters
@@ -99,19 +103,21 @@ pub(super) fn dead_letters(connection: &Connection, namespace: i64) -> rusqlite:
     letters.filter_map(Result::transpose).collect()
 }
 
+/// Appends dead letters to the log again, and deletes superseded ones. Returns how many of both.
 pub(super) fn requeue_dead_letters(transaction: &Transaction<'_>, namespace: i64) -> rusqlite::Result<(usize, usize)> {
     let superseded =
         transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_superseded = 1", [namespace])?;
     let requeued = transaction.execute(
         "INSERT INTO events (namespace, id, is_online, is_leave, due, version)
-         SELECT namespace, id, is_online, is_leave, due, version FROM dead_letters WHERE namespace = ?1 ORDER BY number",
+         SELECT namespace, id, is_online, is_leave, due, version FROM dead_letters
+         WHERE namespace = ?1 ORDER BY number",
         [namespace],
     )?;
     transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1", [namespace])?;
     Ok((requeued, superseded))
 }
 
-/// An event as of `now`.
+/// Reads an event whose lateness is as of `now`. Returns `None` if its id is of an unknown kind.
 fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Event>> {
     let Some(id) = UserId::from_store(row.get_ref(1)?.as_blob()?) else { return Ok(None) };
     let (is_online, is_leave) = (row.get(2)?, row.get(3)?);
@@ -125,7 +131,7 @@ fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Even
         id,
         transition: transition(is_online),
         reason,
-        // Before a boot the clock was another.
+        // 0 after a reboot: `due` is a time of the clock before.
         lateness: now.saturating_sub(row.get(4)?).max(0) as Nanos,
         version: row.get(5)?,
         failures: row.get(6)?,

@@ -9,12 +9,12 @@ use crate::error::StoreError;
 use crate::store::{LeaseState, Token};
 
 impl Sqlite {
-    /// Takes or renews the lease, if it is free or one's own.
+    /// Acquires or renews the lease, if it is free or the member holds it. Returns the state afterwards.
     pub(super) fn acquire(&mut self, token: Token, length: Nanos) -> Result<LeaseState, StoreError> {
         let now = to_sql(boot_clock::now());
         let before = self.lease_state(token)?;
         if before == LeaseState::HeldByOther {
-            // Without a write, which would hold up the others.
+            // No write, which would block other processes.
             return Ok(before);
         }
         self.transaction(|transaction, namespace| {
@@ -31,7 +31,7 @@ impl Sqlite {
         })
     }
 
-    /// Whose the lease is. It stays one's own after its time until somebody else takes it.
+    /// Returns the state of the lease. An expired lease is still the member's until another one acquires it.
     pub(super) fn lease_state(&mut self, token: Token) -> Result<LeaseState, StoreError> {
         let now = to_sql(boot_clock::now());
         self.read(|connection, namespace| {
@@ -46,6 +46,7 @@ impl Sqlite {
         })
     }
 
+    /// Releases the lease, if the member holds it.
     pub(super) fn release(&mut self, token: Token) -> Result<(), StoreError> {
         self.transaction(|transaction, namespace| {
             let update = "UPDATE namespaces SET lease = NULL, leased_until = 0 WHERE number = ?1 AND lease = ?2";

@@ -8,28 +8,28 @@ use super::{store_error, to_sql};
 use crate::boot_clock;
 use crate::error::StoreError;
 
-/// What the file says that it is ("OnMa").
+/// The `application_id` of the file: "OnMa" in ASCII.
 const APPLICATION: i64 = 0x4f6e_4d61;
 
-/// The version of what is in the file.
+/// The format of the file, its `user_version`.
 const VERSION: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE boot (id TEXT NOT NULL);
     CREATE TABLE namespaces (
         number INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
-        version INTEGER NOT NULL DEFAULT 0,      -- the last one given out
-        swept INTEGER,                           -- when, on this boot's clock
-        held_until INTEGER NOT NULL DEFAULT 0,   -- nobody is set offline before
-        lease BLOB,
+        version INTEGER NOT NULL DEFAULT 0,      -- the last version of an event
+        swept INTEGER,                           -- when the users were swept last
+        held_until INTEGER NOT NULL DEFAULT 0,   -- nobody is set offline before that time
+        lease BLOB,                              -- the token of the lease holder
         leased_until INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE users (
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
-        seen INTEGER NOT NULL,                   -- the last heartbeat: an older one changes nothing
-        left INTEGER NOT NULL DEFAULT 0,         -- the last leave: no heartbeat before it undoes it
+        seen INTEGER NOT NULL,                   -- the time of the last heartbeat
+        left INTEGER NOT NULL DEFAULT 0,         -- the time of the last leave, 0 for none
         timeout INTEGER NOT NULL,
         deadline INTEGER NOT NULL,
         sweep_at INTEGER NOT NULL,                -- never after the deadline
@@ -42,7 +42,7 @@ const SCHEMA: &str = "
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
         is_leave INTEGER NOT NULL,                -- whether a leave was the reason
-        due INTEGER NOT NULL,                    -- when it should have been, on this boot's clock
+        due INTEGER NOT NULL,                    -- when the user was due
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
         error TEXT
@@ -62,12 +62,15 @@ const SCHEMA: &str = "
     CREATE INDEX dead_letters_by_id ON dead_letters (namespace, id);
 ";
 
-/// Whether the file is ours, and of a version that we know.
+/// Fails unless the file is empty, or has been written by this format of the gem, and may be written.
 pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     let failed = |error| store_error(path, "read", &error);
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
     if connection.is_readonly("main").map_err(failed)? {
-        return misconfigured("the file may not be written".into());
+        return misconfigured(
+            "the file may not be written by this process. Give its user permission to write the file and its folder"
+                .into(),
+        );
     }
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let tables: i64 =
@@ -75,19 +78,28 @@ pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), S
     if tables == 0 {
         return Ok(());
     }
-    if pragma("application_id")? != APPLICATION {
-        return misconfigured("this is a database of another application".into());
+    let application = pragma("application_id")?;
+    if application != APPLICATION {
+        return misconfigured(format!(
+            "this is a database of another application: its application_id is {application}, expected {APPLICATION}. \
+             Choose another path"
+        ));
     }
     match pragma("user_version")? {
         VERSION => Ok(()),
+        version if version > VERSION => misconfigured(format!(
+            "a newer version of online_manager has written the file, in format {version}; this version reads \
+             format {VERSION}. Use the same version of the gem in all processes"
+        )),
         version => misconfigured(format!(
-            "a newer version of online_manager has written the file (in format {version}; this one knows {VERSION}). All \
-             processes need the same version of the gem"
+            "an older version of online_manager has written the file, in format {version}; this version reads \
+             format {VERSION}. Stop all processes, delete the file, and start them with the same version of the gem"
         )),
     }
 }
 
-/// Makes what is not there yet, and lets nobody expire because of a boot. Answers the namespace's number.
+/// Creates the tables and the namespace if they do not exist, and adapts the times after a reboot. Returns the number
+/// of the namespace. Writes nothing if nothing has changed: opening a store takes no lock then.
 pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64> {
     let boot = boot_clock::boot_id();
     let is_current = |connection: &Connection| -> rusqlite::Result<Option<i64>> {
@@ -111,7 +123,7 @@ pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite:
     }
     let recorded_boot: String = transaction.query_row("SELECT id FROM boot", [], |row| row.get(0))?;
     if recorded_boot != boot {
-        // Times of another boot mean nothing on this one's clock. Everybody gets one timeout to come back.
+        // Times of another boot mean nothing on this boot's clock: everyone stays online for one timeout.
         let now = to_sql(boot_clock::now());
         transaction.execute("UPDATE boot SET id = ?1", [&boot])?;
         transaction

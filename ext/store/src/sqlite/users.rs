@@ -10,12 +10,15 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Snapshot, Sweep};
 
-/// What is kept of a user.
+/// A user's row.
 struct Row {
     is_online: bool,
+    /// When the last heartbeat was.
     seen: i64,
+    /// When the last leave was, 0 for none.
     left: i64,
     deadline: i64,
+    /// When the sweep finds the user; never after the deadline.
     sweep_at: i64,
 }
 
@@ -29,6 +32,7 @@ fn find(transaction: &Transaction<'_>, namespace: i64, id: &[u8]) -> rusqlite::R
         .optional()
 }
 
+/// Applies a heartbeat; its age is as of `now`.
 pub(super) fn heartbeat(
     transaction: &Transaction<'_>,
     namespace: i64,
@@ -39,7 +43,7 @@ pub(super) fn heartbeat(
     let (seen, timeout) = (now.saturating_sub(to_sql(heartbeat.age)), to_sql(heartbeat.timeout));
     let deadline = seen.saturating_add(timeout);
     match find(transaction, namespace, id)? {
-        // Late: from a process that did not know, or told twice.
+        // Late, or written twice. A heartbeat right at the time of a leave does not undo it.
         Some(row) if row.seen > seen || row.left >= seen || (row.seen == seen && !row.is_online) => Ok(()),
         Some(row) if row.is_online && row.sweep_at <= deadline => {
             let update = "UPDATE users SET seen = ?3, timeout = ?4, deadline = ?5 WHERE namespace = ?1 AND id = ?2";
@@ -61,6 +65,7 @@ pub(super) fn heartbeat(
     }
 }
 
+/// Applies a leave; its age is as of `now`.
 pub(super) fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, leave: &Leave) -> rusqlite::Result<()> {
     let id = leave.id.as_bytes();
     let left = now.saturating_sub(to_sql(leave.age));
@@ -80,6 +85,8 @@ pub(super) fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, lea
 }
 
 impl Sqlite {
+    /// Sets up to `limit` users offline whose deadline has passed. Writes nothing if nobody is due and a sweep has been
+    /// recorded lately. `timeout` is the config's, in nanoseconds.
     pub(super) fn sweep(&mut self, timeout: Nanos, limit: usize) -> Result<Sweep, StoreError> {
         let timeout = to_sql(timeout);
         let (swept, first) = self.read(|connection, namespace| {
@@ -90,7 +97,7 @@ impl Sqlite {
         })?;
         let now = to_sql(boot_clock::now());
         let is_due = first.is_some_and(|first| first <= now);
-        // Half a timeout is what the guard allows: with a few marks within it, none is missed.
+        // Only half a timeout without a recorded sweep counts as a gap, so one each eighth is enough.
         let is_marked = swept.is_some_and(|swept| now - swept < timeout / 8);
         if !is_due && is_marked {
             return Ok(Sweep { expired: 0, lag: 0, next: first.map(|first| (first - now) as Nanos) });
@@ -114,7 +121,7 @@ impl Sqlite {
     }
 }
 
-/// The first time at which somebody has to be looked at.
+/// Returns the time at which the sweep has to check the next user, or `None` if there are no users.
 fn first_sweep_at(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached("SELECT sweep_at FROM users WHERE namespace = ?1 ORDER BY sweep_at LIMIT 1")?
@@ -122,7 +129,8 @@ fn first_sweep_at(connection: &Connection, namespace: i64) -> rusqlite::Result<O
         .optional()
 }
 
-/// Looks at those whose time has come. Answers how many were set offline, and how late the first of them was.
+/// Checks up to `limit` users whose `sweep_at` has passed, and sets those offline whose deadline has passed too.
+/// Returns how many, and the greatest lateness among them, in nanoseconds.
 fn expire(
     transaction: &Transaction<'_>,
     namespace: i64,
@@ -145,11 +153,11 @@ fn expire(
     };
     let (mut expired, mut lag) = (0, 0);
     for (id, is_online, deadline, timeout, seen) in rows {
-        // A heartbeat sets the whole of it.
+        // A heartbeat sets the deadline to its time plus the timeout; only a leave moves it forward.
         let reason = if deadline < seen.saturating_add(timeout) { Reason::Leave } else { Reason::Timeout };
         let deadline = deadline.max(held_until);
         if !is_online {
-            // It was kept so that no late beat brings the user back.
+            // The row was kept for a timeout, so that a late heartbeat does not make the user online again.
             transaction
                 .prepare_cached("DELETE FROM users WHERE namespace = ?1 AND id = ?2")?
                 .execute(params![namespace, id])?;
@@ -167,8 +175,9 @@ fn expire(
     Ok((expired, lag))
 }
 
+/// Returns everyone who is online, and the sizes of the log and of the dead letters, all at one moment.
 pub(super) fn snapshot(connection: &Connection, namespace: i64) -> rusqlite::Result<Snapshot> {
-    // One moment for all of it.
+    // A read transaction, so that all queries see the same moment.
     let transaction = connection.unchecked_transaction()?;
     let now = to_sql(boot_clock::now());
     let count = |table: &str| -> rusqlite::Result<u64> {

@@ -1,4 +1,4 @@
-//! What the tests of stores have in common: places where one can be, and short ways to use it.
+//! Shared by the tests: places for a store, and short calls of its methods.
 #![allow(dead_code, unreachable_pub, reason = "not every test uses all of it")]
 
 use std::path::PathBuf;
@@ -19,12 +19,12 @@ pub const MINUTE: Nanos = 60_000 * MILLISECOND;
 pub const MEMBER_A: Token = Token([1; 16]);
 pub const MEMBER_B: Token = Token([2; 16]);
 
-/// Where a store is, for as long as this lives.
+/// A place where a store is. The store is deleted with it.
 pub trait Place {
-    /// The `store:` option.
+    /// Returns the `store:` option.
     fn url(&self) -> String;
 
-    /// All that is in the store is gone.
+    /// Deletes all data of the store.
     fn lose(&self);
 
     fn try_open(&self, namespace: &str) -> Result<Box<dyn Store>, StoreError> {
@@ -36,7 +36,7 @@ pub trait Place {
     }
 }
 
-/// A folder with a file of SQLite's.
+/// A folder for an SQLite file.
 pub struct Folder(pub TempDir);
 
 impl Folder {
@@ -61,7 +61,7 @@ impl Place for Folder {
     }
 }
 
-/// A redis-server of one's own, on a socket in a folder.
+/// A redis-server on a socket in its own folder.
 pub struct Server {
     folder: TempDir,
     process: Child,
@@ -72,7 +72,7 @@ impl Server {
         Server::with(&[])
     }
 
-    /// With more options of its command line.
+    /// Starts a server with more command-line options.
     pub fn with(options: &[&str]) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let process = Server::spawn(&folder, options);
@@ -105,7 +105,7 @@ impl Server {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// Has the server run a command.
+    /// Sends a command to the server. Returns the reply.
     pub fn command(&self, words: &[&str]) -> redis::Value {
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| {
@@ -114,7 +114,7 @@ impl Server {
         command.query(&mut self.connection()).unwrap()
     }
 
-    /// Kills it, without its data being written, and starts another one in its place.
+    /// Kills the server, which loses its data, and starts another one in its place.
     pub fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -153,34 +153,42 @@ pub fn name(id: &UserId) -> String {
 }
 
 pub fn heartbeat(name: &str, age: Nanos, timeout: Nanos) -> Write {
-    Write::Heartbeat(Heartbeat { id: user(name), age, timeout })
+    Write::Heartbeat(Heartbeat { id: user(name), age, timeout, is_resend: false })
 }
 
 pub fn leave(name: &str, age: Nanos, after: Nanos) -> Write {
     Write::Leave(Leave { id: user(name), age, after })
 }
 
-/// Tells the store, all of whose partitions take it.
+/// Writes to the store, and expects success of every partition.
 pub fn write(store: &mut dyn Store, writes: &[Write]) {
     for (_, result) in store.write(&membership(MEMBER_A, MINUTE), writes).unwrap() {
         result.unwrap();
     }
 }
 
-/// The same look at every partition.
+/// Polls every partition with the same request.
 pub fn poll_all(
     store: &mut dyn Store,
     membership: &Membership,
     request: PollRequest,
 ) -> Vec<online_manager_store::store::PollResult> {
     let requests: Vec<PollRequest> =
-        (0..store.partitions()).map(|partition| PollRequest { partition, ..request }).collect();
+        (0..store.partitions()).map(|partition| PollRequest { partition, ..request.clone() }).collect();
     store.poll(membership, &requests).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-pub const EMPTY_POLL: PollRequest = PollRequest { partition: 0, lease: LeaseRequest::None, sweep: None, events: None };
+/// A request for nothing but the state of the lease.
+pub const EMPTY_POLL: PollRequest = PollRequest {
+    partition: 0,
+    lease: LeaseRequest::None,
+    sweep: None,
+    events: None,
+    leaves_after: None,
+    handled: None,
+};
 
-/// Sweeps all partitions, for a timeout of the config's.
+/// Sweeps all partitions, with this timeout of the config.
 pub fn sweep_for(store: &mut dyn Store, timeout: Nanos) -> Sweep {
     let results = poll_all(store, &membership(MEMBER_A, timeout), PollRequest { sweep: Some(1_000), ..EMPTY_POLL });
     let sweeps = results.into_iter().map(|result| result.sweep.unwrap());
@@ -196,7 +204,7 @@ pub fn sweep(store: &mut dyn Store) -> Sweep {
     sweep_for(store, MINUTE)
 }
 
-/// Whether one has all leases now.
+/// Acquires or renews all leases. Returns whether the member holds them all.
 pub fn acquire(store: &mut dyn Store, token: Token, length: Nanos) -> bool {
     let membership = Membership { lease: length, ..membership(token, MINUTE) };
     let renewed = poll_all(store, &membership, PollRequest { lease: LeaseRequest::Renew, ..EMPTY_POLL });
@@ -208,7 +216,7 @@ pub fn release(store: &mut dyn Store, token: Token) {
     poll_all(store, &membership(token, MINUTE), PollRequest { lease: LeaseRequest::Release, ..EMPTY_POLL });
 }
 
-/// What waits, by version: that is as it happened.
+/// Returns the events in the log by version, which is the order in which they happened.
 pub fn undelivered(store: &mut dyn Store) -> Vec<Event> {
     let mut events = store.undelivered_events().unwrap();
     events.sort_by_key(|event| event.version);
@@ -219,14 +227,14 @@ pub fn events(store: &mut dyn Store) -> Vec<(String, Transition)> {
     undelivered(store).iter().map(|event| (name(&event.id), event.transition)).collect()
 }
 
-/// What is told of one event.
+/// What is committed of an event.
 pub enum Outcome {
     Done,
     Failed(u32),
     Dead,
 }
 
-/// Commits what became of events. Answers whether one might.
+/// Commits what became of events. Returns whether the member holds the leases.
 pub fn commit(store: &mut dyn Store, token: Token, outcomes: &[(&Event, Outcome)]) -> bool {
     let mut commits: Vec<(u16, Commit)> = Vec::new();
     for (event, outcome) in outcomes {
@@ -244,7 +252,7 @@ pub fn commit(store: &mut dyn Store, token: Token, outcomes: &[(&Event, Outcome)
     store.commit(&membership(token, MINUTE), &commits).unwrap().into_iter().all(Result::unwrap)
 }
 
-/// Ids of the same partition as the first one, as many as wanted.
+/// Returns `count` ids of the same partition.
 pub fn neighbours(store: &dyn Store, count: usize) -> Vec<String> {
     let partition = store.partition_of(&user("0"));
     (0..)

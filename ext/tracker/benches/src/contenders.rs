@@ -1,60 +1,62 @@
-//! Those who are compared: each knows a number of users, and takes heartbeats of theirs.
+//! The contenders of the benchmark: each holds a number of users and takes their heartbeats.
 //!
-//! | contender | a heartbeat is |
+//! | contender | a heartbeat |
 //! |---|---|
-//! | [`Core`] | [`Tracker::heartbeat`], of a key, with a time that is given |
-//! | [`CoreByTheClock`] | the same, with the time read from the gem's clock, beside a running timer thread |
-//! | [`CoreOfTexts`] | the same as the first, of a string |
-//! | [`Map`] | a deadline stored in a bare hash map: no lock, no clock, and nobody is ever offline |
-//! | [`LockedMap`] | the same, behind the standard library's mutex |
-//! | [`MapOfTexts`] | as [`Map`], of a string |
-//! | [`Delays`] | tokio-util's `DelayQueue::reset`, by a key that need not be looked up |
-//! | [`Cache`] | moka's `get`, with a time-to-idle |
+//! | [`Core`] | [`Tracker::heartbeat`] of a key, at a moment that is passed in |
+//! | [`CoreWithClock`] | the same, with the moment read from the gem's clock, beside a running timer thread |
+//! | [`CoreWithStrings`] | as [`Core`], of a string |
+//! | [`Map`] | stores a deadline in a plain hash map, without a lock, a clock or expiry |
+//! | [`LockedMap`] | as [`Map`], behind the standard library's mutex |
+//! | [`StringMap`] | as [`Map`], of a string |
+//! | [`TokioDelayQueue`] | tokio-util's `DelayQueue::reset`, with a key that needs no lookup |
+//! | [`MokaCache`] | moka's `get`, with a time to idle |
 
 use std::time::Duration;
 
-use online_manager_tracker::{Announced, HeartbeatOutcome, Clock, Id, Nanos, CallbackOutcome, Signal, StringId, Tracker};
+use online_manager_tracker::{
+    Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Signal, StringId, Tracker,
+};
 
-/// What every contender gets: an hour, so that nobody is offline before the end.
+/// The timeout of every heartbeat, in nanoseconds: an hour, so that no user goes offline during a run.
 const TIMEOUT: Nanos = 3_600_000_000_000;
 
-/// How the users of keys are told apart: as Ruby's small integers are, by their odd keys.
+/// Returns the key of a user: odd, like those of Ruby's small integers.
 fn key(user: u32) -> u64 {
     u64::from(user) << 1 | 1
 }
 
-/// The name of a user of strings: 36 characters, as a UUID has.
-pub fn text(user: u32) -> String {
+/// Returns the string id of a user: 36 characters, as in a UUID.
+pub fn string_id(user: u32) -> String {
     let scattered = u64::from(user).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{scattered:016x}-7000-{user:014x}")
 }
 
-/// Somebody who keeps track of users.
+/// A data structure that takes heartbeats.
 pub trait Contender {
-    /// What a user is known by.
+    /// What identifies a user.
     type User;
 
-    /// One who knows `users` users, and what each of them is known by.
-    fn knowing(users: u32) -> (Self, Vec<Self::User>)
+    /// Returns a contender with `users` users, and what identifies each of them.
+    fn with_users(users: u32) -> (Self, Vec<Self::User>)
     where
         Self: Sized;
 
-    /// A heartbeat; `moment` grows by one with each.
-    fn beat(&mut self, user: &Self::User, moment: u64);
+    /// Takes a heartbeat; `moment` grows by one each time.
+    fn heartbeat(&mut self, user: &Self::User, moment: u64);
 }
 
-/// Nobody to wake.
-struct Silence;
+/// A signal without a reactor.
+struct NoSignal;
 
-impl Signal for Silence {
+impl Signal for NoSignal {
     fn raise(&self) {}
     fn clear(&self) {}
 }
 
 /// A clock that stands still.
-struct Standstill;
+struct FrozenClock;
 
-impl Clock for Standstill {
+impl Clock for FrozenClock {
     fn now(&self) -> Nanos {
         0
     }
@@ -64,7 +66,7 @@ impl Clock for Standstill {
     }
 }
 
-/// The clock of the gem, which is the cheapest that Linux has.
+/// The clock of the gem, the cheapest on Linux.
 struct CoarseClock;
 
 impl Clock for CoarseClock {
@@ -81,82 +83,85 @@ impl Clock for CoarseClock {
     }
 }
 
-fn introduce<C: Clock>(tracker: &Tracker<C, Silence>, id: Id<'_>) {
-    let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else { panic!("{id:?} is not new") };
+/// Brings a user online.
+fn bring_online<C: Clock>(tracker: &Tracker<C, NoSignal>, id: Id<'_>) {
+    let HeartbeatOutcome::Announce(user) = tracker.heartbeat(id, tracker.now(), TIMEOUT) else {
+        panic!("{id:?} is not new")
+    };
     assert_eq!(tracker.announced(user, TIMEOUT, CallbackOutcome::Returned), Announced::Online);
 }
 
-/// The tracker, of keys.
-pub struct Core(Tracker<Standstill, Silence>);
+/// The tracker, with keys.
+pub struct Core(Tracker<FrozenClock, NoSignal>);
 
 impl Contender for Core {
     type User = u64;
 
-    fn knowing(users: u32) -> (Core, Vec<u64>) {
-        let tracker = Tracker::new(Standstill, Silence);
+    fn with_users(users: u32) -> (Core, Vec<u64>) {
+        let tracker = Tracker::new(FrozenClock, NoSignal);
         let keys: Vec<_> = (0..users).map(key).collect();
         for key in &keys {
-            introduce(&tracker, Id::Key(*key));
+            bring_online(&tracker, Id::Key(*key));
         }
         (Core(tracker), keys)
     }
 
     #[inline]
-    fn beat(&mut self, key: &u64, moment: u64) {
-        let beat = self.0.heartbeat(Id::Key(*key), moment, TIMEOUT);
-        debug_assert_eq!(beat, HeartbeatOutcome::Known);
+    fn heartbeat(&mut self, key: &u64, moment: u64) {
+        let outcome = self.0.heartbeat(Id::Key(*key), moment, TIMEOUT);
+        debug_assert_eq!(outcome, HeartbeatOutcome::Known);
     }
 }
 
-/// The tracker, of keys, as the gem runs it.
-pub struct CoreByTheClock(Tracker<CoarseClock, Silence>);
+/// The tracker, with keys, as the gem runs it.
+pub struct CoreWithClock(Tracker<CoarseClock, NoSignal>);
 
-impl Contender for CoreByTheClock {
+impl Contender for CoreWithClock {
     type User = u64;
 
-    fn knowing(users: u32) -> (CoreByTheClock, Vec<u64>) {
-        let tracker = Tracker::start(CoarseClock, Silence).expect("there is a thread to be had");
+    fn with_users(users: u32) -> (CoreWithClock, Vec<u64>) {
+        let tracker = Tracker::start(CoarseClock, NoSignal).expect("the operating system starts a thread");
         let keys: Vec<_> = (0..users).map(key).collect();
         for key in &keys {
-            introduce(&tracker, Id::Key(*key));
+            bring_online(&tracker, Id::Key(*key));
         }
-        (CoreByTheClock(tracker), keys)
+        (CoreWithClock(tracker), keys)
     }
 
     #[inline]
-    fn beat(&mut self, key: &u64, _moment: u64) {
-        let beat = self.0.heartbeat(Id::Key(*key), self.0.now(), TIMEOUT);
-        debug_assert_eq!(beat, HeartbeatOutcome::Known);
+    fn heartbeat(&mut self, key: &u64, _moment: u64) {
+        let outcome = self.0.heartbeat(Id::Key(*key), self.0.now(), TIMEOUT);
+        debug_assert_eq!(outcome, HeartbeatOutcome::Known);
     }
 }
 
-/// The tracker, of strings.
-pub struct CoreOfTexts(Tracker<Standstill, Silence>);
+/// The tracker, with strings.
+pub struct CoreWithStrings(Tracker<FrozenClock, NoSignal>);
 
-impl Contender for CoreOfTexts {
+impl Contender for CoreWithStrings {
     type User = String;
 
-    fn knowing(users: u32) -> (CoreOfTexts, Vec<String>) {
-        let tracker = Tracker::new(Standstill, Silence);
-        let strings: Vec<_> = (0..users).map(text).collect();
-        for text in &strings {
-            introduce(&tracker, Id::String(StringId { bytes: text.as_bytes(), class: 0, label: 1 }));
+    fn with_users(users: u32) -> (CoreWithStrings, Vec<String>) {
+        let tracker = Tracker::new(FrozenClock, NoSignal);
+        let strings: Vec<_> = (0..users).map(string_id).collect();
+        for string in &strings {
+            bring_online(&tracker, Id::String(StringId { bytes: string.as_bytes(), class: 0, label: 1 }));
         }
-        (CoreOfTexts(tracker), strings)
+        (CoreWithStrings(tracker), strings)
     }
 
     #[inline]
-    fn beat(&mut self, text: &String, moment: u64) {
-        let id = Id::String(StringId { bytes: text.as_bytes(), class: 0, label: 1 });
-        let beat = self.0.heartbeat(id, moment, TIMEOUT);
-        debug_assert_eq!(beat, HeartbeatOutcome::Known);
+    fn heartbeat(&mut self, string: &String, moment: u64) {
+        let id = Id::String(StringId { bytes: string.as_bytes(), class: 0, label: 1 });
+        let outcome = self.0.heartbeat(id, moment, TIMEOUT);
+        debug_assert_eq!(outcome, HeartbeatOutcome::Known);
     }
 }
 
-/// A hash map that is hashed as the tracker's table is, with values as large as the tracker's.
+/// A hash map with the hasher of the tracker's table, and with values of the same size.
 type Hashed<K> = hashbrown::HashMap<K, Deadline, foldhash::quality::RandomState>;
 
-/// Eight bytes, of which a heartbeat stores four.
+/// Eight bytes, of which a heartbeat writes four.
 struct Deadline {
     tick: u32,
     _rest: u32,
@@ -166,15 +171,15 @@ fn deadline(moment: u64) -> u32 {
     ((moment + TIMEOUT) >> 20) as u32
 }
 
-/// A bare hash map, of keys.
+/// A plain hash map, with keys.
 pub struct Map(Hashed<u64>);
 
 impl Contender for Map {
     type User = u64;
 
-    fn knowing(users: u32) -> (Map, Vec<u64>) {
+    fn with_users(users: u32) -> (Map, Vec<u64>) {
         let keys: Vec<_> = (0..users).map(key).collect();
-        // It grows as the tracker does.
+        // Without a capacity: the tracker grows too.
         let mut map = Hashed::default();
         for key in &keys {
             map.insert(*key, Deadline { tick: 0, _rest: 0 });
@@ -183,89 +188,89 @@ impl Contender for Map {
     }
 
     #[inline]
-    fn beat(&mut self, key: &u64, moment: u64) {
+    fn heartbeat(&mut self, key: &u64, moment: u64) {
         if let Some(kept) = self.0.get_mut(key) {
             kept.tick = deadline(moment);
         }
     }
 }
 
-/// The same behind the mutex that the tracker has too.
+/// [`Map`] behind a mutex like the tracker's.
 pub struct LockedMap(std::sync::Mutex<Map>);
 
 impl Contender for LockedMap {
     type User = u64;
 
-    fn knowing(users: u32) -> (LockedMap, Vec<u64>) {
-        let (map, keys) = Map::knowing(users);
+    fn with_users(users: u32) -> (LockedMap, Vec<u64>) {
+        let (map, keys) = Map::with_users(users);
         (LockedMap(std::sync::Mutex::new(map)), keys)
     }
 
     #[inline]
-    fn beat(&mut self, key: &u64, moment: u64) {
+    fn heartbeat(&mut self, key: &u64, moment: u64) {
         // Not `get_mut`, which takes no lock.
         if let Ok(mut map) = self.0.lock() {
-            map.beat(key, moment);
+            map.heartbeat(key, moment);
         }
     }
 }
 
-/// A bare hash map, of strings.
-pub struct MapOfTexts(Hashed<Box<str>>);
+/// A plain hash map, with strings.
+pub struct StringMap(Hashed<Box<str>>);
 
-impl Contender for MapOfTexts {
+impl Contender for StringMap {
     type User = String;
 
-    fn knowing(users: u32) -> (MapOfTexts, Vec<String>) {
-        let strings: Vec<_> = (0..users).map(text).collect();
+    fn with_users(users: u32) -> (StringMap, Vec<String>) {
+        let strings: Vec<_> = (0..users).map(string_id).collect();
         let mut map = Hashed::default();
-        for text in &strings {
-            map.insert(text.as_str().into(), Deadline { tick: 0, _rest: 0 });
+        for string in &strings {
+            map.insert(string.as_str().into(), Deadline { tick: 0, _rest: 0 });
         }
-        (MapOfTexts(map), strings)
+        (StringMap(map), strings)
     }
 
     #[inline]
-    fn beat(&mut self, text: &String, moment: u64) {
-        if let Some(kept) = self.0.get_mut(text.as_str()) {
+    fn heartbeat(&mut self, string: &String, moment: u64) {
+        if let Some(kept) = self.0.get_mut(string.as_str()) {
             kept.tick = deadline(moment);
         }
     }
 }
 
-/// tokio-util's queue of timers, inside a runtime of tokio's.
-pub struct Delays {
+/// tokio-util's timer queue, in a tokio runtime.
+pub struct TokioDelayQueue {
     queue: tokio_util::time::DelayQueue<u32>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Contender for Delays {
+impl Contender for TokioDelayQueue {
     type User = tokio_util::time::delay_queue::Key;
 
-    fn knowing(users: u32) -> (Delays, Vec<Self::User>) {
+    fn with_users(users: u32) -> (TokioDelayQueue, Vec<Self::User>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("tokio starts");
         let entered = runtime.enter();
         let mut queue = tokio_util::time::DelayQueue::new();
         let keys = (0..users).map(|user| queue.insert(user, Duration::from_nanos(TIMEOUT))).collect();
         drop(entered);
-        (Delays { queue, runtime }, keys)
+        (TokioDelayQueue { queue, runtime }, keys)
     }
 
     #[inline]
-    fn beat(&mut self, key: &Self::User, _moment: u64) {
-        // What it costs to enter is a few nanoseconds of a hundred.
+    fn heartbeat(&mut self, key: &Self::User, _moment: u64) {
+        // Entering the runtime costs a few nanoseconds of a hundred.
         let _entered = self.runtime.enter();
         self.queue.reset(key, Duration::from_nanos(TIMEOUT));
     }
 }
 
-/// moka's cache, hashed as the tracker's table is.
-pub struct Cache(moka::sync::Cache<u64, (), foldhash::quality::RandomState>);
+/// moka's cache, with the hasher of the tracker's table.
+pub struct MokaCache(moka::sync::Cache<u64, (), foldhash::quality::RandomState>);
 
-impl Contender for Cache {
+impl Contender for MokaCache {
     type User = u64;
 
-    fn knowing(users: u32) -> (Cache, Vec<u64>) {
+    fn with_users(users: u32) -> (MokaCache, Vec<u64>) {
         let cache = moka::sync::Cache::builder()
             .time_to_idle(Duration::from_nanos(TIMEOUT))
             .build_with_hasher(foldhash::quality::RandomState::default());
@@ -274,11 +279,11 @@ impl Contender for Cache {
             cache.insert(*key, ());
         }
         cache.run_pending_tasks();
-        (Cache(cache), keys)
+        (MokaCache(cache), keys)
     }
 
     #[inline]
-    fn beat(&mut self, key: &u64, _moment: u64) {
+    fn heartbeat(&mut self, key: &u64, _moment: u64) {
         let kept = self.0.get(key);
         debug_assert!(kept.is_some());
     }

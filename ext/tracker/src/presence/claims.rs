@@ -1,98 +1,121 @@
-//! The way from a deadline to the end of `offline`: the timer looks at who may be due, the reactor claims them and reports
-//! how their callbacks ended. A stop makes everybody due.
+//! The way from a deadline to the end of `offline`: the timer checks the users who may be due, and the reactor claims
+//! them and reports how their callbacks ended. A stop makes everyone due.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use super::{Claimed, Departed, Next, Presence, Reason, Transition, User};
-use crate::entry::{Entry, HORIZON, State};
+use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::overflow::OverflowEntry;
 use crate::table::{Place, Table};
 use crate::time::{Nanos, TICK, start_of, tick_of};
 
-/// How many users who turned out not to be due one claim looks at before it lets go of the lock.
+/// How many users one claim checks before it returns, so that the lock is released even if a heartbeat has come for
+/// each of them.
 const MAX_CHECKS_PER_CLAIM: usize = 1024;
 
 impl Presence {
-    /// Looks at no more than `budget` users whose turn it is. Those who are due become claimable.
+    /// Schedules the check of the user's deadline: on the wheel, or in the due queue if `deadline` is not in the
+    /// future. The wheel entry may be for an earlier tick than `deadline`, as far as the wheel reaches.
+    pub(super) fn schedule(&mut self, place: Place, deadline: u64, now: Nanos) {
+        let present = tick_of(now);
+        let Some(entry) = self.table.get_mut(place) else { return };
+        if self.is_stopping {
+            // After a stop everyone is due; nothing is scheduled.
+        } else if deadline <= present {
+            self.due.push_back(entry.key);
+            entry.queue_due();
+        } else {
+            if self.drained.is_none() {
+                self.wheel.catch_up(present);
+            }
+            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + WHEEL_HORIZON)));
+            self.wheel.insert(entry.key, tick);
+            entry.set_wheel_tick(tick);
+            self.is_wake_requested |= tick < self.timer_tick;
+        }
+    }
+
+    /// Checks up to `budget` users whose wheel tick has come. Those who are due go into the due queue. Returns when to
+    /// call this again.
     pub fn advance(&mut self, now: Nanos, budget: usize) -> Next {
         let tick = tick_of(now);
-        let mut looks = 0;
-        // Nobody need rouse the timer while it is up.
-        self.timer = 0;
+        let mut checks = 0;
+        // No wake request while the timer is awake.
+        self.timer_tick = 0;
         loop {
-            let Some(taken) = &mut self.taken else {
-                self.taken = self.wheel.take(tick);
-                if self.taken.is_none() {
+            let Some(drained) = &mut self.drained else {
+                self.drained = self.wheel.drain_next(tick);
+                if self.drained.is_none() {
                     break;
                 }
                 continue;
             };
-            let ticks = taken.ticks.clone();
-            self.table.prefetch(looks, taken.keys.as_slice());
-            let Some(key) = taken.keys.next() else {
-                self.taken = None;
+            let ticks = drained.ticks.clone();
+            self.table.prefetch(checks, drained.keys.as_slice());
+            let Some(key) = drained.keys.next() else {
+                self.drained = None;
                 continue;
             };
             self.check_deadline(key, &ticks, now);
-            looks += 1;
-            if looks >= budget {
+            checks += 1;
+            if checks >= budget {
                 return Next::Now;
             }
         }
-        let next = self.wheel.next();
-        self.timer = next.unwrap_or(u64::MAX);
+        let next = self.wheel.next_tick();
+        self.timer_tick = next.unwrap_or(u64::MAX);
         next.map_or(Next::Never, |next| Next::At(start_of(next)))
     }
 
-    /// Looks at a user whom the wheel brought up out of a slot for `ticks`.
+    /// Checks a user who came up in a wheel slot for `ticks`: puts the user into the due queue, or back onto the wheel.
     fn check_deadline(&mut self, key: u64, ticks: &RangeInclusive<u64>, now: Nanos) {
         let Some(place) = self.table.find_key(key) else { return };
         let Some(entry) = self.table.get(place) else { return };
-        // Rule 13: of the wheel's entries for a user, the one that the user knows of counts. In a slot of
-        // many ticks another one may pass for it; both are then put in for the same tick, and when that
-        // tick comes by itself, the first of them leaves it, and the other one is dropped.
+        // Rule 13: of a user's wheel entries, only the recorded one counts. In a slot of many ticks an older one may be
+        // mistaken for it. Then both are put in again for the same tick; there the first of them is checked, which
+        // records another tick, and the second is dropped.
         if entry.state().is_online() && entry.is_on_wheel_in(ticks) {
             self.schedule(place, self.deadline_of(place, now), now);
         }
     }
 
-    /// Claims up to `most` users for `offline`, or one for the `online` that follows its `offline`, and
-    /// adds them to `work`, which must be empty. Answers which of the two, or `None` when nobody is
-    /// left who could be claimed now.
+    /// Claims up to `max` users for `offline`, or one rejoining user for `online`, and adds them to `claimed`, which
+    /// must be empty. Returns the transition, or `None` if nobody can be claimed now.
     ///
-    /// Fewer than `most`, or even none, may be added although more are waiting: so no claim takes long.
-    pub fn claim(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
-        debug_assert!(most > 0 && work.is_empty());
+    /// It may add fewer than `max` users, or none, although more are waiting: so no claim takes long.
+    pub fn claim(&mut self, now: Nanos, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+        debug_assert!(max > 0 && claimed.is_empty());
         while let Some(key) = self.rejoining.pop_front() {
-            self.claim_rejoining(key, now, work);
-            if !work.is_empty() {
+            self.claim_rejoining(key, now, claimed);
+            if !claimed.is_empty() {
                 return Some(Transition::Online);
             }
         }
         if self.is_stopping {
-            return self.claim_remaining(now, most, work);
+            return self.claim_remaining(now, max, claimed);
         }
-        for looks in 0..MAX_CHECKS_PER_CLAIM {
-            self.table.prefetch(looks, self.due.iter().take(most));
+        for checks in 0..MAX_CHECKS_PER_CLAIM {
+            self.table.prefetch(checks, self.due.iter().take(max));
             let Some(key) = self.due.pop_front() else {
-                // The memory goes with the last user: a crowd that left at once is not paid for for ever.
+                // Otherwise the queues would keep the memory of their largest crowd.
                 self.due = VecDeque::new();
                 self.rejoining = VecDeque::new();
-                return (!work.is_empty()).then_some(Transition::Offline);
+                return (!claimed.is_empty()).then_some(Transition::Offline);
             };
-            self.claim_due(key, now, work);
-            if work.len() >= most {
+            self.claim_due(key, now, claimed);
+            if claimed.len() >= max {
                 break;
             }
         }
         Some(Transition::Offline)
     }
 
-    fn claim_rejoining(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
+    /// Claims the user for `online` if it still waits for one.
+    fn claim_rejoining(&mut self, key: u64, now: Nanos, claimed: &mut Vec<Claimed>) {
         let Some(id) = self.owned_id(key) else { return };
-        // A leave may have come before the claim, and since then anything else.
-        let Some(OverflowEntry::Departing { timeout, is_waiting: true }) = self.overflow.get(key) else { return };
+        // A leave may have come since, and after it anything else: the key in the queue may be stale.
+        let Some(OverflowEntry::Departing { timeout, has_returned: true }) = self.overflow.get(key) else { return };
         let Some(entry) = self.table.entry_mut(key) else { return };
         let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
         entry.set_state(State::ANNOUNCING);
@@ -100,66 +123,67 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        work.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
+        claimed.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
     }
 
-    fn claim_due(&mut self, key: u64, now: Nanos, work: &mut Vec<Claimed>) {
+    /// Claims the user for `offline` if the deadline has still passed.
+    fn claim_due(&mut self, key: u64, now: Nanos, claimed: &mut Vec<Claimed>) {
         let Some(place) = self.table.find_key(key) else { return };
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
-            // Rule 2: a heartbeat came before the claim.
+            // Rule 2: a heartbeat came before the claim, so the user goes back onto the wheel.
             self.schedule(place, deadline, now);
         } else if let Some(id) = self.owned_id(key) {
-            let reason = if self.is_left(place) { Reason::Leave } else { Reason::Timeout };
+            let reason = if self.is_due_by_leave(place) { Reason::Leave } else { Reason::Timeout };
             self.depart(place, now);
-            work.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            claimed.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
         }
     }
 
-    /// Whether the deadline of somebody online is the work of a leave.
-    fn is_left(&self, place: Place) -> bool {
-        let noted = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
-        noted.is_some_and(|entry| {
-            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_left: true, .. }))
+    /// Whether a leave has set the deadline of a user who is Online.
+    fn is_due_by_leave(&self, place: Place) -> bool {
+        let overflow = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
+        overflow.is_some_and(|entry| {
+            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_leave: true, .. }))
         })
     }
 
-    /// After a stop everybody is due; who is inside `online` is left to whoever called it.
-    fn claim_remaining(&mut self, now: Nanos, most: usize, work: &mut Vec<Claimed>) -> Option<Transition> {
-        while work.len() < most && self.counts.present > self.counts.announcing {
+    /// Claims users after a stop, which makes everyone due. Users inside `online` are left to the thread that called
+    /// it.
+    fn claim_remaining(&mut self, now: Nanos, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+        while claimed.len() < max && self.counts.present > self.counts.announcing {
             let is_online = |entry: &Entry| entry.state().is_online();
-            let found = self.table.search(self.remaining, is_online);
-            // Removals move entries up, perhaps to where the search has been.
+            let found = self.table.search(self.stop_cursor, is_online);
+            // A removal may have moved an entry to before the cursor.
             let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
-            self.remaining = place;
+            self.stop_cursor = place;
             let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
             let Some(id) = self.owned_id(key) else { break };
             self.depart(place, now);
-            work.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
+            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
         }
-        (!work.is_empty()).then_some(Transition::Offline)
+        (!claimed.is_empty()).then_some(Transition::Offline)
     }
 
-    /// Online or Announcing becomes Departing.
+    /// Makes a user who is Online or Announcing Departing.
     pub(super) fn depart(&mut self, place: Place, now: Nanos) {
-        let seen = self.last_seen_of(place, now).unwrap_or(now);
+        let last_seen = self.last_seen_of(place, now).unwrap_or(now);
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
-        // What is noted of who is online stays until `offline` has returned: the claim may be taken back.
+        // The overflow entry of a user who is Online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
-        entry.set_deadline(tick_of(seen));
+        entry.set_deadline(tick_of(last_seen));
         self.timeouts.exit(old);
-        if old != State::OVERFLOW && tick_of(now) - tick_of(seen) > HORIZON {
-            // Nobody came for so long that the entry may soon be too small to tell when that was.
-            self.overflow
-                .insert(key, OverflowEntry::Online { last_seen: seen, deadline: tick_of(now), is_left: false });
+        if old != State::OVERFLOW && tick_of(now) - tick_of(last_seen) > HORIZON {
+            // The last heartbeat is so long ago that the entry's bits may soon not distinguish it.
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline: tick_of(now), is_leave: false });
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
     }
 
-    /// Takes a claim back: the callback was not called. The user is the next to be claimed again, or
-    /// [`Departed::Offline`] if there is nothing left to be announced.
+    /// Takes a claim back whose callback was not entered. Returns [`Departed::Rejoining`] if the user is the next to be
+    /// claimed again, or [`Departed::Offline`] if the claim was for `online` and a leave or a stop has come since.
     pub fn unclaim(&mut self, user: User, transition: Transition, now: Nanos) -> Departed {
         let User(key) = user;
         let Some(place) = self.table.find_key(key) else { return Departed::Offline };
@@ -172,10 +196,10 @@ impl Presence {
                 self.counts.departing += 1;
                 match self.overflow.remove(key) {
                     Some(OverflowEntry::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
-                        self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                        self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                         self.rejoining.push_front(key);
                     }
-                    // A leave (rule 9) or a stop (rule 12) came meanwhile.
+                    // A leave (rule 9) or a stop (rule 12) came after the claim.
                     _ => {
                         self.remove_departed(place);
                         return Departed::Offline;
@@ -183,20 +207,21 @@ impl Presence {
                 }
             }
             Transition::Offline if entry.state() == State::DEPARTING => {
-                let seen = start_of(entry.deadline(tick_of(now)));
+                let last_seen = start_of(entry.deadline(tick_of(now)));
                 entry.set_state(State::OVERFLOW);
                 entry.queue_due();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
-                let (last_seen, deadline, is_left) = match self.overflow.get(key) {
-                    // A heartbeat meanwhile came before the claim after all. Its tick is all that is known of it.
+                let (last_seen, deadline, is_leave) = match self.overflow.get(key) {
+                    // With the claim taken back, a heartbeat after it counts as one before it (rule 2). Only its tick
+                    // is known.
                     Some(OverflowEntry::Departing { timeout, .. }) => {
-                        (seen, self.deadline_after(seen + TICK, timeout), false)
+                        (last_seen, self.deadline_after(last_seen + TICK, timeout), false)
                     }
-                    Some(OverflowEntry::Online { last_seen, is_left, .. }) => (last_seen, tick_of(now), is_left),
-                    _ => (seen, tick_of(now), false),
+                    Some(OverflowEntry::Online { last_seen, is_leave, .. }) => (last_seen, tick_of(now), is_leave),
+                    _ => (last_seen, tick_of(now), false),
                 };
-                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_left });
+                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
                 if !self.is_stopping {
                     self.due.push_front(key);
                 }
@@ -206,7 +231,7 @@ impl Presence {
         Departed::Rejoining
     }
 
-    /// `offline` of `user` has ended, in whatever way (rule 7).
+    /// Reports that `offline` of `user` has ended; how it ended makes no difference (rule 7).
     pub fn departed(&mut self, user: User) -> Departed {
         let User(key) = user;
         let Some(place) = self.table.find_key(key) else { return Departed::Offline };
@@ -215,7 +240,7 @@ impl Presence {
         }
         match self.overflow.remove(key) {
             Some(OverflowEntry::Departing { timeout, .. }) if !self.is_stopping => {
-                self.overflow.insert(key, OverflowEntry::Departing { timeout, is_waiting: true });
+                self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                 self.rejoining.push_back(key);
                 Departed::Rejoining
             }
@@ -226,18 +251,19 @@ impl Presence {
         }
     }
 
+    /// Removes a user who is Departing.
     pub(super) fn remove_departed(&mut self, place: Place) {
         self.counts.departing -= 1;
         self.table.remove(place);
     }
 
-    /// Bars new users, drops remembered heartbeats and makes everybody due (rule 12). Answers whom it
-    /// dropped: users whose `offline` had returned and whose `online` had not been claimed.
+    /// Bars new users, drops remembered heartbeats and makes everyone due (rule 12). Returns the users it dropped:
+    /// those whose `offline` had returned and whose `online` was not claimed.
     pub fn stop(&mut self) -> Vec<User> {
         self.is_stopping = true;
         let mut dropped = Vec::new();
         for key in std::mem::take(&mut self.rejoining) {
-            if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { is_waiting: true, .. }))
+            if matches!(self.overflow.get(key), Some(OverflowEntry::Departing { has_returned: true, .. }))
                 && let Some(place) = self.table.find_key(key)
             {
                 self.overflow.remove(key);
@@ -247,7 +273,7 @@ impl Presence {
         }
         self.due = VecDeque::new();
         self.wheel.clear();
-        self.taken = None;
+        self.drained = None;
         dropped
     }
 }

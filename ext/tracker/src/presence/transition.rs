@@ -1,45 +1,45 @@
-//! What the state machine says and is told: users, callbacks, and what became of them.
+//! The types that go into the state machine and come out of it: users, transitions, outcomes.
 
 use crate::id::OwnedId;
 use crate::time::Nanos;
 
-/// A user whom a callback is being called for. Good until the callback's end has been reported.
+/// A user with a running callback. Valid until the end of the callback is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct User(pub(super) u64);
 
 impl User {
-    /// The key under which the user is kept; the caller's own, for ids that are keys.
+    /// Returns the user's key in the table; the caller's key, for ids that are keys.
     pub fn key(self) -> u64 {
         self.0
     }
 }
 
-/// What a heartbeat came to.
+/// The result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeartbeatOutcome {
-    /// The user is known; the deadline is moved, or the heartbeat remembered (rules 3 and 4).
+    /// The user is known: the heartbeat moved the deadline, or is remembered (rules 3 and 4).
     Known,
     /// The user is new: call `online`, then [`super::Presence::announced`].
     Announce(User),
-    /// Nobody is taken in any more (rule 12), or there is no room for another string.
+    /// The heartbeat had no effect: after a stop (rule 12), or without room for another string.
     Ignored,
 }
 
-/// Which callback.
+/// A change that a callback is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transition {
-    /// `online`
+    /// The user came online: `online` is called.
     Online,
-    /// `offline`
+    /// The user went offline: `offline` is called.
     Offline,
 }
 
-/// Why a transition came.
+/// The cause of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// `online`: there was one.
+    /// `online`: a heartbeat came.
     Heartbeat,
-    /// `offline`: there was none for a whole timeout.
+    /// `offline`: no heartbeat came for a whole timeout.
     Timeout,
     /// `offline`: a leave brought the deadline forward.
     Leave,
@@ -47,16 +47,16 @@ pub enum Reason {
     Stop,
 }
 
-/// A user claimed by the reactor.
+/// A user claimed for a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    /// Whom to report the callback's end for.
+    /// The user, for the report of the callback's end.
     pub user: User,
     /// The user's id.
     pub id: OwnedId,
-    /// Why.
+    /// Why the callback is called.
     pub reason: Reason,
-    /// How long ago the user was due; for an `online`, how long ago the user beat. Exact to a tick.
+    /// How many nanoseconds ago the user became due; for `online`, how many ago the heartbeat came. Exact to a tick.
     pub lateness: Nanos,
 }
 
@@ -65,59 +65,59 @@ pub struct Claimed {
 pub enum CallbackOutcome {
     /// It returned.
     Returned,
-    /// It was left in any other way: an exception, a `throw`, the end of its thread (rule 10).
+    /// It did not return: an exception, a `throw`, the end of its thread (rule 10).
     Aborted,
 }
 
-/// What the end of `online` came to.
+/// The user's state after the end of `online`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announced {
     /// The user is online.
     Online,
     /// The user is offline, and forgotten.
     Offline,
-    /// A stop came meanwhile: call `offline`, then [`super::Presence::departed`] (rule 12).
+    /// A stop came during `online`: call `offline`, then [`super::Presence::departed`] (rule 12).
     Depart,
 }
 
-/// What the end of `offline` came to.
+/// The user's state after the end of `offline`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departed {
     /// The user is offline, and forgotten.
     Offline,
-    /// A heartbeat came meanwhile: the user waits to be claimed for `online` (rule 4).
+    /// A heartbeat came during `offline`: the user waits to be claimed for `online` (rule 4).
     Rejoining,
 }
 
-/// What `leave` found.
+/// The result of a leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaveOutcome {
     /// Whether the user was online.
     pub was_online: bool,
-    /// Whether the user is forgotten by it: a remembered heartbeat was all that was left.
+    /// The user, if the leave removed the entry: `offline` had returned, and only a heartbeat was remembered.
     pub forgotten: Option<User>,
 }
 
 /// How many users are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// From the call of `online` to the call of `offline`.
+    /// Online: Announcing or Online.
     pub present: usize,
     /// Of these, inside `online`.
     pub announcing: usize,
     /// Inside `offline`, or waiting for the `online` that follows it.
     pub departing: usize,
-    /// Up for a claim. Some may have been saved by a heartbeat meanwhile.
+    /// In the due queue. A heartbeat may have come since for some of them.
     pub due: usize,
 }
 
-/// What the timer has to do next.
+/// When the timer has to call [`super::Presence::advance`] again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Call again.
+    /// Now: there may be more users to check.
     Now,
-    /// Call again at that moment, or as soon as [`super::Presence::take_wake_request`].
+    /// At that moment, or as soon as [`super::Presence::take_wake_request`] returns true.
     At(Nanos),
-    /// Nothing, until [`super::Presence::take_wake_request`].
+    /// As soon as [`super::Presence::take_wake_request`] returns true.
     Never,
 }

@@ -1,4 +1,4 @@
-//! What the table keeps, gives back and finds.
+//! What the table holds, finds and frees.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -12,12 +12,14 @@ fn entry(key: u64, deadline: u64) -> Entry {
 
 proptest! {
     #[test]
-    fn it_keeps_what_a_hash_map_keeps(steps in prop::collection::vec((any::<bool>(), 0u64..400, any::<bool>()), 0..2_000)) {
+    fn the_table_holds_what_a_hash_map_holds(
+        steps in prop::collection::vec((any::<bool>(), 0u64..400, any::<bool>()), 0..2_000),
+    ) {
         let mut table = Table::new();
         let mut model: HashMap<(u64, bool), u64> = HashMap::new();
-        for (number, (insert, key, textual)) in steps.into_iter().enumerate() {
+        for (number, (insert, key, is_string)) in steps.into_iter().enumerate() {
             let bytes = key.to_le_bytes();
-            let id = if textual {
+            let id = if is_string {
                 Id::String(StringId { bytes: &bytes, class: 0, label: 0 })
             } else {
                 Id::Key(key << 3)
@@ -26,21 +28,21 @@ proptest! {
             let found = table.find(id);
             prop_assert_eq!(
                 found.map(|place| table.get(place).unwrap().deadline(deadline)),
-                model.get(&(key, textual)).copied()
+                model.get(&(key, is_string)).copied()
             );
             match found {
                 Some(place) if !insert => {
                     table.remove(place);
-                    model.remove(&(key, textual));
+                    model.remove(&(key, is_string));
                 }
                 Some(place) => {
                     table.get_mut(place).unwrap().set_deadline(deadline);
-                    model.insert((key, textual), deadline);
+                    model.insert((key, is_string), deadline);
                 }
                 None if insert => {
                     let entry_key = table.key_for(id).unwrap();
                     table.insert(entry(entry_key, deadline));
-                    model.insert((key, textual), deadline);
+                    model.insert((key, is_string), deadline);
                 }
                 None => {}
             }
@@ -50,7 +52,7 @@ proptest! {
 }
 
 #[test]
-fn consecutive_and_strided_words_spread_over_all_parts() {
+fn consecutive_and_strided_keys_spread_over_all_parts() {
     for stride in [1, 2, 8, 64, 4096, 1 << 20, 1 << 40] {
         let mut table = Table::new();
         for number in 0..64_000u64 {
@@ -64,7 +66,7 @@ fn consecutive_and_strided_words_spread_over_all_parts() {
 }
 
 #[test]
-fn a_part_gives_back_what_it_no_longer_needs() {
+fn a_part_frees_the_memory_that_it_no_longer_needs() {
     let mut table = Table::new();
     for key in 0..100_000 {
         table.insert(entry(key << 2, 0));
@@ -76,7 +78,7 @@ fn a_part_gives_back_what_it_no_longer_needs() {
 }
 
 #[test]
-fn a_search_sees_everybody() {
+fn a_search_finds_every_entry() {
     let mut table = Table::new();
     for key in 0..1_000 {
         table.insert(entry(key << 2, 0));

@@ -1,6 +1,6 @@
-//! Rules 1 to 13 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states,
-//! times as they are, and everybody looked at each time. Slow and easy to believe; it shares nothing with
-//! what it is compared with but the types of the answers.
+//! Rules 1 to 13 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states, moments that
+//! are not rounded, and a scan of all users each time. Slow and easy to check; it shares only the types of the results
+//! with the code that it is compared with.
 
 // Each test has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use online_manager_tracker::{Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Nanos, TICK, Transition};
 
-/// Which user: the tests number them.
-pub(crate) type Key = usize;
+/// A user: the tests number them.
+pub(crate) type UserIndex = usize;
 
-/// An `online` that takes less than this may count as the user's first heartbeat.
+/// The return of an `online` that takes less than this may count as the user's first heartbeat.
 const SLOW_ONLINE: Nanos = 10_000_000;
 
-/// A deadline: no claim before `from`, and a claim from `by` on, if the timer has had its turn.
+/// A deadline: no claim before `from`, and a claim from `by` on if the timer has checked everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Due {
     pub(crate) from: Nanos,
@@ -30,13 +30,14 @@ impl Due {
     fn after(now: Nanos, timeout: Nanos, jitter: Nanos) -> Due {
         let from = now.saturating_add(timeout.max(1));
         let tick = from.saturating_add(jitter).saturating_add(TICK - 1) / TICK;
-        // The wheel has a place for every tick but one in 2²⁷.
+        // The wheel has entries for every tick but one in 2²⁷.
         let tick = if tick.is_multiple_of(1 << 27) { tick + 1 } else { tick };
         Due { from, by: tick.saturating_mul(TICK) }
     }
 
+    /// Returns the earlier of the two deadlines.
     fn or_sooner(self, other: Due) -> Due {
-        // Who is due anyway stays with the tick that the wheel has a place for.
+        // A deadline that is no later stays at its tick, which the wheel has entries for.
         if self.from <= other.from && self.by <= other.by.saturating_add(TICK) {
             return self;
         }
@@ -44,45 +45,46 @@ impl Due {
     }
 }
 
-/// When a user last beat: not always known to the nanosecond.
+/// When the last heartbeat of a user came: not always known to the nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
+pub(crate) struct LastSeen {
     pub(crate) earliest: Nanos,
     pub(crate) latest: Nanos,
 }
 
-impl Seen {
-    fn at(now: Nanos) -> Seen {
-        Seen { earliest: now, latest: now }
+impl LastSeen {
+    fn at(now: Nanos) -> LastSeen {
+        LastSeen { earliest: now, latest: now }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Is {
-    /// Somebody is inside `online`.
+pub(crate) enum UserState {
+    /// `online` is running.
     Announcing {
-        seen: Seen,
+        seen: LastSeen,
         newer_timeout: Option<Nanos>,
         leave: Option<Due>,
     },
     Online {
-        seen: Seen,
+        seen: LastSeen,
         due: Due,
     },
-    /// Somebody is inside `offline`; with `has_returned` nobody is any more, and `beat` waits to be announced.
+    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for `heartbeat`, which is a
+    /// moment and a timeout.
     Departing {
-        seen: Seen,
-        beat: Option<(Nanos, Nanos)>,
+        seen: LastSeen,
+        heartbeat: Option<(Nanos, Nanos)>,
         has_returned: bool,
     },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Naive {
-    pub(crate) users: BTreeMap<Key, Is>,
+    pub(crate) users: BTreeMap<UserIndex, UserState>,
     pub(crate) is_stopping: bool,
     jitter: Nanos,
-    /// One bit for each rule that has decided something.
+    /// One bit for each rule that has decided a result.
     pub(crate) rules: u16,
 }
 
@@ -91,138 +93,150 @@ impl Naive {
         Naive { users: BTreeMap::new(), is_stopping: false, jitter, rules: 0 }
     }
 
-    fn by_rule(&mut self, rule: u16) {
+    fn record_rule(&mut self, rule: u16) {
         self.rules |= 1 << rule;
     }
 
-    /// Whether a new `online` follows.
-    pub(crate) fn heartbeat(&mut self, key: Key, now: Nanos, timeout: Nanos) -> bool {
+    /// Returns whether `online` has to be called.
+    pub(crate) fn heartbeat(&mut self, index: UserIndex, now: Nanos, timeout: Nanos) -> bool {
         let jitter = self.jitter;
         if self.is_stopping {
-            self.by_rule(12);
+            self.record_rule(12);
             return false;
         }
-        let rule = match self.users.get_mut(&key) {
+        let rule = match self.users.get_mut(&index) {
             None => {
-                self.users.insert(key, Is::Announcing { seen: Seen::at(now), newer_timeout: None, leave: None });
-                self.by_rule(1);
+                self.users
+                    .insert(index, UserState::Announcing { seen: LastSeen::at(now), newer_timeout: None, leave: None });
+                self.record_rule(1);
                 return true;
             }
-            Some(Is::Announcing { seen, newer_timeout, leave }) => {
-                *seen = Seen::at(now);
+            Some(UserState::Announcing { seen, newer_timeout, leave }) => {
+                *seen = LastSeen::at(now);
                 *newer_timeout = Some(timeout);
                 if leave.take().is_some() { 9 } else { 3 }
             }
-            Some(Is::Online { seen, due }) => {
+            Some(UserState::Online { seen, due }) => {
                 let was_due = due.from <= now;
-                *seen = Seen::at(now);
+                *seen = LastSeen::at(now);
                 *due = Due::after(now, timeout, jitter);
                 if was_due { 2 } else { 5 }
             }
-            Some(Is::Departing { seen, beat, .. }) => {
-                *seen = Seen::at(now);
-                *beat = Some((now, timeout));
+            Some(UserState::Departing { seen, heartbeat, .. }) => {
+                *seen = LastSeen::at(now);
+                *heartbeat = Some((now, timeout));
                 4
             }
         };
-        self.by_rule(rule);
+        self.record_rule(rule);
         false
     }
 
-    /// Whether the user was online, and whether it is forgotten.
-    pub(crate) fn leave(&mut self, key: Key, now: Nanos, after: Nanos) -> (bool, bool) {
+    /// Returns whether the user was online, and whether the leave has removed it.
+    pub(crate) fn leave(&mut self, index: UserIndex, now: Nanos, after: Nanos) -> (bool, bool) {
         let leave = if after == 0 { Due::now(now) } else { Due::after(now, after, self.jitter) };
-        let answer = match self.users.get_mut(&key) {
+        let result = match self.users.get_mut(&index) {
             None => return (false, false),
-            Some(Is::Announcing { leave: remembered, .. }) => {
-                *remembered = Some(remembered.map_or(leave, |sooner| sooner.or_sooner(leave)));
+            Some(UserState::Announcing { leave: remembered, .. }) => {
+                *remembered = Some(remembered.map_or(leave, |earlier| earlier.or_sooner(leave)));
                 (true, false)
             }
-            Some(Is::Online { due, .. }) => {
+            Some(UserState::Online { due, .. }) => {
                 *due = due.or_sooner(leave);
                 (true, false)
             }
-            Some(Is::Departing { has_returned: true, .. }) => {
-                self.users.remove(&key);
+            Some(UserState::Departing { has_returned: true, .. }) => {
+                self.users.remove(&index);
                 (false, true)
             }
-            Some(Is::Departing { beat, .. }) => {
-                *beat = None;
+            Some(UserState::Departing { heartbeat, .. }) => {
+                *heartbeat = None;
                 (false, false)
             }
         };
-        self.by_rule(9);
-        answer
+        self.record_rule(9);
+        result
     }
 
-    pub(crate) fn announced(&mut self, key: Key, now: Nanos, timeout: Nanos, outcome: CallbackOutcome) -> Announced {
-        let Some(Is::Announcing { seen, newer_timeout, leave }) = self.users.get(&key).copied() else {
-            panic!("{key} is not inside online: {:?}", self.users.get(&key));
+    pub(crate) fn announced(
+        &mut self,
+        index: UserIndex,
+        now: Nanos,
+        timeout: Nanos,
+        outcome: CallbackOutcome,
+    ) -> Announced {
+        let Some(UserState::Announcing { seen, newer_timeout, leave }) = self.users.get(&index).copied() else {
+            panic!("{index} is not inside online: {:?}", self.users.get(&index));
         };
         if outcome == CallbackOutcome::Aborted {
-            self.users.remove(&key);
-            self.by_rule(10);
+            self.users.remove(&index);
+            self.record_rule(10);
             return Announced::Offline;
         }
         if self.is_stopping {
-            self.users.insert(key, Is::Departing { seen, beat: None, has_returned: false });
-            self.by_rule(12);
+            self.users.insert(index, UserState::Departing { seen, heartbeat: None, has_returned: false });
+            self.record_rule(12);
             return Announced::Depart;
         }
         let mut due = Due::after(now, newer_timeout.unwrap_or(timeout), self.jitter);
         if let Some(leave) = leave {
-            self.by_rule(if leave.by <= now { 11 } else { 9 });
+            self.record_rule(if leave.by <= now { 11 } else { 9 });
             due = due.or_sooner(leave);
         }
         let is_short = now - seen.earliest < SLOW_ONLINE + TICK;
         let latest = if is_short { now } else { seen.latest };
-        self.users.insert(key, Is::Online { seen: Seen { latest, ..seen }, due });
-        self.by_rule(5);
+        self.users.insert(index, UserState::Online { seen: LastSeen { latest, ..seen }, due });
+        self.record_rule(5);
         Announced::Online
     }
 
-    /// The reactor claims `key`; panics if it must not.
-    pub(crate) fn claimed(&mut self, key: Key, transition: Transition, now: Nanos) {
-        match (transition, self.users.get(&key).copied()) {
-            (Transition::Online, Some(Is::Departing { seen, beat: Some((_, timeout)), has_returned: true })) => {
+    /// Records a claim; panics if the user must not be claimed.
+    pub(crate) fn claimed(&mut self, index: UserIndex, transition: Transition, now: Nanos) {
+        match (transition, self.users.get(&index).copied()) {
+            (
+                Transition::Online,
+                Some(UserState::Departing { seen, heartbeat: Some((_, timeout)), has_returned: true }),
+            ) => {
                 let newer_timeout = Some(timeout);
-                self.users.insert(key, Is::Announcing { seen, newer_timeout, leave: None });
-                self.by_rule(11);
+                self.users.insert(index, UserState::Announcing { seen, newer_timeout, leave: None });
+                self.record_rule(11);
             }
-            (Transition::Offline, Some(Is::Online { seen, due })) if due.from <= now || self.is_stopping => {
-                self.users.insert(key, Is::Departing { seen, beat: None, has_returned: false });
-                self.by_rule(if self.is_stopping { 8 } else { 2 });
+            (Transition::Offline, Some(UserState::Online { seen, due })) if due.from <= now || self.is_stopping => {
+                self.users.insert(index, UserState::Departing { seen, heartbeat: None, has_returned: false });
+                self.record_rule(if self.is_stopping { 8 } else { 2 });
             }
-            (transition, is) => panic!("at {now} {key} was claimed for {transition:?}, but is {is:?}"),
+            (transition, state) => panic!("at {now} {index} was claimed for {transition:?}, but is {state:?}"),
         }
     }
 
-    /// Whom a claim must bring now: in any case, or if the timer has had its turn.
-    pub(crate) fn claimable(&self, now: Nanos, timer_has_turned: bool) -> Vec<(Key, Transition)> {
-        let claimable = self.users.iter().filter_map(|(key, is)| match is {
-            Is::Departing { has_returned: true, .. } => Some((*key, Transition::Online)),
-            Is::Online { .. } if self.is_stopping => Some((*key, Transition::Offline)),
-            Is::Online { due, .. } if timer_has_turned && due.by <= now => Some((*key, Transition::Offline)),
+    /// Returns the users that claims must bring now; those who are due only if the timer has checked everyone.
+    pub(crate) fn claimable(&self, now: Nanos, timer_is_up_to_date: bool) -> Vec<(UserIndex, Transition)> {
+        let claimable = self.users.iter().filter_map(|(index, state)| match state {
+            UserState::Departing { has_returned: true, .. } => Some((*index, Transition::Online)),
+            UserState::Online { .. } if self.is_stopping => Some((*index, Transition::Offline)),
+            UserState::Online { due, .. } if timer_is_up_to_date && due.by <= now => {
+                Some((*index, Transition::Offline))
+            }
             _ => None,
         });
         claimable.collect()
     }
 
-    pub(crate) fn unclaim(&mut self, key: Key, transition: Transition, now: Nanos) -> Departed {
-        match (transition, self.users.get(&key).copied()) {
-            (Transition::Online, Some(Is::Announcing { seen, newer_timeout: Some(timeout), leave: None }))
+    pub(crate) fn unclaim(&mut self, index: UserIndex, transition: Transition, now: Nanos) -> Departed {
+        match (transition, self.users.get(&index).copied()) {
+            (Transition::Online, Some(UserState::Announcing { seen, newer_timeout: Some(timeout), leave: None }))
                 if !self.is_stopping =>
             {
-                let beat = Some((seen.latest, timeout));
-                self.users.insert(key, Is::Departing { seen, beat, has_returned: true });
+                let heartbeat = Some((seen.latest, timeout));
+                self.users.insert(index, UserState::Departing { seen, heartbeat, has_returned: true });
                 Departed::Rejoining
             }
-            (Transition::Online, Some(Is::Announcing { .. })) => {
-                self.users.remove(&key);
+            (Transition::Online, Some(UserState::Announcing { .. })) => {
+                self.users.remove(&index);
                 Departed::Offline
             }
-            (Transition::Offline, Some(Is::Departing { seen, beat, has_returned: false })) => {
-                let due = match beat {
+            (Transition::Offline, Some(UserState::Departing { seen, heartbeat, has_returned: false })) => {
+                let due = match heartbeat {
                     // Only the tick of the heartbeat is known.
                     Some((at, timeout)) => {
                         let by = Due::after(at + TICK, timeout, self.jitter).by;
@@ -230,77 +244,77 @@ impl Naive {
                     }
                     None => Due::now(now),
                 };
-                self.users.insert(key, Is::Online { seen, due });
+                self.users.insert(index, UserState::Online { seen, due });
                 Departed::Rejoining
             }
-            (transition, is) => panic!("{key} was not claimed for {transition:?}: {is:?}"),
+            (transition, state) => panic!("{index} was not claimed for {transition:?}: {state:?}"),
         }
     }
 
-    pub(crate) fn departed(&mut self, key: Key) -> Departed {
-        match self.users.get_mut(&key) {
-            Some(Is::Departing { beat: Some(_), has_returned, .. }) if !self.is_stopping => {
+    pub(crate) fn departed(&mut self, index: UserIndex) -> Departed {
+        match self.users.get_mut(&index) {
+            Some(UserState::Departing { heartbeat: Some(_), has_returned, .. }) if !self.is_stopping => {
                 *has_returned = true;
-                self.by_rule(4);
+                self.record_rule(4);
                 Departed::Rejoining
             }
-            Some(Is::Departing { .. }) => {
-                self.users.remove(&key);
-                self.by_rule(7);
+            Some(UserState::Departing { .. }) => {
+                self.users.remove(&index);
+                self.record_rule(7);
                 Departed::Offline
             }
-            is => panic!("{key} is not inside offline: {is:?}"),
+            state => panic!("{index} is not inside offline: {state:?}"),
         }
     }
 
-    /// Who is dropped.
-    pub(crate) fn stop(&mut self) -> Vec<Key> {
+    /// Returns the users who are dropped.
+    pub(crate) fn stop(&mut self) -> Vec<UserIndex> {
         self.is_stopping = true;
-        self.by_rule(12);
-        let waits = |is: &Is| matches!(is, Is::Departing { has_returned: true, .. });
-        let dropped = self.users.iter().filter(|(_, is)| waits(is)).map(|(key, _)| *key).collect();
-        self.users.retain(|_, is| !waits(is));
-        for is in self.users.values_mut() {
-            if let Is::Departing { beat, .. } = is {
-                *beat = None;
+        self.record_rule(12);
+        let waits = |state: &UserState| matches!(state, UserState::Departing { has_returned: true, .. });
+        let dropped = self.users.iter().filter(|(_, state)| waits(state)).map(|(index, _)| *index).collect();
+        self.users.retain(|_, state| !waits(state));
+        for state in self.users.values_mut() {
+            if let UserState::Departing { heartbeat, .. } = state {
+                *heartbeat = None;
             }
         }
         dropped
     }
 
-    pub(crate) fn is_online(&self, key: Key) -> bool {
-        matches!(self.users.get(&key), Some(Is::Announcing { .. } | Is::Online { .. }))
+    pub(crate) fn is_online(&self, index: UserIndex) -> bool {
+        matches!(self.users.get(&index), Some(UserState::Announcing { .. } | UserState::Online { .. }))
     }
 
-    pub(crate) fn last_seen(&self, key: Key) -> Option<Seen> {
-        match self.users.get(&key)? {
-            Is::Announcing { seen, .. } | Is::Online { seen, .. } => Some(*seen),
-            Is::Departing { .. } => None,
+    pub(crate) fn last_seen(&self, index: UserIndex) -> Option<LastSeen> {
+        match self.users.get(&index)? {
+            UserState::Announcing { seen, .. } | UserState::Online { seen, .. } => Some(*seen),
+            UserState::Departing { .. } => None,
         }
     }
 
-    /// All counts but that of those who are up for a claim.
+    /// Returns the counts; `due` is 0.
     pub(crate) fn counts(&self) -> Counts {
-        let count = |is: fn(&Is) -> bool| self.users.values().filter(|user| is(user)).count();
+        let count = |is_in: fn(&UserState) -> bool| self.users.values().filter(|user| is_in(user)).count();
         Counts {
-            present: count(|is| !matches!(is, Is::Departing { .. })),
-            announcing: count(|is| matches!(is, Is::Announcing { .. })),
-            departing: count(|is| matches!(is, Is::Departing { .. })),
+            present: count(|state| !matches!(state, UserState::Departing { .. })),
+            announcing: count(|state| matches!(state, UserState::Announcing { .. })),
+            departing: count(|state| matches!(state, UserState::Departing { .. })),
             due: 0,
         }
     }
 
-    /// The latest moment by which the timer has to look at somebody.
+    /// Returns the latest moment by which the timer has to check a user.
     pub(crate) fn timer_is_needed_by(&self) -> Option<Nanos> {
-        let dues = self.users.values().filter_map(|is| match is {
-            Is::Online { due, .. } => Some(due.by),
+        let dues = self.users.values().filter_map(|state| match state {
+            UserState::Online { due, .. } => Some(due.by),
             _ => None,
         });
         dues.min()
     }
 }
 
-/// Whether a heartbeat's answer is what the naive model says.
-pub(crate) fn is_announcement(beat: HeartbeatOutcome) -> bool {
-    matches!(beat, HeartbeatOutcome::Announce(_))
+/// Whether `online` has to be called.
+pub(crate) fn is_announcement(outcome: HeartbeatOutcome) -> bool {
+    matches!(outcome, HeartbeatOutcome::Announce(_))
 }

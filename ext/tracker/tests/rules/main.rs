@@ -1,9 +1,9 @@
-//! Rules 1 to 13 of `docs/state_machine.md`, each by itself. Every test fails without the code that it is about.
+//! Rules 1 to 13 of `docs/state_machine.md`, one by one. Every test fails without the code that it tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod callbacks;
 mod deadlines;
-mod endings;
+mod harness;
 mod heartbeats;
-mod stage;
+mod leaves_and_stops;

@@ -3,10 +3,10 @@
 require "rails/generators/active_record"
 
 class OnlineManager
-  # What `rails generate` finds. Nothing else loads it.
+  # The generators. Only `rails generate` loads them.
   module Generators
-    # `rails generate online_manager:install User`, see USAGE. Each public method is a step of it, in this order. To run
-    # it again changes nothing; `rails destroy` takes back what it has written.
+    # `rails generate online_manager:install User`, see USAGE. Each public method is a step; Thor runs them in this
+    # order. Running it again changes nothing; `rails destroy` removes what it has written.
     class InstallGenerator < ::ActiveRecord::Generators::Base
       INCLUDE = "include OnlineManager::Presence"
       PIN = %(pin "online_manager"\n)
@@ -17,32 +17,38 @@ class OnlineManager
 
       source_root File.expand_path("templates", __dir__)
 
-      # @return [true] so that a script notices
+      # Makes the command exit with a status other than 0 when a step raises Thor::Error.
+      #
+      # @return [true]
       def self.exit_on_failure? = true
 
-      # Refuses what can be no model of users.
+      # Refuses a model that cannot be one of users.
       #
       # @return [void]
       # @raise [Thor::Error] if there is no such model, or its primary key is not one column
       def check_model
         return if behavior == :revoke
 
-        raise Thor::Error, "There is no ActiveRecord model #{class_name}. Generate it first." unless model
-        return if key.is_a?(String)
+        unless model
+          raise Thor::Error, "There is no ActiveRecord model #{class_name}. " \
+                             "Run `rails generate model #{class_name}` first."
+        end
+        return if model_key.is_a?(String)
 
-        raise Thor::Error, "#{class_name} has no primary key that is one column, and that is what a user id has to be."
+        raise Thor::Error, "#{class_name} has the primary key #{model_key.inspect}. " \
+                           "A user id needs one of a single column: set `self.primary_key`."
       end
 
-      # Makes the folder that the store's file is in, and keeps that out of git. First of all, since an initializer
-      # without it would keep the application from booting.
+      # Creates the folder of the store's file, and has git ignore the file. First, since the application cannot boot
+      # with the initializer and without the folder.
       #
       # @return [void]
-      def keep_storage
+      def create_storage_folder
         create_file "storage/.keep" unless behavior == :revoke || exists?("storage/.keep")
-        edit(".gitignore", IGNORE, there: %r{^/?storage(?:/\**|/presence_.*)?$})
+        add_to_file(".gitignore", IGNORE, unless_match: %r{^/?storage(?:/\**|/presence_.*)?$})
       end
 
-      # Writes the config, which keeps the column.
+      # Writes the config, which updates the columns.
       #
       # @return [void]
       def create_config
@@ -56,43 +62,44 @@ class OnlineManager
         template "initializer.rb", "config/initializers/online_manager.rb"
       end
 
-      # Writes the migration that adds the columns. If there is one of that name it has been edited, or comes from an
-      # older Rails.
+      # Writes the migration that adds the columns. Keeps one of that name: it has been edited, or comes from an older
+      # Rails.
       #
       # @return [void]
       def create_migration_file
-        name = "add_presence_to_#{migrated_table.underscore.gsub(/\W/, "_")}.rb"
+        name = "add_presence_to_#{unprefixed_table_name.underscore.gsub(/\W/, "_")}.rb"
         migration_template "migration.rb", File.join(db_migrate_path, name), skip: true
       end
 
-      # Has the model answer who is online.
+      # Includes OnlineManager::Presence in the model.
       #
       # @return [void]
-      def include_in_model
-        # A class that ends on the same line has no place for it.
+      def include_presence_in_model
+        # A class that ends on the line that it begins on has no place for the `include`.
         head = read(model_file)[/^ *class (?:::)?(?:\w+::)*#{class_name.demodulize}\b[^;\n]*\n/]
         return say("Add `#{INCLUDE}` to #{class_name}.", :yellow) unless head || behavior == :revoke
 
-        edit(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", there: /^\s*#{INCLUDE}\b/o, after: head)
+        add_to_file(model_file, "#{head.to_s[/\A */]}  #{INCLUDE}\n", unless_match: /^\s*#{INCLUDE}\b/o, after: head)
       end
 
-      # Has the pages load online_manager.js, with an import map or with Sprockets, whichever there is.
+      # Adds online_manager.js to the import map, or to application.js of Sprockets, whichever exists.
       #
       # @return [void]
-      def add_script
-        edit("config/importmap.rb", PIN, there: /^\s*pin\s*\(?["']online_manager["']/)
+      def add_javascript
+        add_to_file("config/importmap.rb", PIN, unless_match: /^\s*pin\s*\(?["']online_manager["']/)
 
         script = "app/assets/javascripts/application.js"
         return unless read(script).match?(%r{^//= require})
 
-        # It needs none of the others, so the first place is as good as any, and is before a require_tree.
-        edit(script, REQUIRE, there: %r{^//= require ["']?online_manager\b}, after: %r{\A(?:(?!//= require).*\n)*})
+        # Before the other directives: it depends on none of them, and has to come before a require_tree.
+        add_to_file(script, REQUIRE, unless_match: %r{^//= require ["']?online_manager\b},
+                                     after: %r{\A(?:(?!//= require).*\n)*})
       end
 
-      # Says what the connection still lacks, since only the application knows who is at its other end.
+      # Prints what to add to the connection, which only the application can name the user of.
       #
       # @return [void]
-      def show_what_is_left
+      def show_next_steps
         return if behavior == :revoke || !exists?(CONNECTION) || read(CONNECTION).include?("OnlineManager::Connection")
 
         readme "README"
@@ -100,7 +107,7 @@ class OnlineManager
 
       private
 
-      # @return [Class, nil] nil when destroying, if the model has been before
+      # @return [Class, nil] nil if there is no such model; `rails destroy` may come after the model's own
       def model
         @model ||= class_name.safe_constantize.then do |found|
           found if found.is_a?(Class) && found < ::ActiveRecord::Base && !found.abstract_class?
@@ -109,20 +116,20 @@ class OnlineManager
 
       def table_name = model&.table_name || super
 
-      # The name that the migration has to use, to which it adds these itself.
-      def migrated_table
+      # The table's name without the application's prefix and suffix, which a migration adds by itself.
+      def unprefixed_table_name
         base = ::ActiveRecord::Base
         table_name.delete_prefix(base.table_name_prefix).delete_suffix(base.table_name_suffix)
       end
 
-      # @return [String, Array, nil] what a database that does not exist yet cannot tell is most likely this
-      def key
+      # @return [String, Array, nil] the model's primary key; "id" if there is no database yet to ask
+      def model_key
         model ? model.primary_key : "id"
       rescue ::ActiveRecord::ActiveRecordError
         "id"
       end
 
-      # That of the model's database, if there are several.
+      # The migrations' folder of the model's database, if the application has several databases.
       def db_migrate_path
         Array(model&.connection_db_config&.migrations_paths).first || super
       rescue ::ActiveRecord::ActiveRecordError
@@ -141,21 +148,21 @@ class OnlineManager
 
       def read(path) = path && exists?(path) ? File.read(File.expand_path(path, destination_root)) : ""
 
-      # Adds to a file, if there is one and it has nothing of that kind; or takes that away again.
+      # Adds text to a file, if the file exists and does not match; `rails destroy` removes the text.
       #
-      # @param there [Regexp] finds what is of that kind
-      # @param where [Hash] Thor's `after:`; at the end without it
-      def edit(path, addition, there:, **where)
+      # @param unless_match [Regexp] matches the text, also in other words
+      # @param position [Hash] Thor's `after:`; without it the text goes to the end
+      def add_to_file(path, addition, unless_match:, **position)
         text = read(path)
         return if text.empty?
 
         if behavior == :revoke
           gsub_file(path, addition, "", force: true) if text.include?(addition)
-        elsif text.match?(there)
+        elsif text.match?(unless_match)
           say_status(:identical, path, :blue)
         else
-          addition = "\n#{addition}" unless where.any? || text.end_with?("\n")
-          insert_into_file(path, addition, where)
+          addition = "\n#{addition}" unless position.any? || text.end_with?("\n")
+          insert_into_file(path, addition, position)
         end
       end
     end

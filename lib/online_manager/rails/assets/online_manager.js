@@ -1,4 +1,4 @@
-// Has whoever has this page open beat, and so be online.
+// Sends heartbeats over ActionCable while this page is open, which keeps its user online.
 //
 //   OnlineManager.subscribe(consumer)                                   // to the gem's own channel
 //   OnlineManager.subscribe(consumer, "ChatChannel", { received() {} }) // to one that includes OnlineManager::Channel
@@ -7,9 +7,10 @@
 (() => {
   "use strict"
 
-  // A function that starts a timer: `tick` after `first` milliseconds, then each `every`. The next call ends that timer,
-  // and starts none if it says nothing. Its text is also what the worker runs, so it leans on nothing around it.
-  const clock = (tick) => {
+  // Returns a function (first, every) that starts a timer: it calls `tick` after `first` milliseconds, and then each
+  // `every` milliseconds. A call ends the timer of the call before; without arguments it starts none. The worker
+  // evaluates the text of `createTimer`, which therefore uses no variable from outside.
+  const createTimer = (tick) => {
     let timer
     return (first, every) => {
       clearTimeout(timer)
@@ -21,19 +22,20 @@
     }
   }
 
-  // The timers of a hidden page fire once a minute, those of a worker on time. So the time comes from a worker, where
-  // the page's Content-Security-Policy allows one: `worker-src blob:`.
-  const source = `const set = (${clock})(() => postMessage(0)); onmessage = (event) => set(...event.data)`
+  // A browser slows the timers of a hidden page down to one a minute, but not those of a worker. So the timer runs in a
+  // worker, where the page's Content-Security-Policy allows one: `worker-src blob:`.
+  const source = `const set = (${createTimer})(() => postMessage(0)); onmessage = (event) => set(...event.data)`
   let url
 
+  // A timer in a worker; in the page where there can be no worker.
   class Ticker {
     constructor(tick) {
-      this.setHere = clock(tick)
+      this.setPageTimer = createTimer(tick)
       try {
         url = url || URL.createObjectURL(new Blob([source], { type: "text/javascript" }))
         this.worker = new Worker(url)
         this.worker.onmessage = tick
-        this.worker.onerror = () => { // how most browsers say that they allow none
+        this.worker.onerror = () => { // in most browsers, if the policy forbids the worker
           this.worker = null
           this.set(...this.times)
         }
@@ -44,7 +46,7 @@
 
     set(...times) {
       this.times = times
-      this.worker ? this.worker.postMessage(times) : this.setHere(...times)
+      this.worker ? this.worker.postMessage(times) : this.setPageTimer(...times)
     }
 
     end() {
@@ -54,25 +56,28 @@
     }
   }
 
-  const heartbeats = new Set() // all that go on in this page
+  const active = new Set() // the heartbeats of this page that have been started and not stopped
 
-  // What goes on for one subscription, once the server has told the interval.
+  // The heartbeats of one subscription.
   class Heartbeat {
-    // @param every [Number] milliseconds. The server tells at each subscription, and when its timeout has changed
+    // Starts sending. Called when the server transmits the interval: after each subscription, and when its timeout has
+    // changed.
+    //
+    // @param every [Number] milliseconds between two heartbeats
     start(every) {
       this.every = every
       this.connected = true
-      this.ticker = this.ticker || new Ticker(() => this.beat())
+      this.ticker = this.ticker || new Ticker(() => this.sendHeartbeat())
       this.ticker.set(every, every)
-      heartbeats.add(this)
+      active.add(this)
     }
 
-    beat() {
+    sendHeartbeat() {
       this.connected ? this.subscription.perform("heartbeat") : this.reconnect()
     }
 
-    // ActionCable's own monitor lets 6 seconds and more go by, and the timeout may be over by then. All clients of a
-    // server that restarts come back, but not all at once.
+    // Reconnects within half an interval. ActionCable's own monitor waits for 6 seconds and more, when the timeout may
+    // be over. The delay is random, so that the clients of a restarted server do not reconnect all at once.
     reconnectSoon() {
       this.connected = false
       if (this.ticker) this.ticker.set(Math.random() * this.every / 2, this.every)
@@ -81,7 +86,8 @@
     reconnect() {
       const { consumer } = this.subscription
       const monitor = consumer.connection && consumer.connection.monitor
-      // It does not run once `consumer.disconnect()` has been called, of which nobody hears without a connection.
+      // The monitor does not run once `consumer.disconnect()` has been called; without a connection, ActionCable does
+      // not call `disconnected` then.
       monitor && monitor.isRunning && !monitor.isRunning() ? this.stop() : consumer.connect()
     }
 
@@ -89,37 +95,38 @@
       this.connected = false
       if (this.ticker) this.ticker.end()
       this.ticker = null
-      heartbeats.delete(this)
+      active.delete(this)
     }
   }
 
-  // As `consumer.subscriptions.create(channel, mixin)`, but the subscription also beats, and reconnects soon.
+  // Subscribes as `consumer.subscriptions.create(channel, mixin)` does; the subscription also sends heartbeats, and
+  // reconnects sooner.
   const subscribe = (consumer, channel = "OnlineManager::HeartbeatChannel", mixin = {}) => {
     const heartbeat = new Heartbeat()
     const callbacks = {}
     for (const name in mixin) callbacks[name] = mixin[name]
 
-    // Ours first. Theirs is not called if ours answers true.
-    const before = (name, ours) => {
-      const theirs = callbacks[name]
+    // Calls `handler` before the application's callback, which is skipped if `handler` returns something true.
+    const intercept = (name, handler) => {
+      const original = callbacks[name]
       callbacks[name] = function (...args) {
         heartbeat.subscription = this
-        if (!ours(...args) && typeof theirs === "function") return theirs.apply(this, args)
+        if (!handler(...args) && typeof original === "function") return original.apply(this, args)
       }
     }
-    before("connected", () => {
+    intercept("connected", () => {
       heartbeat.connected = true
-      heartbeat.beat()
+      heartbeat.sendHeartbeat()
     })
-    before("received", (data) => {
-      const told = data && data.online_manager
-      if (told) heartbeat.start(told.heartbeat_every * 1000)
-      return told
+    intercept("received", (data) => {
+      const settings = data && data.online_manager
+      if (settings) heartbeat.start(settings.heartbeat_every * 1000)
+      return settings
     })
-    before("disconnected", ({ willAttemptReconnect }) => {
+    intercept("disconnected", ({ willAttemptReconnect }) => {
       willAttemptReconnect ? heartbeat.reconnectSoon() : heartbeat.stop()
     })
-    before("rejected", () => heartbeat.stop())
+    intercept("rejected", () => heartbeat.stop())
 
     const { unsubscribe } = callbacks
     callbacks.unsubscribe = function () {
@@ -128,21 +135,22 @@
     }
 
     const subscription = heartbeat.subscription = consumer.subscriptions.create(channel, callbacks)
-    // Of several subscriptions here with one identifier the server knows, and tells, only the first. When that one has
-    // been ended, the others go on.
-    for (const other of heartbeats) {
-      const { consumer: its, identifier } = other.subscription
-      if (other.connected && its === consumer && identifier === subscription.identifier) heartbeat.start(other.every)
+    // Of several subscriptions in the page with one identifier the server knows only the first, and transmits the
+    // interval only to that. The others start with its interval, and go on when it ends.
+    for (const other of active) {
+      const { consumer: otherConsumer, identifier } = other.subscription
+      const isSame = otherConsumer === consumer && identifier === subscription.identifier
+      if (other.connected && isSame) heartbeat.start(other.every)
     }
     return subscription
   }
 
-  // The page may have been suspended, and its timers with it.
-  const beatAll = () => heartbeats.forEach((heartbeat) => heartbeat.beat())
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) beatAll() })
-  document.addEventListener("resume", beatAll)
-  addEventListener("pageshow", (event) => { if (event.persisted) beatAll() })
-  addEventListener("online", beatAll)
+  // Sends at once when the page comes back: it may have been suspended, and its timers with it.
+  const sendAll = () => active.forEach((heartbeat) => heartbeat.sendHeartbeat())
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) sendAll() })
+  document.addEventListener("resume", sendAll)
+  addEventListener("pageshow", (event) => { if (event.persisted) sendAll() })
+  addEventListener("online", sendAll)
 
   globalThis.OnlineManager = { subscribe }
 })()

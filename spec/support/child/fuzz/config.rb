@@ -1,21 +1,21 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # The config of a storm: writes down the transitions of tame ids, counts those of all others, and misbehaves.
+  # The config of a stress run: records the transitions of regular ids, counts those of hostile ids, and misbehaves.
   class Config
-    # How deep callbacks call back.
-    DEEPEST = 2
+    # How deeply callbacks may call the manager in callbacks.
+    MAX_DEPTH = 2
 
     class << self
-      # @return [Config] of the present storm
+      # @return [Config] the config of the current run
       attr_accessor :last
 
-      # @return [Boolean] whether the thread is in so many callbacks that it calls no further ones
-      def deep? = depth >= DEEPEST
+      # @return [Boolean] whether the thread is nested in MAX_DEPTH callbacks
+      def deep? = depth >= MAX_DEPTH
 
       def depth = Thread.current.thread_variable_get(:depth) || 0
 
-      # Calls the block, one deeper.
+      # Runs the block one level deeper.
       def deeper
         before = depth
         Thread.current.thread_variable_set(:depth, before + 1)
@@ -30,7 +30,7 @@ module Fuzz
 
     def initialize
       @journal = Journal.new(timeout: 600) { |method, _| misbehave(method) }
-      @chaos = [] # one more, one less
+      @hostile = [] # +1 and -1
       Config.last = self
     end
 
@@ -38,61 +38,61 @@ module Fuzz
     def setup(&heartbeat) = @heartbeat = heartbeat
 
     def online(id)
-      return @journal.online(id) if tame?(id)
+      return @journal.online(id) if regular?(id)
 
       misbehave(:online)
-      @chaos << 1
+      @hostile << 1
     end
 
     def offline(id)
-      return @journal.offline(id) if tame?(id)
+      return @journal.offline(id) if regular?(id)
 
-      @chaos << -1
+      @hostile << -1
       misbehave(:offline)
     end
 
     def on_error(error, _) = Judge.exception(error)
 
-    # From now on callbacks just return.
+    # Makes callbacks return without misbehaving from now on.
     def calm_down = @is_calm = true
 
-    # @param model [Array] who of the workers' users is online
-    # @return [Array<String>] what is not as it must be, once nobody beats or leaves
+    # @param model [Array] the users who are online according to the workers
+    # @return [Array<String>] the differences, once there are no more heartbeats and leaves
     def complaints(model)
-      tame = online_by_journal
-      online, hostile = @manager.online_users.partition { |id| tame?(id) }
-      { "not to be online" => online - tame, "to be online" => (tame | model) - online,
+      regular = online_by_journal
+      online, hostile = @manager.online_users.partition { |id| regular?(id) }
+      { "not to be online" => online - regular, "to be online" => (regular | model) - online,
         "online twice" => online.tally.select { |_, times| times > 1 }.keys,
-        "gone by online? or last_seen" => tame.reject { |id| here?(id) }, **counts(online, hostile) }
+        "gone by online? or last_seen" => regular.reject { |id| here?(id) }, **counts(online, hostile) }
         .filter_map { |what, ids| "#{what}: #{ids.inspect}" unless ids.empty? }
     end
 
-    # Everybody is offline, and was called so.
+    # Checks that everybody is offline, and that `offline` was called for everybody.
     def check_end(manager)
       Judge.demand(manager.stats.values_at(:state, :online, :departing) == [:stopped, 0, 0], manager.stats.inspect)
       Judge.demand(manager.online_users.empty?, "online after the stop: #{manager.size}")
       states = @journal.verify.values.uniq - [:offline]
       Judge.demand(states.empty?, "not offline after the stop")
-      Judge.demand(@chaos.sum.zero?, "#{@chaos.sum} of the hostile ids have not been called offline")
+      Judge.demand(@hostile.sum.zero?, "#{@hostile.sum} of the hostile ids have not been called offline")
       Judge.demand(manager.seen(1) == false, "a heartbeat after the stop")
     end
 
     private
 
     def counts(online, hostile)
-      { "hostile, and as many came online" => [hostile.size] - [@chaos.sum],
+      { "hostile, and as many came online" => [hostile.size] - [@hostile.sum],
         "size" => [@manager.size] - [online.size + hostile.size] }
     end
 
     def online_by_journal = @journal.verify.select { |_, state| state == :online }.keys
     def here?(id) = @manager.online?(id) && @manager.last_seen(id).is_a?(Time)
 
-    # Whether it is a good key of a Hash. No method of a hostile id may be called to find out.
-    def tame?(id)
+    # Whether the id is a good Hash key. Must not call a method of a hostile id.
+    def regular?(id)
       case id
-      when String then (id.instance_of?(String) || id.instance_of?(TameString)) && !id.b.start_with?("hostile")
+      when String then (id.instance_of?(String) || id.instance_of?(NamedString)) && !id.b.start_with?("hostile")
       when Float then !id.nan?
-      when Array then id.first.equal?(:tame)
+      when Array then id.first.equal?(:regular)
       when Integer, Symbol, Rational, Complex, nil, true, false then true
       else false
       end
@@ -102,7 +102,7 @@ module Fuzz
       return if calm? || Config.deep?
 
       random = Thread.current.thread_variable_get(:random)
-      # On the reactor an `online` returns: its user has beaten, and must be online.
+      # On the reactor `online` must return: its user sent a heartbeat in `offline`, and must be online afterwards.
       may_fail = random || method == :offline
       random ||= Random
       case random.rand(40)
@@ -115,7 +115,7 @@ module Fuzz
     def calm? = @is_calm || Thread.current.thread_variable_get(:calm)
 
     def fail(method, random)
-      method == :online && random.rand(2).zero? ? throw(:fuzz) : Judge.oops
+      method == :online && random.rand(2).zero? ? throw(:fuzz) : Judge.boom
     end
 
     def call_back(random)
@@ -124,7 +124,7 @@ module Fuzz
         case random.rand(5)
         when 0 then @manager.seen(user)
         when 1 then @manager.leave(user)
-        when 2 then @manager.seen_all([user, 7.7, Values.chaos(random)], timeout: 0.01)
+        when 2 then @manager.seen_all([user, 7.7, Values.hostile(random)], timeout: 0.01)
         when 3 then [@manager.stats, @manager.inspect, @manager.online_users, @manager.size]
         when 4 then [@manager.online?(user), @manager.last_seen(user), @heartbeat.call(user)]
         end

@@ -1,20 +1,20 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # What a hostile object, or a callback, raises.
+  # Marks the exceptions that a hostile object or a callback raises.
   module Raised; end
 
-  # So that a `rescue` meets it.
-  class Oops < StandardError
+  # An error that a bare `rescue` catches.
+  class HostileError < StandardError
     include Raised
   end
 
-  # So that only who means it does.
-  class Grave < Exception # rubocop:disable Lint/InheritException -- that is the point
+  # An error that only `rescue Exception` catches.
+  class HostileException < Exception # rubocop:disable Lint/InheritException -- that is the point
     include Raised
   end
 
-  # Says which exceptions may come out, and ends the process at the first that may not.
+  # Knows which exceptions the API may raise, and ends the process at the first other one.
   module Judge
     DOCUMENTED = {
       ArgumentError => [
@@ -26,11 +26,13 @@ module Fuzz
       ],
       TypeError => [
         /\A(timeout|after|Fuzz::[\w:]+#timeout) must be a finite number of seconds/, /\Auser_ids must be an Array/,
-        # What a Hash says of an object whose `hash` answers that.
+        # What a Hash raises for an object whose `hash` returns such a value.
         /\A(can't convert|no implicit conversion of) .* (in)?to (Integer|Array)/,
         /\Acan't iterate from/, /\Ano _dump_data is defined/
       ],
-      OnlineManager::Error => [/already running/, /is stopped/, /needs a fiber scheduler/, /no EventMachine reactor/],
+      OnlineManager::Error => [
+        /already running/, /has been stopped/, /needs a fiber scheduler/, /no EventMachine reactor/
+      ],
       RangeError => [/\Acannot convert endless range to an array/],
       NameError => [/\A(uninitialized constant|wrong constant name) /]
     }.freeze
@@ -44,16 +46,16 @@ module Fuzz
       # @return [Hash{Class => Integer}]
       attr_reader :exceptions
 
-      # Notes where a crash or a hang leaves it to be found which case a thread is in.
+      # Writes which case a thread is in, so that it is known after a crash or a hang.
       def at(number, thread)
         Thread.current.thread_variable_set(:case, number)
         Thread.current.thread_variable_set(:raised, [])
         FILE.pwrite(format("%-11d\n", number), thread * 12)
       end
 
-      # Raises what the present case, and no other, may end with.
-      def oops(*)
-        error = [Oops, Oops, Grave].sample.new
+      # Raises an exception that only the current case may end with.
+      def boom(*)
+        error = [HostileError, HostileError, HostileException].sample.new
         Thread.current.thread_variable_get(:raised)&.push(error)
         raise error
       end
@@ -78,11 +80,11 @@ module Fuzz
       private
 
       def raised_here?(error)
-        # Ruby's own way to say that a fiber has no `catch` around it.
+        # What Ruby raises for a `throw` in a fiber without a `catch`.
         return true if error.is_a?(UncaughtThrowError) && error.tag == :fuzz
 
         raised = Thread.current.thread_variable_get(:raised)
-        # No case is on the reactor.
+        # No case runs on the reactor.
         raised ? raised.any? { |candidate| candidate.equal?(error) } : error.is_a?(Raised)
       end
 
@@ -92,7 +94,7 @@ module Fuzz
         end
       end
 
-      # It has neither `hash` nor `inspect`, nor anything else.
+      # A BasicObject has neither `hash` nor `inspect`.
       def basic_object?(error)
         error.instance_of?(NoMethodError) && !(Object === error.receiver) # rubocop:disable Style/CaseEquality
       end

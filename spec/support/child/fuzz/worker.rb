@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
 require "set"
-require_relative "acts"
+require_relative "actions"
 
 module Fuzz
-  # A thread of a storm, with users of its own.
+  # A thread of a stress run, with users of its own.
   class Worker
-    # @return [Hash{Object => Symbol}] of the users of its own, who ought to be :online and who :offline
+    # @return [Hash{Object => Symbol}] its own users, and whether each should be :online or :offline
     attr_reader :model
 
-    # @param cases [Range] of which every `threads`th is its own
+    # @param cases [Range] the cases of the run; the worker takes every `threads`th
     def initialize(manager, config, cases, number, threads)
       @manager = manager
       @heartbeat = config.heartbeat
@@ -29,13 +29,13 @@ module Fuzz
         settle if @random.rand(300).zero?
         collect if @random.rand(3_000).zero?
       end
-    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, it has to be seen
+    rescue Exception => e # rubocop:disable Lint/RescueException -- reported, whatever it is
       Judge.fail("in the judge", e)
     ensure
       Thread.current.thread_variable_set(:random, nil)
     end
 
-    # Waits until the reactor has done what it owes the users of its own.
+    # Waits until the reactor has no more pending callbacks for its own users.
     def settle
       deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 60
       @unsettled.each do |id|
@@ -49,11 +49,11 @@ module Fuzz
 
     private
 
-    # @return [Array<Proc>] each makes an id anew; no other worker has an equal one
+    # @return [Array<Proc>] each creates an id anew; no other worker has an equal id
     def own_ids(random, number, threads)
       first = {}
       Array.new(400) do |index|
-        maker = Values::TAME.sample(random:)
+        maker = Values::REGULAR.sample(random:)
         argument = random.rand(1_000)
         make = -> { maker.call(argument) }
         make if (first[make.call] ||= index) % threads == number
@@ -64,17 +64,17 @@ module Fuzz
     def rarely = @random.rand(10).zero? && yield
     def ids = Values.ids(@random, Array.new(@random.rand(6)) { any_id })
 
-    # Old ones too, and those of all workers.
+    # Recent ids, also those of all workers.
     def any_id
       @recent ||= []
       case @random.rand(8)
-      when 0..3 then @recent[@random.rand(64)] = Values.chaos(@random)
+      when 0..3 then @recent[@random.rand(64)] = Values.hostile(@random)
       when 4..5 then @recent[@random.rand(64)] || :none
       else Values.shared(@random)
       end
     end
 
-    # @return [Boolean] whether the block returned; what it raises is judged
+    # @return [Boolean] whether the block returned; the judge checks what it raises
     def attempt
       is_done = false
       catch(:fuzz) do
@@ -90,14 +90,14 @@ module Fuzz
     def act
       return wrong_arguments if @random.rand(20).zero?
 
-      method = Acts::WEIGHTS.sample(random: @random)
-      instance_exec(any_id, &Acts::ALL.fetch(method).sample(random: @random))
+      method = Actions::WEIGHTS.sample(random: @random)
+      instance_exec(any_id, &Actions::ALL.fetch(method).sample(random: @random))
     end
 
     def wrong_arguments
       return Lifecycle.of_class(%i[new run setup].sample(random: @random), @random) if @random.rand(5).zero?
 
-      method = (Acts::ALL.keys - %i[stop setup run new current]).sample(random: @random)
+      method = (Actions::ALL.keys - %i[stop setup run new current]).sample(random: @random)
       keywords = [{}, { timeout: seconds }, { after: seconds }, { bogus: 1 }, { "timeout" => 1 }]
       keywords = keywords.sample(random: @random)
       @manager.public_send(method, *Array.new(@random.rand(4)) { any_id }, **keywords) { nil }
@@ -106,36 +106,36 @@ module Fuzz
     def act_on_own
       id = @own.sample(random: @random).call
       case @random.rand(12)
-      when 0..3 then beat(id)
+      when 0..3 then send_heartbeat(id)
       when 4..6 then leave(id)
       when 7..8 then ask(id)
-      when 9 then beat_all(Array.new(@random.rand(1..8)) { @own.sample(random: @random).call })
+      when 9 then send_heartbeats(Array.new(@random.rand(1..8)) { @own.sample(random: @random).call })
       else refuse(id)
       end
     end
 
-    # EventMachine's reactor crashes after a compaction, with or without us: it does not tell Ruby of the Hash that it
-    # keeps its connections in.
+    # EventMachine's reactor crashes after a compaction, with or without our gem: it does not mark the Hash of its
+    # connections.
     def collect = EM.reactor_running? || @random.rand(2).zero? ? GC.start : GC.compact
 
     def online?(id) = @model[id] == :online
     def settled?(id) = !@unsettled.include?(id)
 
-    def beat(id)
+    def send_heartbeat(id)
       answer = nil
-      if attempt { answer = Acts::BEATS.sample(random: @random).call(@manager, @heartbeat, id) }
+      if attempt { answer = Actions::HEARTBEATS.sample(random: @random).call(@manager, @heartbeat, id) }
         Judge.demand(answer == true, "a heartbeat answered #{answer.inspect}")
         is_online(id)
       else
-        # Nobody who is online is called, and so nothing was raised.
+        # `online` is not called for a user who is online, so nothing was raised.
         Judge.demand(!(online?(id) && settled?(id)), "a heartbeat of #{id.inspect} did not return")
         @model[id] = :offline
         @unsettled.delete(id)
       end
     end
 
-    def beat_all(ids)
-      # If one of them fails, the rest stays offline.
+    def send_heartbeats(ids)
+      # If one `online` fails, the remaining new users stay offline.
       Thread.current.thread_variable_set(:calm, true)
       answer = @manager.seen_all(ids, timeout: [nil, *Values::GOOD_SECONDS].sample(random: @random))
       Judge.demand(answer == true, "heartbeats answered #{answer.inspect}")
@@ -148,7 +148,7 @@ module Fuzz
       return if online?(id)
 
       @model[id] = :online
-      # While an `offline` runs, a heartbeat is remembered.
+      # A heartbeat that comes while `offline` runs is remembered.
       @unsettled << id if @has_left.include?(id)
     end
 
@@ -172,7 +172,7 @@ module Fuzz
       Judge.demand(@manager.online_users.any? { |user| id.eql?(user) } == online?(id), "online_users and #{id.inspect}")
     end
 
-    # What is no number of seconds changes nothing.
+    # Values that are no number of seconds change nothing.
     def refuse(id)
       bad = Values::BAD_SECONDS.sample(random: @random)
       is_done = attempt do

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module ApplicationCable
-  # A user's WebSocket. It also carries heartbeats: those of online_manager.js.
+  # A user's WebSocket. It also carries the heartbeats of online_manager.js.
   class Connection < ActionCable::Connection::Base
     include OnlineManager::Connection
 

@@ -7,43 +7,41 @@ require "rbconfig"
 module Native
   FILE = "online_manager.#{RbConfig::CONFIG["DLEXT"]}".freeze
 
-  # Where the extensions are kept until a gem is made of them, one for each version of Ruby, with the digest of what it
-  # was built from.
-  class Shelf
+  # Keeps compiled extensions until a gem is made of them: one for each Ruby version, with the digest of its sources.
+  class BuildCache
     SOURCES = ["Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}"].freeze
 
     # @param folder [String]
-    # @param root [String] the checkout
+    # @param root [String] the folder of the checkout
     def initialize(folder, root: ".")
       @folder = folder
       @sources = digest(root)
     end
 
-    # @param path [String] of an extension that has just been built
-    # @param ruby [String] the version of Ruby that it was built for
-    def put(path, ruby: RUBY_VERSION)
+    # @param path [String] the path of an extension that was just built
+    # @param ruby [String] the Ruby version that it was built for
+    def store(path, ruby: RUBY_VERSION)
       place = "#{@folder}/#{ruby[/\A\d+\.\d+/]}"
       FileUtils.mkdir_p(place)
       FileUtils.cp(path, "#{place}/#{FILE}")
       File.write("#{place}/sources", @sources)
     end
 
-    # Takes over what has been put on another shelf, elsewhere.
+    # Copies the extensions of another cache into this one.
     #
-    # @param folder [String]
-    def take_over(folder)
+    # @param folder [String] the other cache's folder
+    def import(folder)
       FileUtils.mkdir_p(@folder)
       Dir["#{folder}/*/sources"].each { |path| FileUtils.cp_r(File.dirname(path), @folder) }
     end
 
-    # @return [Hash{String => String}] by the version of Ruby, the paths of the extensions that are built from the
-    #   present sources
+    # @return [Hash{String => String}] paths by Ruby version, of the extensions that were built from the current sources
     def extensions
       present = versions.select { |version| File.read("#{@folder}/#{version}/sources") == @sources }
       present.to_h { |version| [version, "#{@folder}/#{version}/#{FILE}"] }
     end
 
-    # @return [Array<String>] the versions of Ruby for which there is an older one
+    # @return [Array<String>] the Ruby versions whose extension was built from other sources
     def outdated = versions - extensions.keys
 
     private

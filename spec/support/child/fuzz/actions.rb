@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
 module Fuzz
-  # What a worker does with ids and arguments. All is called with the worker for `self`.
-  module Acts
-    # The ways of one heartbeat.
-    BEATS = [
+  # What a worker does with ids and arguments. All Procs run with the worker as `self`.
+  module Actions
+    # All ways to send one heartbeat.
+    HEARTBEATS = [
       ->(manager, _, id) { manager.seen(id) }, ->(manager, _, id) { manager.dup.seen(id) },
       ->(manager, _, id) { manager.method(:seen).to_proc.call(id) },
       ->(manager, _, id) { manager.seen(id, timeout: Values::GOOD_SECONDS.sample) },
@@ -17,15 +17,15 @@ module Fuzz
       ->(_, heartbeat, id) { (heartbeat >> ->(answer) { answer }).call(id) },
       ->(_, heartbeat, id) { (heartbeat << ->(other) { other }).call(id) },
       ->(_, heartbeat, id) { heartbeat.method(:call).unbind.bind_call(heartbeat, id) },
-      ->(_, heartbeat, id) { Object.new.tap { |object| object.define_singleton_method(:beat, &heartbeat) }.beat(id) },
+      ->(_, heartbeat, id) { Object.new.tap { |object| object.define_singleton_method(:call, &heartbeat) }.call(id) },
       ->(_, heartbeat, id) { Fiber.new(&heartbeat).resume(id) }
     ].freeze
 
-    # What is done with ids and arguments of every kind, by the method that it is about.
+    # Calls with ids and arguments of every kind, by public method.
     ALL = {
       seen: [
         ->(id) { @manager.seen(id) }, ->(id) { @manager.seen(id, timeout: seconds) },
-        ->(id) { BEATS.sample(random: @random).call(@manager, @heartbeat, id) },
+        ->(id) { HEARTBEATS.sample(random: @random).call(@manager, @heartbeat, id) },
         ->(id) { @heartbeat.call(*[id] * @random.rand(4)) }, ->(id) { @heartbeat.call(id, timeout: 5) },
         ->(id) { @heartbeat.call(id) { nil } }, ->(_) { @heartbeat.curry(@random.rand(-3..3)).call },
         ->(_) { [@heartbeat.arity, @heartbeat.parameters, @heartbeat.hash, @heartbeat.inspect, @heartbeat.curry] },
@@ -45,16 +45,16 @@ module Fuzz
       setup: [->(_) { @manager.setup && raise("set up") }, ->(_) { rarely { Lifecycle.setup(@random) } }],
       run: [->(_) { @manager.run && raise("run") }, ->(_) { rarely { Lifecycle.run(@random) } }],
       new: [->(_) { Lifecycle.new(@random) }],
-      current: [->(id) { OnlineManager.current(id) }, ->(_) { OnlineManager.current(%w[storm short].sample) }]
+      current: [->(id) { OnlineManager.current(id) }, ->(_) { OnlineManager.current(%w[stress short].sample) }]
     }.freeze
-    # How often, of a hundred.
+    # How many of a hundred calls go to each method.
     WEIGHTS = { seen: 35, seen_all: 10, leave: 25, online?: 10, last_seen: 5, online_users: 1 }
               .then { |weights| ALL.keys.flat_map { |method| [method] * weights.fetch(method, 2) } }.freeze
 
-    # So that a new method is not forgotten.
+    # Fails if a public method is missing in {ALL}.
     def self.check_coverage
       methods = OnlineManager.public_instance_methods(false) + OnlineManager.singleton_methods(false)
-      missing = methods - ALL.keys - %i[stop_at_exit code_reloaded]
+      missing = methods - ALL.keys - %i[stop_at_exit invalidate_config]
       Judge.demand(missing.empty?, "not fuzzed: #{missing.inspect}")
     end
   end

@@ -1,4 +1,4 @@
-//! What the tests of the rules have in common: three users, and a presence whose clock is moved by hand.
+//! What the tests of the rules share: three users, and a presence whose clock the tests move.
 
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
@@ -9,48 +9,51 @@ pub(crate) const ADA: Id<'_> = Id::Key(1);
 pub(crate) const BOB: Id<'_> = Id::String(StringId { bytes: b"bob", class: 0, label: 0 });
 pub(crate) const CY: Id<'_> = Id::Key(5);
 
-/// Long enough for ticks of 1.05 ms not to matter.
+/// So long that ticks of 1.05 ms do not matter.
 pub(crate) const SECOND: Nanos = 1_000_000_000;
 pub(crate) const TIMEOUT: Nanos = 5 * SECOND;
 
-/// A presence whose clock is moved by hand.
-pub(crate) struct Stage {
+/// A presence, and its clock, which the tests move.
+pub(crate) struct Harness {
     pub(crate) presence: Presence,
     pub(crate) now: Nanos,
 }
 
-impl Stage {
-    pub(crate) fn new() -> Stage {
-        Stage::with_jitter(0)
+impl Harness {
+    pub(crate) fn new() -> Harness {
+        Harness::with_jitter(0)
     }
 
-    pub(crate) fn with_jitter(jitter: Nanos) -> Stage {
-        // Somewhere in the middle of a tick, and of a slot of the wheel.
+    pub(crate) fn with_jitter(jitter: Nanos) -> Harness {
+        // In the middle of a tick, and of a slot of the wheel.
         let now = 77 * SECOND + 77;
-        Stage { presence: Presence::new(now, jitter), now }
+        Harness { presence: Presence::new(now, jitter), now }
     }
 
-    pub(crate) fn beat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
+    /// Sends a heartbeat with [`TIMEOUT`].
+    pub(crate) fn heartbeat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
         self.presence.heartbeat(id, self.now, TIMEOUT)
     }
 
-    /// A heartbeat that calls `online`.
+    /// Sends a heartbeat that announces the user: `online` is running now.
     pub(crate) fn announce(&mut self, id: Id<'_>) -> User {
-        match self.beat(id) {
+        match self.heartbeat(id) {
             HeartbeatOutcome::Announce(user) => user,
-            beat => panic!("{id:?} is not new: {beat:?}"),
+            outcome => panic!("{id:?} is not new: {outcome:?}"),
         }
     }
 
+    /// Ends `online`.
     pub(crate) fn announced(&mut self, user: User, outcome: CallbackOutcome) -> Announced {
         self.presence.announced(user, self.now, TIMEOUT, outcome)
     }
 
+    /// Brings a user online, with [`TIMEOUT`].
     pub(crate) fn come_online(&mut self, id: Id<'_>) -> User {
         self.come_online_for(id, TIMEOUT)
     }
 
-    /// The same with a timeout of its own.
+    /// Brings a user online, with `timeout`.
     pub(crate) fn come_online_for(&mut self, id: Id<'_>, timeout: Nanos) -> User {
         let HeartbeatOutcome::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else {
             panic!("{id:?} is known")
@@ -59,7 +62,7 @@ impl Stage {
         user
     }
 
-    /// A user who was online for a timeout, and for whom `offline` is being called now.
+    /// Brings a user online, waits for the timeout and claims: `offline` is running now.
     pub(crate) fn begin_offline(&mut self, id: Id<'_>) -> User {
         let user = self.come_online(id);
         self.wait(TIMEOUT + TICK);
@@ -67,34 +70,37 @@ impl Stage {
         user
     }
 
-    /// Takes back the claim of a user who was last seen at `seen`, and still was.
-    pub(crate) fn is_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
+    /// Takes a claim back, and asserts that the user was still last seen at `seen`.
+    pub(crate) fn assert_claim_taken_back(&mut self, user: User, id: Id<'_>, seen: Nanos) {
         assert_eq!(self.presence.unclaim(user, Transition::Offline, self.now), Departed::Rejoining);
-        let told = self.presence.last_seen(id, self.now).unwrap();
-        assert!(told.abs_diff(seen) <= TICK, "seen {} days later", told.abs_diff(seen) / (86_400 * SECOND));
+        let last_seen = self.presence.last_seen(id, self.now).unwrap();
+        assert!(last_seen.abs_diff(seen) <= TICK, "seen {} days later", last_seen.abs_diff(seen) / (86_400 * SECOND));
     }
 
+    /// Runs a step of the timer that checks everyone.
     pub(crate) fn step(&mut self) -> Next {
         self.presence.advance(self.now, usize::MAX)
     }
 
-    /// Lets time pass, with a turn of the timer at its end.
+    /// Moves the clock by `time`, and runs a step of the timer.
     pub(crate) fn wait(&mut self, time: Nanos) {
         self.now += time;
         self.step();
     }
 
+    /// Claims until nobody can be claimed.
     pub(crate) fn claim(&mut self) -> Vec<(Transition, User)> {
-        let mut claimed = Vec::new();
+        let mut claims = Vec::new();
         loop {
-            let mut work = Vec::new();
-            match self.presence.claim(self.now, 1, &mut work) {
-                Some(transition) => claimed.extend(work.into_iter().map(|work| (transition, work.user))),
-                None => return claimed,
+            let mut claimed = Vec::new();
+            match self.presence.claim(self.now, 1, &mut claimed) {
+                Some(transition) => claims.extend(claimed.into_iter().map(|claimed| (transition, claimed.user))),
+                None => return claims,
             }
         }
     }
 
+    /// Returns whether the user was online.
     pub(crate) fn leave(&mut self, id: Id<'_>, after: Nanos) -> bool {
         self.presence.leave(id, self.now, after).was_online
     }
@@ -103,9 +109,10 @@ impl Stage {
         self.presence.is_online(id)
     }
 
-    /// Goes on tick by tick until somebody can be claimed for `offline`: `user`, and at the tick of `deadline`.
+    /// Moves the clock tick by tick until a user can be claimed for `offline`, and asserts that it is `user`, at the
+    /// tick of `deadline`.
     #[track_caller]
-    pub(crate) fn ends_at(&mut self, deadline: Nanos, user: User) {
+    pub(crate) fn assert_offline_at(&mut self, deadline: Nanos, user: User) {
         loop {
             match self.claim()[..] {
                 [] => self.wait((self.now + 1).next_multiple_of(TICK) - self.now),

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
 module Bench
-  # A contender, in a process of its own, that knows users and is to be timed with their heartbeats.
-  class Beater
+  # A contender in its own process, which knows some users and is timed with their heartbeats.
+  class TimedContender
     # @param contender [Contender]
-    # @param ids [Array] whose heartbeats come in random order, always the same
+    # @param ids [Array] the users. Their heartbeats come in random order, always the same
     def initialize(contender, ids)
       @contender = contender
       @contender.prepare(ids)

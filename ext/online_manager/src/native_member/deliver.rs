@@ -1,5 +1,5 @@
-//! What the reactor calls again and again: it takes events out of the log, calls the target, and reports what became of the
-//! call.
+//! `deliver`, which the reactor calls whenever the pipe is readable: it claims events, calls the target, reports the
+//! outcome.
 
 use magnus::value::LazyId;
 use magnus::{Error, RArray, RString, Ruby, Value, prelude::*};
@@ -7,29 +7,30 @@ use online_manager_store::log::DeliveryOutcome;
 use online_manager_store::store::Event;
 use online_manager_tracker::Transition;
 
-use super::Shared;
-use crate::native::{detail, is_entered};
+use super::NativeMember;
+use crate::native_tracker::{detail, is_entered};
 use crate::store_id;
 
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
-impl Shared {
-    /// `deliver(online_together, offline_together) -> whether there was anything`: takes events, calls the target, reports.
-    /// One thread at a time.
+impl NativeMember {
+    /// `deliver(online_together, offline_together) -> whether there was something to do`: makes one call of the target
+    ///
+    /// Several events go into one call if the argument for their transition is true. An outage of the store comes
+    /// first. Only one thread at a time may call it.
     pub(super) fn deliver(
         ruby: &Ruby,
-        this: &Shared,
+        this: &NativeMember,
         online_together: bool,
         offline_together: bool,
     ) -> Result<bool, Error> {
-        let Some(era) = this.eras.current() else { return Ok(false) };
-        let member = era.inner();
+        let Some(member) = this.handle.current() else { return Ok(false) };
         if let Some(message) = member.next_outage() {
-            this.target.call(ruby, &STORE_FAILED, (message,))?;
+            this.handle.target.call(ruby, &STORE_FAILED, (message,))?;
             return Ok(true);
         }
-        // See `Native::deliver`.
+        // See `NativeTracker::deliver`.
         let entered = ruby.ary_new();
         let (transition, events) = member.claim(|transition| match transition {
             Transition::Online => online_together,
@@ -37,22 +38,23 @@ impl Shared {
         });
         let Some(transition) = transition else { return Ok(false) };
         let called = this.call(ruby, transition, &events, entered);
-        if !era.is_current() {
-            // The callback has forked, and this is the child, which delivers nothing of its parent's.
+        if !member.is_current() {
+            // The callback has forked, and this is the child: the events are its parent's.
             return called.map(|_| true);
         }
-        let how = match &called {
-            Ok(answer) => match RString::from_value(*answer) {
+        let outcome = match &called {
+            Ok(returned) => match RString::from_value(*returned) {
                 Some(message) => DeliveryOutcome::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
                 None => DeliveryOutcome::Returned,
             },
             Err(_) if is_entered(entered, &called) => DeliveryOutcome::Interrupted,
             Err(_) => DeliveryOutcome::NotCalled,
         };
-        member.delivered(&how);
+        member.delivered(&outcome);
         called.map(|_| true)
     }
 
+    /// Calls the target's `deliver_events`. It returns true, or a String if the callback has raised.
     fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
         let ids = ruby.ary_new_capa(events.len());
         let versions = ruby.ary_new_capa(events.len());
@@ -62,12 +64,12 @@ impl Shared {
             ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
         }
-        self.target.call(ruby, &DELIVER_EVENTS, (name(ruby, transition), ids, versions, entered, details))
+        self.handle.target.call(ruby, &DELIVER_EVENTS, (symbol(ruby, transition), ids, versions, entered, details))
     }
 }
 
-/// What Ruby calls a transition.
-pub(super) fn name(ruby: &Ruby, transition: Transition) -> Value {
+/// Returns `:online` or `:offline`.
+pub(super) fn symbol(ruby: &Ruby, transition: Transition) -> Value {
     let name = match transition {
         Transition::Online => "online",
         Transition::Offline => "offline",

@@ -1,26 +1,26 @@
 # frozen_string_literal: true
 
 module Bench
-  # A thread on which many users beat by `seen_all`, evenly: not all of them in the same moment.
-  class Pulse
-    # How many beat together.
-    TOGETHER = 1_000
+  # A thread that sends heartbeats of many users with `seen_all`, evenly spread over time.
+  class HeartbeatThread
+    # The number of users in one `seen_all`.
+    BATCH_SIZE = 1_000
 
     # @param manager [OnlineManager]
     # @param user_ids [Enumerable]
-    # @param seconds [Numeric] until everybody has beaten, and it starts again
+    # @param seconds [Numeric] the interval between two heartbeats of one user
     def initialize(manager, user_ids, seconds)
       @manager = manager
-      @slices = user_ids.each_slice(TOGETHER).to_a
+      @slices = user_ids.each_slice(BATCH_SIZE).to_a
       @pause = seconds * 1e9 / @slices.size
-      @thread = Thread.new { beat }
+      @thread = Thread.new { send_heartbeats }
     end
 
     def stop = @thread.kill
 
     private
 
-    def beat
+    def send_heartbeats
       start = Bench.now
       @slices.cycle.each_with_index do |slice, number|
         ahead = start + (number * @pause) - Bench.now

@@ -1,18 +1,21 @@
-//! What an operator asks of a store, with the executable: these wait for it, and open it for themselves.
+//! The operator's view of a store, for the executable. These methods open the store themselves, and wait for it.
 
 use magnus::{Error, RHash, Ruby, Value};
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::Event;
 use online_manager_store::{Store, StoreError, StoreUrl};
 
-use super::deliver::name;
-use super::{Shared, locate};
-use crate::native::detail;
-use crate::process_local::error_class;
+use super::deliver::symbol;
+use super::{NativeMember, parse_store_url};
+use crate::error::store_error;
+use crate::native_tracker::detail;
 use crate::store_id;
 
-impl Shared {
-    /// `Shared.poll(store, namespace) -> Hash`: everything in the store, for an operator
+impl NativeMember {
+    /// `NativeMember.report(store, namespace) -> Hash`: who is `:online` and for how many seconds not seen, the
+    /// `:waiting` events and the `:dead_letters`
+    ///
+    /// Raises a StoreError if the store cannot be read, and an ArgumentError if there is no such store.
     pub(super) fn report(ruby: &Ruby, store: Value, namespace: String) -> Result<RHash, Error> {
         let mut store = open(ruby, store, &namespace)?;
         let failed = |error| failed(ruby, &error);
@@ -23,11 +26,11 @@ impl Shared {
         }
         let events = ruby.ary_new();
         for event in store.undelivered_events().map_err(failed)? {
-            events.push(describe(ruby, &event)?)?;
+            events.push(event_to_hash(ruby, &event)?)?;
         }
         let dead_letters = ruby.ary_new();
         for letter in store.dead_letters().map_err(failed)? {
-            let hash = describe(ruby, &letter.event)?;
+            let hash = event_to_hash(ruby, &letter.event)?;
             hash.aset(ruby.to_symbol("error"), letter.error)?;
             hash.aset(ruby.to_symbol("superseded"), letter.is_superseded)?;
             dead_letters.push(hash)?;
@@ -39,16 +42,20 @@ impl Shared {
         Ok(hash)
     }
 
-    /// `Shared.requeue_dead_letters(store, namespace) -> [how many are delivered again, how many are dropped]`
+    /// `NativeMember.requeue_dead_letters(store, namespace) -> [requeued, dropped]`: how many dead letters are
+    /// delivered again, and how many were superseded and are dropped
+    ///
+    /// Raises as `report` does.
     pub(super) fn requeue_dead_letters(ruby: &Ruby, store: Value, namespace: String) -> Result<(usize, usize), Error> {
         open(ruby, store, &namespace)?.requeue_dead_letters().map_err(|error| failed(ruby, &error))
     }
 }
 
-fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
+/// Returns an event as a Hash, with its lateness in seconds.
+fn event_to_hash(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("user_id"), store_id::to_value(ruby, &event.id)?)?;
-    hash.aset(ruby.to_symbol("transition"), name(ruby, event.transition))?;
+    hash.aset(ruby.to_symbol("transition"), symbol(ruby, event.transition))?;
     let detail = detail(ruby, event.reason, event.lateness)?;
     hash.aset(ruby.to_symbol("reason"), detail.entry::<Value>(0)?)?;
     hash.aset(ruby.to_symbol("lateness"), detail.entry::<Value>(1)?)?;
@@ -57,18 +64,20 @@ fn describe(ruby: &Ruby, event: &Event) -> Result<RHash, Error> {
     Ok(hash)
 }
 
-/// Opens a store that must be there already: whoever mistypes a path shall not be notified that nobody is online.
+/// Opens a store that must exist already: a mistyped path would otherwise create an empty store with nobody online.
 fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Error> {
-    let store_url = locate(ruby, store)?;
+    let store_url = parse_store_url(ruby, store)?;
     if let StoreUrl::Sqlite(path) = &store_url
         && !path.exists()
     {
-        let message = format!("{}: there is no such file", path.display());
-        return Err(Error::new(error_class(ruby, "StoreError"), message));
+        let message =
+            format!("{}: there is no such file; pass the path of a store that a manager has created", path.display());
+        return Err(store_error(ruby, message));
     }
     store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
+/// Returns the StoreError for Ruby.
 fn failed(ruby: &Ruby, error: &StoreError) -> Error {
-    Error::new(error_class(ruby, "StoreError"), error.to_string())
+    store_error(ruby, error.to_string())
 }

@@ -1,0 +1,246 @@
+//! The class `OnlineManager::NativeTracker`: one manager's tracker, for Ruby.
+//!
+//! It is private to the gem; `lib/online_manager.rb` documents the public methods. All methods may be called on any
+//! Ruby thread and in a trap handler: they take no lock that Ruby code could hold.
+//!
+//! A callback takes three steps: the tracker hands out a user, the callback target is called with no lock held, and the
+//! outcome is reported to the tracker. An exception comes back as an `Err`, and is raised again once the Rust method is
+//! done.
+
+mod deliver;
+mod seen_all;
+
+use std::io;
+
+use magnus::typed_data::Obj;
+use magnus::value::LazyId;
+use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
+use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
+
+pub(crate) use self::deliver::{detail, is_entered};
+use crate::clock::CoarseClock;
+use crate::handle::{Handle, NativeObject};
+use crate::key;
+use crate::objects::Objects;
+use crate::pipe::SharedPipe;
+use crate::process_local::ProcessValue;
+
+static ONLINE: LazyId = LazyId::new("online");
+static ONLINE_ALL: LazyId = LazyId::new("online_all");
+static OFFLINE: LazyId = LazyId::new("offline");
+
+type CoarseTracker = Tracker<CoarseClock, SharedPipe>;
+type LocalTracker = ProcessValue<CoarseTracker>;
+
+/// One manager's tracker, in this process and in those forked from it.
+#[derive(TypedData)]
+#[magnus(class = "OnlineManager::NativeTracker", mark, free_immediately)]
+pub(crate) struct NativeTracker {
+    handle: Handle<CoarseTracker>,
+    objects: Objects,
+}
+
+impl NativeObject for NativeTracker {
+    type Local = CoarseTracker;
+
+    #[inline]
+    fn handle(&self) -> &Handle<CoarseTracker> {
+        &self.handle
+    }
+
+    /// First does everything that may call Ruby, then calls the tracker. No Ruby runs between the two,
+    /// so no other thread can change the string or release the slot.
+    #[inline]
+    fn record_heartbeat(&self, ruby: &Ruby, id: Value, timeout: Option<Nanos>) -> Result<bool, Error> {
+        if !self.ensure_ready(ruby)? {
+            return Ok(false);
+        }
+        let (mut now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
+        let id_key = match key::plain_id(&id) {
+            Some(id_key) => id_key,
+            None => {
+                let id_key = Id::Key(self.objects.intern(ruby, id)?.key());
+                // The id's `hash` may have taken longer than the timeout.
+                now = CoarseClock.now();
+                id_key
+            }
+        };
+        let Some(tracker) = self.handle.current() else {
+            // Ruby code that ran above has forked, and this is the child.
+            return self.record_heartbeat(ruby, id, Some(timeout));
+        };
+        match tracker.heartbeat(id_key, now, timeout) {
+            HeartbeatOutcome::Known => Ok(true),
+            HeartbeatOutcome::Ignored => {
+                if let Id::Key(key) = id_key {
+                    self.release_unless_known(ruby, tracker, key);
+                }
+                Ok(false)
+            }
+            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, timeout).map(|()| true),
+        }
+    }
+
+    fn create(&self, ruby: &Ruby, pipe: SharedPipe) -> io::Result<CoarseTracker> {
+        // The ids are those of the process that this one was forked from.
+        self.objects.clear(ruby);
+        Tracker::start(CoarseClock, pipe)
+    }
+
+    fn wake_local(tracker: &CoarseTracker) {
+        tracker.wake_reactor();
+    }
+
+    /// Bars new users, and makes all users due.
+    fn stop_local(&self, ruby: &Ruby, tracker: &CoarseTracker) {
+        for user in tracker.stop() {
+            self.objects.release(ruby, user.key());
+        }
+    }
+}
+
+impl DataTypeFunctions for NativeTracker {
+    fn mark(&self, marker: &gc::Marker) {
+        self.handle.mark(marker);
+        marker.mark(self.objects.array());
+    }
+}
+
+/// Defines the class.
+pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
+    let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
+    let class = manager.define_class("NativeTracker", ruby.class_object())?;
+    class.undef_default_alloc_func();
+    class.define_singleton_method("new", magnus::function!(NativeTracker::new, 1))?;
+    class.define_method("heartbeat", method!(NativeTracker::heartbeat, 0))?;
+    class.define_method("seen", method!(NativeTracker::seen, 1))?;
+    class.define_method("seen_for", method!(NativeTracker::seen_for, 2))?;
+    class.define_method("seen_all", method!(NativeTracker::seen_all, 3))?;
+    class.define_method("leave", method!(NativeTracker::leave, 2))?;
+    class.define_method("online?", method!(NativeTracker::is_online, 1))?;
+    class.define_method("online_users", method!(NativeTracker::online_users, 0))?;
+    class.define_method("size", method!(NativeTracker::size, 0))?;
+    class.define_method("last_seen", method!(NativeTracker::last_seen, 1))?;
+    class.define_method("counts", method!(NativeTracker::counts, 0))?;
+    class.define_method("deliver", method!(NativeTracker::deliver, 2))?;
+    class.define_method("pipe", method!(NativeTracker::pipe, 0))?;
+    class.define_method("wake", method!(NativeTracker::wake, 0))?;
+    class.define_method("stop", method!(NativeTracker::stop, 0))?;
+    Ok(())
+}
+
+impl NativeTracker {
+    /// `NativeTracker.new(target)`: the target is an `OnlineManager::Delivery`
+    fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
+        NativeTracker { handle: Handle::new(target), objects: Objects::new(ruby) }.wrap(ruby)
+    }
+
+    /// Calls `online` for a new user, and reports the outcome.
+    #[cold]
+    fn announce(
+        &self,
+        ruby: &Ruby,
+        tracker: &LocalTracker,
+        user: User,
+        id: Value,
+        timeout: Nanos,
+    ) -> Result<(), Error> {
+        let online = self.handle.target.call(ruby, &ONLINE, (id,));
+        self.announced(ruby, tracker, user, id, timeout, outcome(&online))?;
+        online.map(|_| ())
+    }
+
+    /// Reports the outcome of an `online`. Calls `offline` if the manager was stopped during `online` (rule 12).
+    fn announced(
+        &self,
+        ruby: &Ruby,
+        tracker: &LocalTracker,
+        user: User,
+        id: Value,
+        timeout: Nanos,
+        outcome: CallbackOutcome,
+    ) -> Result<(), Error> {
+        if !tracker.is_current() {
+            // `online` has forked, and this is the child, which knows nobody.
+            return Ok(());
+        }
+        match tracker.announced(user, timeout, outcome) {
+            Announced::Online => Ok(()),
+            Announced::Offline => {
+                self.objects.release(ruby, user.key());
+                Ok(())
+            }
+            Announced::Depart => {
+                let entered = ruby.ary_new();
+                let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
+                let offline = self.handle.target.call(ruby, &OFFLINE, (id, entered, details));
+                self.departed(ruby, tracker, [user], is_entered(entered, &offline));
+                offline.map(|_| ())
+            }
+        }
+    }
+
+    /// `leave(id, nanoseconds) -> whether the user was online`
+    fn leave(ruby: &Ruby, this: &NativeTracker, id: Value, after: Nanos) -> Result<bool, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        let Some(tracker) = this.handle.current() else { return Ok(false) };
+        let left = tracker.leave(id_key, after);
+        if let Some(user) = left.forgotten {
+            this.objects.release(ruby, user.key());
+        }
+        Ok(left.was_online)
+    }
+
+    /// `online?(id) -> true or false`
+    fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        Ok(this.handle.current().is_some_and(|tracker| tracker.is_online(id_key)))
+    }
+
+    /// `last_seen(id) -> Float`: seconds since the user's latest heartbeat, or nil if the user is offline
+    fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
+        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
+        let Some(tracker) = this.handle.current() else { return Ok(None) };
+        let seen = tracker.last_seen(id_key);
+        Ok(seen.map(|seen| tracker.now().saturating_sub(seen) as f64 / 1e9))
+    }
+
+    /// `online_users -> Array`: the ids, in no order
+    fn online_users(ruby: &Ruby, this: &NativeTracker) -> Result<RArray, Error> {
+        let ids = this.handle.current().map(|tracker| tracker.online_users()).unwrap_or_default();
+        let users = ruby.ary_new_capa(ids.len());
+        for id in &ids {
+            users.push(key::to_value(ruby, id, &this.objects))?;
+        }
+        Ok(users)
+    }
+
+    /// `size -> Integer`: how many users are online
+    fn size(this: &NativeTracker) -> usize {
+        this.handle.current().map_or(0, |tracker| tracker.counts().present)
+    }
+
+    /// `counts -> Hash`: how many users are `:online`, how many are in an `online` (`:announcing`) or in an `offline`
+    /// (`:departing`), and how many are `:due`
+    fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
+        let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
+        let hash = ruby.hash_new();
+        hash.aset(ruby.to_symbol("online"), counts.present)?;
+        hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
+        hash.aset(ruby.to_symbol("departing"), counts.departing)?;
+        hash.aset(ruby.to_symbol("due"), counts.due)?;
+        Ok(hash)
+    }
+
+    /// Releases the slot of an id whose heartbeat was ignored, unless the tracker knows the user from before.
+    #[cold]
+    fn release_unless_known(&self, ruby: &Ruby, tracker: &LocalTracker, key: u64) {
+        if !tracker.is_known(Id::Key(key)) {
+            self.objects.release(ruby, key);
+        }
+    }
+}
+
+fn outcome(result: &Result<Value, Error>) -> CallbackOutcome {
+    if result.is_ok() { CallbackOutcome::Returned } else { CallbackOutcome::Aborted }
+}

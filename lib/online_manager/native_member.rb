@@ -1,0 +1,53 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # A manager's member of a shared store, in this process. Its native methods never wait for the store: they return
+  # `:wait` while an answer is on its way. The methods here wait for that answer.
+  #
+  # @private
+  class NativeMember
+    # Seconds that a question waits for the store: long enough for a busy server, short enough for a web request.
+    ANSWER_TIMEOUT = 5
+    # Seconds between two checks for the answer.
+    POLL_INTERVAL = 0.001
+
+    # Opens the store once and closes it again.
+    #
+    # @return [Array<String>] warnings for an operator, such as that the store cannot be reached now
+    # @raise [StoreError] if the store is misconfigured
+    def check
+      begin_check
+      wait(Float::INFINITY) { check_result }
+    ensure
+      end_check
+    end
+
+    def online?(user_id) = wait { try_online?(user_id) }
+    def online_users = wait { try_online_users }
+    def last_seen(user_id) = wait { try_last_seen(user_id) }
+    def leave(user_id, nanoseconds) = wait { try_leave(user_id, nanoseconds) }
+    def size = counts[:online]
+
+    # @return [Hash{Symbol => Integer}] `:online`: how many users; `:waiting` and `:dead_letters`: how many events
+    def counts = wait { try_counts }
+
+    private
+
+    # Calls the block until it returns something else than `:wait`. Sleeps in between, which can be interrupted, lets
+    # other fibers run, and works in a trap handler.
+    #
+    # @param timeout [Numeric] seconds
+    # @raise [StoreError] if no answer has come by then
+    def wait(timeout = ANSWER_TIMEOUT)
+      stop_at = Latch.now + timeout
+      while (answer = yield) == :wait
+        if Latch.now > stop_at
+          raise StoreError, "no answer from the store within #{timeout} s: check that it can be reached"
+        end
+
+        sleep POLL_INTERVAL
+      end
+      answer
+    end
+  end
+end
