@@ -25,7 +25,20 @@ class OnlineManager
     def online?(user_id) = wait { try_online?(user_id) }
     def online_users = wait { try_online_users }
     def last_seen(user_id) = wait { try_last_seen(user_id) }
-    def leave(user_id, nanoseconds) = wait { try_leave(user_id, nanoseconds) }
+
+    # Records the leave, whatever the store says: it may not know yet of a heartbeat in another process.
+    #
+    # @return [Boolean, nil] whether the user was online; nil if the store does not answer
+    def leave(user_id, nanoseconds)
+      left_at = now
+      was_online = begin
+        online?(user_id)
+      rescue StoreError
+        nil
+      end
+      record_leave(user_id, left_at, nanoseconds)
+      was_online
+    end
     def size = counts[:online]
 
     # @return [Hash{Symbol => Integer}] `:online`: how many users; `:waiting` and `:dead_letters`: how many events

@@ -119,7 +119,8 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("seen_all", method!(NativeMember::seen_all, 3))?;
     class.define_method("start", method!(NativeMember::start, 0))?;
     class.define_method("start_member", method!(NativeMember::start_member, 0))?;
-    class.define_method("try_leave", method!(NativeMember::leave, 2))?;
+    class.define_method("now", method!(NativeMember::now, 0))?;
+    class.define_method("record_leave", method!(NativeMember::record_leave, 3))?;
     class.define_method("try_online?", method!(NativeMember::is_online, 1))?;
     class.define_method("try_online_users", method!(NativeMember::online_users, 0))?;
     class.define_method("try_last_seen", method!(NativeMember::last_seen, 1))?;
@@ -217,20 +218,20 @@ impl NativeMember {
         member.start().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
 
-    /// `try_leave(id, nanoseconds) -> whether the user was online`, or `:wait`, in which case nothing has happened
-    fn leave(ruby: &Ruby, this: &NativeMember, id: Value, after: Nanos) -> Result<Value, Error> {
+    /// `now -> Integer`: nanoseconds of the clock that heartbeats and leaves go by
+    fn now(ruby: &Ruby, this: &NativeMember) -> Result<Nanos, Error> {
+        Ok(this.local(ruby)?.now())
+    }
+
+    /// `record_leave(id, at, nanoseconds)`: the user left at that time, and is due so long after it. Does nothing after a
+    /// stop.
+    fn record_leave(ruby: &Ruby, this: &NativeMember, id: Value, at: Nanos, after: Nanos) -> Result<(), Error> {
         let store_id = StoreId::new(ruby, id)?;
         let member = this.local(ruby)?;
-        let is_here = member.last_seen_here(store_id.as_id()).is_some();
-        let was_online = match member.snapshot() {
-            _ if is_here => true,
-            SnapshotResult::Ready(timed) => timed.snapshot.users.contains_key(&store_id.user_id),
-            unavailable => return this.not_ready(ruby, unavailable),
-        };
-        if was_online && !this.handle.is_stopped() {
-            member.leave(store_id.as_id(), store_id.user_id.clone(), after);
+        if !this.handle.is_stopped() {
+            member.leave(store_id.as_id(), store_id.user_id.clone(), at, after);
         }
-        Ok(ruby.into_value(was_online))
+        Ok(())
     }
 
     /// `try_online?(id) -> true, false or :wait`

@@ -12,14 +12,18 @@ pub enum StoreError {
     Unavailable(String),
     /// The store works, but has lost its data. The call had no effect; the member writes everyone who is online again.
     Replaced(String),
+    /// There is no such store yet, or no such namespace in it: only [`Access::Inspect`](crate::store_url::Access) finds
+    /// that out.
+    Missing(String),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Misconfigured(message) | StoreError::Unavailable(message) | StoreError::Replaced(message) => {
-                formatter.write_str(message)
-            }
+            StoreError::Misconfigured(message)
+            | StoreError::Unavailable(message)
+            | StoreError::Replaced(message)
+            | StoreError::Missing(message) => formatter.write_str(message),
         }
     }
 }

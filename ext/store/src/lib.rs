@@ -43,4 +43,4 @@ pub mod store_url;
 pub use error::StoreError;
 pub use id::UserId;
 pub use store::Store;
-pub use store_url::StoreUrl;
+pub use store_url::{Access, StoreUrl};

@@ -162,6 +162,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
                 std::thread::Builder::new().name("online_manager".into()).spawn(move || shared.run_thread())?;
             self.keep(thread);
             state.phase = Phase::Running;
+            state.name = format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id());
         }
         Ok(())
     }
@@ -198,16 +199,13 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.wake_thread();
     }
 
-    /// A leave. Answers whether the user has beaten here within its timeout.
-    pub fn leave(&self, id: Id<'_>, user_id: UserId, after: Nanos) -> bool {
-        let now = self.now();
-        let is_here = self.shared.coalescer.last_seen(id, now).is_some();
-        if !self.shared.coalescer.leave(id, (now, after), &self.shared.state) {
-            self.shared.state.lock().outbox.leave(user_id, now, after);
+    /// Records a leave at `at`, which makes the user due `after` nanoseconds later.
+    pub fn leave(&self, id: Id<'_>, user_id: UserId, at: Nanos, after: Nanos) {
+        if !self.shared.coalescer.leave(id, (at, after), &self.shared.state) {
+            self.shared.state.lock().outbox.leave(user_id, at, after);
         }
-        self.shared.state.lock().changed(now);
+        self.shared.state.lock().changed(self.now());
         self.shared.wake_thread();
-        is_here
     }
 
     /// When the user last beat in this process, if that is less than its timeout ago.

@@ -13,9 +13,10 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
 use crate::store::{
-    Commit, DeadLetter, Event, LeaseRequest, Membership, Partition, PollRequest, PollResult, Snapshot, Store, Token,
-    Write, WriteResult, Written,
+    Commit, DeadLetter, Event, LeaseRequest, Membership, Partition, PollRequest, PollResult, Snapshot, Store,
+    StoreSummary, Token, Write, WriteResult, Written,
 };
+use crate::store_url::Access;
 
 mod connection;
 mod events;
@@ -64,12 +65,22 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// See [`StoreUrl::namespaces`](crate::StoreUrl::namespaces).
+    pub(crate) fn namespaces(_servers: &ServerUrls, _interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Connects. Blocks until the connection is there, the timeout has passed, or `interrupt` is raised.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the server cannot be reached or used. No message contains a password.
-    pub fn open(servers: &ServerUrls, namespace: &str, interrupt: &Interrupt) -> Result<Redis, StoreError> {
+    pub fn open(
+        servers: &ServerUrls,
+        namespace: &str,
+        _access: Access,
+        interrupt: &Interrupt,
+    ) -> Result<Redis, StoreError> {
         Ok(Redis {
             connection: Connection::open(servers, interrupt)?,
             keys: (0..PARTITIONS).map(|partition| Keys::new(namespace, partition)).collect(),
@@ -138,7 +149,18 @@ impl Redis {
 
 type PartitionReply<T> = (Partition, Result<T, StoreError>);
 
+/// See [`StoreUrl::min_timeout`](crate::StoreUrl::min_timeout).
+pub(crate) const MIN_TIMEOUT: Nanos = 500_000_000;
+
 impl Store for Redis {
+    fn summary(&mut self) -> Result<StoreSummary, StoreError> {
+        Ok(StoreSummary::default())
+    }
+
+    fn purge(&mut self, _is_forced: bool) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn partitions(&self) -> Partition {
         PARTITIONS
     }

@@ -20,8 +20,9 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
     Commit, DeadLetter, Event, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult,
-    Snapshot, Store, Write, WriteResult, Written,
+    Snapshot, Store, StoreSummary, Write, WriteResult, Written,
 };
+use crate::store_url::Access;
 
 mod events;
 mod lease;
@@ -59,12 +60,17 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// See [`StoreUrl::namespaces`](crate::StoreUrl::namespaces).
+    pub(crate) fn namespaces(_path: &Path) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Opens the file, and creates it if it does not exist. Waits for other processes' locks, for two seconds at most.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the file cannot be opened, created or used. The message begins with the path.
-    pub fn open(path: &Path, namespace: &str) -> Result<Sqlite, StoreError> {
+    pub fn open(path: &Path, namespace: &str, _access: Access) -> Result<Sqlite, StoreError> {
         check_path(path)?;
         // While another process creates the file, SQLite fails with "locked" at once, whatever its busy timeout.
         let deadline = Instant::now() + BUSY_TIMEOUT;
@@ -127,7 +133,7 @@ impl Sqlite {
         if file_id(&self.path) == self.file {
             return Ok(());
         }
-        *self = Sqlite::open(&self.path.clone(), &self.namespace_name.clone())?;
+        *self = Sqlite::open(&self.path.clone(), &self.namespace_name.clone(), Access::Participate)?;
         let message =
             format!("{}: the file has been deleted or replaced; from now on the new one is used", self.path.display());
         Err(StoreError::Replaced(message))
@@ -208,7 +214,18 @@ impl Sqlite {
     }
 }
 
+/// See [`StoreUrl::min_timeout`](crate::StoreUrl::min_timeout).
+pub(crate) const MIN_TIMEOUT: Nanos = 250_000_000;
+
 impl Store for Sqlite {
+    fn summary(&mut self) -> Result<StoreSummary, StoreError> {
+        Ok(StoreSummary::default())
+    }
+
+    fn purge(&mut self, _is_forced: bool) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn partitions(&self) -> Partition {
         PARTITION + 1
     }

@@ -99,6 +99,8 @@ impl LeaseState {
 pub struct Membership {
     /// Identifies the member.
     pub token: Token,
+    /// The machine's name and the process id, as in `web-1:4711`, for an operator.
+    pub name: String,
     /// The length of the member's leases and of its registration, in nanoseconds.
     pub lease: Nanos,
     /// The config's timeout in nanoseconds: a gap in the sweeps, and the pause after it, are measured by it.
@@ -270,6 +272,45 @@ pub struct DeadLetter {
     pub is_superseded: bool,
 }
 
+/// What an operator sees of a store at a glance: see [`Store::summary`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreSummary {
+    /// Every partition, in order.
+    pub partitions: Vec<PartitionSummary>,
+    /// The registered members.
+    pub members: Vec<MemberSummary>,
+}
+
+/// What an operator sees of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionSummary {
+    /// The number of users who are online.
+    pub online: u64,
+    /// The number of events that are not delivered.
+    pub undelivered: u64,
+    /// How long ago the oldest of these events became due.
+    pub oldest: Option<Nanos>,
+    /// The number of dead letters.
+    pub dead_letters: u64,
+    /// The name of the member that holds the lease, and for how long from now; `None` if no member holds it.
+    pub lease_holder: Option<(String, Nanos)>,
+    /// For how long from now nobody is set offline; 0 if no deadline is held.
+    pub hold: Nanos,
+    /// See [`Known::epoch`].
+    pub epoch: u64,
+    /// See [`Known::generation`].
+    pub generation: u64,
+}
+
+/// What an operator sees of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberSummary {
+    /// See [`Membership::name`].
+    pub name: String,
+    /// For how long from now the registration lasts.
+    pub remaining: Nanos,
+}
+
 /// The state that the processes of one namespace share.
 ///
 /// A `Store` is one connection. It belongs to one thread, which may block in it, and must not be used after a fork.
@@ -407,4 +448,19 @@ pub trait Store: Send {
     /// [`StoreError`]. Some may have been requeued already; they are not dead letters any more, so that a second call
     /// does not requeue them twice.
     fn requeue_dead_letters(&mut self) -> Result<(usize, usize), StoreError>;
+
+    /// Returns the figures of all partitions and the registered members, in at most a few round trips. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn summary(&mut self) -> Result<StoreSummary, StoreError>;
+
+    /// Deletes everything of the namespace: users, events that are not delivered, dead letters. Returns false, and deletes
+    /// nothing, if a member is registered and `is_forced` is false.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    fn purge(&mut self, is_forced: bool) -> Result<bool, StoreError>;
 }

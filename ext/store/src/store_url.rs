@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use online_manager_tracker::Nanos;
+
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
-use crate::redis::Redis;
 use crate::redis::url::{self, ServerUrls};
-use crate::sqlite::Sqlite;
+use crate::redis::{self, Redis};
+use crate::sqlite::{self, Sqlite};
 use crate::store::Store;
 
 /// Where a store is. Neither `Display` nor `Debug` shows a password.
@@ -17,6 +19,15 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// A Redis server, or some servers of a Redis Cluster.
     Redis(ServerUrls),
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A member participates: what is missing is created.
+    Participate,
+    /// Something is asked: nothing is created or changed, and what is missing is a [`StoreError::Missing`].
+    Inspect,
 }
 
 impl StoreUrl {
@@ -60,11 +71,31 @@ impl StoreUrl {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be reached or used.
-    pub fn open(&self, namespace: &str, interrupt: &Interrupt) -> Result<Box<dyn Store>, StoreError> {
+    /// [`StoreError`] if the store cannot be reached or used, or [`StoreError::Missing`].
+    pub fn open(&self, namespace: &str, access: Access, interrupt: &Interrupt) -> Result<Box<dyn Store>, StoreError> {
         match self {
-            StoreUrl::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace)?)),
-            StoreUrl::Redis(servers) => Ok(Box::new(Redis::open(servers, namespace, interrupt)?)),
+            StoreUrl::Sqlite(path) => Ok(Box::new(Sqlite::open(path, namespace, access)?)),
+            StoreUrl::Redis(servers) => Ok(Box::new(Redis::open(servers, namespace, access, interrupt)?)),
+        }
+    }
+
+    /// Returns the names of the namespaces in the store, in order. Creates nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreUrl::open`].
+    pub fn namespaces(&self, interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
+        match self {
+            StoreUrl::Sqlite(path) => Sqlite::namespaces(path),
+            StoreUrl::Redis(servers) => Redis::namespaces(servers, interrupt),
+        }
+    }
+
+    /// Returns the shortest timeout that the store can keep, in nanoseconds: several times its poll interval.
+    pub fn min_timeout(&self) -> Nanos {
+        match self {
+            StoreUrl::Sqlite(_) => sqlite::MIN_TIMEOUT,
+            StoreUrl::Redis(_) => redis::MIN_TIMEOUT,
         }
     }
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::{Commit, LeaseRequest, PollRequest, Store};
-use online_manager_store::{StoreError, StoreUrl};
+use online_manager_store::{Access, StoreError, StoreUrl};
 use online_manager_tracker::Nanos;
 
 mod support;
 use support::*;
 
 fn open_error(url: &str) -> StoreError {
-    match StoreUrl::parse(url).unwrap().open("", &Interrupt::default()) {
+    match StoreUrl::parse(url).unwrap().open("", Access::Participate, &Interrupt::default()) {
         Err(error) => error,
         Ok(_) => panic!("it opened"),
     }
@@ -38,7 +38,12 @@ fn unusable_servers_are_refused_without_showing_a_password() {
         let message = misconfigured(&url);
         assert!(message.contains(reason) && !message.contains("wrong") && !message.contains("secret"), "{message}");
     }
-    assert!(StoreUrl::parse(&format!("{}?pass=secret", server.url())).unwrap().open("", &Interrupt::default()).is_ok());
+    assert!(
+        StoreUrl::parse(&format!("{}?pass=secret", server.url()))
+            .unwrap()
+            .open("", Access::Participate, &Interrupt::default())
+            .is_ok()
+    );
 }
 
 #[test]
@@ -197,7 +202,7 @@ fn tombstones_are_removed_after_two_timeouts() {
 fn an_interrupt_ends_the_wait_for_a_server_that_hangs() {
     let server = Server::new();
     let interrupt = Interrupt::default();
-    let mut store = StoreUrl::parse(&server.url()).unwrap().open("", &interrupt).unwrap();
+    let mut store = StoreUrl::parse(&server.url()).unwrap().open("", Access::Participate, &interrupt).unwrap();
     server.command(&["CLIENT", "PAUSE", "20000", "ALL"]);
     let other = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));

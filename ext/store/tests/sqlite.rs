@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use online_manager_store::StoreError;
+use online_manager_store::{Access, StoreError};
 use online_manager_store::sqlite::Sqlite;
 use online_manager_store::store::Sweep;
 
@@ -37,7 +37,7 @@ fn edit(path: &Path, sql: &str) {
 }
 
 fn open_error(path: &Path) -> String {
-    match Sqlite::open(path, "") {
+    match Sqlite::open(path, "", Access::Participate) {
         Err(StoreError::Misconfigured(message)) => message,
         Err(error) => panic!("{error:?}"),
         Ok(_) => panic!("it opened"),

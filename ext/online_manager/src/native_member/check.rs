@@ -4,8 +4,8 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use magnus::{Error, Ruby, Value, prelude::*};
-use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
+use online_manager_store::{Access, StoreError};
 
 use super::NativeMember;
 use crate::error::{store_error, system_error};
@@ -31,7 +31,9 @@ impl NativeMember {
         let interrupt_of_thread = interrupt.clone();
         let thread = thread::Builder::new()
             .name("online_manager".into())
-            .spawn(move || store_url.open(&namespace, &interrupt_of_thread).map(|store| store.warnings()))
+            .spawn(move || {
+                store_url.open(&namespace, Access::Inspect, &interrupt_of_thread).map(|store| store.warnings())
+            })
             .map_err(|error| system_error(ruby, "starting a thread", &error))?;
         *this.check() = Some(Check { thread, interrupt });
         Ok(())
@@ -46,6 +48,8 @@ impl NativeMember {
         };
         let warnings = match check.thread.join() {
             Ok(Ok(warnings)) => warnings,
+            // A member creates it.
+            Ok(Err(StoreError::Missing(_))) => Vec::new(),
             Ok(Err(StoreError::Misconfigured(message))) => return Err(store_error(ruby, message)),
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
             // The thread has panicked, which is a bug. Rust has printed it on standard error.

@@ -3,7 +3,7 @@
 use magnus::{Error, RHash, Ruby, Value};
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::Event;
-use online_manager_store::{Store, StoreError, StoreUrl};
+use online_manager_store::{Access, Store, StoreError, StoreUrl};
 
 use super::deliver::symbol;
 use super::{NativeMember, parse_store_url};
@@ -74,7 +74,7 @@ fn open(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn Store>, Er
             format!("{}: there is no such file; pass the path of a store that a manager has created", path.display());
         return Err(store_error(ruby, message));
     }
-    store_url.open(namespace, &Interrupt::default()).map_err(|error| failed(ruby, &error))
+    store_url.open(namespace, Access::Inspect, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
 /// Returns the StoreError for Ruby.

@@ -10,6 +10,7 @@ use online_manager_tracker::{Clock, Nanos, Signal};
 use super::{Member, SECOND, Shared, SnapshotResult, TimedSnapshot};
 use crate::error::StoreError;
 use crate::store::Store;
+use crate::store_url::Access;
 
 /// A snapshot may be as old as so many times what it took, though it could be newer.
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
@@ -98,14 +99,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
             let result = parking_lot::MutexGuard::unlocked(&mut reader, || {
                 let old = store.take();
                 // It may have been away since it was last asked, or be another one.
-                let read = old.and_then(|old| self.read_with(old).ok());
-                read.map_or_else(
-                    || self.store_url.open(&self.namespace, &self.interrupt).and_then(|new| self.read_with(new)),
-                    Ok,
-                )
+                old.and_then(|old| self.read_with(old).ok()).map_or_else(|| self.read_anew(), Ok)
             });
             let result = result.map(|(opened, taken)| {
-                store = Some(opened);
+                store = opened;
                 taken
             });
             reader.is_requested = false;
@@ -119,10 +116,20 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
-    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Box<dyn Store>, TimedSnapshot), StoreError> {
+    /// Opens the store and reads it. Before any member has created the store nobody is online.
+    fn read_anew(&self) -> Result<(Option<Box<dyn Store>>, TimedSnapshot), StoreError> {
+        let at = self.clock.now();
+        match self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt) {
+            Ok(store) => self.read_with(store),
+            Err(StoreError::Missing(_)) => Ok((None, TimedSnapshot { at, ..TimedSnapshot::default() })),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Option<Box<dyn Store>>, TimedSnapshot), StoreError> {
         let at = self.clock.now();
         let snapshot = store.snapshot()?;
         let took = self.clock.now().saturating_sub(at);
-        Ok((store, TimedSnapshot { at, snapshot, took }))
+        Ok((Some(store), TimedSnapshot { at, snapshot, took }))
     }
 }

@@ -275,6 +275,8 @@ pub(crate) struct MemberState {
     shutdown_deadline: Option<Nanos>,
     /// What a stop reports if it cannot write everything.
     label: String,
+    /// See [`Membership::name`].
+    pub(crate) name: String,
 }
 
 impl AsMut<Outbox> for MemberState {
@@ -322,6 +324,7 @@ impl MemberState {
             failures: 0,
             shutdown_deadline: None,
             label,
+            name: String::new(),
         }
     }
 
@@ -1036,6 +1039,7 @@ impl MemberState {
     fn membership(&self) -> Membership {
         Membership {
             token: self.token,
+            name: self.name.clone(),
             lease: self.lease_length(),
             timeout: self.timeout,
             known: self.partitions.iter().map(|partition| partition.known).collect(),

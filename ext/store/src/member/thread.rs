@@ -11,6 +11,7 @@ use super::state::{Action, Call, Reply, StoreTraits};
 use super::{Phase, Shared};
 use crate::error::StoreError;
 use crate::store::Store;
+use crate::store_url::Access;
 
 /// How long the thread waits after a panic, so that it does not spin if it panics again.
 const PANIC_BACKOFF: Duration = Duration::from_millis(100);
@@ -90,7 +91,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     fn open(&self, store: &mut Option<Box<dyn Store>>) -> Result<(StoreTraits, bool), StoreError> {
         let mut opened = match store.take() {
             Some(store) => store,
-            None => self.store_url.open(&self.namespace, &self.interrupt)?,
+            None => self.store_url.open(&self.namespace, Access::Participate, &self.interrupt)?,
         };
         let was_away = opened.reconnect();
         let traits = StoreTraits {

@@ -141,7 +141,8 @@ impl Redis {
     pub(super) fn requeue(&mut self) -> Result<(usize, usize), StoreError> {
         // The script uses neither a token nor a timeout, except for the timeout if the data is lost: no epoch is known
         // here.
-        let membership = Membership { token: Token([0; 16]), lease: 0, timeout: 0, known: Vec::new() };
+        let membership =
+            Membership { token: Token([0; 16]), lease: 0, timeout: 0, known: Vec::new(), name: String::new() };
         let (mut requeued, mut dropped) = (0, 0);
         let summaries = self.summaries()?;
         for (partition, mut left) in (0..).zip(summaries.into_iter().map(|summary| summary.dead_letters)) {

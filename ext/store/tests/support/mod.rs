@@ -10,7 +10,7 @@ use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::{
     Commit, Event, Heartbeat, LeaseRequest, Leave, Membership, PollRequest, Store, Sweep, Token, Write,
 };
-use online_manager_store::{StoreError, StoreUrl, UserId};
+use online_manager_store::{Access, StoreError, StoreUrl, UserId};
 use online_manager_tracker::{Nanos, Transition};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ pub trait Place {
     fn lose(&self);
 
     fn try_open(&self, namespace: &str) -> Result<Box<dyn Store>, StoreError> {
-        StoreUrl::parse(&self.url()).unwrap().open(namespace, &Interrupt::default())
+        StoreUrl::parse(&self.url()).unwrap().open(namespace, Access::Participate, &Interrupt::default())
     }
 
     fn open(&self) -> Box<dyn Store> {
@@ -141,7 +141,7 @@ impl Drop for Server {
 }
 
 pub fn membership(token: Token, timeout: Nanos) -> Membership {
-    Membership { token, lease: MINUTE, timeout, known: Vec::new() }
+    Membership { token, lease: MINUTE, timeout, known: Vec::new(), name: "here:1".into() }
 }
 
 pub fn user(name: &str) -> UserId {
