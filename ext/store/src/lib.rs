@@ -23,6 +23,12 @@
 //! | [`log`] | events on their way to the callbacks: order, retries, back-off |
 //! | [`member`] | how a process participates: flush, lease, sweep, delivery, snapshot |
 
+// The tests in here use what the tests in tests/ use.
+#[cfg(test)]
+extern crate self as online_manager_store;
+
+#[cfg(test)]
+mod against_model;
 pub mod boot_clock;
 pub mod coalescer;
 pub mod error;

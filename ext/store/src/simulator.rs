@@ -9,7 +9,7 @@
 mod judge;
 mod options;
 mod process;
-mod random;
+pub(crate) mod random;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
