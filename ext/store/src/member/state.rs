@@ -53,6 +53,10 @@ const SHUTDOWN_RETRY_DELAY: Nanos = 50 * MILLISECOND;
 const CYCLES_PER_LEASE: u64 = 8;
 const MAX_LEASE: Nanos = 60 * SECOND;
 
+/// For how many lengths of a lease a member keeps one that nobody else took: a registration of a member that died lasts for
+/// one.
+const KEPT_LEASES: u64 = 2;
+
 /// What a store says of itself when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreTraits {
@@ -154,6 +158,10 @@ struct PartitionState {
     is_polled: bool,
     /// Whether nobody held the lease at the last poll.
     is_free: bool,
+    /// Since when polls found that nobody held the lease.
+    free_since: Option<Nanos>,
+    /// Until then the lease is kept though it is more than this member's share.
+    keep_until: Nanos,
     /// Whether the lease is to be released as soon as everything that was delivered is committed.
     is_releasing: bool,
     known: Known,
@@ -171,6 +179,8 @@ impl PartitionState {
         handled: None,
         is_polled: false,
         is_free: true,
+        free_since: None,
+        keep_until: 0,
         is_releasing: false,
         known: Known { epoch: 0, generation: 0, last: 0 },
     };
@@ -521,8 +531,8 @@ impl MemberState {
             if self.log.is_settled(request.partition) { LeaseRequest::Release } else { LeaseRequest::Renew }
         } else if is_leased {
             if partition.lease_at <= now { LeaseRequest::Renew } else { LeaseRequest::None }
-        } else if partition.is_free && partition.lease_at <= now && *free > 0 {
-            *free -= 1;
+        } else if partition.is_free && partition.lease_at <= now && (*free > 0 || self.is_orphan(partition, now)) {
+            *free = free.saturating_sub(1);
             LeaseRequest::Acquire
         } else {
             LeaseRequest::None
@@ -534,6 +544,12 @@ impl MemberState {
         let events = events.filter(|(_, limit)| *limit > 0);
         let is_due = partition.lease_at <= now || lease != LeaseRequest::None || sweep.is_some() || events.is_some();
         is_due.then_some(PollRequest { lease, sweep, events, ..request })
+    }
+
+    /// Whether nobody has held the lease for half of one's length. Then any member takes it, whatever its share: a member
+    /// that died may still be registered, and counts.
+    fn is_orphan(&self, partition: &PartitionState, now: Nanos) -> bool {
+        partition.free_since.is_some_and(|since| now.saturating_sub(since) >= self.lease_length() / 2)
     }
 
     /// A poll of those partitions for which there is a plan.
@@ -640,7 +656,7 @@ impl MemberState {
         self.register_at = now + self.jittered(now, self.lease_length() / 3);
         let mut surplus = self.log.leases().saturating_sub(self.max_leases);
         for (number, partition) in (0..).zip(&mut self.partitions) {
-            partition.is_releasing = surplus > 0 && self.log.is_leased(number);
+            partition.is_releasing = surplus > 0 && self.log.is_leased(number) && partition.keep_until <= now;
             if partition.is_releasing {
                 surplus -= 1;
                 self.log.drop_undelivered(number);
@@ -781,9 +797,13 @@ impl MemberState {
                     // Another member may have held it, and has delivered what this one remembers.
                     log.forget_partition(request.partition);
                 }
+                if log.leases() >= max_leases && !was_leased {
+                    partition.keep_until = now + KEPT_LEASES * length;
+                }
                 // From before the store was asked: so it ends here sooner than there.
                 log.set_lease(request.partition, asked_at + length - length / 8);
                 partition.lease_at = asked_at + renewal;
+                partition.free_since = None;
             }
             // It is held, and is renewed in time.
             (LeaseState::Renewed | LeaseState::Acquired, _) if was_leased => {}
@@ -795,6 +815,7 @@ impl MemberState {
                 }
                 let is_to_be_had = lease != LeaseState::HeldByOther && log.leases() < max_leases;
                 partition.lease_at = if is_to_be_had { now } else { now + next_ask };
+                partition.free_since = (lease == LeaseState::Free).then(|| partition.free_since.unwrap_or(asked_at));
             }
         }
         let is_leased = log.is_leased(request.partition);
