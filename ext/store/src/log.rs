@@ -127,7 +127,8 @@ impl Log {
     pub(crate) fn forget_partition(&mut self, partition: Partition) {
         let open: Vec<u64> = self.undelivered(partition).map(|pending| pending.event.number).collect();
         self.handled.lost(partition, open.into_iter());
-        self.drop_undelivered(partition);
+        self.ready.drop_partition(partition);
+        self.backing_off.drop_partition(partition);
         self.leases.remove(partition);
         self.in_callback.retain(|pending| pending.partition != partition);
         if let Some(commit) = self.commits.remove(&partition) {
@@ -137,13 +138,6 @@ impl Log {
             self.suspension = Suspension::default();
         }
     }
-
-    /// Drops the events of a partition that are not being delivered, before its lease is released.
-    pub(crate) fn drop_undelivered(&mut self, partition: Partition) {
-        self.ready.drop_partition(partition);
-        self.backing_off.drop_partition(partition);
-    }
-
     /// The events of a partition that are in memory, and not delivered as far as is known.
     fn undelivered(&self, partition: Partition) -> impl Iterator<Item = &Pending> {
         let all = self.ready.iter().chain(self.backing_off.iter()).chain(&self.in_callback);
@@ -168,6 +162,12 @@ impl Log {
         }
         let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
         offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
+    }
+
+    /// Has no further event of a partition delivered, or has them delivered again: its lease is about to be released, or is
+    /// kept after all.
+    pub(crate) fn set_draining(&mut self, partition: Partition, is_draining: bool) {
+        self.leases.set_draining(partition, is_draining);
     }
 
     /// Whether the lease of a partition can be released: nothing is being delivered, and all that was is committed.

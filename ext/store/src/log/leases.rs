@@ -13,6 +13,8 @@ struct Lease {
     until: Nanos,
     /// The number of the last event that was fetched from the partition's log.
     last_fetched: u64,
+    /// Whether the lease is about to be released: no further event is delivered.
+    is_draining: bool,
 }
 
 /// The leases by partition.
@@ -33,6 +35,12 @@ impl Leases {
         self.0.entry(partition).or_default().until = until;
     }
 
+    pub(super) fn set_draining(&mut self, partition: Partition, is_draining: bool) {
+        if let Some(lease) = self.0.get_mut(&partition) {
+            lease.is_draining = is_draining;
+        }
+    }
+
     pub(super) fn remove(&mut self, partition: Partition) {
         self.0.remove(&partition);
     }
@@ -44,7 +52,7 @@ impl Leases {
 
     /// Whether the lease is held and has not run out at `now`.
     pub(super) fn is_valid(&self, partition: Partition, now: Nanos) -> bool {
-        self.0.get(&partition).is_some_and(|lease| lease.until > now)
+        self.0.get(&partition).is_some_and(|lease| lease.until > now && !lease.is_draining)
     }
 
     /// Returns the number of the last event that was fetched from the partition's log, or 0.

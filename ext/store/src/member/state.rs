@@ -659,8 +659,9 @@ impl MemberState {
             partition.is_releasing = surplus > 0 && self.log.is_leased(number) && partition.keep_until <= now;
             if partition.is_releasing {
                 surplus -= 1;
-                self.log.drop_undelivered(number);
             }
+            // Nothing more is delivered of what is about to be released. What was fetched stays: the release may be called off.
+            self.log.set_draining(number, partition.is_releasing);
         }
         Ok(())
     }
@@ -850,7 +851,9 @@ impl MemberState {
             self.replaced(now);
             return Action::Wait(0);
         }
-        self.retry_at = now + backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, self.failures);
+        // In time for the leases: a store that fails now and then takes none away.
+        let max_delay = MAX_RETRY_DELAY.min(self.lease_length() / 3);
+        self.retry_at = now + backoff(MIN_RETRY_DELAY, max_delay, self.failures);
         Action::Call(Call::Recover)
     }
 
