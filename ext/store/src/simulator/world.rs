@@ -17,7 +17,7 @@ use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
 
 /// Something that happens at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Happening {
     /// The member's thread of a process goes on, unless it did something else since.
     Thread { process: usize, generation: u64 },
@@ -43,7 +43,7 @@ enum Happening {
     Part,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Repair {
     Server,
     Writes,
@@ -159,7 +159,7 @@ impl World {
     pub(super) fn run(&mut self) -> Result<(), String> {
         while let Some(Reverse((now, _, happening))) = self.queue.pop() {
             self.now = now;
-            (now, format!("{happening:?}")).hash(&mut self.hash);
+            (now, happening).hash(&mut self.hash);
             self.happen(happening);
             if let Some(wrong) = self.wrong.take() {
                 return Err(format!("at {:.3} s: {wrong}", now as f64 / 1e9));
@@ -703,6 +703,7 @@ impl World {
                 self.server.set_away(partition, true);
                 self.judge.trouble(self.now + duration + SECOND);
                 self.judge.may_repeat_all();
+                self.judge.repeats_until = self.now + duration + 6 * SECOND;
                 self.at(duration, Happening::Repair(Repair::Partition(partition)));
             }
             FaultKind::ClockJump => {
@@ -759,6 +760,8 @@ impl World {
             process.is_connected = false;
         }
         self.judge.may_repeat_all();
+        // What is delivered while nothing can be committed may be delivered again.
+        self.judge.repeats_until = self.now + duration + 6 * SECOND;
         self.judge.trouble(self.now + duration + 3 * SECOND);
         self.at(duration, Happening::Repair(Repair::Server));
     }
