@@ -5,11 +5,15 @@ require "yaml"
 
 require_relative "cargo_tools"
 
-# Makes every small change to the tracker's state machine and wheel that cargo-mutants knows, one at a time, and checks
-# that a test fails. Changes that no test can detect, because they change no behaviour, are listed in spec/mutants.yml.
+# Makes every small change to the tracker's state machine and wheel, or to the member, that cargo-mutants knows, one at a
+# time, and checks that a test fails. Changes that no test can detect, because they change no behaviour, are listed in spec/mutants.yml.
 class Mutants
   FILES = %w[presence presence/claims wheel].freeze
   FOLDER = "tmp/mutants"
+
+  # The member without I/O, what it keeps, and the order of deliveries.
+  STORE_FILES = %w[member/state log log/handled outbox coalescer/entry].freeze
+  STORE_TESTS = %w[--locked --lib -- --skip against_model --skip replays --skip survey].freeze
 
   # The quick tests. The seed is fixed, so that no mutant survives by luck, and failing cases are not shrunk.
   TESTS = %w[--locked --lib --test rules --test tracker --test model -- --skip a_crowd_with].freeze
@@ -19,17 +23,19 @@ class Mutants
     **CargoTools::ENVIRONMENT
   }.freeze
 
-  # Seconds. The tests take two, or five on a busy machine. A mutant that never ends counts as caught.
-  LIMITS = %w[--timeout 30 --build-timeout 300].freeze
-
   # cargo-mutants' exit statuses without a survivor: all mutants caught, or some of them timed out.
   NO_SURVIVOR = [0, 3].freeze
 
-  # @param files [Array<String>] modules of the tracker
+  # @param files [Array<String>] modules of the crate
   # @param jobs [Integer] the number of mutants tried at a time
-  def initialize(files, jobs)
-    paths = files.map { |file| "ext/tracker/src/#{file}.rs" }
-    @scope = ["--package", "online_manager_tracker", *paths.flat_map { |path| ["--file", path] }]
+  # @param crate [String] the folder of the crate in ext
+  # @param tests [Array<String>] cargo's arguments for the tests
+  # @param timeout [Integer] seconds after which a mutant counts as one that never ends
+  def initialize(files, jobs, crate: "tracker", tests: TESTS, timeout: 30)
+    paths = files.map { |file| "ext/#{crate}/src/#{file}.rs" }
+    @scope = ["--package", "online_manager_#{crate}", *paths.flat_map { |path| ["--file", path] }]
+    @tests = tests
+    @limits = ["--timeout", timeout.to_s, "--build-timeout", "300"]
     @files = files
     @jobs = jobs
   end
@@ -39,8 +45,8 @@ class Mutants
     CargoTools.install("mutants")
     excluded = equivalent.flat_map { |mutant| ["--exclude-re", "^#{Regexp.escape(mutant.fetch("name"))}$"] }
     FileUtils.mkdir_p(FOLDER)
-    system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *LIMITS, "--jobs", @jobs.to_s, "--no-shuffle",
-           "--output", FOLDER, "--", *TESTS)
+    system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *@limits, "--jobs", @jobs.to_s, "--no-shuffle",
+           "--output", FOLDER, "--", *@tests)
     NO_SURVIVOR.include?($CHILD_STATUS.exitstatus)
   end
 
@@ -68,6 +74,25 @@ class Mutants
     place = mutant.fetch("span").fetch("start")
     line = File.readlines(mutant.fetch("file"), chomp: true).fetch(place.fetch("line") - 1)
     line[(place.fetch("column") - 1)..] == entry.fetch("at")
+  end
+end
+
+namespace :mutants do
+  # Each rule of the model store is broken once; `model.rs` lists them.
+  desc "Check that the simulator finds every broken rule of the model store within its 10,000 schedules"
+  task :model do
+    sh({ "BROKEN_RULES" => "1" }, "cargo", "test", "--locked", "--package", "online_manager_store", "--lib",
+       "simulator::a_store_that_breaks_a_rule_is_found", "--", "--nocapture")
+  end
+
+  desc "Check that the simulator and the unit tests detect every small change of the member (FILES=log for some modules)"
+  task :store do
+    require "English"
+    require "fileutils"
+
+    files = ENV.key?("FILES") ? ENV["FILES"].split(",") : Mutants::STORE_FILES
+    mutants = Mutants.new(files, Integer(ENV.fetch("JOBS", 1)), crate: "store", tests: Mutants::STORE_TESTS, timeout: 120)
+    mutants.run || abort("some mutants have survived, see #{Mutants::FOLDER}")
   end
 end
 

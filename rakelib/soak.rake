@@ -20,7 +20,15 @@ class Soak
     Part.new(command:, env: { "PROPTEST_CASES" => cases.to_s }, seconds:)
   end
 
+  # Schedules of the simulator, another million with each FIRST_SEED.
+  def self.simulator(schedules:, seconds:)
+    command = %w[cargo test --locked --release --package online_manager_store --lib simulator::every]
+    first = ENV.fetch("FIRST_SEED", "0")
+    Part.new(command:, env: { "SCHEDULES" => schedules.to_s, "FIRST_SEED" => first }, seconds:)
+  end
+
   PARTS = {
+    "simulator" => simulator(schedules: 1_000_000, seconds: 3_600),
     "threads" => spec("spec/threads_spec.rb", TRANSITIONS: "200000", seconds: 60),
     "forks" => spec("spec/fork_spec.rb", FORKS: "2000", seconds: 50),
     "slow callbacks" => spec("spec/conformance_spec.rb", "--example", "to take 30.0 s", SLOW: "30", seconds: 300),
