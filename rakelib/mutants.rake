@@ -5,8 +5,9 @@ require "yaml"
 
 require_relative "cargo_tools"
 
-# Makes every small change to the tracker's state machine and wheel, or to the member, that cargo-mutants knows, one at a
-# time, and checks that a test fails. Changes that no test can detect, because they change no behaviour, are listed in spec/mutants.yml.
+# Makes every small change to the tracker's state machine and wheel, or to the member, that cargo-mutants knows, one at
+# a time, and checks that a test fails. Changes that no test can detect, because they change no behaviour, are listed in
+# spec/mutants.yml.
 class Mutants
   FILES = %w[presence presence/claims wheel].freeze
   FOLDER = "tmp/mutants"
@@ -85,13 +86,14 @@ namespace :mutants do
        "simulator::a_store_that_breaks_a_rule_is_found", "--", "--nocapture")
   end
 
-  desc "Check that the simulator and the unit tests detect every small change of the member (FILES=log for some modules)"
+  desc "Check that the tests detect every small change of the member (FILES=log,outbox for some modules, JOBS=2)"
   task :store do
     require "English"
     require "fileutils"
 
     files = ENV.key?("FILES") ? ENV["FILES"].split(",") : Mutants::STORE_FILES
-    mutants = Mutants.new(files, Integer(ENV.fetch("JOBS", 1)), crate: "store", tests: Mutants::STORE_TESTS, timeout: 120)
+    jobs = Integer(ENV.fetch("JOBS", 1))
+    mutants = Mutants.new(files, jobs, crate: "store", tests: Mutants::STORE_TESTS, timeout: 120)
     mutants.run || abort("some mutants have survived, see #{Mutants::FOLDER}")
   end
 end

@@ -3,7 +3,7 @@
 //! The judge knows when each user last sent a heartbeat or left, and when something was last wrong. A promise that holds
 //! under any fault is checked always; one about how soon something happens only if nothing has been wrong for a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use online_manager_tracker::{Nanos, Transition};
 
@@ -24,8 +24,8 @@ const MAX_CALLS_PER_SECOND: usize = 500;
 pub(super) struct User {
     pub(super) last_heartbeat: Option<Nanos>,
     pub(super) last_leave: Option<Nanos>,
-    /// The versions that a callback was called for, with the process that was the last to call it.
-    started: BTreeMap<i64, (usize, u64)>,
+    /// The versions that a callback was called for.
+    started: BTreeSet<i64>,
     latest: Option<(i64, Transition)>,
     /// The last transition whose callback returned.
     pub(super) heard: Option<Transition>,
@@ -33,7 +33,6 @@ pub(super) struct User {
     may_repeat: BTreeSet<i64>,
     /// Nobody knows the user any longer: the data were lost, and so were the processes that got the heartbeats.
     pub(super) is_lost: bool,
-    pub(super) has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -67,13 +66,7 @@ impl Judge {
     }
 
     /// A callback is called.
-    pub(super) fn started(
-        &mut self,
-        user: usize,
-        event: &Event,
-        process: (usize, u64),
-        now: Nanos,
-    ) -> Result<(), String> {
+    pub(super) fn started(&mut self, user: usize, event: &Event, now: Nanos) -> Result<(), String> {
         if now < self.repeats_until {
             self.may_repeat(user, event.version);
         }
@@ -81,7 +74,7 @@ impl Judge {
         let has_lost_data = self.has_lost_data;
         let known = &mut self.users[user];
         let (version, transition) = (event.version, event.transition);
-        let is_repeated = known.started.contains_key(&version);
+        let is_repeated = known.started.contains(&version);
         if let Some((latest, latest_transition)) = known.latest {
             if version < latest && !may_repeat_anything && !known.may_repeat.contains(&version) {
                 return Err(format!(
@@ -95,7 +88,7 @@ impl Judge {
         if is_repeated && !known.may_repeat.contains(&version) && !may_repeat_anything {
             return Err(format!("user {user}: {transition:?} of version {version} is called again"));
         }
-        known.started.insert(version, process);
+        known.started.insert(version);
         if known.latest.is_none_or(|(latest, _)| version >= latest) {
             known.latest = Some((version, transition));
         }
@@ -118,8 +111,7 @@ impl Judge {
     /// Whatever this process has delivered lately may be delivered again.
     pub(super) fn may_repeat_all(&mut self) {
         for user in &mut self.users {
-            let versions: Vec<i64> = user.started.keys().copied().collect();
-            user.may_repeat.extend(versions);
+            user.may_repeat.extend(&user.started);
         }
     }
 

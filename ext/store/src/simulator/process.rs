@@ -32,8 +32,6 @@ pub(super) struct Callback {
 
 pub(super) struct Process {
     pub(super) number: usize,
-    /// Which process of this number it is.
-    pub(super) incarnation: u64,
     pub(super) is_alive: bool,
     pub(super) state: Mutex<MemberState>,
     pub(super) coalescer: Coalescer,
@@ -60,7 +58,6 @@ impl Process {
         state.phase = Phase::Running;
         Process {
             number,
-            incarnation,
             is_alive: true,
             state: Mutex::new(state),
             coalescer: Coalescer::default(),

@@ -91,7 +91,7 @@ pub(super) struct World {
     part: Part,
     judge: Judge,
     hash: DefaultHasher,
-    /// When data were last kept to go back to.
+    /// The first promise that was broken.
     wrong: Option<String>,
 }
 
@@ -356,7 +356,8 @@ impl World {
             let until = self.now + latency;
             self.judge.trouble(until);
         }
-        let has_effect = !self.is_server_away && !(self.do_writes_fail && is_write) && self.random.percent(50);
+        let can_arrive = !(self.is_server_away || (self.do_writes_fail && is_write));
+        let has_effect = can_arrive && self.random.percent(50);
         self.processes[number].doing = Doing::Call(call, None);
         self.processes[number].generation += 1;
         let generation = self.processes[number].generation;
@@ -422,11 +423,8 @@ impl World {
             Call::Poll(membership, requests) => Reply::Polled(Ok(self.server.poll(membership, requests))),
             Call::Commit(membership, commits) => {
                 let results = self.server.commit(membership, commits);
-                for ((_, commit), result) in commits.iter().zip(&results) {
-                    if *result != Ok(true) {
-                        self.judge.may_repeat_all();
-                    }
-                    let _ = commit;
+                if results.iter().any(|result| *result != Ok(true)) {
+                    self.judge.may_repeat_all();
                 }
                 Reply::Committed(Ok(results))
             }
@@ -479,7 +477,6 @@ impl World {
         if events.is_empty() {
             return;
         }
-        let incarnation = process.incarnation;
         let fails = self.do_callbacks_fail || events.iter().any(|event| Some(user_of(&event.id)) == self.failing_user);
         for event in &events {
             let user = user_of(&event.id);
@@ -487,10 +484,9 @@ impl World {
                 format!("process {number}: {:?} user {user} version {} fails: {fails}", event.transition, event.version)
             });
             if fails {
-                self.judge.users[user].has_failed = true;
                 self.judge.may_repeat(user, event.version);
             }
-            let result = self.judge.started(user, event, (number, incarnation), self.now);
+            let result = self.judge.started(user, event, self.now);
             self.check(result);
         }
         let is_hanging = self.options.faults.contains(&FaultKind::CallbackHangs)
@@ -681,13 +677,13 @@ impl World {
                 if self.random.percent(50) {
                     self.server.back_up();
                 } else {
-                    self.lose_data(false);
+                    self.lose_data();
                     self.server.roll_back();
                     self.server_away(duration);
                 }
             }
             FaultKind::Lose => {
-                self.lose_data(true);
+                self.lose_data();
                 self.server.lose();
                 self.server_away(duration);
             }
@@ -766,7 +762,8 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
-    fn lose_data(&mut self, _is_all: bool) {
+    /// Notes whom no process that lives knows any longer.
+    fn lose_data(&mut self) {
         self.judge.has_lost_data = true;
         let clock = self.clock();
         for user in 0..self.options.users {
