@@ -281,8 +281,8 @@ RSpec.describe "The messages" do
     error { config.instance_variable_get(:@heartbeat).call(7, 8) }
   end
   message("an id that a store cannot keep", { "ext" => ["a user id in a shared store must be"] },
-          "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class Array: pass " \
-          "the user's database id, for example") do
+          "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class Array: " \
+          "pass the user's database id, for example") do
     error { member("sqlite:presence.sqlite3").online?([7]) }
   end
   message("a daemon that was forked too late", { "ext" => ["without Process._fork"] },
@@ -346,7 +346,8 @@ RSpec.describe "The messages" do
     member(url).check.first
   end
   message("a file that the command does not find", { "ext" => ["there is no such file"] },
-          "online_manager: nothing.sqlite3: there is no such file; pass the path of a store that a manager has created") do
+          "online_manager: nothing.sqlite3: there is no such file; pass the path of a store that a manager has " \
+          "created") do
     command_says("store", "nothing.sqlite3")
   end
 
@@ -587,7 +588,7 @@ RSpec.describe "The messages" do
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
     "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" }, /NOAUTH|Authentication/]
   }.each do |what, (info, text)|
-    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/] }, text) do
+    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] }, text) do
       server = Messages::FakeRedis.new(**info)
       store = member(server.url)
       said = error { return_warning(store) }
