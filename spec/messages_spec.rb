@@ -588,7 +588,8 @@ RSpec.describe "The messages" do
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
     "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" }, /NOAUTH|Authentication/]
   }.each do |what, (info, text)|
-    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] }, text) do
+    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] },
+            text) do
       server = Messages::FakeRedis.new(**info)
       store = member(server.url)
       said = error { return_warning(store) }
