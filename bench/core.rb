@@ -45,7 +45,7 @@ NAMES = {
   "core" => "tracker", "core by the clock" => "tracker, reading the clock", "map" => "hashbrown map",
   "locked map" => "hashbrown map and `Mutex`",
   "DelayQueue" => "`DelayQueue::reset`", "moka" => "moka `get`, time-to-idle",
-  "core of texts" => "tracker, 36-character strings", "map of texts" => "hashbrown map, 36-character strings"
+  "core of strings" => "tracker, 36-character strings", "map of strings" => "hashbrown map, 36-character strings"
 }.freeze
 SIZES = [10_000, 1_000_000, 10_000_000].freeze
 
@@ -57,7 +57,7 @@ REMARKS = <<~TEXT
 TEXT
 
 def cell(samples, name)
-  ours = name.end_with?("of texts") ? "core of texts" : "core"
+  ours = name.end_with?("of strings") ? "core of strings" : "core"
   Bench.compared(samples[name], samples[ours])
 end
 
@@ -70,7 +70,7 @@ Bench.measure("core") do |run|
   samples = criterion.samples
   samples.each do |size, contenders|
     run.figure("#{size}/to map", Bench.ratio(contenders["core"], contenders["map"]))
-    run.figure("#{size}/texts to map", Bench.ratio(contenders["core of texts"], contenders["map of texts"]))
+    run.figure("#{size}/strings to map", Bench.ratio(contenders["core of strings"], contenders["map of strings"]))
     %w[DelayQueue moka].each do |name|
       run.figure("#{size}/#{name}", Bench.ratio(contenders[name], contenders["core"]))
     end

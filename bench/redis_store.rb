@@ -233,7 +233,7 @@ class Member
 end
 
 DELAYS = <<~TEXT
-  From a user's first heartbeat in one of three processes to `online` in whichever of them delivers, of users who come one by
+  From a user's first heartbeat in one of three processes to `online` in the one that delivers, of users who come one by
   one, 2 ms apart in each process. The others poll the log every 20 ms.
 TEXT
 

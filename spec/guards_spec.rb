@@ -15,15 +15,17 @@ RSpec.describe "spec/guards" do
   end
 
   # A guard whose example was renamed would only be noticed by `rake guards`.
-  it "names examples of RSpec that exist", limit: 60 do
+  it "names examples of RSpec that exist in their files", limit: 60 do
     examples = Dir.mktmpdir do |folder|
       json = "#{folder}/examples.json"
       argv = %w[bundle exec rspec --dry-run --format json --out] << json
       expect(command(*argv, limit: 60)).to be_success
-      JSON.parse(File.read(json)).fetch("examples").map { |example| example.fetch("full_description") }
+      JSON.parse(File.read(json)).fetch("examples").map do |example|
+        [example.fetch("id")[%r{\A\./(.+)\[}, 1], example.fetch("full_description")]
+      end
     end
 
-    expect(guards.reject(&:cargo?).map(&:example) - examples).to be_empty
+    expect(guards.reject(&:cargo?).map { |guard| [guard.spec, guard.example] } - examples).to be_empty
   end
 
   it "names tests of cargo that exist" do

@@ -106,7 +106,7 @@ RSpec.describe "Ids of users" do
       RUBY
 
       expect(stderr).to include("Config#offline raised, and will be", "Together#offline_all (",
-                                "Handler#on_error raised:", "the store has failed", "got a user id of the class Array")
+                                "Handler#on_error raised:", "the store has failed", "got an object of the class Array")
       expect(stderr).not_to match secret_id
     end
   end

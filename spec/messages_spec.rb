@@ -280,9 +280,10 @@ RSpec.describe "The messages" do
     manager.setup
     error { config.instance_variable_get(:@heartbeat).call(7, 8) }
   end
-  message("an id that a store cannot keep", { "ext" => ["a user id must be"] },
-          "a user id must be an Integer, a String or a Symbol with a shared store, got an object of the class Array") do
-    error { member("sqlite:presence.sqlite3").poll_online?([7]) }
+  message("an id that a store cannot keep", { "ext" => ["a user id in a shared store must be"] },
+          "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class Array: " \
+          "pass the user's database id, for example") do
+    error { member("sqlite:presence.sqlite3").online?([7]) }
   end
   message("a daemon that was forked too late", { "ext" => ["without Process._fork"] },
           "this process was forked without Process._fork, by Process.daemon for example, while the manager was using " \
@@ -302,9 +303,9 @@ RSpec.describe "The messages" do
       exit!
     RUBY
   end
-  message("a descriptor that there is not", { "ext" => ["{doing} failed", "starting the timer thread"] },
-          "starting the timer thread failed: Too many open files (os error 24); check the limits of the process " \
-          "(ulimit -a)") do
+  message("a descriptor that there is not", { "ext" => ["{action} failed", "starting the manager in this process"] },
+          "starting the manager in this process failed: Too many open files (os error 24); check the limits of the " \
+          "process (ulimit -a)") do
     child(<<~RUBY)
       OnlineManager.setup(MyConfig.new, reactor: :thread)
       Process.setrlimit(:NOFILE, 3)
@@ -320,12 +321,12 @@ RSpec.describe "The messages" do
   # These take a system without threads or memory, or a bug.
   message("a thread or a pipe that there is not",
           { "ext" => ["pthread_atfork", "starting a thread", "duplicating the wakeup pipe"] })
-  message("ids beyond number", { "ext" => ["more than 2**32 user ids"] })
-  message("a check that panics", { "ext" => ["the store could not be opened"] })
+  message("ids beyond number", { "ext" => ["more than 2**32 users"] })
+  message("a check that panics", { "ext" => ["its thread panicked"] })
 
   # -- stores, as the binding and lib word it -----------------------------------------------------------------------
 
-  message("a store that does not answer", { "lib/online_manager/shared.rb" => ["no answer from the store"] },
+  message("a store that does not answer", { "lib/online_manager/native_member.rb" => ["no answer from the store"] },
           "no answer from the store within 0.01 s: check that it can be reached") do
     error { member("sqlite:presence.sqlite3").send(:wait, 0.01) { :wait } }
   end
@@ -339,13 +340,14 @@ RSpec.describe "The messages" do
     allow(shared.native).to receive(:start).and_raise(OnlineManager::Error, "no thread")
     printed { shared.send(:start_after_timeout) }
   end
-  message("a store that is away at setup", { "ext" => [] },
-          %r{\Athe store cannot be reached, and is tried again until it can: redis://127\.0\.0\.1:\d+: .*refused}) do
+  message("a store that is away at setup", { "ext" => ["the store cannot be reached"] },
+          %r{\Athe store cannot be reached and will be tried again: redis://127\.0\.0\.1:\d+: .*refused}) do
     url = Messages::FakeRedis.new.tap(&:stop).url
     member(url).check.first
   end
   message("a file that the command does not find", { "ext" => ["there is no such file"] },
-          "online_manager: nothing.sqlite3: there is no such file; check the path") do
+          "online_manager: nothing.sqlite3: there is no such file; pass the path of a store that a manager has " \
+          "created") do
     command_says("store", "nothing.sqlite3")
   end
 
@@ -586,7 +588,8 @@ RSpec.describe "The messages" do
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
     "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" }, /NOAUTH|Authentication/]
   }.each do |what, (info, text)|
-    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/] }, text) do
+    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] },
+            text) do
       server = Messages::FakeRedis.new(**info)
       store = member(server.url)
       said = error { return_warning(store) }
@@ -600,7 +603,7 @@ RSpec.describe "The messages" do
   def return_warning(store) = raise(store.check.first)
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
-          %r{\Arediss://h\S*: /no/ca\.pem.*No such}) do
+          %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do
     error { member("rediss://h?ca_file=/no/ca.pem").check }
   end
   message("a connection that is lost", { store => [/fork/, /lost/, /answer|reply/] })

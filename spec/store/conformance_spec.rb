@@ -132,7 +132,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         old = application.start
         application.lease_holder
         FileUtils.touch(gate = application.flag("gate"))
-        old.ask("block_callback(*args)", "blocked", gate)
+        old.ask("block_callback(*args)", "held", gate)
         application.crowd.come(["held", *users(10)])
         wait_until { application.log.lines(:held).any? }
         application.start
@@ -288,7 +288,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         children = master.ask("args.map { |user| fork_heartbeat_child(user) }", "ann", "ben")
         application.expect_all(%w[ann ben], :online)
         expect(application.transitions.map(&:pid) - children).to be_empty
-        throughout(application.timeout) { expect(master).not_to be_owner }
+        throughout(application.timeout) { expect(master).not_to be_lease_holder }
 
         # The master sets nobody offline either.
         children.each do |pid|
@@ -296,7 +296,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
           master.ask("Process.kill(:KILL, args.first) and Process.wait(args.first)", pid)
         end
         throughout(application.timeout * 3) { expect(application.transitions.size).to eq 2 }
-        expect(master).not_to be_owner
+        expect(master).not_to be_lease_holder
 
         application.start
         application.expect_all(%w[ann ben], :offline)

@@ -106,7 +106,7 @@ RSpec.describe Stores::Judge do
         .to eq ['sessions: "ben" had 2, the script played 1']
     end
 
-    it "is a user whom the script does not name" do
+    it "is a user that the script does not name" do
       expect(faults([*good, [:online, :ben, 16], [:offline, :ben, 17]]))
         .to eq ['stranger: :"ben" is not in the script']
     end

@@ -133,7 +133,7 @@ RSpec.describe Stores::Redis do
     def start_without(url, message)
       application = deploy(described_class.new(serve, url:))
       worker = application.start
-      worker.wait_for(/the store cannot be reached, and is tried again until it can: .*#{message}/)
+      worker.wait_for(/the store cannot be reached and will be tried again: .*#{message}/)
       application
     end
 

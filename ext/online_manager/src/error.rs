@@ -18,7 +18,7 @@ pub(crate) fn store_error(ruby: &Ruby, message: impl Into<Cow<'static, str>>) ->
 /// Returns an `OnlineManager::Error` for a refusal by the operating system. `action` is what failed: "starting a
 /// thread".
 pub(crate) fn system_error(ruby: &Ruby, action: &str, cause: &io::Error) -> Error {
-    gem_error(ruby, format!("{action} failed: {cause}"))
+    gem_error(ruby, format!("{action} failed: {cause}; check the limits of the process (ulimit -a)"))
 }
 
 /// Looks an error class up each time. The constant keeps the class alive, and an error is rare, so nothing is cached.

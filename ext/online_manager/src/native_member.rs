@@ -201,8 +201,8 @@ impl NativeMember {
     fn check_parent(&self, ruby: &Ruby) -> Result<(), Error> {
         match self.handle.latest() {
             Some(member) if !member.is_current() && member.has_threads() => {
-                let message = "this process was forked while the manager was using its store, by Process.daemon or \
-                               another way around Ruby's fork hook; do that before the first heartbeat";
+                let message = "this process was forked without Process._fork, by Process.daemon for example, while the \
+                               manager was using its store: daemonize before the first heartbeat";
                 Err(gem_error(ruby, message))
             }
             _ => Ok(()),

@@ -69,8 +69,8 @@ pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
     // SAFETY: the name is copied before Ruby runs again.
     let class = unsafe { value.classname() }.into_owned();
     let message = format!(
-        "got a user id of the class {class}; in a store that processes share, it must be an Integer, a String or a \
-         Symbol: pass the user's database id, for example"
+        "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class {class}: \
+         pass the user's database id, for example"
     );
     Err(Error::new(ruby.exception_arg_error(), message))
 }

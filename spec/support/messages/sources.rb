@@ -22,10 +22,10 @@ module Messages
 
     # Errors are also made of a local variable `message`, which stands for them here.
     RUST_CALL = /
-      \b(?:Error::new|system_error|misconfigured)\( | StoreError::[A-Z]\w+\((?!_) | \bErr\((?:format!|") |
-      let\ message\b.*=
+      \b(?:Error::new|gem_error|system_error|misconfigured)\( | \bstore_error\((?:ruby|$) |
+      StoreError::[A-Z]\w+\((?!_) | \bErr\((?:format!|") | vec!\[format! | let\ message\b.*=
     /x
-    RUST_DEFINITION = %r{fn system_error|let misconfigured|enum |^\s*//}
+    RUST_DEFINITION = %r{fn (?:gem|store|system)_error|let misconfigured|enum |^\s*//}
     # The argument or the pattern `message`, and the text of an error that has been worded.
     RUST_PASSED_ON = /(?:, |StoreError::\w+\()message\)|error\.to_string\(\)\)/
 

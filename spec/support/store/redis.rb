@@ -104,6 +104,6 @@ module Stores
       @server.ask("--no-raw", "ZRANGE", key, 0, -1, database: @database).map { |line| line.b[/".*"/n].undump }
     end
 
-    def belongs?(id, key) = self.class.crc16(id) % PARTITIONS == number_of(key, "exp")
+    def belongs?(id, key) = self.class.crc16(id) % PARTITIONS == number_of(key, "users")
   end
 end

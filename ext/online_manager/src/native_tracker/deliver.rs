@@ -86,7 +86,7 @@ impl NativeTracker {
         }
     }
 
-    /// Undoes the claim of a user, whom the next `deliver` claims again.
+    /// Undoes the claim of a user; the next `deliver` claims the user again.
     pub(super) fn unclaim(&self, ruby: &Ruby, tracker: &LocalTracker, user: User, transition: Transition) {
         if tracker.is_current() && tracker.unclaim(user, transition) == Departed::Offline {
             self.objects.release(ruby, user.key());

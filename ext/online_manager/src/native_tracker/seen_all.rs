@@ -229,8 +229,8 @@ impl SeenAll<'_> {
     }
 }
 
-/// Records the heartbeats of a group of ids, `Presence::PREFETCH_BATCH` at most, up to the first that is not plain. `place` is
-/// that of the first. Returns how many are plain, and whether all of those were recorded.
+/// Records the heartbeats of a group of ids, `Presence::PREFETCH_BATCH` at most, up to the first that is not plain.
+/// `place` is that of the first. Returns how many are plain, and whether all of those were recorded.
 fn record_group<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
     group: &[Value],
