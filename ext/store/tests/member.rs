@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::id::{Charset, Kind};
 use online_manager_store::log::DeliveryOutcome;
-use online_manager_store::member::{Member, SnapshotResult};
+use online_manager_store::member::{Member, ReadResult};
 use online_manager_store::{StoreUrl, UserId, boot_clock};
 use online_manager_tracker::{Clock, Id, Nanos, Signal, StringId, Transition};
 use tempfile::TempDir;
@@ -173,9 +173,9 @@ fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     assert!(active.has_threads() && !idle.has_threads() && idle.is_inactive());
     wait_until("it delivers", || deliver(&active) == 1);
     wait_until("a snapshot shows who is online", || match idle.snapshot() {
-        SnapshotResult::Ready(taken) => taken.snapshot.users.len() == 1,
-        SnapshotResult::NotYet => false,
-        SnapshotResult::Failed(message) => panic!("{message}"),
+        ReadResult::Ready(taken) => taken.value.users.len() == 1,
+        ReadResult::NotYet => false,
+        ReadResult::Failed(message) => panic!("{message}"),
     });
 }
 
