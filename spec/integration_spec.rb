@@ -139,6 +139,23 @@ RSpec.describe OnlineManager::Integration do
     end
   end
 
+  it "keeps a process that serves another purpose from asking for the store: its folder may be missing" do
+    Dir.mktmpdir do |folder|
+      store = "sqlite:#{folder}/missing/presence"
+      expect { set_up(store:) }.to raise_error(OnlineManager::StoreError, %r{/missing})
+      framework.takes_part = false
+
+      expect([set_up(store:).stats[:state], drain(log), Dir.children(folder)]).to eq [:running, [], []]
+    end
+  end
+
+  it "creates nothing at `setup`" do
+    Dir.mktmpdir do |folder|
+      set_up(store: "sqlite:#{folder}/presence")
+      expect([Dir.children(folder), drain(log)]).to eq [[], []]
+    end
+  end
+
   context "when the application has not been initialized" do
     before { framework.is_booted = false }
 

@@ -179,6 +179,21 @@ fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     });
 }
 
+#[test]
+fn a_leave_in_a_process_without_heartbeats_survives_a_fork() {
+    let folder = tempfile::tempdir().unwrap();
+    let active = member(&folder);
+    heartbeat(&active, "ada");
+    wait_until("it delivers", || deliver(&active) == 1);
+    let idle = member(&folder);
+    let user_id = UserId::new(Kind::String(Charset::Ascii), b"ada");
+    idle.leave(Id::String(StringId { bytes: b"ada", class: b's', label: 0 }), user_id, idle.now(), 0);
+    idle.pause();
+    wait_until("it has ended", || idle.is_paused());
+    idle.resume().unwrap();
+    wait_until("the user is offline", || deliver(&active) + deliver(&idle) == 1);
+}
+
 /// Returns how many scripts the server has run.
 fn script_calls(server: &Server) -> u64 {
     let info: String = redis::from_redis_value(server.command(&["INFO", "commandstats"])).unwrap();

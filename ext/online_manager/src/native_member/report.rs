@@ -158,14 +158,7 @@ fn open(ruby: &Ruby, store_url: &StoreUrl, namespace: &str) -> Result<Box<dyn St
             format!("{}: there is no such file; pass the path of a store that a manager has created", path.display());
         return Err(store_error(ruby, message));
     }
-    let interrupt = Interrupt::default();
-    store_url.open(namespace, Access::Inspect, &interrupt).map_err(|error| match error {
-        StoreError::Missing(message) => match store_url.namespaces(&interrupt) {
-            Ok(names) => store_error(ruby, format!("{message}; {}", choice(&names))),
-            Err(_) => store_error(ruby, message),
-        },
-        error => failed(ruby, &error),
-    })
+    store_url.open(namespace, Access::Inspect, &Interrupt::default()).map_err(|error| failed(ruby, &error))
 }
 
 /// Opens a store and a namespace that must exist already, to change it.
@@ -173,18 +166,6 @@ fn open_for_change(ruby: &Ruby, store: Value, namespace: &str) -> Result<Box<dyn
     let store_url = parse_store_url(ruby, store)?;
     drop(open(ruby, &store_url, namespace)?);
     store_url.open(namespace, Access::Participate, &Interrupt::default()).map_err(|error| failed(ruby, &error))
-}
-
-/// Says which namespaces there are.
-fn choice(names: &[String]) -> String {
-    let names: Vec<String> = names
-        .iter()
-        .map(|name| if name.is_empty() { "the one without a name".into() } else { format!("{name:?}") })
-        .collect();
-    match names.as_slice() {
-        [] => "the store has no namespaces yet: start a manager first".into(),
-        names => format!("choose one with -n: {}", names.join(", ")),
-    }
 }
 
 /// Returns the StoreError for Ruby.
