@@ -27,7 +27,7 @@ RSpec.describe "A manager with a shared store" do
 
   after do
     config.release
-    @managers&.each { |manager| manager.stop(timeout: 5) }
+    @managers&.each { |manager| manager.stop(timeout: 10) }
     @store&.remove
   end
 

@@ -304,8 +304,12 @@ impl NativeMember {
     /// none waits; how many `:members` there are; and `:partitions_without_owner`, how many partitions have no lease
     /// holder
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
-        match this.local(ruby)?.summary() {
-            ReadResult::Ready(timed) => Ok(counts_to_hash(ruby, &timed.value)?.as_value()),
+        let member = this.local(ruby)?;
+        match member.summary() {
+            ReadResult::Ready(timed) => {
+                let age = member.now().saturating_sub(timed.at);
+                Ok(counts_to_hash(ruby, &timed.value, age)?.as_value())
+            }
             unavailable => this.not_ready(ruby, unavailable),
         }
     }
@@ -359,11 +363,12 @@ impl NativeMember {
     }
 }
 
-/// Returns the sums over all partitions, see `try_counts`.
-fn counts_to_hash(ruby: &Ruby, summary: &StoreSummary) -> Result<RHash, Error> {
+/// Returns the sums over all partitions, see `try_counts`. `age` is that of the summary, in nanoseconds.
+fn counts_to_hash(ruby: &Ruby, summary: &StoreSummary, age: Nanos) -> Result<RHash, Error> {
     let partitions = &summary.partitions;
     let sum = |count: fn(&PartitionSummary) -> u64| partitions.iter().map(count).sum::<u64>();
-    let oldest = partitions.iter().filter_map(|partition| partition.oldest).max().unwrap_or(0);
+    let oldest = partitions.iter().filter_map(|partition| partition.oldest).max();
+    let oldest = oldest.map_or(0, |oldest| oldest.saturating_add(age));
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("online"), sum(|partition| partition.online))?;
     hash.aset(ruby.to_symbol("waiting"), sum(|partition| partition.undelivered))?;

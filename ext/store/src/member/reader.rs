@@ -80,27 +80,32 @@ pub(super) struct Reader {
 impl<C: Clock, S: Signal> Member<C, S> {
     /// Returns everyone who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
     pub fn snapshot(&self) -> ReadResult<Snapshot> {
-        self.read(|reader| &mut reader.snapshot)
+        let changed_at = self.shared.state.lock().changed_at;
+        self.read(|reader| &mut reader.snapshot, |at| changed_at >= at)
     }
 
-    /// Returns the store's figures, as new as a snapshot.
+    /// Returns the store's figures: as a rule read anew, since other members change them at any time.
     pub fn summary(&self) -> ReadResult<StoreSummary> {
-        self.read(|reader| &mut reader.summary)
+        self.read(|reader| &mut reader.summary, |_| true)
     }
 
-    fn read<T>(&self, question: impl Fn(&mut Reader) -> &mut Question<T>) -> ReadResult<T> {
+    /// Returns the answer to a question. `has_changed` says whether what was read at a moment may have changed since.
+    fn read<T>(
+        &self,
+        question: impl Fn(&mut Reader) -> &mut Question<T>,
+        has_changed: impl Fn(Nanos) -> bool,
+    ) -> ReadResult<T> {
         let now = self.now();
         let mut reader = self.shared.reader.lock();
         if reader.is_ending {
             return ReadResult::NotYet;
         }
         let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
-        let changed_at = self.shared.state.lock().changed_at;
         let asked = question(&mut reader);
         let (age, is_changed) = match &asked.latest {
             Some(latest) => {
                 let age = now.saturating_sub(latest.at);
-                (age, changed_at >= latest.at && age > MIN_READ_INTERVAL_FACTOR * latest.took)
+                (age, has_changed(latest.at) && age > MIN_READ_INTERVAL_FACTOR * latest.took)
             }
             None => (Nanos::MAX, true),
         };
