@@ -44,8 +44,8 @@ RSpec.describe OnlineManager::Command do
   # What is printed of three users, one of whom waits for `online`.
   def expect_summary(said, partitions: 1)
     expect(said).to include("online: 3", "waiting to be delivered: 1, the oldest for …", "dead letters: 0",
-                            "members: 1", "partitions: #{partitions}", "events:",
-                            "member: HOST:#{Process.pid}, registered for another …", '  online "eve", …, failed 1 times')
+                            "members: 1", "member: HOST:#{Process.pid}, registered for another …",
+                            "partitions: #{partitions}", "events:", '  online "eve", …, failed 1 times')
     expect(said.grep(/\A  (?:\d|…)+ .*HOST +(?:…|#{Process.pid})/).size).to eq partitions
   end
 

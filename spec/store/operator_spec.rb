@@ -92,8 +92,7 @@ RSpec.describe "A manager with a shared store" do
 
       it "uses #{least} s instead of a timeout that drops below it, and warns once" do
         ours = manager(@store.options).tap(&:setup)
-        config.timeout = 0.01
-        expect { 3.times { expect(ours.timeout).to eq least } }
+        expect { (config.timeout = 0.01) && 3.times { expect(ours.timeout).to eq least } }
           .to output(/\A[^\n]*#timeout is 0\.01 s, shorter than the store .* can keep: #{least} s are used[^\n]*\n\z/)
           .to_stderr
         expect(ours.seen("ann")).to be true

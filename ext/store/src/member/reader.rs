@@ -16,6 +16,9 @@ use crate::store_url::Access;
 /// A result is read again once it is older than the reading took, times this: then reading takes 5 % of the time at most.
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
+/// The figures are not older than this: an operator sees an outage within seconds, however long the timeout is.
+const MAX_SUMMARY_AGE: Nanos = 5 * SECOND;
+
 /// The reading thread ends when nobody has asked for this long.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
@@ -81,18 +84,20 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// Returns everyone who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
     pub fn snapshot(&self) -> ReadResult<Snapshot> {
         let changed_at = self.shared.state.lock().changed_at;
-        self.read(|reader| &mut reader.snapshot, |at| changed_at >= at)
+        let max_age = self.shared.timeout.load(Ordering::Relaxed) / 3;
+        self.read(|reader| &mut reader.snapshot, max_age, |at| changed_at >= at)
     }
 
     /// Returns the store's figures: as a rule read anew, since other members change them at any time.
     pub fn summary(&self) -> ReadResult<StoreSummary> {
-        self.read(|reader| &mut reader.summary, |_| true)
+        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, |_| true)
     }
 
-    /// Returns the answer to a question. `has_changed` says whether what was read at a moment may have changed since.
+    /// Returns the answer to a question, not older than `max_age`. `has_changed` says whether what was read at a moment may have changed since.
     fn read<T>(
         &self,
         question: impl Fn(&mut Reader) -> &mut Question<T>,
+        max_age: Nanos,
         has_changed: impl Fn(Nanos) -> bool,
     ) -> ReadResult<T> {
         let now = self.now();
@@ -100,7 +105,6 @@ impl<C: Clock, S: Signal> Member<C, S> {
         if reader.is_ending {
             return ReadResult::NotYet;
         }
-        let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
         let asked = question(&mut reader);
         let (age, is_changed) = match &asked.latest {
             Some(latest) => {
@@ -112,18 +116,18 @@ impl<C: Clock, S: Signal> Member<C, S> {
         // An older error was that of another question, whose caller has given up.
         let error = asked.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
         let latest = asked.latest.clone();
-        if error.is_none() && (age > most / 2 || is_changed) {
+        if error.is_none() && (age > max_age / 2 || is_changed) {
             asked.is_requested = true;
             if let Err(error) = self.wake_reader(&mut reader) {
                 return ReadResult::Failed(format!("starting a thread: {error}"));
             }
-            if age > most || is_changed {
+            if age > max_age || is_changed {
                 return ReadResult::NotYet;
             }
         }
         match (latest, error) {
             // An older result would be a guess.
-            (_, Some(error)) if age > most => ReadResult::Failed(error),
+            (_, Some(error)) if age > max_age => ReadResult::Failed(error),
             (Some(latest), _) => ReadResult::Ready(latest),
             (None, _) => ReadResult::NotYet,
         }
