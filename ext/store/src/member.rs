@@ -1,8 +1,6 @@
 //! How a process takes part: a thread that takes beats to the store, sweeps, bids for leases, and hands the events of the
 //! partitions that it has to whoever runs the callbacks.
 //!
-//! Over 400 lines: all that another thread may ask a member for. What its own thread does is in files of its own.
-//!
 //! Only that thread, and one that reads snapshots while anybody asks for them, ever wait for the store. Neither crosses a
 //! fork: [`Member::pause`] ends them and closes their connections, [`Member::resume`] starts them anew.
 
