@@ -111,8 +111,8 @@ class OnlineManager
   #
   # @return [Object] nil; inside a running EventMachine reactor what `setup` returned
   # @raise [Error] if the manager runs already or has been stopped, or its reactor is not available
-  # @raise [ArgumentError, TypeError] if the config lacks a method, or its timeout is not a positive number. `setup` has
-  #   not been called then, and the manager can be set up again.
+  # @raise [ArgumentError, TypeError] if the config lacks a method, or its timeout is not a positive number, or shorter
+  #   than a shared store can keep. `setup` has not been called then, and the manager can be set up again.
   # @raise [StoreError] if a shared store is misconfigured. The manager can be set up again then.
   # @raise what `setup` raises; the manager is stopped then
   def run = launch(:run)
@@ -153,13 +153,11 @@ class OnlineManager
   # @param timeout [Numeric, String, nil] seconds from this heartbeat to the deadline; nil: the config's `timeout`
   # @return [Boolean] true; false after a stop, when the heartbeat is ignored
   # @raise [Error] if the manager is not set up yet
-  # @raise [ArgumentError, TypeError] if the timeout is not a positive number, or a shared store cannot keep such an id.
-  #   Nothing has changed then.
+  # @raise [ArgumentError, TypeError] if the timeout is not a positive number, or a shared store cannot keep such an id,
+  #   or a timeout as short: 0.25 s is the least with SQLite, 0.5 s with Redis. Nothing has changed then.
   # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
   def seen(user_id, timeout: nil)
-    return @native.seen(user_id) if timeout.nil?
-
-    @native.seen_for(user_id, Seconds.nanoseconds(timeout, "timeout"))
+    timeout.nil? ? @native.seen(user_id) : @native.seen_for(user_id, @store.timeout(timeout, "timeout"))
   end
 
   # Records a heartbeat for each of several users, at a fraction of the cost of as many {#seen}. The heartbeats of all
@@ -177,7 +175,7 @@ class OnlineManager
       raise TypeError, "user_ids must be an Array or another Enumerable, got #{user_ids.inspect}"
     end
 
-    timeout = Seconds.nanoseconds(timeout, "timeout") unless timeout.nil?
+    timeout = @store.timeout(timeout, "timeout") unless timeout.nil?
     user_ids = user_ids.respond_to?(:to_ary) ? user_ids.to_ary : user_ids.to_a
     @native.seen_all(user_ids, @config.online_all?, timeout)
   end
@@ -185,18 +183,24 @@ class OnlineManager
   # Moves the user's deadline forward to `after` seconds from now; never back. Then `offline` is called on the reactor,
   # unless a heartbeat comes before.
   #
+  # With a shared store the process becomes a member, as at a heartbeat, and waits for the store as {#online?} does. The
+  # leave is recorded in any case, and written as soon as the store works.
+  #
   # @param user_id [Object] see {OnlineManager}
   # @param after [Numeric, String] seconds, 0 or more
-  # @return [Boolean] whether the user was online
-  # @raise [ArgumentError, TypeError] if `after` is not such a number
-  # @raise [StoreError] if it takes more than 5 s to read a shared store
+  # @return [Boolean, nil] whether the user was online; nil if a shared store cannot be read within 5 s
+  # @raise [ArgumentError, TypeError] if `after` is not such a number, or a shared store cannot keep such an id
+  # @raise [Error] if the process becomes a member and the operating system gives it no thread
+  # @raise what the config's `timeout` raises, if the process becomes a member
   def leave(user_id, after: 0)
-    @native.leave(user_id, Seconds.nanoseconds(after, "after", or_zero: true))
+    nanoseconds = Seconds.nanoseconds(after, "after", or_zero: true)
+    @native.start if @store.shared? && @state == :running
+    @native.leave(user_id, nanoseconds)
   end
 
   # Calls the config's `timeout`.
   #
-  # @return [Float] the config's current timeout, in seconds
+  # @return [Float] the config's current timeout, in seconds; with a shared store not less than it can keep
   # @raise [ArgumentError, TypeError] if it is not a positive number
   # @raise what the config's `timeout` raises
   def timeout = @delivery.timeout / 1e9
@@ -231,13 +235,14 @@ class OnlineManager
     seconds && (Time.now - seconds)
   end
 
-  # Returns figures for monitoring. With a shared store it waits as {#online?} does.
+  # Returns figures for monitoring. Never raises. With a shared store it waits 1 s at most; those figures that come from
+  # the store are nil if it does not answer by then.
   #
   # @return [Hash{Symbol => Object}] with every store:
   #
   #   - `:state`: `:new`, `:running`, `:stopping` or `:stopped`
   #   - `:reactor`, `:store`, `:namespace`: the ones in use; a store's password is not shown
-  #   - `:online`: how many users are online
+  #   - `:online`: how many users are online; from the store if it is shared
   #   - `:errors`: how many callbacks on the reactor have raised
   #   - `:delivering`, `:delivering_for`: the callback that the reactor is in, and for how many seconds; nil if none
   #
@@ -247,14 +252,21 @@ class OnlineManager
   #   - `:departing`: how many users are inside `offline`
   #   - `:due`: how many users wait for `offline`; a heartbeat still keeps them online
   #
-  #   With a shared store:
+  #   With a shared store, from the store:
   #
   #   - `:waiting`, `:dead_letters`: how many events of all processes wait for a callback, or have failed for good
+  #   - `:oldest_waiting`: how many seconds the oldest of the waiting events waits; 0.0 if none does
+  #   - `:members`: how many processes participate
+  #   - `:partitions_without_owner`: of how many partitions no process delivers the events. Above 0 for longer than a
+  #     few seconds, something is wrong.
+  #
+  #   With a shared store, of this process:
+  #
   #   - `:leases`: of how many partitions this process delivers the events; `:owner`: whether of any
   #   - `:retries`, `:store_errors`: how many callbacks, and how many operations of the store, failed in this process
   #   - `:unwritten`: how many users' heartbeats in this process are not written yet
   #   - `:flush_lag`, `:sweep_lag`: how many seconds writing and expiry are late
-  # @raise [StoreError] if a shared store cannot be read within 5 s
+  #   - `:calls_per_second`: how often this process called the store, on average since an earlier call of `stats`
   def stats
     { state:, reactor: @delivery.reactor&.name || @reactor_name, store: @store.name, namespace: @namespace }
       .merge(@native.counts, @delivery.stats)
@@ -293,7 +305,7 @@ class OnlineManager
     @config.invalidate
   end
 
-  # Describes the manager without reading a shared store.
+  # Describes the manager without reading a shared store. Never raises.
   #
   # @return [String] the config, the state, and the number of users online or the name of the shared store
   def inspect
@@ -344,7 +356,7 @@ class OnlineManager
   def launch(mode)
     @mutex.synchronize do
       check_not_launched
-      @config.check
+      @config.check(@store)
       @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
       @state = :running

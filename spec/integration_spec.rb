@@ -129,13 +129,30 @@ RSpec.describe OnlineManager::Integration do
     Dir.mktmpdir do |folder|
       framework.takes_part = false
       config = config_class.new
-      config.define_singleton_method(:timeout) { 0.05 }
+      config.define_singleton_method(:timeout) { 0.3 }
       manager = set_up(config, store: "sqlite:#{folder}/presence")
-      throughout(0.3) { expect(manager.stats[:owner]).to be false }
+      throughout(0.6) { expect(manager.stats[:owner]).to be false }
       manager.seen(7, timeout: 60)
 
       eventually(limit: 10) { expect(manager.stats[:owner]).to be true }
       manager.stop
+    end
+  end
+
+  it "keeps a process that serves another purpose from asking for the store: its folder may be missing" do
+    Dir.mktmpdir do |folder|
+      store = "sqlite:#{folder}/missing/presence"
+      expect { set_up(store:) }.to raise_error(OnlineManager::StoreError, %r{/missing})
+      framework.takes_part = false
+
+      expect([set_up(store:).stats[:state], drain(log), Dir.children(folder)]).to eq [:running, [], []]
+    end
+  end
+
+  it "creates nothing at `setup`" do
+    Dir.mktmpdir do |folder|
+      set_up(store: "sqlite:#{folder}/presence")
+      expect([Dir.children(folder), drain(log)]).to eq [[], []]
     end
   end
 

@@ -74,9 +74,9 @@ RSpec.describe "The messages" do
   def manager(config = self.config, reactor: :thread, **options) = OnlineManager.new(config, reactor:, **options)
 
   # @return [String] what the command prints, on either side
-  def command_says(*argv)
+  def command_says(*argv, typed: "")
     out = StringIO.new
-    OnlineManager::Command.new(out:, err: out).run(argv)
+    OnlineManager::Command.new(input: StringIO.new(typed), out:, err: out).run(argv)
     out.string.chomp
   end
 
@@ -126,6 +126,16 @@ RSpec.describe "The messages" do
   message("a timeout that is none", { "lib/online_manager/seconds.rb" => ["must be"] },
           'timeout must be a finite number of seconds above 0, got "soon"') do
     error { manager.seen(7, timeout: "soon") }
+  end
+  message("a timeout that a store cannot keep", { "lib/online_manager/store_option.rb" => ["must be at least"] },
+          %r{\Atimeout must be at least 0\.25 s with the store sqlite:/.*/presence\.sqlite3, got 0\.1\z}) do
+    error { manager(store: "sqlite:presence.sqlite3").seen(7, timeout: 0.1) }
+  end
+  message("a config's timeout that drops below that",
+          { "lib/online_manager/shared_delivery.rb" => ["shorter than the store"] },
+          /\AOnlineManager: MyConfig#timeout is 0\.1 s, shorter than the store \S+ can keep: 0\.25 s .*that\z/) do
+    config.define_singleton_method(:timeout) { 0.1 }
+    printed { shared.timeout }
   end
   message("a negative time to leave after", { "lib/online_manager/seconds.rb" => ["must be"] },
           "after must be a finite number of seconds, 0 or more, got -1") { error { manager.leave(7, after: -1) } }
@@ -363,8 +373,31 @@ RSpec.describe "The messages" do
     message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command.rb" => [fragment, "e.message"] },
             "online_manager: #{text}#{usage}") { command_says(*argv) }
   end
+  {
+    %w[store a --watch --purge] => ["expected one of them", "--purge and --watch: expected one of them"],
+    %w[store a --force] => ["--force without --purge", "--force without --purge"]
+  }.each do |argv, (fragment, text)|
+    message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command.rb" => [fragment] },
+            "online_manager: #{text}#{usage}") { command_says(*argv) }
+  end
+  message("a purge that is not confirmed",
+          { "lib/online_manager/command.rb" => ["got \#{typed", "interrupted", "has begun to participate"] },
+          /^Type chat to go on: online_manager: nothing was deleted: expected "chat", got "no"\z/) do
+    manager(store: "sqlite:presence.sqlite3", namespace: "chat").tap(&:setup).tap(&:start).tap do |started|
+      wait_until { started.stats[:members] == 1 }
+      started.stop
+    end
+    command_says("store", "presence.sqlite3", "--purge", "chat", typed: "no\n")
+  end
+  message("a purge beside processes", { "lib/online_manager/command.rb" => ["processes participate"] },
+          /\Aonline_manager: nothing was deleted: 1 processes participate \(.+:\d+\); stop them first, or .*\z/) do
+    started = manager(store: "sqlite:presence.sqlite3", namespace: "chat").tap(&:setup).tap(&:start)
+    wait_until { started.stats[:members] == 1 }
+    command_says("store", "presence.sqlite3", "--purge", "chat")
+  end
   message("requeued dead letters", {}, "requeued 0, dropped 0 that a later transition has superseded") do
-    member("sqlite:presence.sqlite3").check
+    started = manager(store: "sqlite:presence.sqlite3").tap(&:setup).tap(&:start)
+    wait_until { started.stats[:members] == 1 }
     command_says("store", "presence.sqlite3", "--requeue")
   end
 

@@ -120,7 +120,7 @@ RSpec.describe "The signatures in sig/" do
       end
 
       class Config
-        def timeout = 0.1
+        def timeout = 0.3
         def setup(&heartbeat) = heartbeat.call(1)
         def online(user_id) = user_id
         def offline(user_id) = user_id
@@ -143,8 +143,9 @@ RSpec.describe "The signatures in sig/" do
       Dir.mktmpdir do |folder|
         store = "sqlite:\#{folder}/presence.sqlite3"
         use(OnlineManager.new(-> { Config.new }, reactor: :thread, store:))
-        OnlineManager::NativeMember.report(store, "")
+        OnlineManager::NativeMember.report(store, "", true, nil, 1)
         OnlineManager::NativeMember.requeue_dead_letters(store, "")
+        OnlineManager::NativeMember.purge(store, "", true)
       end
       Thread.new { sleep 0.1 until OnlineManager.current; OnlineManager.current.stop }
       OnlineManager.run(Config.new, reactor: :thread)

@@ -25,15 +25,16 @@ class OnlineManager
 
     # Checks everything that can be checked without calling `setup`.
     #
-    # @raise [ArgumentError] if a method is missing, or the timeout is not a positive number
+    # @param store [StoreOption]
+    # @raise [ArgumentError] if a method is missing, or the timeout is not a positive number, or too short for the store
     # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take
-    def check
+    def check(store)
       missing = REQUIRED.reject { |name| object.respond_to?(name) }
       unless missing.empty?
         raise ArgumentError, "#{name} has no method #{missing.map { |method| "`#{method}'" }.join(", ")}; " \
                              "a config needs #{REQUIRED.join(", ")}"
       end
-      check_timeout
+      check_timeout(store)
     end
 
     # @return [Integer] the current timeout, in nanoseconds
@@ -79,11 +80,15 @@ class OnlineManager
       end
     end
 
+    # Calls nothing of the application: a Proc is not resolved for its name.
+    #
     # @return [String] the config's name in messages: the given name, or its class
     def name
       return @source if @source.is_a?(String)
+      return @source.inspect if @source.is_a?(Proc) && !@object
 
-      last_object.is_a?(Module) ? last_object.inspect : last_object.class.inspect
+      named = last_object.is_a?(Module) ? last_object : last_object.class
+      named.name || named.inspect
     end
 
     # @return [Object] the application's object; loaded, or reloaded after {#invalidate}
@@ -119,13 +124,13 @@ class OnlineManager
     end
 
     # Ignores a timeout that is nil or raises: `setup` may set it. The first heartbeat asks again.
-    def check_timeout
+    def check_timeout(store)
       value = begin
         object.timeout
       rescue StandardError, NotImplementedError
         nil
       end
-      Seconds.nanoseconds(value, "#{name}#timeout") unless value.nil?
+      store.timeout(value, "#{name}#timeout") unless value.nil?
     end
 
     def event_machine_missing?(error)

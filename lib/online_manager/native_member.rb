@@ -8,8 +8,13 @@ class OnlineManager
   class NativeMember
     # Seconds that a question waits for the store: long enough for a busy server, short enough for a web request.
     ANSWER_TIMEOUT = 5
+    # Seconds that `counts` waits for the store: long enough for a busy server, short enough to show an outage by.
+    COUNTS_TIMEOUT = 1
     # Seconds between two checks for the answer.
     POLL_INTERVAL = 0.001
+    # The figures of all processes while the store is away.
+    UNKNOWN_COUNTS =
+      %i[online waiting dead_letters oldest_waiting members partitions_without_owner].to_h { |name| [name, nil] }.freeze
 
     # Opens the store once and closes it again.
     #
@@ -39,10 +44,17 @@ class OnlineManager
       record_leave(user_id, left_at, nanoseconds)
       was_online
     end
-    def size = counts[:online]
 
-    # @return [Hash{Symbol => Integer}] `:online`: how many users; `:waiting` and `:dead_letters`: how many events
-    def counts = wait { try_counts }
+    def size = wait { try_size }
+
+    # Never raises.
+    #
+    # @return [Hash{Symbol => Numeric, nil}] the figures of all processes; nil if the store does not answer in time
+    def counts
+      wait(COUNTS_TIMEOUT) { try_counts }
+    rescue Error
+      UNKNOWN_COUNTS
+    end
 
     private
 

@@ -27,10 +27,13 @@ class OnlineManager
       super(config, namespace, &on_finish)
     end
 
-    # Opens the store once, and warns if it cannot be reached, or is set up in a way that loses data.
+    # Opens the store once, and warns if it cannot be reached, or is set up in a way that loses data. Creates nothing.
+    # A process that does not participate, such as a rake task, does not need the store.
     #
     # @raise [StoreError] if it is misconfigured
     def check_store
+      return unless Integration.current.participates?
+
       @native.check.each { |warning| warn(warning) }
     end
 
@@ -89,6 +92,15 @@ class OnlineManager
       start_member
     end
 
+    # @return [Integer] nanoseconds; not less than the store can keep
+    def timeout
+      timeout = super
+      return timeout if timeout >= @store.min_timeout
+
+      warn_of_short_timeout(timeout)
+      @store.min_timeout
+    end
+
     # Nothing to warn of: processes share the store.
     def warn_if_not_alone; end
 
@@ -135,6 +147,15 @@ class OnlineManager
       return report_to_config(error, call.argument) if @config.on_error?
 
       Integration.current.report(error, "#{callback_name(call)} raised, and will be called again", call.argument)
+    end
+
+    # Warns once.
+    def warn_of_short_timeout(timeout)
+      return if @warned_of_short_timeout
+
+      @warned_of_short_timeout = true
+      warn("#{@config.name}#timeout is #{timeout / 1e9} s, shorter than the store #{@store.name} can keep: " \
+           "#{@store.min_timeout / 1e9} s are used instead; return at least that")
     end
 
     # Starts a thread that sleeps for one timeout and then starts the member. A child of fork can do without it.

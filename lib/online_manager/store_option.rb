@@ -10,6 +10,8 @@ class OnlineManager
 
     # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
+    # @return [Integer] the shortest timeout that the store can keep, in nanoseconds; 0: any
+    attr_reader :min_timeout
 
     # @param given [Symbol, String, Array<String>] `:memory`, `"sqlite:PATH"`, the URL of a Redis, or the URLs of some
     #   servers of a Redis Cluster
@@ -17,6 +19,7 @@ class OnlineManager
     def initialize(given)
       @location = resolve(given)
       @name = shared? ? NativeMember.describe(@location) : given
+      @min_timeout = shared? ? NativeMember.min_timeout(@location) : 0
     end
 
     def shared? = @location != :memory
@@ -25,6 +28,20 @@ class OnlineManager
     # @param namespace [String]
     # @return [NativeMember] a manager's member of the store. Opens no connection yet.
     def open(target, namespace) = NativeMember.new(target, @location, namespace)
+
+    # Converts a timeout that a caller or the config gave.
+    #
+    # @param value [Object] seconds, see {Seconds}
+    # @param name [String] the timeout's name, for the message
+    # @return [Integer] nanoseconds
+    # @raise [ArgumentError, TypeError] if it is no timeout, or shorter than the store can keep
+    def timeout(value, name)
+      nanoseconds = Seconds.nanoseconds(value, name)
+      return nanoseconds if nanoseconds >= @min_timeout
+
+      raise ArgumentError,
+            "#{name} must be at least #{@min_timeout / 1e9} s with the store #{@name}, got #{value.inspect}"
+    end
 
     def inspect = "#<#{self.class} #{name}>"
 

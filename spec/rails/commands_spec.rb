@@ -87,6 +87,20 @@ RSpec.describe "Commands of the example application" do
     end
   end
 
+  context "with a store whose folder is missing" do
+    before(:context) { @image = ExampleApp.new(timeout:, store: "sqlite:missing/presence.sqlite3") }
+
+    after(:context) { @image.remove }
+
+    it "run, as in the build of an image, and do not create it", limit: 120 do
+      [%w[bundle exec rake assets:precompile], %w[bin/rails runner puts(:looked)]].each do |argv|
+        process = command(*argv, chdir: @image.folder, env: @image.env, limit: 60)
+        expect(process).to be_success, process.stderr
+      end
+      expect(Dir.exist?("#{@image.folder}/missing")).to be false
+    end
+  end
+
   context "with the store :memory" do
     before(:context) { @alone = ExampleApp.new(timeout:, store: "memory") }
 

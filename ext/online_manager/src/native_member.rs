@@ -2,8 +2,8 @@
 //!
 //! It is private to the gem, as [`crate::native_tracker`] is. All methods may be called on any Ruby thread. Those that
 //! need the store's answer are called `try_…` and return `:wait` until it is there;
-//! `lib/online_manager/native_member.rb` waits. Only `report` and `requeue_dead_letters` wait for the store themselves:
-//! they open a connection of their own.
+//! `lib/online_manager/native_member.rb` waits. Only those of `report.rs` wait for the store themselves: they open a
+//! connection of their own.
 
 mod check;
 mod deliver;
@@ -19,7 +19,8 @@ use magnus::{
 };
 use online_manager_store::StoreUrl;
 use online_manager_store::coalescer::Coalesced;
-use online_manager_store::member::{Member, SnapshotResult};
+use online_manager_store::member::{Member, ReadResult};
+use online_manager_store::store::{PartitionSummary, StoreSummary};
 use online_manager_tracker::Nanos;
 
 use self::check::Check;
@@ -108,8 +109,10 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.undef_default_alloc_func();
     class.define_singleton_method("new", function!(NativeMember::new, 3))?;
     class.define_singleton_method("describe", function!(NativeMember::describe, 1))?;
-    class.define_singleton_method("report", function!(NativeMember::report, 2))?;
+    class.define_singleton_method("min_timeout", function!(NativeMember::min_timeout, 1))?;
+    class.define_singleton_method("report", function!(NativeMember::report, 5))?;
     class.define_singleton_method("requeue_dead_letters", function!(NativeMember::requeue_dead_letters, 2))?;
+    class.define_singleton_method("purge", function!(NativeMember::purge, 3))?;
     class.define_method("begin_check", method!(NativeMember::begin_check, 0))?;
     class.define_method("check_result", method!(NativeMember::check_result, 0))?;
     class.define_method("end_check", method!(NativeMember::end_check, 0))?;
@@ -124,6 +127,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("try_online?", method!(NativeMember::is_online, 1))?;
     class.define_method("try_online_users", method!(NativeMember::online_users, 0))?;
     class.define_method("try_last_seen", method!(NativeMember::last_seen, 1))?;
+    class.define_method("try_size", method!(NativeMember::size, 0))?;
     class.define_method("try_counts", method!(NativeMember::counts, 0))?;
     class.define_method("status", method!(NativeMember::status, 0))?;
     class.define_method("deliver", method!(NativeMember::deliver, 2))?;
@@ -152,6 +156,13 @@ impl NativeMember {
     /// Raises an ArgumentError if there is no such store.
     fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
         Ok(parse_store_url(ruby, store)?.to_string())
+    }
+
+    /// `NativeMember.min_timeout(store) -> Integer`: the shortest timeout that the store can keep, in nanoseconds
+    ///
+    /// Raises an ArgumentError if there is no such store.
+    fn min_timeout(ruby: &Ruby, store: Value) -> Result<Nanos, Error> {
+        Ok(parse_store_url(ruby, store)?.min_timeout())
     }
 
     /// `seen_all(ids, _, nanoseconds or nil) -> true`, or false after a stop. The second argument is there for the sake
@@ -191,7 +202,8 @@ impl NativeMember {
     /// `start -> true`, or false after a stop: starts the member without a heartbeat
     fn start(ruby: &Ruby, this: &NativeMember) -> Result<bool, Error> {
         if this.handle.target.is_ready() {
-            return Self::start_member(ruby, this).map(|()| true);
+            // While a fork is in progress, the target does nothing here.
+            return this.handle.target.call(ruby, &START_MEMBER, ()).map(|_| true);
         }
         this.become_ready(ruby)
     }
@@ -242,7 +254,7 @@ impl NativeMember {
             return Ok(ruby.qtrue().as_value());
         }
         match member.snapshot() {
-            SnapshotResult::Ready(timed) => Ok(ruby.into_value(timed.snapshot.users.contains_key(&store_id.user_id))),
+            ReadResult::Ready(timed) => Ok(ruby.into_value(timed.value.users.contains_key(&store_id.user_id))),
             unavailable => this.not_ready(ruby, unavailable),
         }
     }
@@ -255,8 +267,8 @@ impl NativeMember {
         let now = member.now();
         let here = here.map(|seen| now.saturating_sub(seen));
         match member.snapshot() {
-            SnapshotResult::Ready(timed) => {
-                let there = timed.snapshot.users.get(&store_id.user_id);
+            ReadResult::Ready(timed) => {
+                let there = timed.value.users.get(&store_id.user_id);
                 let there = there.map(|ago| ago.saturating_add(now.saturating_sub(timed.at)));
                 let ago = here.into_iter().chain(there).min();
                 Ok(ruby.into_value(ago.map(|ago| ago as f64 / 1e9)))
@@ -268,9 +280,9 @@ impl NativeMember {
     /// `try_online_users -> Array`: the ids, in no order, or `:wait`
     fn online_users(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
-            SnapshotResult::Ready(timed) => {
-                let users = ruby.ary_new_capa(timed.snapshot.users.len());
-                for user_id in timed.snapshot.users.keys() {
+            ReadResult::Ready(timed) => {
+                let users = ruby.ary_new_capa(timed.value.users.len());
+                for user_id in timed.value.users.keys() {
                     users.push(store_id::to_value(ruby, user_id)?)?;
                 }
                 Ok(users.as_value())
@@ -279,25 +291,33 @@ impl NativeMember {
         }
     }
 
-    /// `try_counts -> Hash`: how many users are `:online`, and how many events are `:waiting` or `:dead_letters`; or
-    /// `:wait`
-    fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
+    /// `try_size -> Integer`: how many users are online, or `:wait`
+    fn size(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         match this.local(ruby)?.snapshot() {
-            SnapshotResult::Ready(timed) => {
-                let hash = ruby.hash_new();
-                hash.aset(ruby.to_symbol("online"), timed.snapshot.users.len())?;
-                hash.aset(ruby.to_symbol("waiting"), timed.snapshot.undelivered_events)?;
-                hash.aset(ruby.to_symbol("dead_letters"), timed.snapshot.dead_letters)?;
-                Ok(hash.as_value())
+            ReadResult::Ready(timed) => Ok(ruby.into_value(timed.value.users.len())),
+            unavailable => this.not_ready(ruby, unavailable),
+        }
+    }
+
+    /// `try_counts -> Hash`: the figures of all processes, or `:wait`. They are how many users are `:online`; how many
+    /// events are `:waiting` or `:dead_letters`; `:oldest_waiting`, the age of the oldest waiting event in seconds, 0 if
+    /// none waits; how many `:members` there are; and `:partitions_without_owner`, how many partitions have no lease
+    /// holder
+    fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
+        let member = this.local(ruby)?;
+        match member.summary() {
+            ReadResult::Ready(timed) => {
+                let age = member.now().saturating_sub(timed.at);
+                Ok(counts_to_hash(ruby, &timed.value, age)?.as_value())
             }
             unavailable => this.not_ready(ruby, unavailable),
         }
     }
 
     /// Returns `:wait`, or the StoreError when the store cannot be read.
-    fn not_ready(&self, ruby: &Ruby, snapshot: SnapshotResult) -> Result<Value, Error> {
-        match snapshot {
-            SnapshotResult::Failed(message) => Err(store_error(ruby, message)),
+    fn not_ready<T>(&self, ruby: &Ruby, result: ReadResult<T>) -> Result<Value, Error> {
+        match result {
+            ReadResult::Failed(message) => Err(store_error(ruby, message)),
             _ => Ok(ruby.to_symbol("wait").as_value()),
         }
     }
@@ -313,6 +333,7 @@ impl NativeMember {
         hash.aset(ruby.to_symbol("sweep_lag"), status.sweep_lag as f64 / 1e9)?;
         hash.aset(ruby.to_symbol("retries"), status.retries)?;
         hash.aset(ruby.to_symbol("store_errors"), status.store_errors)?;
+        hash.aset(ruby.to_symbol("calls_per_second"), status.calls_per_second)?;
         Ok(hash)
     }
 
@@ -340,6 +361,25 @@ impl NativeMember {
         let Some(member) = this.handle.current() else { return Ok(()) };
         member.resume().map_err(|error| system_error(ruby, "starting a thread", &error))
     }
+}
+
+/// Returns the sums over all partitions, see `try_counts`. `age` is that of the summary, in nanoseconds.
+fn counts_to_hash(ruby: &Ruby, summary: &StoreSummary, age: Nanos) -> Result<RHash, Error> {
+    let partitions = &summary.partitions;
+    let sum = |count: fn(&PartitionSummary) -> u64| partitions.iter().map(count).sum::<u64>();
+    let oldest = partitions.iter().filter_map(|partition| partition.oldest).max();
+    let oldest = oldest.map_or(0, |oldest| oldest.saturating_add(age));
+    let hash = ruby.hash_new();
+    hash.aset(ruby.to_symbol("online"), sum(|partition| partition.online))?;
+    hash.aset(ruby.to_symbol("waiting"), sum(|partition| partition.undelivered))?;
+    hash.aset(ruby.to_symbol("dead_letters"), sum(|partition| partition.dead_letters))?;
+    hash.aset(ruby.to_symbol("oldest_waiting"), oldest as f64 / 1e9)?;
+    hash.aset(ruby.to_symbol("members"), summary.members.len())?;
+    hash.aset(
+        ruby.to_symbol("partitions_without_owner"),
+        sum(|partition| u64::from(partition.lease_holder.is_none())),
+    )?;
+    Ok(hash)
 }
 
 /// Parses a URL, or an Array of the URLs of a cluster. Fails with an ArgumentError.

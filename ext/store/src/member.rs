@@ -1,8 +1,6 @@
 //! How a process takes part: a thread that takes beats to the store, sweeps, bids for leases, and hands the events of the
 //! partitions that it has to whoever runs the callbacks.
 //!
-//! Over 400 lines: all that another thread may ask a member for. What its own thread does is in files of its own.
-//!
 //! Only that thread, and one that reads snapshots while anybody asks for them, ever wait for the store. Neither crosses a
 //! fork: [`Member::pause`] ends them and closes their connections, [`Member::resume`] starts them anew.
 
@@ -17,7 +15,7 @@ use crate::coalescer::{Coalesced, Coalescer};
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
 use crate::log::DeliveryOutcome;
-use crate::store::{Event, Snapshot, Token};
+use crate::store::{Event, Token};
 use crate::store_url::StoreUrl;
 
 mod reader;
@@ -25,7 +23,8 @@ pub(crate) mod state;
 mod thread;
 
 use self::state::MemberState;
-use reader::SnapshotReader;
+use reader::Reader;
+pub use reader::{ReadResult, Timed};
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLISECOND;
@@ -47,7 +46,7 @@ pub(crate) enum Phase {
 }
 
 /// How things stand, for an operator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Status {
     /// How many leases this process has: of so many partitions it delivers.
     pub leases: usize,
@@ -61,27 +60,30 @@ pub struct Status {
     pub retries: u64,
     /// How often the store has failed here.
     pub store_errors: u64,
+    /// How often this process has called the store, per second, since the last status that is at least a second ago.
+    pub calls_per_second: f64,
 }
 
-/// What [`Member::snapshot`] answers.
-#[derive(Clone, Debug)]
-pub enum SnapshotResult {
-    /// Everybody, and at what time of the member's clock.
-    Ready(Arc<TimedSnapshot>),
-    /// It is being read. Ask again in a moment.
-    NotYet,
-    /// It cannot be read.
-    Failed(String),
+/// How often the store was called between two moments.
+#[derive(Clone, Copy, Debug, Default)]
+struct CallRate {
+    /// When the present interval began, in nanoseconds, and the number of calls by then.
+    since: Nanos,
+    calls: u64,
+    /// The calls per second in the interval before.
+    per_second: f64,
 }
 
-/// A snapshot and when it was taken.
-#[derive(Debug, Default)]
-pub struct TimedSnapshot {
-    /// On the member's clock.
-    pub at: Nanos,
-    /// What there was.
-    pub snapshot: Snapshot,
-    took: Nanos,
+impl CallRate {
+    /// Returns the rate; begins a new interval if the present one has lasted for a second.
+    fn update(&mut self, now: Nanos, calls: u64) -> f64 {
+        let length = now.saturating_sub(self.since);
+        if length >= SECOND {
+            let per_second = calls.saturating_sub(self.calls) as f64 * SECOND as f64 / length as f64;
+            *self = CallRate { since: now, calls, per_second };
+        }
+        self.per_second
+    }
 }
 
 /// A process' part in a store. All methods may be called on any thread, and none waits for the store.
@@ -100,9 +102,10 @@ struct Shared<C, S> {
     is_woken: AtomicBool,
     /// The config's timeout, which the snapshot's reader asks for too.
     timeout: AtomicU64,
-    reader: Mutex<SnapshotReader>,
+    reader: Mutex<Reader>,
     reader_wakeup: Condvar,
     interrupt: Interrupt,
+    call_rate: Mutex<CallRate>,
     /// When a fork began to wait for the threads.
     pausing_since: AtomicU64,
     clock: C,
@@ -129,6 +132,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             reader: Mutex::default(),
             reader_wakeup: Condvar::new(),
             interrupt: Interrupt::default(),
+            call_rate: Mutex::new(CallRate { since: clock.now(), ..CallRate::default() }),
             pausing_since: AtomicU64::new(0),
             clock,
             signal,
@@ -204,7 +208,11 @@ impl<C: Clock, S: Signal> Member<C, S> {
         if !self.shared.coalescer.leave(id, (at, after), &self.shared.state) {
             self.shared.state.lock().outbox.leave(user_id, at, after);
         }
-        self.shared.state.lock().changed(self.now());
+        let mut state = self.shared.state.lock();
+        // A fork waits until the leave is written, and the member goes on after it.
+        state.has_seen_heartbeat = true;
+        state.changed(self.now());
+        drop(state);
         self.shared.wake_thread();
     }
 
@@ -257,6 +265,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             sweep_lag: state.counters.sweep_lag,
             retries: state.log.retries(),
             store_errors: state.counters.store_errors,
+            calls_per_second: self.shared.call_rate.lock().update(now, state.counters.calls),
         }
     }
 

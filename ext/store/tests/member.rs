@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::id::{Charset, Kind};
 use online_manager_store::log::DeliveryOutcome;
-use online_manager_store::member::{Member, SnapshotResult};
+use online_manager_store::member::{Member, ReadResult};
 use online_manager_store::{StoreUrl, UserId, boot_clock};
 use online_manager_tracker::{Clock, Id, Nanos, Signal, StringId, Transition};
 use tempfile::TempDir;
@@ -173,10 +173,25 @@ fn a_paused_member_resumes_only_if_it_has_seen_a_heartbeat() {
     assert!(active.has_threads() && !idle.has_threads() && idle.is_inactive());
     wait_until("it delivers", || deliver(&active) == 1);
     wait_until("a snapshot shows who is online", || match idle.snapshot() {
-        SnapshotResult::Ready(taken) => taken.snapshot.users.len() == 1,
-        SnapshotResult::NotYet => false,
-        SnapshotResult::Failed(message) => panic!("{message}"),
+        ReadResult::Ready(taken) => taken.value.users.len() == 1,
+        ReadResult::NotYet => false,
+        ReadResult::Failed(message) => panic!("{message}"),
     });
+}
+
+#[test]
+fn a_leave_in_a_process_without_heartbeats_survives_a_fork() {
+    let folder = tempfile::tempdir().unwrap();
+    let active = member(&folder);
+    heartbeat(&active, "ada");
+    wait_until("it delivers", || deliver(&active) == 1);
+    let idle = member(&folder);
+    let user_id = UserId::new(Kind::String(Charset::Ascii), b"ada");
+    idle.leave(Id::String(StringId { bytes: b"ada", class: b's', label: 0 }), user_id, idle.now(), 0);
+    idle.pause();
+    wait_until("it has ended", || idle.is_paused());
+    idle.resume().unwrap();
+    wait_until("the user is offline", || deliver(&active) + deliver(&idle) == 1);
 }
 
 /// Returns how many scripts the server has run.

@@ -16,7 +16,7 @@ module Messages
     RAISED_AGAIN = /\braise(?: (?:e|error|exit|@exit))?(?: (?:if|unless) .*)?$/
     # Passes on a text that another place has worded, or is no message at all.
     PASSED_ON = [
-      "report(*options[:store])", "fail_with(e.message, 1)", "NativeMember.report(url, namespace)", "warn(warning)",
+      "fail_with(e.message, 1)", "NativeMember.report(store, namespace", "warn(warning)",
       "::Rails.error.report(error, handled: true", "raise ArgumentError unless seconds.finite?"
     ].freeze
 

@@ -1,4 +1,4 @@
-//! Snapshots of who is online: a thread reads them while anybody asks for them.
+//! Questions about all processes: who is online, and the figures of the store. A thread reads them while somebody asks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,130 +6,218 @@ use std::thread;
 use std::time::Duration;
 
 use online_manager_tracker::{Clock, Nanos, Signal};
+use parking_lot::MutexGuard;
 
-use super::{Member, SECOND, Shared, SnapshotResult, TimedSnapshot};
+use super::{Member, SECOND, Shared};
 use crate::error::StoreError;
-use crate::store::Store;
+use crate::store::{Snapshot, Store, StoreSummary};
 use crate::store_url::Access;
 
-/// A snapshot may be as old as so many times what it took, though it could be newer.
+/// A result is read again once it is older than the reading took, times this: then reading takes 5 % of the time at most.
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
-/// The reading thread ends when nobody has asked for so long.
+/// The figures are not older than this: an operator sees an outage within seconds, however long the timeout is.
+const MAX_SUMMARY_AGE: Nanos = 5 * SECOND;
+
+/// The reading thread ends when nobody has asked for this long.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
-#[derive(Default)]
-pub(super) struct SnapshotReader {
-    latest: Option<Arc<TimedSnapshot>>,
+/// The result of [`Member::snapshot`] or [`Member::summary`].
+#[derive(Clone, Debug)]
+pub enum ReadResult<T> {
+    /// What was read, and when.
+    Ready(Arc<Timed<T>>),
+    /// It is being read. Ask again in a moment.
+    NotYet,
+    /// It cannot be read; the message says why.
+    Failed(String),
+}
+
+/// What was read from the store, and when.
+#[derive(Debug, Default)]
+pub struct Timed<T> {
+    /// When the reading began, in nanoseconds of the member's clock.
+    pub at: Nanos,
+    /// What was read.
+    pub value: T,
+    /// How long the reading took, in nanoseconds.
+    took: Nanos,
+}
+
+/// One kind of question.
+#[derive(Debug)]
+struct Question<T> {
+    latest: Option<Arc<Timed<T>>>,
     /// Why the last attempt failed, and when.
     error: Option<(Nanos, String)>,
     is_requested: bool,
+}
+
+impl<T> Default for Question<T> {
+    fn default() -> Question<T> {
+        Question { latest: None, error: None, is_requested: false }
+    }
+}
+
+impl<T> Question<T> {
+    fn answer(&mut self, now: Nanos, result: Result<Timed<T>, StoreError>) {
+        self.is_requested = false;
+        match result {
+            Ok(timed) => {
+                self.latest = Some(Arc::new(timed));
+                self.error = None;
+            }
+            Err(error) => self.error = Some((now, error.to_string())),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    snapshot: Question<Snapshot>,
+    summary: Question<StoreSummary>,
     is_running: bool,
     pub(super) is_ending: bool,
 }
 
 impl<C: Clock, S: Signal> Member<C, S> {
-    /// Everybody who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
-    pub fn snapshot(&self) -> SnapshotResult {
+    /// Returns everyone who is online, in all processes: not older than a third of the timeout, and as a rule much newer.
+    pub fn snapshot(&self) -> ReadResult<Snapshot> {
+        let changed_at = self.shared.state.lock().changed_at;
+        let max_age = self.shared.timeout.load(Ordering::Relaxed) / 3;
+        self.read(|reader| &mut reader.snapshot, max_age, |at| changed_at >= at)
+    }
+
+    /// Returns the store's figures: as a rule read anew, since other members change them at any time.
+    pub fn summary(&self) -> ReadResult<StoreSummary> {
+        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, |_| true)
+    }
+
+    /// Returns the answer to a question, not older than `max_age`. `has_changed` says whether what was read at a moment may have changed since.
+    fn read<T>(
+        &self,
+        question: impl Fn(&mut Reader) -> &mut Question<T>,
+        max_age: Nanos,
+        has_changed: impl Fn(Nanos) -> bool,
+    ) -> ReadResult<T> {
         let now = self.now();
         let mut reader = self.shared.reader.lock();
         if reader.is_ending {
-            return SnapshotResult::NotYet;
+            return ReadResult::NotYet;
         }
-        let most = self.shared.timeout.load(Ordering::Relaxed) / 3;
-        let changed_at = self.shared.state.lock().changed_at;
-        let (age, is_changed) = match &reader.latest {
+        let asked = question(&mut reader);
+        let (age, is_changed) = match &asked.latest {
             Some(latest) => {
                 let age = now.saturating_sub(latest.at);
-                (age, changed_at >= latest.at && age > MIN_READ_INTERVAL_FACTOR * latest.took)
+                (age, has_changed(latest.at) && age > MIN_READ_INTERVAL_FACTOR * latest.took)
             }
             None => (Nanos::MAX, true),
         };
-        // An older one was nobody's.
-        let error = reader.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
-        if error.is_none() && (age > most / 2 || is_changed) {
-            reader.is_requested = true;
-            if !reader.is_running {
-                reader.is_running = true;
-                let shared = Arc::clone(&self.shared);
-                match thread::Builder::new().name("online_manager".into()).spawn(move || shared.read()) {
-                    Ok(thread) => self.keep(thread),
-                    Err(error) => {
-                        reader.is_running = false;
-                        return SnapshotResult::Failed(format!("starting a thread: {error}"));
-                    }
-                }
+        // An older error was that of another question, whose caller has given up.
+        let error = asked.error.take().filter(|(at, _)| now.saturating_sub(*at) < SECOND).map(|(_, error)| error);
+        let latest = asked.latest.clone();
+        if error.is_none() && (age > max_age / 2 || is_changed) {
+            asked.is_requested = true;
+            if let Err(error) = self.wake_reader(&mut reader) {
+                return ReadResult::Failed(format!("starting a thread: {error}"));
             }
-            self.shared.reader_wakeup.notify_one();
-            if age > most || is_changed {
-                return SnapshotResult::NotYet;
+            if age > max_age || is_changed {
+                return ReadResult::NotYet;
             }
         }
-        match (&reader.latest, error) {
-            // An older one would be a guess.
-            (_, Some(error)) if age > most => SnapshotResult::Failed(error),
-            (Some(latest), _) => SnapshotResult::Ready(Arc::clone(latest)),
-            (None, _) => SnapshotResult::NotYet,
+        match (latest, error) {
+            // An older result would be a guess.
+            (_, Some(error)) if age > max_age => ReadResult::Failed(error),
+            (Some(latest), _) => ReadResult::Ready(latest),
+            (None, _) => ReadResult::NotYet,
         }
+    }
+
+    /// Wakes the reading thread; starts it if need be.
+    fn wake_reader(&self, reader: &mut Reader) -> std::io::Result<()> {
+        if !reader.is_running {
+            let shared = Arc::clone(&self.shared);
+            let thread =
+                thread::Builder::new().name("online_manager".into()).spawn(move || shared.answer_questions())?;
+            reader.is_running = true;
+            self.keep(thread);
+        }
+        self.shared.reader_wakeup.notify_one();
+        Ok(())
     }
 }
 
 impl<C: Clock, S: Signal> Shared<C, S> {
     /// The reading thread.
-    fn read(&self) {
+    fn answer_questions(&self) {
         let mut store = None;
         let mut reader = self.reader.lock();
         loop {
-            if !reader.is_requested && !reader.is_ending {
+            if !(reader.snapshot.is_requested || reader.summary.is_requested || reader.is_ending) {
                 self.reader_wakeup.wait_for(&mut reader, READER_IDLE);
             }
-            if reader.is_ending || !reader.is_requested {
+            let (snapshot, summary) = (reader.snapshot.is_requested, reader.summary.is_requested);
+            if reader.is_ending || !(snapshot || summary) {
                 reader.is_running = false;
                 return;
             }
-            parking_lot::MutexGuard::unlocked(&mut reader, || {
-                // What has just come shall be in it.
-                for _ in 0..50 {
-                    if self.state.lock().outbox.is_empty() {
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(1));
-                }
-            });
-            let result = parking_lot::MutexGuard::unlocked(&mut reader, || {
-                let old = store.take();
-                // It may have been away since it was last asked, or be another one.
-                old.and_then(|old| self.read_with(old).ok()).map_or_else(|| self.read_anew(), Ok)
-            });
-            let result = result.map(|(opened, taken)| {
-                store = opened;
-                taken
-            });
-            reader.is_requested = false;
-            match result {
-                Ok(taken) => {
-                    reader.latest = Some(Arc::new(taken));
-                    reader.error = None;
-                }
-                Err(error) => reader.error = Some((self.clock.now(), error.to_string())),
+            MutexGuard::unlocked(&mut reader, || self.wait_for_writes());
+            // The figures first: they take less.
+            if summary {
+                let result = MutexGuard::unlocked(&mut reader, || self.read(&mut store, |store| store.summary()));
+                reader.summary.answer(self.clock.now(), result);
+            }
+            if snapshot {
+                let result = MutexGuard::unlocked(&mut reader, || self.read(&mut store, |store| store.snapshot()));
+                reader.snapshot.answer(self.clock.now(), result);
             }
         }
     }
 
-    /// Opens the store and reads it. Before any member has created the store nobody is online.
-    fn read_anew(&self) -> Result<(Option<Box<dyn Store>>, TimedSnapshot), StoreError> {
-        let at = self.clock.now();
-        match self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt) {
-            Ok(store) => self.read_with(store),
-            Err(StoreError::Missing(_)) => Ok((None, TimedSnapshot { at, ..TimedSnapshot::default() })),
-            Err(error) => Err(error),
+    /// Waits for 50 ms at most, so that heartbeats that have just come are in the result.
+    fn wait_for_writes(&self) {
+        for _ in 0..50 {
+            if self.state.lock().outbox.is_empty() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn read_with(&self, mut store: Box<dyn Store>) -> Result<(Option<Box<dyn Store>>, TimedSnapshot), StoreError> {
+    /// Reads from the store; opens it if need be, and once more if that fails. Before any member has created the store
+    /// nobody is online.
+    fn read<T: Default>(
+        &self,
+        store: &mut Option<Box<dyn Store>>,
+        read: impl Fn(&mut dyn Store) -> Result<T, StoreError>,
+    ) -> Result<Timed<T>, StoreError> {
+        // The connection may have been lost since the last question, or the file have been replaced.
+        if let Some(mut old) = store.take()
+            && let Ok(timed) = self.time(&mut *old, &read)
+        {
+            *store = Some(old);
+            return Ok(timed);
+        }
         let at = self.clock.now();
-        let snapshot = store.snapshot()?;
-        let took = self.clock.now().saturating_sub(at);
-        Ok((Some(store), TimedSnapshot { at, snapshot, took }))
+        let opened = self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt);
+        let result = opened.and_then(|mut opened| {
+            let timed = self.time(&mut *opened, &read)?;
+            *store = Some(opened);
+            Ok(timed)
+        });
+        match result {
+            Err(StoreError::Missing(_)) => Ok(Timed { at, ..Timed::default() }),
+            result => result,
+        }
+    }
+
+    fn time<T>(
+        &self,
+        store: &mut dyn Store,
+        read: impl Fn(&mut dyn Store) -> Result<T, StoreError>,
+    ) -> Result<Timed<T>, StoreError> {
+        let at = self.clock.now();
+        let value = read(store)?;
+        Ok(Timed { at, value, took: self.clock.now().saturating_sub(at) })
     }
 }
