@@ -5,9 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_store::interrupt::Interrupt;
-use online_manager_store::store::{Commit, Handled, LeaseRequest, Membership, PollRequest, Store};
+use online_manager_store::store::{
+    Commit, Handled, Heartbeat, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Write,
+};
 use online_manager_store::{Access, StoreError, StoreUrl};
-use online_manager_tracker::Nanos;
+use online_manager_tracker::{Nanos, Transition};
 
 mod support;
 use support::*;
@@ -469,4 +471,118 @@ fn a_sentinel_is_refused() {
         message.contains("this is a Redis Sentinel") && message.contains("give the URL of the master"),
         "{message}"
     );
+}
+
+/// Polls the partition of a user.
+fn poll(store: &mut dyn Store, name: &str, membership: &Membership, request: PollRequest) -> PollResult {
+    let partition = store.partition_of(&user(name));
+    store.poll(membership, &[PollRequest { partition, ..request }]).unwrap().remove(0).unwrap()
+}
+
+/// Has a member find the data of a user's partition older than it knows.
+fn go_back(store: &mut dyn Store, name: &str) {
+    let mut knowing = knowing(store, MEMBER_A, MINUTE);
+    knowing.known.iter_mut().for_each(|known| known.last += 1);
+    let partition = store.partition_of(&user(name));
+    let result = store.poll(&knowing, &[PollRequest { partition, ..EMPTY_POLL }]).unwrap().remove(0);
+    assert!(matches!(result, Err(StoreError::Replaced(_))));
+}
+
+#[test]
+fn after_the_data_went_back_users_come_online_again_and_events_wait_for_what_was_delivered() {
+    let server = Server::new();
+    let mut store = server.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let first = undelivered(&mut *store)[0].clone();
+    go_back(&mut *store, "ada");
+    let member = membership(MEMBER_A, MINUTE);
+    let request = PollRequest { lease: LeaseRequest::Acquire, events: Some((0, 10)), sweep: Some(10), ..EMPTY_POLL };
+    let result = poll(&mut *store, "ada", &member, request.clone());
+    assert_eq!((result.known.generation, result.lease), (1, LeaseState::Acquired));
+    assert!(result.known.last > first.number && result.events.is_empty() && result.oldest.is_some());
+    assert!(result.sweep.unwrap().next.unwrap() > MINUTE / 2, "deadlines are held");
+    for _ in 0..2 {
+        write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+        assert_eq!(events(&mut *store), vec![("ada".to_owned(), Transition::Online); 2], "once more, and only once");
+    }
+    // Another member has delivered the first one.
+    let handled = Handled { epoch: result.known.epoch, through: first.number, except: vec![] };
+    poll(
+        &mut *store,
+        "ada",
+        &member,
+        PollRequest { handled: Some(Handled { epoch: 1, ..handled.clone() }), ..EMPTY_POLL },
+    );
+    assert_eq!(undelivered(&mut *store).len(), 2, "of other data");
+    let except = Handled { except: vec![first.number], ..handled.clone() };
+    poll(&mut *store, "ada", &member, PollRequest { handled: Some(except), ..EMPTY_POLL });
+    assert_eq!(undelivered(&mut *store).len(), 2, "not delivered");
+    poll(&mut *store, "ada", &member, PollRequest { handled: Some(handled), ..EMPTY_POLL });
+    assert_eq!(undelivered(&mut *store).len(), 1);
+    thread::sleep(Duration::from_millis(1_050));
+    assert_eq!(poll(&mut *store, "ada", &member, request).events.len(), 1);
+}
+
+#[test]
+fn a_heartbeat_that_is_written_again_too_late_sets_its_user_offline_if_nobody_else_can() {
+    let server = Server::new();
+    let mut store = server.open();
+    sweep(&mut *store);
+    let again =
+        |name: &str| Write::Heartbeat(Heartbeat { id: user(name), age: MINUTE, timeout: MILLISECOND, is_resend: true });
+    write(&mut *store, &[heartbeat("bob", MINUTE, MILLISECOND)]);
+    assert_eq!(events(&mut *store), [], "it is no longer good");
+    write(&mut *store, &[again("ada")]);
+    let offline = ("ada".to_owned(), Transition::Offline);
+    assert_eq!(events(&mut *store), [offline.clone()]);
+    write(&mut *store, &[again("ada"), again("bob")]);
+    assert_eq!(events(&mut *store), [offline.clone()], "once, and not of a user whom the store knows");
+    go_back(&mut *store, "ada");
+    write(&mut *store, &[again("ada")]);
+    assert_eq!(events(&mut *store), [offline.clone(), offline], "the application may know of an online since");
+}
+
+#[test]
+fn a_leave_of_an_unknown_user_counts_and_other_members_hear_of_it() {
+    let server = Server::new();
+    let (mut one, mut other) = (server.open(), server.open());
+    let member = membership(MEMBER_B, MINUTE);
+    let leaves = |store: &mut dyn Store, after| {
+        let result = poll(store, "ada", &member, PollRequest { leaves_after: Some(after), ..EMPTY_POLL });
+        (result.leaves, result.leaves_until)
+    };
+    sweep(&mut *one);
+    let (none, until) = leaves(&mut *other, 0);
+    assert_eq!(none, []);
+    write(&mut *one, &[leave("ada", 0, 0)]);
+    let (found, next) = leaves(&mut *other, until);
+    assert_eq!(found, [user("ada")]);
+    assert_eq!(leaves(&mut *other, next), (vec![], next));
+    // The heartbeat was before the leave, in another process.
+    write(&mut *other, &[heartbeat("ada", 1_000 * MILLISECOND, MINUTE)]);
+    assert_eq!(events(&mut *other), []);
+    thread::sleep(Duration::from_millis(5));
+    write(&mut *other, &[heartbeat("ada", 0, MINUTE)]);
+    assert_eq!(events(&mut *other), [("ada".to_owned(), Transition::Online)]);
+}
+
+#[test]
+fn a_lease_that_another_member_held_and_released_can_be_acquired_but_not_renewed() {
+    let server = Server::new();
+    let mut store = server.open();
+    let (one, other) =
+        (Membership { lease: MILLISECOND, ..membership(MEMBER_A, MINUTE) }, membership(MEMBER_B, MINUTE));
+    let mut ask = |membership: &Membership, lease| {
+        poll(&mut *store, "ada", membership, PollRequest { lease, ..EMPTY_POLL }).lease
+    };
+    assert_eq!(ask(&one, LeaseRequest::Acquire), LeaseState::Acquired);
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(ask(&one, LeaseRequest::Renew), LeaseState::Renewed, "it ran out, and nobody held it since");
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(ask(&other, LeaseRequest::Acquire), LeaseState::Acquired);
+    assert_eq!(ask(&one, LeaseRequest::Release), LeaseState::HeldByOther);
+    assert_eq!(ask(&other, LeaseRequest::Release), LeaseState::Free);
+    assert_eq!(ask(&one, LeaseRequest::Renew), LeaseState::Free);
+    assert_eq!(ask(&one, LeaseRequest::Acquire), LeaseState::Acquired);
 }
