@@ -137,7 +137,10 @@ impl Redis {
 
 type PartitionReply<T> = (Partition, Result<(T, Known), StoreError>);
 
-/// See [`StoreUrl::min_timeout`](crate::StoreUrl::min_timeout).
+/// See [`StoreUrl::min_timeout`](crate::StoreUrl::min_timeout). A partition that is polled each [`IDLE_POLL_INTERVAL`] and
+/// notes a sweep each eighth of the timeout must not look as if nobody had swept it for half a timeout: that takes 8/3
+/// of the interval, 267 ms, and the rest is for a busy machine. On one with two cores and a load of 13, 200 ms were kept
+/// too, with users offline 4 % late, and 50 ms, 26 % late.
 pub(crate) const MIN_TIMEOUT: Nanos = 500_000_000;
 
 impl Store for Redis {

@@ -8,15 +8,24 @@ module Stores
     attr_reader :ca_file
 
     # @param folder [String] where the files are written
-    # @param kind [Symbol] `:signed` by an authority; `:self_signed`, as `openssl req -x509` makes it; `:nameless`, which
-    #   is self-signed and names no host; `:expired`, which is self-signed
+    # @param kind [Symbol] `:signed` by an authority; `:self_signed`, as `openssl req -x509` makes it; `:nameless`,
+    #   which is self-signed and names no host; `:expired`, which is self-signed
     def initialize(folder, kind = :signed)
       @ca_file = "#{folder}/ca.pem"
       @certificate_file = "#{folder}/server.pem"
       @key_file = "#{folder}/server.key"
 
-      return write_self_signed(kind) unless kind == :signed
+      kind == :signed ? write_signed : write_self_signed(kind)
+    end
 
+    # @return [Hash{Symbol => String}] see {RedisServer}
+    def settings
+      { tls_cert_file: @certificate_file, tls_key_file: @key_file, tls_ca_cert_file: @ca_file, tls_auth_clients: "no" }
+    end
+
+    private
+
+    def write_signed
       ca_key, key = Array.new(2) { OpenSSL::PKey::EC.generate("prime256v1") }
       ca = sign("our own authority", ca_key, ca_key, nil, { "basicConstraints" => "critical,CA:TRUE",
                                                             "keyUsage" => "critical,keyCertSign,cRLSign" })
@@ -26,13 +35,6 @@ module Stores
       File.write(@certificate_file, server.to_pem)
       File.write(@key_file, key.to_pem)
     end
-
-    # @return [Hash{Symbol => String}] see {RedisServer}
-    def settings
-      { tls_cert_file: @certificate_file, tls_key_file: @key_file, tls_ca_cert_file: @ca_file, tls_auth_clients: "no" }
-    end
-
-    private
 
     def write_self_signed(kind)
       key = OpenSSL::PKey::EC.generate("prime256v1")
