@@ -23,6 +23,7 @@ mod events;
 mod operator;
 mod replies;
 mod scripts;
+mod server;
 mod snapshot;
 mod tls;
 pub(crate) mod url;

@@ -1,4 +1,6 @@
 //! What only the Redis store does: unusable servers, lost data, flushed scripts, the server's clock.
+//!
+//! Over 400 lines: each test is a page at most, and all share the helpers here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
