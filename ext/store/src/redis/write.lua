@@ -98,7 +98,7 @@ local function heartbeat(n, age, timeout, is_resend)
   if is_online[n] and not is_uncertain then
     return
   end
-  if deadline * 1000 > now then
+  if deadline > math.ceil(now / 1000) then
     is_online[n] = true
     append(users[n], 'o', at)
     appended = appended + 1
