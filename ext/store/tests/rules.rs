@@ -367,12 +367,13 @@ fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
 fn timeouts_of_any_length_are_kept(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    // More different timeouts than the Redis store has classes, and the longest possible one.
+    // More different timeouts than the Redis store has classes, and the longest possible one. A store may keep times in
+    // milliseconds, rounded up.
     let names = neighbours(&*store, 1_100);
     let heartbeats: Vec<_> =
-        (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_000 * MILLISECOND, MINUTE + n * MILLISECOND)).collect();
+        (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_001 * MILLISECOND, MINUTE + n * MILLISECOND)).collect();
     heartbeats.chunks(200).for_each(|chunk| write(&mut *store, chunk));
-    write(&mut *store, &[heartbeat("for ever", 1_000 * MILLISECOND, Nanos::MAX)]);
+    write(&mut *store, &[heartbeat("for ever", 1_001 * MILLISECOND, Nanos::MAX)]);
     assert_eq!(sweep(&mut *store).expired, 0);
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.users.len(), 1_101);
