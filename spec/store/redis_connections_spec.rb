@@ -44,6 +44,24 @@ RSpec.describe Stores::Redis do
       expect_use(server, "#{server.url}?ca_file=#{server.ca_file}")
       expect_use(server, env: { "SSL_CERT_FILE" => server.ca_file })
     end
+
+    it "is reached by TLS with a certificate that is itself in the ca_file" do
+      server = serve(tls: :self_signed)
+      expect_use(server, "#{server.url}?ca_file=#{server.ca_file}")
+    end
+
+    it "is reached by TLS with any certificate after a warning if the URL says so" do
+      server = serve(tls: :nameless)
+      application = expect_use(server, "#{server.url}?verify=none")
+      expect(application.start.process.stderr).to match(/verify=none is unsafe/)
+    end
+
+    it "is reached with a prefix before its keys, and a database in the query" do
+      server = serve
+      expect_use(server, "#{server.url(database: nil)}?prefix=myapp:&db=3")
+      expect(server.ask("--scan", database: 3)).to all start_with("myapp:{om:")
+      expect(server.ask("--scan", database: 0)).to be_empty
+    end
   end
 
   # Sets a manager up in a child process, where nothing but the server's error is printed.
@@ -120,7 +138,20 @@ RSpec.describe Stores::Redis do
     end
 
     it "is refused with an error: a certificate by an unknown authority" do
-      expect_error(serve(tls: true).url, /certificate|TLS/i)
+      expect_error(serve(tls: true).url, /certificate "our own server" of 127\.0\.0\.1.*no authority.*ca_file=PATH/)
+    end
+
+    it "is refused with an error: a certificate in the ca_file that names another host, or has expired" do
+      { nameless: /not made for the name 127\.0\.0\.1.*subjectAltName=IP:127\.0\.0\.1/, expired: /it has expired/ }
+        .each do |kind, message|
+          server = serve(tls: kind)
+          expect_error("#{server.url}?ca_file=#{server.ca_file}", message)
+        end
+    end
+
+    it "is refused with an error: a certificate that is not the one in the ca_file" do
+      other = serve(tls: :self_signed)
+      expect_error("#{serve(tls: :self_signed).url}?ca_file=#{other.ca_file}", /certificate "our own server"/)
     end
 
     it "is refused with an error: a database that does not exist" do

@@ -212,6 +212,39 @@ RSpec.describe Stores::Redis do
     end
   end
 
+  describe "with several processes" do
+    # The process that is paused thinks that it still has its leases, and nobody has them.
+    it "has a lease holder for each partition when one is paused, taken over from by one that stops, and resumed",
+       limit: 90 do
+      application = deploy(described_class.new(serve), timeout: 2)
+      paused = application.start
+      application.crowd.come(users(5))
+      application.expect_all(users(5), :online)
+      application.lease_holders
+      application.pause(paused)
+      other = application.start
+      wait_until(limit: 20) { application.store.shared_by?(1) && other.lease_holder? }
+      other.finish
+      paused.resume
+      application.crowd.come(users(30, "late"))
+      application.expect_all(users(30, "late"), :online)
+      expect(application.store).to be_shared_by(1)
+    end
+
+    it "sets a user offline at once who leaves in another process than the one with the heartbeat" do
+      application = deploy(described_class.new(serve), timeout: 20)
+      one, other = application.start_all(2)
+      application.lease_holders
+      other.ask("manager.online?(99)")
+      5.times do |id|
+        one.ask("manager.seen(args[0])", id)
+        application.expect_all([id], :online)
+        other.ask("manager.leave(args[0])", id)
+        application.expect_all([id], :offline, limit: 2)
+      end
+    end
+  end
+
   describe "when lease holders die or pause" do
     kills = size["KILLS", 3]
     stops = size["STOPS", 1]

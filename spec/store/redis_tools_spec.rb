@@ -105,9 +105,12 @@ RSpec.describe "spec/support/store" do
     def fail_with(text) = raise_error(RSpec::Expectations::ExpectationNotMetError, end_with(text))
 
     it "knows how the leases are distributed" do
-      16.times { |number| redis.server.cli("SET", redis.key(number, :lease), number < 5 ? "one" : "another") }
+      soon = Integer((Time.now.to_f + 60) * 1_000_000)
+      16.times do |number|
+        redis.server.cli("HSET", redis.key(number, :meta), "holder", number < 5 ? "one" : "another", "until", soon)
+      end
       expect([redis.shares, redis.shared_by?(2), redis.shared_by?(3)]).to eq [[5, 11], true, false]
-      redis.server.cli("DEL", redis.key(0, :lease))
+      redis.server.cli("HSET", redis.key(0, :meta), "until", soon - 120_000_000)
       expect([redis.shares, redis.shared_by?(2)]).to eq [[4, 11], false]
     end
   end

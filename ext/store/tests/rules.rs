@@ -147,11 +147,12 @@ fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
     };
     sweep(&mut *store);
     // Ada is silent; Bob leaves; Cy leaves, and a heartbeat undoes it.
-    write(&mut *store, &[heartbeat("ada", 3 * MINUTE, MINUTE)]);
+    // The first heartbeat brings a user online, so it must still be good.
+    write(&mut *store, &[heartbeat("ada", 3 * MINUTE, 10 * MINUTE), heartbeat("ada", 3 * MINUTE, MINUTE)]);
     write(&mut *store, &[heartbeat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]);
     write(
         &mut *store,
-        &[heartbeat("cy", 5 * MINUTE, MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
+        &[heartbeat("cy", 5 * MINUTE, 10 * MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
     );
     assert_eq!(sweep(&mut *store).expired, 3);
     // A store may keep deadlines in milliseconds, rounded up.
@@ -210,8 +211,9 @@ fn versions_grow_even_when_the_data_is_lost(place: &dyn Place) {
     sweep(&mut *store);
     let second = version(&mut *store);
     assert!(second > first);
+    let knowing = knowing(&mut *store, MEMBER_A, MINUTE);
     place.lose();
-    let results = store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]);
+    let results = store.write(&knowing, &[heartbeat("ada", 0, MINUTE)]);
     let error = results.and_then(|results| results.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
     assert!(matches!(error, Err(StoreError::Replaced(_))), "{error:?}");
     write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
@@ -345,9 +347,11 @@ fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
     let names = neighbours(&*store, 600);
-    names
-        .chunks(200)
-        .for_each(|chunk| write(&mut *store, &chunk.iter().map(|name| heartbeat(name, MINUTE, 1)).collect::<Vec<_>>()));
+    for chunk in names.chunks(200) {
+        // Good at first, and then not.
+        let twice = [10 * MINUTE, 1].map(|timeout| chunk.iter().map(move |name| heartbeat(name, MINUTE, timeout)));
+        write(&mut *store, &twice.into_iter().flatten().collect::<Vec<_>>());
+    }
     let partition = store.partition_of(&user(&names[0]));
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {
@@ -363,12 +367,13 @@ fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
 fn timeouts_of_any_length_are_kept(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    // More different timeouts than the Redis store has classes, and the longest possible one.
+    // More different timeouts than the Redis store has classes, and the longest possible one. A store may keep times in
+    // milliseconds, rounded up.
     let names = neighbours(&*store, 1_100);
     let heartbeats: Vec<_> =
-        (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_000 * MILLISECOND, MINUTE + n * 1_000)).collect();
+        (1..).zip(&names).map(|(n, name)| heartbeat(name, 1_001 * MILLISECOND, MINUTE + n * MILLISECOND)).collect();
     heartbeats.chunks(200).for_each(|chunk| write(&mut *store, chunk));
-    write(&mut *store, &[heartbeat("for ever", 1_000 * MILLISECOND, Nanos::MAX)]);
+    write(&mut *store, &[heartbeat("for ever", 1_001 * MILLISECOND, Nanos::MAX)]);
     assert_eq!(sweep(&mut *store).expired, 0);
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.users.len(), 1_101);

@@ -9,7 +9,16 @@ module Stores
     # Each partition may be delivered by another process.
     PARTITIONS = 16
     # The kinds of keys of a partition.
-    KEYS = %w[users events lease meta overflow tombstones failures dead_letters superseded].freeze
+    KEYS = %w[users events meta overflow tombstones failures dead_letters superseded leaves uncertain].freeze
+    # Returns the lease holder of each partition whose lease lasts.
+    LEASES = <<~LUA
+      local time, holders = redis.call('TIME'), {}
+      for number, key in ipairs(KEYS) do
+        local lease = redis.call('HMGET', key, 'holder', 'until')
+        holders[number] = lease[1] and tonumber(lease[2]) > time[1] * 1000000 + time[2] and lease[1]
+      end
+      return holders
+    LUA
 
     def self.to_s = "Redis"
 
@@ -61,9 +70,9 @@ module Stores
 
     # @return [Array<String, nil>] the lease holder of each partition, nil if it has none
     def leases
-      keys = Array.new(PARTITIONS) { |number| key(number, :lease) }
+      keys = Array.new(PARTITIONS) { |number| key(number, :meta) }
       (@server.cluster? ? keys.each_slice(1) : [keys]).flat_map do |some|
-        @server.ask("--no-raw", "MGET", *some, database: @database).map { |line| line[/"(.*)"/, 1] }
+        @server.ask("--no-raw", "EVAL", LEASES, some.size, *some, database: @database).map { |line| line[/"(.*)"/, 1] }
       end
     end
 

@@ -48,7 +48,7 @@ module Stores
 
     # @param user [String, nil] a user with all permissions; nil is Redis' default user
     # @param password [String, nil]
-    # @param tls [Boolean] whether the port speaks TLS only
+    # @param tls [Boolean, Symbol] whether the port speaks TLS only, and with which kind of {Certificates}
     # @param at [Integer, nil] the port; nil takes a free one
     # @param env [Hash{String => String}]
     # @param settings [Hash{Symbol => Object}] lines of its redis.conf
@@ -59,7 +59,7 @@ module Stores
       @env = env
       @folder = Dir.mktmpdir("online_manager_redis")
       @socket = "#{@folder}/socket"
-      @certificates = Certificates.new(@folder) if tls
+      @certificates = Certificates.new(@folder, tls == true ? :signed : tls) if tls
       @settings = SETTINGS.merge(settings)
     end
 

@@ -1,24 +1,28 @@
 -- Removes delivered events from the log, and notes the failures of others.
 --
 -- KEYS: see partition.lua.
--- ARGV: 3 the caller's token; 4 how many events were delivered; then their numbers; then three arguments for each event
+-- ARGV: 5 the caller's token; 6 how many events were delivered; then their numbers; then three arguments for each event
 -- that failed: its number, how often it has failed, and the last error.
--- Returns {'ok', epoch, 1}, or {'ok', epoch, 0} and changes nothing unless the caller acquired the lease last.
-if last_holder ~= ARGV[3] then
-  return {'ok', epoch, 0}
+-- Returns {'ok', epoch, generation, last number, 1}, or 0 for the 1 and changes nothing unless the caller acquired the
+-- lease last.
+if last_holder ~= ARGV[5] then
+  return {'ok', epoch, generation, last_number, 0}
 end
 
-local count = tonumber(ARGV[4])
+local count = tonumber(ARGV[6])
 if count > 0 then
   local entries, numbers = {}, {}
   for i = 1, count do
-    numbers[i] = ARGV[4 + i]
-    entries[i] = ARGV[4 + i] .. '-0'
+    numbers[i] = ARGV[6 + i]
+    entries[i] = ARGV[6 + i] .. '-0'
   end
   redis.call('XDEL', EVENTS, unpack(entries))
   redis.call('HDEL', FAILURES, unpack(numbers))
 end
-for i = 5 + count, #ARGV, 3 do
-  redis.call('HSET', FAILURES, ARGV[i], ARGV[i + 1] .. ' ' .. ARGV[i + 2])
+for i = 7 + count, #ARGV, 3 do
+  local entry = ARGV[i] .. '-0'
+  if #redis.call('XRANGE', EVENTS, entry, entry) > 0 then
+    redis.call('HSET', FAILURES, ARGV[i], ARGV[i + 1] .. ' ' .. ARGV[i + 2])
+  end
 end
-return {'ok', epoch, 1}
+return {'ok', epoch, generation, last_number, 1}

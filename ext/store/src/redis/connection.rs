@@ -9,11 +9,16 @@ use futures_util::future::{self, Either};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind};
-use redis::{TlsCertificates, Value};
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind,
+    TlsCertificates, Value,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::scripts::Script;
+use super::server::{check, hello_text, info_text};
+use super::tls;
 use super::url::ServerUrls;
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
@@ -23,9 +28,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long a reply of a cluster may take: shorter, since the replies of all its servers are awaited together.
 const CLUSTER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The oldest version that works: the scripts use ZMSCORE, and LIMIT with BYSCORE.
-const MIN_VERSION: (u32, u32) = (6, 2);
 
 /// A call of a script.
 pub(super) struct Call {
@@ -158,6 +160,14 @@ impl Connection {
         self.check_replies(replies)
     }
 
+    /// Returns the keys that match a pattern: of all masters, if it is a cluster.
+    pub(super) fn scan(&mut self, pattern: &str) -> Result<Vec<String>, StoreError> {
+        self.reconnect()?;
+        let Some(link) = self.link.clone() else { return Err(self.lost()) };
+        let scanned = self.wait(scan(link, pattern))?;
+        scanned.map_err(|error| store_error(&self.servers, &error))
+    }
+
     /// Turns errors into the store's. Closes the connection and fails if it was lost: in a cluster if every call
     /// failed, since one server of several may be away.
     fn check_replies(
@@ -198,6 +208,56 @@ impl Connection {
     }
 }
 
+/// How many keys a step of SCAN looks at: enough for few round trips, and little enough not to block the server.
+const SCAN_COUNT: usize = 1_000;
+
+/// Goes through all keys that match a pattern.
+async fn scan(mut link: Link, pattern: &str) -> Result<Vec<String>, RedisError> {
+    let masters = match &mut link {
+        Link::One(_) => vec![None],
+        Link::Cluster(connection) => masters(connection).await?.into_iter().map(Some).collect(),
+    };
+    let mut keys = Vec::new();
+    for master in masters {
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
+            let reply = match (&mut link, &master) {
+                (Link::Cluster(connection), Some(master)) => {
+                    connection.route_command(command, RoutingInfo::SingleNode(master.clone())).await?
+                }
+                _ => link.request(&command).await?,
+            };
+            let found: Vec<Vec<u8>>;
+            (cursor, found) = redis::from_redis_value(reply)?;
+            keys.extend(found.into_iter().filter_map(|key| String::from_utf8(key).ok()));
+            if cursor == 0 {
+                break;
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Returns the masters of a cluster.
+async fn masters(connection: &mut ClusterConnection) -> Result<Vec<SingleNodeRoutingInfo>, RedisError> {
+    let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+    // Each range of slots: its first and last slot, its master, and the replicas.
+    let ranges: Vec<Vec<Value>> = redis::from_redis_value(connection.req_packed_command(&command).await?)?;
+    let mut addresses: Vec<(String, u16)> = Vec::new();
+    for master in ranges.into_iter().filter_map(|range| range.into_iter().nth(2)) {
+        let Value::Array(master) = master else { continue };
+        let mut fields = master.into_iter();
+        let (Some(host), Some(port)) = (fields.next(), fields.next()) else { continue };
+        let address = (redis::from_redis_value(host)?, redis::from_redis_value(port)?);
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses.into_iter().map(|(host, port)| SingleNodeRoutingInfo::ByAddress { host, port }).collect())
+}
+
 /// Whether the connection failed, and not the command. A server that has become a replica is left too.
 fn is_of_connection(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType)
@@ -212,15 +272,14 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
         _ => store_error(servers, &error),
     };
     let infos = servers.connection_infos()?;
-    let certificates = servers.ca()?.map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) });
     let mut link = if servers.is_cluster() {
         let mut builder = ClusterClientBuilder::new(infos)
             .connection_timeout(CLUSTER_REPLY_TIMEOUT)
             .response_timeout(CLUSTER_REPLY_TIMEOUT)
             .overall_response_timeout(Some(CLUSTER_REPLY_TIMEOUT))
             .retries(1);
-        if let Some(certificates) = certificates {
-            builder = builder.certs(certificates);
+        if let Some(ca) = servers.ca()? {
+            builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(ca) });
         }
         let client = builder.build().map_err(failed)?;
         Link::Cluster(Box::new(client.get_async_connection().await.map_err(failed)?))
@@ -230,84 +289,90 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
                 "{servers}: the store names no server; expected the URL of one"
             )));
         };
-        let client = match certificates {
-            Some(certificates) => Client::build_with_tls(info, certificates),
-            None => Client::open(info),
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(REPLY_TIMEOUT))
-            .set_response_timeout(Some(REPLY_TIMEOUT));
-        let client = client.map_err(failed)?;
-        Link::One(client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?)
+        Link::One(connect_to_one(servers, info).await.map_err(|error| match error {
+            Failure::Client(error) => failed(error),
+            Failure::Store(error) => error,
+        })?)
     };
-    let warnings = match link.request(&redis::cmd("INFO")).await.map_err(failed)? {
+    let mut warnings = match link.request(&redis::cmd("INFO")).await {
         // A cluster replies with one INFO per server.
-        Value::Map(infos) => {
+        Ok(Value::Map(infos)) => {
             let mut warnings = Vec::new();
             for (_, info) in infos {
-                warnings.extend(check(servers, &info)?);
+                warnings.extend(check(servers, &info_text(info))?);
             }
             warnings.dedup();
             warnings
         }
-        info => check(servers, &info)?,
+        Ok(info) => check(servers, &info_text(info))?,
+        Err(error) if error.code() == Some("NOPERM") => {
+            if let Ok(hello) = link.request(&redis::cmd("HELLO")).await {
+                check(servers, &hello_text(hello))?;
+            }
+            vec![format!(
+                "{servers}: its user may not run INFO, so its maxmemory-policy is not checked: it must be noeviction. To \
+                 have it checked: ACL SETUSER … +info"
+            )]
+        }
+        Err(error) => return Err(failed(error)),
     };
+    if !servers.is_verified() {
+        warnings.push(format!(
+            "{servers}: verify=none is unsafe: whoever is between this machine and the server can read and change \
+             everything. Use ?ca_file=PATH with the server's certificate instead"
+        ));
+    }
     Ok((link, warnings))
 }
 
-/// Checks a server's INFO. Returns warnings for the operator; fails if the server cannot be used.
-fn check(servers: &ServerUrls, info: &Value) -> Result<Vec<String>, StoreError> {
-    let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{servers}: {what}")));
-    let info: String = redis::from_redis_value(info.clone()).unwrap_or_default();
-    let field = |name: &str| {
-        info.lines().find_map(|line| line.split_once(':').filter(|(field, _)| *field == name).map(|(_, value)| value))
+/// Why a connection was not made.
+enum Failure {
+    Client(RedisError),
+    Store(StoreError),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Failure {
+        Failure::Client(error)
+    }
+}
+
+/// Connects to a server that is no part of a cluster.
+async fn connect_to_one(servers: &ServerUrls, info: ConnectionInfo) -> Result<MultiplexedConnection, Failure> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(REPLY_TIMEOUT))
+        .set_response_timeout(Some(REPLY_TIMEOUT));
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?);
+    }
+    let connecting = async {
+        let stream = tls::connect(servers, info.addr()).await.map_err(Failure::Store)?;
+        Ok(MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?)
     };
-    let Some(version) = field("redis_version") else {
-        return misconfigured("this is no Redis: its INFO has no redis_version".into());
-    };
-    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < MIN_VERSION {
-        return misconfigured(format!(
-            "this is Redis {version}; expected {}.{} or newer. Upgrade the server",
-            MIN_VERSION.0, MIN_VERSION.1
-        ));
-    }
-    if field("loading") == Some("1") {
-        return Err(StoreError::Unavailable(format!("{servers}: the server is still loading its data")));
-    }
-    if !servers.is_cluster() {
-        if field("cluster_enabled") == Some("1") {
-            return misconfigured(
-                "this is a server of a Redis Cluster; give the URLs of some of its servers as an Array".into(),
-            );
-        }
-        if field("role") == Some("slave") {
-            let master = field("master_host").unwrap_or("another server");
-            return misconfigured(format!("this is a read-only replica of {master}; give the URL of the master"));
-        }
-    }
-    let policy = field("maxmemory_policy").unwrap_or("noeviction");
-    Ok(if policy == "noeviction" {
-        Vec::new()
-    } else {
-        vec![format!(
-            "{servers}: its maxmemory-policy is {policy}, so it may delete users who are online when its memory is full. \
-             Set it to noeviction"
-        )]
-    })
+    let timed_out = || StoreError::Unavailable(format!("{servers}: the server did not answer in time"));
+    let connected: Result<_, Failure> =
+        tokio::time::timeout(REPLY_TIMEOUT, connecting).await.map_err(|_| Failure::Store(timed_out()))?;
+    let (connection, driver) = connected?;
+    // It ends with the connection, or with the runtime.
+    tokio::spawn(driver);
+    Ok(connection)
 }
 
 /// Turns an error of the client into one for the operator: permanent if the server refuses the credentials, its
 /// certificate is not trusted, or it is no Redis.
 fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreError {
-    let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+    let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
     match error.kind() {
         ErrorKind::Parse => StoreError::Misconfigured(format!("{servers}: this is no Redis: {error}")),
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
             StoreError::Misconfigured(format!("{servers}: {error}"))
         }
-        _ if is_refused || error.to_string().contains("certificate") => {
-            StoreError::Misconfigured(format!("{servers}: {error}"))
+        _ if error.code() == Some("NOPERM") => StoreError::Misconfigured(format!(
+            "{servers}: {error}. The user needs the commands that README.md lists under \"More than one machine\""
+        )),
+        _ if is_refused => StoreError::Misconfigured(format!("{servers}: {error}")),
+        _ if error.to_string().contains("certificate") => {
+            StoreError::Misconfigured(format!("{servers}: {error}{}", tls::explanation(error)))
         }
         _ => StoreError::Unavailable(format!("{servers}: {error}")),
     }

@@ -1,25 +1,54 @@
--- Moves an event from the log to the dead letters. The latest version of its user is kept from then on, so that a later
--- transition supersedes the dead letter.
+-- Moves events from the log to the dead letters. The latest version of their users is kept from then on, so that a
+-- later transition supersedes the dead letter: one in the log already, or one that comes.
 --
 -- KEYS: see partition.lua.
--- ARGV: 3 the caller's token; 4 the event's number; 5 the last error.
--- Returns {'ok', epoch, 1}, or {'ok', epoch, 0} and changes nothing unless the caller acquired the lease last.
-if last_holder ~= ARGV[3] then
-  return {'ok', epoch, 0}
+-- ARGV: 5 the caller's token; 6 the number of the event behind which to look for later transitions, or "" for the first
+-- event that is moved; then two arguments for each event to move: its number and the last error.
+-- Returns {'ok', epoch, generation, last number, 1, the number of the event behind which to call the script again, with
+-- no events, or 0}; or 0 and 0, and changes nothing, unless the caller acquired the lease last.
+if last_holder ~= ARGV[5] then
+  return {'ok', epoch, generation, last_number, 0, 0}
 end
 
-local number = ARGV[4] .. '-0'
-local entry = redis.call('XRANGE', EVENTS, number, number)[1]
-if entry then
-  local event = fields_of(entry)
-  local failures = (redis.call('HGET', FAILURES, event.number) or '0'):match('^%d+')
-  last_number = math.max(last_number + 1, wall)
-  redis.call('HSET', META, 'last', last_number)
-  redis.call('XADD', DEAD_LETTERS, string.format('%.0f-0', last_number), 'u', event.u, 'k', event.k, 'd', event.d,
-    'v', event.v, 'f', failures, 'e', ARGV[5])
-  redis.call('XDEL', EVENTS, number)
-  redis.call('HDEL', FAILURES, event.number)
-  local latest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0
-  redis.call('HSET', SUPERSEDED, event.u, math.max(latest, event.v))
+-- How many events are searched for later transitions in one call of the script.
+local MAX_SEARCHED, PAGE = 5120, 256
+
+local after = tonumber(ARGV[6])
+for i = 7, #ARGV, 2 do
+  local number = ARGV[i] .. '-0'
+  local entry = redis.call('XRANGE', EVENTS, number, number)[1]
+  if entry then
+    local event = fields_of(entry)
+    local failures = (redis.call('HGET', FAILURES, event.number) or '0'):match('^%d+')
+    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 'v', event.v,
+      'f', failures, 'e', ARGV[i + 1])
+    redis.call('XDEL', EVENTS, number)
+    redis.call('HDEL', FAILURES, event.number)
+    local latest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0
+    redis.call('HSET', SUPERSEDED, event.u, math.max(latest, event.v))
+    after = math.min(after or event.number, event.number)
+  end
 end
-return {'ok', epoch, 1}
+if not after then
+  return {'ok', epoch, generation, last_number, 1, 0}
+end
+
+for _ = 1, MAX_SEARCHED / PAGE do
+  local entries = redis.call('XRANGE', EVENTS, '(' .. entry_id(after), '+', 'COUNT', PAGE)
+  if #entries == 0 then
+    return {'ok', epoch, generation, last_number, 1, 0}
+  end
+  local events, ids = {}, {}
+  for n, entry in ipairs(entries) do
+    events[n] = fields_of(entry)
+    ids[n] = events[n].u
+  end
+  local latest = redis.call('HMGET', SUPERSEDED, unpack(ids))
+  for n, event in ipairs(events) do
+    if latest[n] and tonumber(event.v) > (tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0) then
+      redis.call('HSET', SUPERSEDED, event.u, event.v)
+    end
+  end
+  after = tonumber(events[#events].number)
+end
+return {'ok', epoch, generation, last_number, 1, after}

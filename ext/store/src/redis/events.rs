@@ -2,13 +2,20 @@
 
 use std::collections::HashMap;
 
-use foldhash::quality::RandomState;
-
 use super::connection::Call;
-use super::replies::{Entry, Fields};
+use super::replies::{Entry, Fields, unexpected_reply};
 use super::{EVENTS_PER_SCRIPT, Redis, hex, scripts};
 use crate::error::StoreError;
 use crate::store::{Commit, DeadLetter, Event, Membership, Partition, Token};
+
+/// The maximum length of an error's text in bytes: each event that failed has one of its own.
+const MAX_ERROR: usize = 2_048;
+
+/// Returns the beginning of an error's text.
+fn shortened(error: &str) -> &str {
+    // A character takes up to four bytes.
+    (MAX_ERROR.saturating_sub(3)..=MAX_ERROR).rev().find_map(|length| error.get(..length)).unwrap_or(error)
+}
 
 impl Redis {
     /// Builds the calls that commit delivered and failed events of a partition.
@@ -26,7 +33,7 @@ impl Redis {
         }
         for failed in commit.failed.chunks(EVENTS_PER_SCRIPT) {
             let call = failed.iter().fold(call().number(0), |call, (number, failures, error)| {
-                call.number(number).number(failures).arg(error)
+                call.number(number).number(failures).arg(shortened(error))
             });
             calls.push((partition, call));
         }
@@ -41,43 +48,26 @@ impl Redis {
         partition: Partition,
         dead: &[(u64, String)],
     ) -> Result<bool, StoreError> {
-        let mut moved = HashMap::with_hasher(RandomState::default());
-        for (number, error) in dead {
-            let call = self.call(scripts::dead_letter(), partition, membership);
-            // The id is in the log until the script has moved the event.
-            let ids = self.events_after(partition, *number, true, 1)?;
-            if !self.call_partition(partition, call.arg(hex(membership.token)).number(number).arg(error))? {
-                return Ok(false);
-            }
-            moved.extend(ids.into_iter().filter(|entry| entry.number == *number).map(|entry| (entry.id, *number)));
-        }
-        // The scripts note the later transitions from now on. Those that are in the log already are noted here.
-        let Some(first) = moved.values().min().copied() else { return Ok(true) };
-        let superseded = self.keys(partition).map(|keys| keys.superseded.clone()).collect::<String>();
-        let mut after = first;
-        loop {
-            let entries = self.events_after(partition, after, false, EVENTS_PER_SCRIPT)?;
-            let Some(last) = entries.last() else { return Ok(true) };
-            after = last.number;
-            for later in entries.into_iter().filter(|entry| moved.get(&entry.id).is_some_and(|n| *n < entry.number)) {
-                let mut command = redis::cmd("HSET");
-                command.arg(&superseded).arg(later.id.as_slice()).arg(later.version);
-                self.send_command::<i64>(command)?;
+        for dead in dead.chunks(EVENTS_PER_SCRIPT) {
+            let mut after = String::new();
+            let mut dead = dead;
+            // Once, unless the log is long: then the script goes through it in several calls.
+            while after != "0" {
+                let call = self.call(scripts::dead_letter(), partition, membership).arg(hex(membership.token));
+                let call = dead
+                    .iter()
+                    .fold(call.arg(&after), |call, (number, error)| call.number(number).arg(shortened(error)));
+                let replies = self.call_partitions::<(u8, u64)>(vec![(partition, call)])?;
+                let (_, reply) = replies.into_iter().next().ok_or_else(unexpected_reply)?;
+                let ((is_held, next), _) = reply?;
+                if is_held == 0 {
+                    return Ok(false);
+                }
+                after = next.to_string();
+                dead = &[];
             }
         }
-    }
-
-    /// Reads up to `limit` events of the log from a number on, or behind it.
-    fn events_after(
-        &mut self,
-        partition: Partition,
-        number: u64,
-        is_inclusive: bool,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let key = self.keys(partition).map(|keys| keys.events.clone()).collect::<String>();
-        let from = format!("{}{number}-0", if is_inclusive { "" } else { "(" });
-        self.page(&key, &from, limit)
+        Ok(true)
     }
 
     /// Reads up to `limit` entries of a stream. `from` is the start of a range as XRANGE has it.
@@ -149,7 +139,7 @@ impl Redis {
             while left > 0 {
                 let call = self.call(scripts::requeue(), partition, &membership).number(EVENTS_PER_SCRIPT);
                 for (_, reply) in self.call_partitions::<(usize, usize, u64)>(vec![(partition, call)])? {
-                    let (again, superseded, remaining) = reply?;
+                    let ((again, superseded, remaining), _) = reply?;
                     requeued += again;
                     dropped += superseded;
                     left = remaining;

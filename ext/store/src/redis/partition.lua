@@ -1,25 +1,41 @@
--- The beginning of every script that changes a partition: its keys, its clock, its epoch and its log. It is put in
--- front of the script's own text, so the locals below are the script's too.
+-- The beginning of every script that changes a partition: its keys, its clock, its data's identity and its log. It is
+-- put in front of the script's own text, so the locals below are the script's too.
 --
--- KEYS: the nine keys of the partition, in the order of the locals below.
--- ARGV: 1 the epoch that the caller knows, or ""; 2 the config's timeout in microseconds; from 3 on, the script's own.
--- Returns {'replaced', epoch} if the caller knows another epoch: the data that it knew is lost, and the script does
--- nothing. Otherwise the script returns {'ok', epoch, …}.
+-- KEYS: the ten keys of the partition, in the order of the locals below.
+-- ARGV: what the caller knows of the data: 1 the epoch, or 0; 2 the generation; 3 the last number. 4 the config's
+-- timeout in microseconds; from 5 on, the script's own.
+-- Returns {'replaced'} if the data are others than the caller knows, or older: the script does nothing. Otherwise the
+-- script returns {'ok', epoch, generation, last number, …}.
 --
--- Times are microseconds of the partition's clock, except deadlines in scores, which are milliseconds.
-local USERS, EVENTS, LEASE, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED = unpack(KEYS)
-local KNOWN_EPOCH, TIMEOUT = ARGV[1], tonumber(ARGV[2])
+-- Times are microseconds of the partition's clock. The times of users (seen, left, until, deadline) are milliseconds,
+-- rounded up, so that they fit into a score.
+local USERS, EVENTS, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED, LEAVES, UNCERTAIN = unpack(KEYS)
+local KNOWN_EPOCH, KNOWN_GENERATION, KNOWN_LAST, TIMEOUT =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- A user's score is deadline * CLASSES + class, where the class stands for a timeout: the time of the last heartbeat is
--- deadline - timeout and need not be kept. Scores are exact up to 2^53, so deadlines may be up to the year 2248.
+-- The score of a user who is online is deadline * CLASSES + class, where the class stands for a timeout: the time of
+-- the last heartbeat is deadline - timeout and need not be kept. Scores are exact up to 2^53, so deadlines may be up to
+-- the year 2248.
 local CLASSES = 1024
 local LAST_DEADLINE = 8796093022207
 
+-- For how long after the data went back no event is handed out: every member polls within that time, and says what it
+-- has delivered.
+local SETTLING = 1000000
+
+-- For how many seconds a key is kept that no member renews.
+local KEEP = 30 * 86400
+
 -- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline; how far the clock is
--- ahead of the server's; the last number that was given out; who acquired the lease last.
-local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder')
-local epoch, swept_at, held_until = meta[1], tonumber(meta[2]), tonumber(meta[3]) or 0
+-- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; how
+-- often the data went back; until when no event is handed out; the longest timeout in use in milliseconds, and until
+-- when it counts. Also the classes: see class_of in write.lua.
+local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
+  'silent', 'longest', 'longest_until')
+local epoch, swept_at, held_until = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]) or 0
 local clock_shift, last_number, last_holder = tonumber(meta[4]) or 0, tonumber(meta[5]) or 0, meta[6]
+local leased_until, generation, silent_until = tonumber(meta[7]) or 0, tonumber(meta[8]) or 0, tonumber(meta[9]) or 0
+local longest_timeout, longest_until = tonumber(meta[10]) or 0, tonumber(meta[11]) or 0
 
 -- The partition's clock never goes back: the server's clock may be set back, or a server whose clock is behind take
 -- over.
@@ -34,13 +50,34 @@ if swept_at and now < swept_at then
 end
 
 if not epoch then
-  epoch = string.format('%.0f', wall)
+  epoch = wall
   redis.call('HSET', META, 'epoch', epoch)
+  redis.call('EXPIRE', META, KEEP)
 end
-if KNOWN_EPOCH ~= '' and KNOWN_EPOCH ~= epoch then
-  -- Nobody is set offline for one timeout: each process needs time to re-send its users.
-  redis.call('HSET', META, 'hold', now + TIMEOUT)
-  return {'replaced', epoch}
+if KNOWN_EPOCH ~= 0 then
+  local is_same = KNOWN_EPOCH == epoch and KNOWN_GENERATION == generation
+  if not is_same or KNOWN_LAST > last_number then
+    -- Nobody is set offline for one timeout: each process needs time to re-send its users.
+    redis.call('HSET', META, 'hold', now + TIMEOUT, 'last', math.max(last_number, KNOWN_LAST))
+    if is_same then
+      -- The data went back: whether a user has come or gone since is not known.
+      redis.call('HSET', META, 'generation', generation + 1, 'silent', now + SETTLING)
+      redis.call('ZUNIONSTORE', UNCERTAIN, 2, USERS, TOMBSTONES)
+    end
+    return {'replaced'}
+  end
+end
+
+-- Returns the next number: each is greater than all before, also if the data were lost in between.
+local function next_number()
+  last_number = math.max(last_number + 1, wall)
+  redis.call('HSET', META, 'last', last_number)
+  return last_number
+end
+
+-- Returns the id of an entry of a stream.
+local function entry_id(number)
+  return string.format('%.0f-0', number)
 end
 
 -- Whether any user of the partition has a dead letter; nil until the script has asked.
@@ -49,19 +86,17 @@ local has_dead_letters = nil
 -- Appends an event to the log. A version is passed for an event that had one before; otherwise its number is its
 -- version.
 local function append(id, kind, due, version)
-  last_number = math.max(last_number + 1, wall)
-  redis.call('HSET', META, 'last', last_number)
-  local number = string.format('%.0f-0', last_number)
+  local number = next_number()
   if version then
-    redis.call('XADD', EVENTS, number, 'u', id, 'k', kind, 'd', due, 'v', version)
+    redis.call('XADD', EVENTS, entry_id(number), 'u', id, 'k', kind, 'd', due, 'v', version)
     return
   end
-  redis.call('XADD', EVENTS, number, 'u', id, 'k', kind, 'd', due)
+  redis.call('XADD', EVENTS, entry_id(number), 'u', id, 'k', kind, 'd', due)
   if has_dead_letters == nil then
     has_dead_letters = redis.call('EXISTS', SUPERSEDED) == 1
   end
   if has_dead_letters and redis.call('HEXISTS', SUPERSEDED, id) == 1 then
-    redis.call('HSET', SUPERSEDED, id, last_number)
+    redis.call('HSET', SUPERSEDED, id, number)
   end
 end
 
@@ -80,9 +115,25 @@ end
 
 local timeouts = {}
 
--- Returns the timeout that a class stands for, in microseconds. Class 0 stands for no timeout: the overflow holds the
+-- Returns the timeout that a class stands for, in milliseconds. Class 0 stands for no timeout: the overflow holds the
 -- times of such a user.
 local function timeout_of(class)
   timeouts[class] = timeouts[class] or tonumber(redis.call('HGET', META, string.format('t%d', class))) or 0
   return timeouts[class]
+end
+
+-- Parses an entry of the overflow: when the user was seen (nil if only a leave is known), when it left (nil if it did
+-- not), the latest deadline of heartbeats from before the leave, and whether a leave has set the deadline.
+local function parse_overflow(text)
+  local seen, left, latest, is_leave = text:match('^(%-?%d+) (%-?%d+) (%-?%d+) (%d)$')
+  seen, left = tonumber(seen), tonumber(left)
+  return seen >= 0 and seen or nil, left >= 0 and left or nil, tonumber(latest), is_leave == '1'
+end
+
+-- Has the server delete a key that no member renews any more. A key that is renewed often is not written each time.
+local function renew_key(key)
+  local ttl = redis.call('TTL', key)
+  if ttl ~= -2 and ttl < KEEP - 3600 then
+    redis.call('EXPIRE', key, KEEP)
+  end
 end

@@ -1,34 +1,37 @@
 -- Acquires, renews or releases the lease of the partition, sets users offline whose deadline has passed, and reads the
--- log.
+-- log and the leaves.
 --
 -- KEYS: see partition.lua.
--- ARGV: 3 the caller's token; 4 what it requests of the lease, "acquire", "renew", "release" or ""; 5 the length of the
--- lease in milliseconds; 6 how many users may be set offline, or -1 for no sweep; 7 where in the log to start, "-" for
--- the beginning, "(NUMBER-0" for behind an event, or "" for no events; 8 how many events to return.
--- Returns {'ok', epoch, the state of the lease (0 free, 1 held by another member, 2 the caller's as before, 3
--- acquired), how many users were set offline, how long ago the first of them was due, in how long the next user may be
--- due (-1 if nobody is online), the events}. Each event is {number, id, kind, lateness, version, failures}; the list is
--- empty unless the caller holds the lease. Durations are microseconds.
+-- ARGV: 5 the caller's token; 6 what it requests of the lease, "acquire", "renew", "release" or ""; 7 the length of the
+-- lease in microseconds; 8 how many users may be set offline, or -1 for no sweep; 9 where in the log to start, "-" for
+-- the beginning, "(NUMBER-0" for behind an event, or "" for no events; 10 how many events to return; 11 the number
+-- above which leaves are wanted, or "" for no leaves; 12 the epoch of what the caller delivered before the data went
+-- back, or 0; 13 the number up to which it has delivered the events; from 14 on, the numbers of the others.
+-- Returns {'ok', epoch, generation, last number, the state of the lease (0 free, 1 held by another member, 2 the
+-- caller's as before, 3 acquired), how many users were set offline, how long ago the first of them was due, in how long
+-- the next user may be due (-1 if nobody is online), the events, the users who left, the number above which to ask for
+-- leaves next, how long ago the oldest event became due (-1 if there is none)}. Each event is {number, id, kind,
+-- lateness, version, failures}; the list is empty unless the caller holds the lease. Durations are microseconds.
 local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
-  ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+  ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local LEAVES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+
+-- How many users are forgotten, and leaves read or deleted, in one call: no poll is long.
+local MAX_FORGOTTEN, MAX_LEAVES = 256, 1000
 
 -- Returns the state of the lease after the request. The last holder of an expired lease still counts as its holder: no
 -- other member can have delivered anything meanwhile.
 local function update_lease()
-  local holder = redis.call('GET', LEASE)
-  local is_held = holder == TOKEN or (not holder and last_holder == TOKEN)
-  if REQUEST == 'release' and is_held then
-    redis.call('DEL', LEASE)
-    redis.call('HDEL', META, 'holder')
+  local is_held = last_holder and leased_until > now
+  local is_mine = last_holder == TOKEN
+  if REQUEST == 'release' and is_mine then
+    redis.call('HDEL', META, 'holder', 'until')
     return 0
-  elseif (REQUEST == 'renew' and is_held) or (REQUEST == 'acquire' and not holder) then
-    redis.call('SET', LEASE, TOKEN, 'PX', DURATION)
-    if last_holder ~= TOKEN then
-      redis.call('HSET', META, 'holder', TOKEN)
-    end
-    return is_held and 2 or 3
+  elseif (REQUEST == 'renew' and is_mine) or (REQUEST == 'acquire' and (is_mine or not is_held)) then
+    redis.call('HSET', META, 'holder', TOKEN, 'until', now + DURATION)
+    return is_mine and 2 or 3
   end
-  return is_held and 2 or holder and 1 or 0
+  return is_mine and 2 or is_held and 1 or 0
 end
 
 -- Returns when the next user may be set offline, or nil if nobody is online.
@@ -37,12 +40,28 @@ local function first_deadline()
   return score and math.max(math.floor(score / CLASSES) * 1000, held_until)
 end
 
--- Deletes tombstones that are older than two timeouts: no heartbeat can be that late. At most 256, so that no poll is
--- long.
-local function forget_old_tombstones()
-  local old = redis.call('ZRANGE', TOMBSTONES, '-inf', now - 2 * TIMEOUT, 'BYSCORE', 'LIMIT', 0, 256)
+-- Deletes what is known of users who went offline, and the leaves, as soon as no heartbeat can be that late: after the
+-- longest timeout in use, whosever it is.
+local function forget()
+  local latest = math.floor(now / 1000) - math.max(longest_timeout, math.ceil(TIMEOUT / 1000))
+  local old = redis.call('ZRANGE', TOMBSTONES, '-inf', latest, 'BYSCORE', 'LIMIT', 0, MAX_FORGOTTEN)
   if #old > 0 then
     redis.call('ZREM', TOMBSTONES, unpack(old))
+    redis.call('HDEL', OVERFLOW, unpack(old))
+    if generation > 0 then
+      redis.call('ZREM', UNCERTAIN, unpack(old))
+    end
+  end
+  -- A member needs a second to hear of a leave, even if every timeout is shorter.
+  latest = math.min(latest, math.floor(now / 1000) - 1000)
+  local stale = {}
+  for _, entry in ipairs(redis.call('XRANGE', LEAVES, '-', '+', 'COUNT', MAX_FORGOTTEN)) do
+    if tonumber(fields_of(entry).t) <= latest then
+      stale[#stale + 1] = entry[1]
+    end
+  end
+  if #stale > 0 then
+    redis.call('XDEL', LEAVES, unpack(stale))
   end
 end
 
@@ -58,24 +77,25 @@ local function expire()
   for i = 1, #found, 2 do
     ids[#ids + 1] = found[i]
   end
-  local times = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
-  local tombstones, in_overflow = {}, {}
+  local overflows = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
+  local tombstones, stale_overflows = {}, {}
   for n, id in ipairs(ids) do
-    local deadline = math.floor(found[2 * n] / CLASSES) * 1000
-    local seen, left = deadline - timeout_of(found[2 * n] % CLASSES), 0
-    if times[n] then
-      seen, left = times[n]:match('^(%d+) (%d+)$')
-      left = tonumber(left)
-      in_overflow[#in_overflow + 1] = id
+    local deadline = math.floor(found[2 * n] / CLASSES)
+    local seen, left, is_leave, _ = deadline - timeout_of(found[2 * n] % CLASSES), nil, false, nil
+    if overflows[n] then
+      seen, left, _, is_leave = parse_overflow(overflows[n])
+      if not left then
+        stale_overflows[#stale_overflows + 1] = id
+      end
     end
-    append(id, left > 0 and 'l' or 't', math.max(deadline, held_until))
-    tombstones[#tombstones + 1] = left > 0 and left or seen
+    append(id, is_leave and 'l' or 't', math.max(deadline * 1000, held_until))
+    tombstones[#tombstones + 1] = math.max(seen or 0, left or 0)
     tombstones[#tombstones + 1] = id
   end
   redis.call('ZREM', USERS, unpack(ids))
   redis.call('ZADD', TOMBSTONES, unpack(tombstones))
-  if #in_overflow > 0 then
-    redis.call('HDEL', OVERFLOW, unpack(in_overflow))
+  if #stale_overflows > 0 then
+    redis.call('HDEL', OVERFLOW, unpack(stale_overflows))
   end
   return #ids, now - math.max(math.floor(found[2] / CLASSES) * 1000, held_until)
 end
@@ -92,16 +112,47 @@ local function sweep()
   end
   local is_due = first and first <= now
   local expired, lag = 0, 0
-  -- A mark each eighth of the timeout is enough, since only half a timeout without one counts as a gap.
-  if is_due or not swept_at or now - swept_at >= TIMEOUT / 8 then
-    redis.call('HSET', META, 'swept', now)
-    forget_old_tombstones()
-  end
+  forget()
   if is_due and LIMIT > 0 then
     expired, lag = expire()
     first = first_deadline()
   end
+  -- A mark each eighth of the timeout is enough, since only half a timeout without one counts as a gap.
+  if is_due or not swept_at or now - swept_at >= TIMEOUT / 8 then
+    redis.call('HSET', META, 'swept', now)
+    for _, key in ipairs(KEYS) do
+      renew_key(key)
+    end
+  end
   return expired, lag, first and math.max(first - now, 0) or -1
+end
+
+-- Deletes the events that the caller delivered before the data went back.
+local function delete_handled()
+  local is_left = {}
+  for i = 14, #ARGV do
+    is_left[ARGV[i]] = true
+  end
+  local from = '-'
+  while true do
+    local entries = redis.call('XRANGE', EVENTS, from, entry_id(HANDLED_THROUGH), 'COUNT', 256)
+    if #entries == 0 then
+      return
+    end
+    local handled, numbers = {}, {}
+    for _, entry in ipairs(entries) do
+      local number = entry[1]:match('^%d+')
+      if not is_left[number] then
+        handled[#handled + 1] = entry[1]
+        numbers[#numbers + 1] = number
+      end
+    end
+    if #handled > 0 then
+      redis.call('XDEL', EVENTS, unpack(handled))
+      redis.call('HDEL', FAILURES, unpack(numbers))
+    end
+    from = '(' .. entries[#entries][1]
+  end
 end
 
 -- Returns events of the log.
@@ -120,10 +171,35 @@ local function read_events()
   return list
 end
 
+-- Returns the users who left, and the number above which to ask next.
+local function read_leaves()
+  local ids = {}
+  if not LEAVES_AFTER or LEAVES_AFTER >= last_number then
+    return ids, last_number
+  end
+  local entries = redis.call('XRANGE', LEAVES, '(' .. entry_id(LEAVES_AFTER), '+', 'COUNT', MAX_LEAVES)
+  for n, entry in ipairs(entries) do
+    ids[n] = fields_of(entry).u
+  end
+  return ids, #entries == MAX_LEAVES and tonumber(entries[#entries][1]:match('^%d+')) or last_number
+end
+
+-- Returns how long ago the oldest event became due, or -1 if there is none.
+local function oldest_age()
+  local first = redis.call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
+  return first and math.max(now - fields_of(first).d, 0) or -1
+end
+
 local lease_state = update_lease()
 local expired, lag, next_due = 0, 0, -1
 if LIMIT >= 0 then
   expired, lag, next_due = sweep()
 end
-local reads_events = AFTER ~= '' and COUNT > 0 and lease_state >= 2
-return {'ok', epoch, lease_state, expired, lag, next_due, reads_events and read_events() or {}}
+if HANDLED_EPOCH == epoch then
+  delete_handled()
+end
+local reads_events = AFTER ~= '' and COUNT > 0 and lease_state >= 2 and now >= silent_until
+local events = reads_events and read_events() or {}
+local leaves, leaves_until = read_leaves()
+return {'ok', epoch, generation, last_number, lease_state, expired, lag, next_due, events, leaves, leaves_until,
+  oldest_age()}

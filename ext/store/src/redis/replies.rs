@@ -1,13 +1,14 @@
 //! Parses the scripts' replies, the entries of the streams and the scores of the users.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use online_manager_tracker::{Nanos, Reason, Transition};
 use redis::{FromRedisValue, Value};
 
 use crate::error::StoreError;
 use crate::id::UserId;
-use crate::store::{Event, Known, LeaseState, PollRequest, PollResult, Sweep};
+use crate::store::{Event, Known, LeaseState, PartitionSummary, PollRequest, PollResult, Sweep};
 
 /// The number of classes in a score: see `partition.lua`.
 const CLASSES: u64 = 1024;
@@ -63,33 +64,54 @@ fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: 
 pub(super) struct Summary {
     /// The partition's clock, in microseconds.
     pub(super) now: i64,
+    pub(super) online: u64,
     pub(super) undelivered: u64,
+    /// How long ago the oldest event became due, in microseconds.
+    pub(super) oldest: Option<i64>,
     pub(super) dead_letters: u64,
-    /// The timeout that each class stands for, in microseconds.
-    timeouts: HashMap<u64, i64>,
+    meta: HashMap<String, String>,
 }
 
 impl Summary {
     pub(super) fn read(value: Value) -> Result<Summary, StoreError> {
-        let (now, undelivered, dead_letters, meta): (i64, u64, u64, Vec<(String, String)>) = parse(value)?;
-        let timeouts = meta.iter().filter_map(|(name, value)| {
-            let class = name.strip_prefix('t')?.parse().ok()?;
-            Some((class, value.parse().ok()?))
-        });
-        Ok(Summary { now, undelivered, dead_letters, timeouts: timeouts.collect() })
+        let (now, online, undelivered, oldest, dead_letters, meta) = parse(value)?;
+        let oldest = Some(oldest).filter(|oldest| *oldest >= 0);
+        Ok(Summary { now, online, undelivered, oldest, dead_letters, meta })
     }
 
     /// Returns how long ago a user with this score was last seen.
     pub(super) fn ago(&self, score: &str) -> Nanos {
         let score = score.parse::<f64>().unwrap_or_default() as u64;
-        let timeout = self.timeouts.get(&(score % CLASSES)).copied().unwrap_or_default();
-        nanos(self.now - ((score / CLASSES * 1000) as i64 - timeout))
+        let timeout: i64 = self.number(&format!("t{}", score % CLASSES));
+        nanos(self.now - ((score / CLASSES) as i64 - timeout) * 1_000)
     }
 
-    /// Returns how long ago a user with this overflow entry, `SEEN LEFT`, was last seen.
+    /// Returns how long ago a user with this entry of the overflow was last seen: see `parse_overflow` in
+    /// `partition.lua`.
     pub(super) fn ago_of_overflow(&self, times: &str) -> Nanos {
         let seen = times.split(' ').next().and_then(|seen| seen.parse().ok());
-        nanos(seen.map_or(0, |seen: i64| self.now - seen))
+        nanos(seen.map_or(0, |seen: i64| self.now - seen * 1_000))
+    }
+
+    /// Returns what an operator sees of the partition, with the names of the members by token.
+    pub(super) fn partition(&self, names: &HashMap<String, String>) -> PartitionSummary {
+        let remaining = nanos(self.number::<i64>("until") - self.now);
+        let name = |token: &String| names.get(token).cloned().unwrap_or_else(|| format!("unregistered {token}"));
+        PartitionSummary {
+            online: self.online,
+            undelivered: self.undelivered,
+            oldest: self.oldest.map(nanos),
+            dead_letters: self.dead_letters,
+            lease_holder: self.meta.get("holder").filter(|_| remaining > 0).map(|token| (name(token), remaining)),
+            hold: nanos(self.number::<i64>("hold") - self.now),
+            epoch: self.number("epoch"),
+            generation: self.number("generation"),
+        }
+    }
+
+    /// Returns a field of META, or 0.
+    fn number<T: FromStr + Default>(&self, field: &str) -> T {
+        self.meta.get(field).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 }
 
@@ -97,15 +119,12 @@ impl Summary {
 pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
 
 /// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
-/// next is due, and the events.
-pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>);
+/// next is due, the events, the users who left, the number after the leaves, and the age of the oldest event.
+pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>, Vec<Vec<u8>>, u64, i64);
 
-pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, events): PollReply) -> PollResult {
+pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known) -> PollResult {
+    let (lease, expired, lag, next, events, leaves, leaves_until, oldest) = reply;
     PollResult {
-        leaves: Vec::new(),
-        leaves_until: 0,
-        oldest: None,
-        known: Known::default(),
         lease: match lease {
             0 => LeaseState::Free,
             1 => LeaseState::HeldByOther,
@@ -120,6 +139,10 @@ pub(super) fn poll_result(request: &PollRequest, (lease, expired, lag, next, eve
                 event(number, &id, &kind, late, version, failures)
             })
             .collect(),
+        leaves: leaves.iter().filter_map(|id| UserId::from_store(id)).collect(),
+        leaves_until,
+        oldest: (oldest >= 0).then(|| nanos(oldest)),
+        known,
     }
 }
 

@@ -1,10 +1,10 @@
 -- Appends dead letters to the log again. Superseded ones are deleted instead.
 --
 -- KEYS: see partition.lua.
--- ARGV: 3 the maximum number of dead letters for this call.
--- Returns {'ok', epoch, how many were requeued, how many were dropped, how many are left}.
+-- ARGV: 5 the maximum number of dead letters for this call.
+-- Returns {'ok', epoch, generation, last number, how many were requeued, how many were dropped, how many are left}.
 local requeued, dropped = 0, 0
-for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARGV[3])) do
+for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARGV[5])) do
   local letter = fields_of(entry)
   if (tonumber(redis.call('HGET', SUPERSEDED, letter.u)) or 0) > tonumber(letter.v) then
     dropped = dropped + 1
@@ -18,4 +18,4 @@ local remaining = redis.call('XLEN', DEAD_LETTERS)
 if remaining == 0 then
   redis.call('DEL', SUPERSEDED)
 end
-return {'ok', epoch, requeued, dropped, remaining}
+return {'ok', epoch, generation, last_number, requeued, dropped, remaining}

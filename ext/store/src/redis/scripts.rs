@@ -38,13 +38,11 @@ pub(super) struct Keys {
     pub(super) users: String,
     /// The event log: a stream.
     pub(super) events: String,
-    /// The lease: the token of its holder, which expires.
-    lease: String,
-    /// The epoch, the clock, the last sweep and the classes of timeouts: a hash. See `partition.lua`.
-    meta: String,
+    /// The epoch, the clock, the lease, the last sweep and the classes of timeouts: a hash. See `partition.lua`.
+    pub(super) meta: String,
     /// When users were seen and left whose score does not hold it, those who have left for example: a hash by id.
     pub(super) overflow: String,
-    /// The users who went offline lately, and when they were last seen or left: a sorted set.
+    /// The users who are offline, and when they were last seen or left: a sorted set.
     tombstones: String,
     /// How often events have failed, and the last error: a hash by number.
     pub(super) failures: String,
@@ -52,43 +50,73 @@ pub(super) struct Keys {
     pub(super) dead_letters: String,
     /// The latest version of each user who has a dead letter: a hash by id.
     pub(super) superseded: String,
+    /// The leaves, for other members to hear of: a stream.
+    leaves: String,
+    /// The users of whom it is not known whether they came or went since the data went back: a sorted set.
+    uncertain: String,
 }
 
 impl Keys {
-    pub(super) fn new(namespace: &str, partition: Partition) -> Keys {
-        let key = |name: &str| format!("{{om:{}:{partition}}}:{name}", escaped(namespace));
+    /// Returns the keys, each with the URL's prefix in front.
+    pub(super) fn new(prefix: &str, namespace: &str, partition: Partition) -> Keys {
+        let key = |name: &str| format!("{prefix}{{om:{}:{partition}}}:{name}", escaped(namespace));
         Keys {
             users: key("users"),
             events: key("events"),
-            lease: key("lease"),
             meta: key("meta"),
             overflow: key("overflow"),
             tombstones: key("tombstones"),
             failures: key("failures"),
             dead_letters: key("dead_letters"),
             superseded: key("superseded"),
+            leaves: key("leaves"),
+            uncertain: key("uncertain"),
         }
     }
 
     /// Returns the keys in the order in which the scripts take them.
-    pub(super) fn all(&self) -> [&str; 9] {
+    pub(super) fn all(&self) -> [&str; 10] {
         [
             &self.users,
             &self.events,
-            &self.lease,
             &self.meta,
             &self.overflow,
             &self.tombstones,
             &self.failures,
             &self.dead_letters,
             &self.superseded,
+            &self.leaves,
+            &self.uncertain,
         ]
     }
 }
 
-/// Returns the key of a namespace's members.
-pub(super) fn members(namespace: &str) -> String {
-    format!("{{om:{}}}:members", escaped(namespace))
+/// Returns the key of a namespace's members, with the URL's prefix in front.
+pub(super) fn members(prefix: &str, namespace: &str) -> String {
+    format!("{prefix}{{om:{}}}:members", escaped(namespace))
+}
+
+/// Returns patterns of SCAN that each namespace has a key for.
+pub(super) fn patterns(prefix: &str) -> [String; 2] {
+    let mut literal = String::with_capacity(prefix.len());
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    [format!("{literal}{{om:*}}:members"), format!("{literal}{{om:*}}:meta")]
+}
+
+/// Returns the namespace that a key belongs to, if it is one that [`patterns`] look for.
+pub(super) fn namespace_of(prefix: &str, key: &str) -> Option<String> {
+    let (tag, name) = key.strip_prefix(prefix)?.strip_prefix("{om:")?.split_once("}:")?;
+    let namespace = match name {
+        "members" => tag,
+        "meta" => tag.rsplit_once(':').filter(|(_, partition)| partition.parse::<Partition>().is_ok())?.0,
+        _ => return None,
+    };
+    Some(namespace.replace("%7B", "{").replace("%7D", "}").replace("%25", "%"))
 }
 
 /// Escapes braces, which would begin a hash tag of their own.
@@ -102,10 +130,24 @@ mod tests {
 
     #[test]
     fn all_keys_of_a_partition_share_a_hash_tag_and_no_two_namespaces_a_key() {
-        let keys = Keys::new("a}b", 3);
+        let keys = Keys::new("", "a}b", 3);
         assert!(keys.all().iter().all(|key| key.starts_with("{om:a%7Db:3}:")));
-        assert_ne!(Keys::new("a%7Db", 3).users, keys.users);
-        assert_ne!(Keys::new("a:1", 2).users, Keys::new("a", 12).users);
-        assert!(members("a:3") != Keys::new("a", 3).users && members("") == "{om:}:members");
+        assert_ne!(Keys::new("", "a%7Db", 3).users, keys.users);
+        assert_ne!(Keys::new("", "a:1", 2).users, Keys::new("", "a", 12).users);
+        assert!(members("", "a:3") != Keys::new("", "a", 3).users && members("", "") == "{om:}:members");
+        assert_eq!(Keys::new("my:", "a", 3).users, "my:{om:a:3}:users");
+    }
+
+    #[test]
+    fn a_key_names_its_namespace() {
+        for namespace in ["", "a", "a:3", "a}b%7D{c", "}:meta"] {
+            for prefix in ["", "my*app:"] {
+                assert_eq!(namespace_of(prefix, &members(prefix, namespace)).as_deref(), Some(namespace));
+                assert_eq!(namespace_of(prefix, &Keys::new(prefix, namespace, 12).meta).as_deref(), Some(namespace));
+                assert_eq!(namespace_of(prefix, &Keys::new(prefix, namespace, 12).users), None);
+            }
+        }
+        assert_eq!(namespace_of("", "my:{om:a}:members"), None);
+        assert_eq!(patterns("my*:")[0], "my\\*:{om:*}:members");
     }
 }

@@ -33,6 +33,7 @@ impl Redis {
         }
         Ok(snapshot)
     }
+
     /// Reads the clock, the timeouts and the numbers of events of all partitions.
     pub(super) fn summaries(&mut self) -> Result<Vec<Summary>, StoreError> {
         let calls: Vec<Call> = self.keys.iter().map(|keys| Call::new(scripts::summary(), keys.all())).collect();

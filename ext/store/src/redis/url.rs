@@ -1,7 +1,6 @@
 //! URLs of Redis servers: what they mean, and how they are shown without their passwords.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
@@ -13,13 +12,27 @@ const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix"
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrls {
     urls: Vec<String>,
+    /// The URLs as the client library reads them.
+    client_urls: Vec<String>,
     is_cluster: bool,
+    options: Options,
+}
+
+/// What the query of a URL says that the client library does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Options {
+    /// What is put before every key.
+    prefix: Option<String>,
+    /// The file of certificates to trust, in PEM.
+    ca_file: Option<String>,
+    /// Whether every certificate is accepted.
+    accepts_any: bool,
 }
 
 impl ServerUrls {
     /// Whether a URL has a scheme of Redis or Valkey.
     pub(crate) fn is_redis_url(url: &str) -> bool {
-        url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+        url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()))
     }
 
     /// Parses URLs. Connects to nothing.
@@ -28,38 +41,161 @@ impl ServerUrls {
     ///
     /// A message with the wrong URL, without its password, and what was expected.
     pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<ServerUrls, String> {
+        let (mut client_urls, mut options) = (Vec::new(), Options::default());
         for url in urls {
-            redis::parse_redis_url(url)
-                .and_then(|parsed| parsed.into_connection_info().ok())
-                .ok_or_else(|| format!("the store {:?} is no URL of a Redis; {EXPECTED}", redacted(url)))?;
+            let invalid = || format!("the store {:?} is no URL of a Redis; {EXPECTED}", redacted(url));
+            let failed = |what: String| format!("the store {:?} {what}", redacted(url));
+            let mut parsed = redis::parse_redis_url(url).ok_or_else(invalid)?;
+            let (database, own) = read_query(&parsed).map_err(failed)?;
+            if is_cluster && database.as_deref().is_some_and(|database| database != "0") {
+                return Err(failed("names a database, but a Redis Cluster has only database 0. Leave it out".into()));
+            }
+            options.merge(own).map_err(failed)?;
+            if parsed.fragment().is_some() {
+                return Err(failed("has a \"#\"; to accept any certificate, write ?verify=none".into()));
+            }
+            if is_socket(parsed.scheme()) {
+                let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
+                let known = pairs.iter().filter(|(name, _)| SOCKET_PARAMETERS.contains(&name.as_str()));
+                parsed.query_pairs_mut().clear().extend_pairs(known);
+            } else {
+                parsed.set_query(None);
+                if let Some(database) = database {
+                    parsed.set_path(&database);
+                }
+            }
+            parsed.clone().into_connection_info().map_err(|_| invalid())?;
+            client_urls.push(parsed.to_string());
         }
-        Ok(ServerUrls { urls: urls.to_vec(), is_cluster })
+        if options.accepts_any {
+            client_urls.iter_mut().for_each(|url| url.push_str("#insecure"));
+        }
+        Ok(ServerUrls { urls: urls.to_vec(), client_urls, is_cluster, options })
+    }
+
+    /// What is put before every key.
+    pub(super) fn prefix(&self) -> &str {
+        self.options.prefix.as_deref().unwrap_or_default()
     }
 
     pub(super) fn is_cluster(&self) -> bool {
         self.is_cluster
     }
 
+    /// Whether the server's certificate is verified.
+    pub(super) fn is_verified(&self) -> bool {
+        !self.options.accepts_any
+    }
+
+    pub(super) fn ca_file(&self) -> Option<&str> {
+        self.options.ca_file.as_deref()
+    }
+
     /// Returns what the client needs to connect to each server.
     pub(super) fn connection_infos(&self) -> Result<Vec<ConnectionInfo>, StoreError> {
-        let infos = self.urls.iter().map(|url| url.as_str().into_connection_info()).collect::<redis::RedisResult<_>>();
+        let infos = self.client_urls.iter().map(|url| url.as_str().into_connection_info());
+        let infos = infos.collect::<redis::RedisResult<_>>();
         infos.map_err(|error| StoreError::Misconfigured(format!("{self}: {error}")))
     }
 
-    /// Reads the file of CA certificates, in PEM, that the first URL names with `ca_file`, if it does.
+    /// Reads the file of certificates, in PEM, that the URL names with `ca_file`, if it does.
     pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let url = self.urls.first().and_then(|url| redis::parse_redis_url(url));
-        let file = url.and_then(|url| {
-            url.query_pairs().find(|(name, _)| name == "ca_file").map(|(_, path)| PathBuf::from(path.as_ref()))
-        });
-        let read = |file: PathBuf| {
-            std::fs::read(&file).map_err(|error| {
-                StoreError::Misconfigured(format!("{self}: the ca_file {} cannot be read: {error}", file.display()))
+        let read = |file: &str| {
+            std::fs::read(file).map_err(|error| {
+                StoreError::Misconfigured(format!("{self}: the ca_file {file} cannot be read: {error}"))
             })
         };
-        file.map(read).transpose()
+        self.ca_file().map(read).transpose()
     }
 }
+
+/// The parameters of the URL of a socket that the client library knows.
+const SOCKET_PARAMETERS: [&str; 3] = ["db", "user", "pass"];
+
+fn is_socket(scheme: &str) -> bool {
+    scheme.ends_with("unix")
+}
+
+/// Reads the query of a URL. Returns the database that it or the path names, and the options.
+///
+/// # Errors
+///
+/// What is wrong with it, to be put after the URL.
+fn read_query(url: &url::Url) -> Result<(Option<String>, Options), String> {
+    let is_socket = is_socket(url.scheme());
+    let has_tls = matches!(url.scheme(), "rediss" | "valkeys");
+    let path = url.path().trim_matches('/');
+    let mut database = (!is_socket && !path.is_empty()).then(|| path.to_owned());
+    let mut options = Options::default();
+    let mut names: Vec<String> = Vec::new();
+    for (name, value) in url.query_pairs() {
+        if names.iter().any(|other| *other == name) {
+            return Err(format!("has {name:?} twice; write it once"));
+        }
+        names.push(name.clone().into_owned());
+        match &*name {
+            "db" if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(format!("has the database {value:?}; expected a number, as in \"db=0\""));
+            }
+            "db" => match &database {
+                Some(other) if *other != value => {
+                    return Err(format!("names two databases, {other} and {value}; write one of them"));
+                }
+                _ => database = Some(value.into_owned()),
+            },
+            "user" | "pass" if is_socket => {}
+            "user" | "username" | "pass" | "password" => {
+                let form = if is_socket {
+                    "\"user\" and \"pass\", as in \"redis+unix:///path/of/socket?user=…&pass=…\""
+                } else {
+                    "\"redis://user:password@host\""
+                };
+                return Err(format!("has {name:?} in its query; write {form}"));
+            }
+            "prefix" if value.contains(['{', '}']) => {
+                return Err(format!(
+                    "has the prefix {value:?}; it may have no braces, since those say where a key is kept"
+                ));
+            }
+            "prefix" => options.prefix = Some(value.into_owned()),
+            "verify" if value != "none" => {
+                return Err(format!(
+                    "has verify={value}; leave it out to verify the server's certificate, or write verify=none, which is unsafe"
+                ));
+            }
+            "ca_file" | "verify" if !has_tls => {
+                return Err(format!("has {name:?}, which is for TLS; write \"rediss://…\" for a server with TLS"));
+            }
+            "verify" => options.accepts_any = true,
+            "ca_file" => options.ca_file = Some(value.into_owned()),
+            _ => return Err(format!("has the unknown parameter {name:?}; {PARAMETERS}")),
+        }
+    }
+    if options.accepts_any && options.ca_file.is_some() {
+        return Err(
+            "has both ca_file and verify=none; leave out verify=none to trust the certificates of the file".into()
+        );
+    }
+    Ok((database, options))
+}
+
+impl Options {
+    /// Adds the options of another URL of the same store.
+    fn merge(&mut self, other: Options) -> Result<(), String> {
+        let differs =
+            |mine: &Option<String>, other: &Option<String>| mine.is_some() && other.is_some() && mine != other;
+        if differs(&self.prefix, &other.prefix) || differs(&self.ca_file, &other.ca_file) {
+            return Err("has another prefix or ca_file than the URL before it; write the same in all".into());
+        }
+        self.prefix = self.prefix.take().or(other.prefix);
+        self.ca_file = self.ca_file.take().or(other.ca_file);
+        self.accepts_any |= other.accepts_any;
+        Ok(())
+    }
+}
+
+const PARAMETERS: &str =
+    "there is \"db\", \"prefix\", with TLS \"ca_file\" and \"verify\", and for a socket \"user\" and \"pass\"";
 
 /// The forms of a URL, for messages.
 pub(crate) const EXPECTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
@@ -124,7 +260,9 @@ mod tests {
             ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);
-            let servers = ServerUrls { urls: vec![url.to_owned()], is_cluster: false };
+            let urls = vec![url.to_owned()];
+            let servers =
+                ServerUrls { client_urls: urls.clone(), urls, is_cluster: false, options: Options::default() };
             assert!(!format!("{servers:?} {servers}").contains("secret"));
         }
     }
@@ -137,5 +275,45 @@ mod tests {
         assert!(parse("redis+unix:///run/redis.sock?db=1").is_ok());
         assert!(parse("redis://ann:secret@localhost:port").is_err_and(|message| !message.contains("secret")));
         assert!(parse("redis://localhost/zero").is_err());
+    }
+
+    #[test]
+    fn the_query_counts_or_is_an_error_that_says_what_to_write() {
+        let parse = |url: &str| ServerUrls::parse(&[url.to_owned()], false);
+        for url in
+            ["redis://localhost?db=3", "REDIS://localhost/3", "redis+unix:///socket?db=3", "redis://localhost/3?db=3"]
+        {
+            assert!(ServerUrls::is_redis_url(url));
+            let infos = parse(url).and_then(|servers| servers.connection_infos().map_err(|error| error.to_string()));
+            assert_eq!(infos.map(|infos| infos.iter().map(|info| info.redis_settings().db()).collect()), Ok(vec![3]));
+        }
+        for (url, message) in [
+            ("redis://localhost/1?db=2", "two databases, 1 and 2"),
+            ("redis://localhost?db=two", "expected a number"),
+            ("redis://localhost?pass=secret", "write \"redis://user:password@host\""),
+            ("redis+unix:///socket?password=secret", "write \"user\" and \"pass\""),
+            ("redis://localhost?timeout=3", "unknown parameter \"timeout\"; there is \"db\""),
+            ("redis://localhost?prefix=a&prefix=b", "has \"prefix\" twice"),
+            ("redis://localhost?prefix={a}", "no braces"),
+            ("redis://localhost?ca_file=/ca.pem", "write \"rediss://…\""),
+            ("redis://localhost?verify=none", "write \"rediss://…\""),
+            ("rediss://localhost?verify=peer", "verify=none, which is unsafe"),
+            ("rediss://localhost?verify=none&ca_file=/ca.pem", "both ca_file and verify=none"),
+            ("rediss://localhost#insecure", "write ?verify=none"),
+        ] {
+            let error = parse(url).err().unwrap_or_default();
+            assert!(error.contains(message) && !error.contains("secret"), "{url}: {error}");
+        }
+        let cluster =
+            |urls: &[&str]| ServerUrls::parse(&urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>(), true);
+        assert!(cluster(&["redis://a/1"]).is_err_and(|error| error.contains("only database 0")));
+        assert!(
+            cluster(&["redis://a?prefix=x", "redis://b?prefix=y"])
+                .is_err_and(|error| error.contains("the same in all"))
+        );
+        assert_eq!(
+            cluster(&["redis://a?prefix=x", "redis://b"]).map(|servers| servers.prefix().to_owned()),
+            Ok("x".into())
+        );
     }
 }

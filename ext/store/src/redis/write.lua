@@ -1,11 +1,12 @@
 -- Applies heartbeats and leaves, in order.
 --
 -- KEYS: see partition.lua.
--- ARGV: from 3 on, four arguments for each write: "heartbeat" or "leave"; the user id; its age in microseconds; and the
--- timeout of the heartbeat, or how long after the leave the user is due, in microseconds.
--- Returns {'ok', epoch, how many events were appended}.
+-- ARGV: from 5 on, four arguments for each write: "heartbeat", "resend" (a heartbeat that the data may have lost) or
+-- "leave"; the user id; its age in microseconds; and the timeout of the heartbeat, or how long after the leave the user
+-- is due, in milliseconds.
+-- Returns {'ok', epoch, generation, last number, how many events were appended}.
 local users, index_of = {}, {}
-for i = 3, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   local id = ARGV[i + 1]
   if not index_of[id] then
     users[#users + 1] = id
@@ -17,8 +18,13 @@ local function call_if_exists(key, ...)
   return redis.call('EXISTS', key) == 1 and redis.call(...) or {}
 end
 local scores = redis.call('ZMSCORE', USERS, unpack(users))
+local is_anyone_offline = false
+for n = 1, #users do
+  is_anyone_offline = is_anyone_offline or not scores[n]
+end
 local overflows = call_if_exists(OVERFLOW, 'HMGET', OVERFLOW, unpack(users))
-local tombstones = call_if_exists(TOMBSTONES, 'ZMSCORE', TOMBSTONES, unpack(users))
+local tombstones = is_anyone_offline and call_if_exists(TOMBSTONES, 'ZMSCORE', TOMBSTONES, unpack(users)) or {}
+local uncertain = generation > 0 and call_if_exists(UNCERTAIN, 'ZMSCORE', UNCERTAIN, unpack(users)) or {}
 
 local classes = {}
 
@@ -37,97 +43,129 @@ local function class_of(timeout)
   return class
 end
 
--- Returns when user n, who is online, was last seen, and when it left (0 if it did not). The overflow holds both
--- exactly. A score only holds milliseconds, rounded up: the earliest possible time is returned, so that a leave right
--- after a heartbeat counts.
-local function last_seen_and_left(n)
+-- What is known of each user, by index: when the user was seen, the deadline if the user is online, and the last leave.
+local is_loaded, is_online, seen_at, deadlines = {}, {}, {}, {}
+local left_at, latest_deadlines, is_leave, timeouts_of_users = {}, {}, {}, {}
+local changed, certain, appended = {}, {}, 0
+
+local function load_user(n)
+  is_loaded[n] = true
   if overflows[n] then
-    local seen, left = overflows[n]:match('^(%d+) (%d+)$')
-    return tonumber(seen), tonumber(left)
+    seen_at[n], left_at[n], latest_deadlines[n], is_leave[n] = parse_overflow(overflows[n])
   end
-  local score = tonumber(scores[n])
-  return math.floor(score / CLASSES) * 1000 - timeout_of(score % CLASSES) - 999, 0
-end
-
-local changed, rejoined, appended = {}, {}, 0
-
-local function set_overflow(n, seen, left)
-  overflows[n] = string.format('%.0f %.0f', seen, left)
-end
-
--- Makes user n online until the timeout after it was seen.
-local function set_online(n, seen, timeout)
-  local deadline = math.ceil((seen + timeout) / 1000)
-  local class = 0
-  overflows[n] = false
-  if deadline < LAST_DEADLINE then
-    class = class_of(timeout)
-  else
-    deadline = LAST_DEADLINE
-  end
-  if class == 0 then
-    set_overflow(n, seen, 0)
-  end
-  scores[n] = deadline * CLASSES + class
-  changed[n] = true
-end
-
-local function heartbeat(n, age, timeout)
-  local seen = math.max(now - age, 0)
   if scores[n] then
-    local last_seen, left = last_seen_and_left(n)
-    if seen >= last_seen and seen > left then
-      set_online(n, seen, timeout)
+    local score = tonumber(scores[n])
+    is_online[n] = true
+    deadlines[n] = math.floor(score / CLASSES)
+    if not overflows[n] then
+      seen_at[n] = deadlines[n] - timeout_of(score % CLASSES)
     end
+  elseif tombstones[n] and not overflows[n] then
+    seen_at[n] = tonumber(tombstones[n])
+  end
+end
+
+-- Notes the longest timeout in use, for two timeouts and a little more, so that not each heartbeat writes it.
+local function note_timeout(timeout)
+  if timeout > longest_timeout or now > longest_until
+    or (timeout == longest_timeout and longest_until < now + 2000 * timeout) then
+    longest_timeout, longest_until = timeout, now + 2250 * timeout
+    redis.call('HSET', META, 'longest', longest_timeout, 'longest_until', longest_until)
+  end
+end
+
+local function heartbeat(n, age, timeout, is_resend)
+  note_timeout(timeout)
+  local at = math.max(now - age, 0)
+  local seen = math.ceil(at / 1000)
+  if seen_at[n] and seen < seen_at[n] then
     return
   end
-  local tombstone = tonumber(tombstones[n])
-  -- A user who went offline comes online again only by a heartbeat that is newer and has not expired yet.
-  if tombstone and (seen <= tombstone or seen + tonumber(timeout) <= now) then
+  local is_uncertain = uncertain[n]
+  local is_new = not seen_at[n] or is_uncertain
+  if is_uncertain then
+    uncertain[n] = false
+    certain[#certain + 1] = users[n]
+  end
+  local deadline = seen + timeout
+  if not left_at[n] or seen >= left_at[n] then
+    left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
+  else
+    is_leave[n] = latest_deadlines[n] < deadline
+    deadline = math.min(deadline, latest_deadlines[n])
+  end
+  seen_at[n], deadlines[n], changed[n] = seen, deadline, true
+  if is_online[n] and not is_uncertain then
     return
   end
-  if tombstone then
-    rejoined[#rejoined + 1] = users[n]
-    tombstones[n] = false
+  if deadline > math.ceil(now / 1000) then
+    is_online[n] = true
+    append(users[n], 'o', at)
+    appended = appended + 1
+  elseif is_resend and is_new and not is_online[n] then
+    -- The data may have lost that the user was online, and nobody else appends the end of that.
+    append(users[n], is_leave[n] and 'l' or 't', deadline * 1000)
+    appended = appended + 1
   end
-  set_online(n, seen, timeout)
-  append(users[n], 'o', seen)
-  appended = appended + 1
 end
 
 local function leave(n, age, after)
-  if not scores[n] then
+  local left = math.ceil(math.max(now - age, 0) / 1000)
+  if seen_at[n] and left < seen_at[n] then
     return
   end
-  local left = math.max(now - age, 0)
-  local seen = last_seen_and_left(n)
-  local deadline = math.ceil((left + after) / 1000)
-  local score = tonumber(scores[n])
-  if seen <= left and deadline < math.floor(score / CLASSES) then
-    scores[n] = deadline * CLASSES + score % CLASSES
-    set_overflow(n, seen, left)
-    changed[n] = true
+  if is_online[n] and left + after < deadlines[n] then
+    deadlines[n], is_leave[n], changed[n] = left + after, true, true
+  end
+  if not left_at[n] or left >= left_at[n] then
+    left_at[n], latest_deadlines[n], changed[n] = left, left + after, true
+    redis.call('XADD', LEAVES, entry_id(next_number()), 'u', users[n], 't', left)
   end
 end
 
-local had_overflow = {}
-for n = 1, #users do
-  had_overflow[n] = overflows[n]
-end
-for i = 3, #ARGV, 4 do
-  local apply = ARGV[i] == 'heartbeat' and heartbeat or leave
-  apply(index_of[ARGV[i + 1]], tonumber(ARGV[i + 2]), ARGV[i + 3])
+for i = 5, #ARGV, 4 do
+  local n = index_of[ARGV[i + 1]]
+  if not is_loaded[n] then
+    load_user(n)
+  end
+  local age, duration = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  if ARGV[i] == 'leave' then
+    leave(n, age, duration)
+  else
+    heartbeat(n, age, duration, ARGV[i] == 'resend')
+  end
 end
 
-local new_scores, new_overflows, stale_overflows = {}, {}, {}
+local new_scores, new_tombstones, stale_tombstones, new_overflows, stale_overflows = {}, {}, {}, {}, {}
+
+-- Returns the class of user n, who is online, or 0 if the overflow has to hold the times.
+local function class_of_user(n)
+  if left_at[n] or is_leave[n] or deadlines[n] >= LAST_DEADLINE then
+    return 0
+  end
+  return class_of(timeouts_of_users[n])
+end
+
 for n, id in ipairs(users) do
   if changed[n] then
-    new_scores[#new_scores + 1] = scores[n]
-    new_scores[#new_scores + 1] = id
-    if overflows[n] then
+    local needs_overflow = left_at[n] ~= nil
+    if is_online[n] then
+      local class = class_of_user(n)
+      needs_overflow = class == 0
+      new_scores[#new_scores + 1] = math.min(deadlines[n], LAST_DEADLINE) * CLASSES + class
+      new_scores[#new_scores + 1] = id
+      if tombstones[n] then
+        stale_tombstones[#stale_tombstones + 1] = id
+      end
+    else
+      new_tombstones[#new_tombstones + 1] = math.max(seen_at[n] or 0, left_at[n] or 0)
+      new_tombstones[#new_tombstones + 1] = id
+    end
+    if needs_overflow then
       new_overflows[#new_overflows + 1] = id
-      new_overflows[#new_overflows + 1] = overflows[n]
-    elseif had_overflow[n] then
+      new_overflows[#new_overflows + 1] = string.format('%.0f %.0f %.0f %d', seen_at[n] or -1, left_at[n] or -1,
+        latest_deadlines[n] or -1, is_leave[n] and 1 or 0)
+    elseif overflows[n] then
       stale_overflows[#stale_overflows + 1] = id
     end
   end
@@ -139,7 +177,13 @@ local function call_unless_empty(list, command, key)
   end
 end
 call_unless_empty(new_scores, 'ZADD', USERS)
+call_unless_empty(new_tombstones, 'ZADD', TOMBSTONES)
+call_unless_empty(stale_tombstones, 'ZREM', TOMBSTONES)
 call_unless_empty(new_overflows, 'HSET', OVERFLOW)
 call_unless_empty(stale_overflows, 'HDEL', OVERFLOW)
-call_unless_empty(rejoined, 'ZREM', TOMBSTONES)
-return {'ok', epoch, appended}
+call_unless_empty(certain, 'ZREM', UNCERTAIN)
+if appended > 0 then
+  renew_key(USERS)
+  renew_key(EVENTS)
+end
+return {'ok', epoch, generation, last_number, appended}

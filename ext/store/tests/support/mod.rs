@@ -81,8 +81,18 @@ impl Server {
         server
     }
 
+    /// Starts a server with a configuration file, which it may write to.
+    pub fn with_config(file: &std::path::Path, options: &[&str]) -> Server {
+        let file = file.to_str().unwrap();
+        Server::with(&[&[file], options].concat())
+    }
+
     fn spawn(folder: &TempDir, options: &[&str]) -> Child {
+        // A configuration file has to be the first argument.
+        let (file, options) =
+            options.split_at(usize::from(options.first().is_some_and(|first| !first.starts_with('-'))));
         Command::new("redis-server")
+            .args(file)
             .args(["--port", "0", "--save", "", "--unixsocket", "socket"])
             .args(options)
             .current_dir(folder.path())
@@ -142,6 +152,12 @@ impl Drop for Server {
 
 pub fn membership(token: Token, timeout: Nanos) -> Membership {
     Membership { token, lease: MINUTE, timeout, known: Vec::new(), name: "here:1".into() }
+}
+
+/// Returns a membership that knows the present data of each partition.
+pub fn knowing(store: &mut dyn Store, token: Token, timeout: Nanos) -> Membership {
+    let known = poll_all(store, &membership(token, timeout), EMPTY_POLL).iter().map(|result| result.known).collect();
+    Membership { known, ..membership(token, timeout) }
 }
 
 pub fn user(name: &str) -> UserId {
