@@ -128,12 +128,12 @@ RSpec.describe "The messages" do
     error { manager.seen(7, timeout: "soon") }
   end
   message("a timeout that a store cannot keep", { "lib/online_manager/store_option.rb" => ["must be at least"] },
-          %r{\Atimeout must be at least 0\.25 s with the store sqlite:/.*/presence\.sqlite3, got 0\.1\z}) do
+          %r{\Atimeout must be at least 0\.\d+ s with the store sqlite:/.*/presence\.sqlite3, got 0\.1\z}) do
     error { manager(store: "sqlite:presence.sqlite3").seen(7, timeout: 0.1) }
   end
   message("a config's timeout that drops below that",
           { "lib/online_manager/shared_delivery.rb" => ["shorter than the store"] },
-          /\AOnlineManager: MyConfig#timeout is 0\.1 s, shorter than the store \S+ can keep: 0\.25 s .*that\z/) do
+          /\AOnlineManager: MyConfig#timeout is 0\.1 s, shorter than the store \S+ can keep: 0\.\d+ s .*that\z/) do
     config.define_singleton_method(:timeout) { 0.1 }
     printed { shared.timeout }
   end
@@ -345,7 +345,7 @@ RSpec.describe "The messages" do
   message("a member that cannot start", { "lib/online_manager/shared_delivery.rb" => ["could not become a member"] },
           "OnlineManager: this process could not become a member of the store, and tries again at its first " \
           "heartbeat: no thread") do
-    config.define_singleton_method(:timeout) { 0.001 }
+    config.define_singleton_method(:timeout) { 0.5 }
     allow(shared.native).to receive(:start).and_raise(OnlineManager::Error, "no thread")
     printed { shared.send(:start_after_timeout) }
   end
