@@ -154,7 +154,7 @@ class OnlineManager
   # @return [Boolean] true; false after a stop, when the heartbeat is ignored
   # @raise [Error] if the manager is not set up yet
   # @raise [ArgumentError, TypeError] if the timeout is not a positive number, or a shared store cannot keep such an id,
-  #   or a timeout as short: 0.25 s is the least with SQLite, 0.5 s with Redis. Nothing has changed then.
+  #   or a timeout as short: 0.3 s is the least with SQLite, 0.5 s with Redis. Nothing has changed then.
   # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
   def seen(user_id, timeout: nil)
     timeout.nil? ? @native.seen(user_id) : @native.seen_for(user_id, @store.timeout(timeout, "timeout"))

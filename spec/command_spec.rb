@@ -41,7 +41,7 @@ RSpec.describe OnlineManager::Command do
     manager.stop
   end
 
-  # What is printed of three users, one of whom waits for `online`.
+  # Expects what is printed of three users; the callback of one of them fails.
   def expect_summary(said, partitions: 1)
     expect(said).to include("online: 3", "waiting to be delivered: 1, the oldest for …", "dead letters: 0",
                             "members: 1", "member: HOST:#{Process.pid}, registered for another …",

@@ -129,9 +129,9 @@ RSpec.describe OnlineManager::Integration do
     Dir.mktmpdir do |folder|
       framework.takes_part = false
       config = config_class.new
-      config.define_singleton_method(:timeout) { 0.3 }
+      config.define_singleton_method(:timeout) { 0.5 }
       manager = set_up(config, store: "sqlite:#{folder}/presence")
-      throughout(0.6) { expect(manager.stats[:owner]).to be false }
+      throughout(1) { expect(manager.stats[:owner]).to be false }
       manager.seen(7, timeout: 60)
 
       eventually(limit: 10) { expect(manager.stats[:owner]).to be true }

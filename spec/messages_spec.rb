@@ -80,6 +80,15 @@ RSpec.describe "The messages" do
     out.string.chomp
   end
 
+  # Creates a file, and returns what the block returns while a manager participates.
+  def with_store(path, **options)
+    participant = manager(store: "sqlite:#{path}", **options).tap(&:setup).tap(&:start)
+    wait_until { participant.stats[:members] == 1 }
+    yield
+  ensure
+    participant.stop
+  end
+
   # @return [NativeMember] a manager's member of that store
   def member(store) = OnlineManager::StoreOption.new(store).open(shared, "")
 
@@ -128,12 +137,12 @@ RSpec.describe "The messages" do
     error { manager.seen(7, timeout: "soon") }
   end
   message("a timeout that a store cannot keep", { "lib/online_manager/store_option.rb" => ["must be at least"] },
-          %r{\Atimeout must be at least 0\.25 s with the store sqlite:/.*/presence\.sqlite3, got 0\.1\z}) do
+          %r{\Atimeout must be at least 0\.\d+ s with the store sqlite:/.*/presence\.sqlite3, got 0\.1\z}) do
     error { manager(store: "sqlite:presence.sqlite3").seen(7, timeout: 0.1) }
   end
   message("a config's timeout that drops below that",
           { "lib/online_manager/shared_delivery.rb" => ["shorter than the store"] },
-          /\AOnlineManager: MyConfig#timeout is 0\.1 s, shorter than the store \S+ can keep: 0\.25 s .*that\z/) do
+          /\AOnlineManager: MyConfig#timeout is 0\.1 s, shorter than the store \S+ can keep: 0\.\d+ s .*that\z/) do
     config.define_singleton_method(:timeout) { 0.1 }
     printed { shared.timeout }
   end
@@ -346,7 +355,7 @@ RSpec.describe "The messages" do
   message("a member that cannot start", { "lib/online_manager/shared_delivery.rb" => ["could not become a member"] },
           "OnlineManager: this process could not become a member of the store, and tries again at its first " \
           "heartbeat: no thread") do
-    config.define_singleton_method(:timeout) { 0.001 }
+    config.define_singleton_method(:timeout) { 0.5 }
     allow(shared.native).to receive(:start).and_raise(OnlineManager::Error, "no thread")
     printed { shared.send(:start_after_timeout) }
   end
@@ -383,22 +392,15 @@ RSpec.describe "The messages" do
   message("a purge that is not confirmed",
           { "lib/online_manager/command.rb" => ["got \#{typed", "interrupted", "has begun to participate"] },
           /^Type chat to go on: online_manager: nothing was deleted: expected "chat", got "no"\z/) do
-    manager(store: "sqlite:presence.sqlite3", namespace: "chat").tap(&:setup).tap(&:start).tap do |started|
-      wait_until { started.stats[:members] == 1 }
-      started.stop
-    end
+    with_store("presence.sqlite3", namespace: "chat") { nil }
     command_says("store", "presence.sqlite3", "--purge", "chat", typed: "no\n")
   end
   message("a purge beside processes", { "lib/online_manager/command.rb" => ["processes participate"] },
           /\Aonline_manager: nothing was deleted: 1 processes participate \(.+:\d+\); stop them first, or .*\z/) do
-    started = manager(store: "sqlite:presence.sqlite3", namespace: "chat").tap(&:setup).tap(&:start)
-    wait_until { started.stats[:members] == 1 }
-    command_says("store", "presence.sqlite3", "--purge", "chat")
+    with_store("presence.sqlite3", namespace: "chat") { command_says("store", "presence.sqlite3", "--purge", "chat") }
   end
   message("requeued dead letters", {}, "requeued 0, dropped 0 that a later transition has superseded") do
-    started = manager(store: "sqlite:presence.sqlite3").tap(&:setup).tap(&:start)
-    wait_until { started.stats[:members] == 1 }
-    command_says("store", "presence.sqlite3", "--requeue")
+    with_store("presence.sqlite3") { command_says("store", "presence.sqlite3", "--requeue") }
   end
 
   # -- Rails: in a child that has loaded it, see spec/support/child/channels.rb -------------------------------------
@@ -605,7 +607,7 @@ RSpec.describe "The messages" do
   def sql(statement) = expect(command("sqlite3", "store", statement, chdir: Dir.pwd)).to(be_success)
 
   message("a store of a newer gem", { store => [/newer/] }, %r{/store: .*newer.*version}m) do
-    member("sqlite:store").check
+    with_store("store") { nil }
     sql("PRAGMA user_version = 999")
     error { member("sqlite:store").check }
   end

@@ -120,7 +120,7 @@ RSpec.describe "The signatures in sig/" do
       end
 
       class Config
-        def timeout = 0.3
+        def timeout = 0.5
         def setup(&heartbeat) = heartbeat.call(1)
         def online(user_id) = user_id
         def offline(user_id) = user_id

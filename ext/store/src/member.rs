@@ -1,5 +1,5 @@
-//! How a process takes part: a thread that takes beats to the store, sweeps, bids for leases, and hands the events of the
-//! partitions that it has to whoever runs the callbacks.
+//! How a process participates: a thread that writes heartbeats to the store, sweeps, acquires leases, and hands the events
+//! of its partitions to the reactor.
 //!
 //! Only that thread, and one that reads snapshots while anybody asks for them, ever wait for the store. Neither crosses a
 //! fork: [`Member::pause`] ends them and closes their connections, [`Member::resume`] starts them anew.
@@ -48,11 +48,11 @@ pub(crate) enum Phase {
 /// How things stand, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Status {
-    /// How many leases this process has: of so many partitions it delivers.
+    /// The number of leases of this process: of partitions whose events it delivers.
     pub leases: usize,
-    /// For how long the oldest beat has been waiting to be written.
+    /// For how long the oldest heartbeat has been waiting to be written, in nanoseconds.
     pub flush_lag: Nanos,
-    /// How many users' beats and leaves wait to be written.
+    /// The number of users whose heartbeats or leaves wait to be written.
     pub unwritten: usize,
     /// How late the last sweep was that set somebody offline.
     pub sweep_lag: Nanos,
@@ -216,7 +216,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.wake_thread();
     }
 
-    /// When the user last beat in this process, if that is less than its timeout ago.
+    /// Returns the time of the user's last heartbeat in this process, if that is less than its timeout ago.
     pub fn last_seen_here(&self, id: Id<'_>) -> Option<Nanos> {
         self.shared.coalescer.last_seen(id, self.now())
     }
@@ -242,7 +242,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.wake_thread();
     }
 
-    /// Takes out what the application has to be told of the store: one message for each outage.
+    /// Takes out a message for the application: there is one for each outage of the store.
     pub fn next_outage(&self) -> Option<String> {
         self.shared.state.lock().outages.pop_front()
     }
@@ -293,7 +293,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             return false;
         }
         self.shared.interrupt.clear();
-        // What they panicked with has been told of on standard error.
+        // Rust has printed their panics on standard error.
         threads.drain(..).for_each(|thread| drop(thread.join()));
         true
     }
@@ -303,8 +303,8 @@ impl<C: Clock, S: Signal> Member<C, S> {
         !self.threads.lock().is_empty()
     }
 
-    /// Goes on after a fork, in the parent, if anybody has ever beaten here. Else it has given its leases back, and takes
-    /// part again from its next [`Member::start`].
+    /// Goes on after a fork, in the parent, if the process has had a heartbeat or a leave. Otherwise it has released its
+    /// leases, and participates again from its next [`Member::start`].
     ///
     /// # Errors
     ///

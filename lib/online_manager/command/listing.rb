@@ -45,8 +45,8 @@ class OnlineManager
 
       # @return [String] what is lost if the namespace is purged
       def losses
-        "This deletes #{sum(:online)} users who are online, for whom nobody will call `offline`; #{sum(:waiting)} " \
-          "events that have not been delivered; and #{sum(:dead_letters)} dead letters."
+        "This deletes #{sum(:online)} users who are online, without calling `offline`; #{sum(:waiting)} events that " \
+          "have not been delivered; and #{sum(:dead_letters)} dead letters."
       end
 
       # @return [String] several lines
