@@ -5,9 +5,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use online_manager_store::{Access, StoreError};
 use online_manager_store::sqlite::Sqlite;
 use online_manager_store::store::Sweep;
+use online_manager_store::{Access, StoreError};
 
 mod support;
 use support::*;
