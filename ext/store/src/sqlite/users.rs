@@ -75,7 +75,7 @@ impl User {
 
     /// The time of the last heartbeat or leave.
     fn last(&self) -> i64 {
-        self.seen.unwrap_or(0).max(self.left.map_or(0, |(left, _)| left))
+        self.seen.max(self.left.map(|(left, _)| left)).unwrap_or(0)
     }
 
     /// Writes the row. `before` is what it was, if it existed.
@@ -294,7 +294,7 @@ fn expire(
     for (deadline, id, is_leave) in &due {
         transaction
             .prepare_cached(
-                "UPDATE users SET is_online = 0, sweep_at = max(ifnull(seen, 0), ifnull(left, 0))
+                "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen))
                  WHERE namespace = ?1 AND id = ?2",
             )?
             .execute(params![partition.number, id])?;
