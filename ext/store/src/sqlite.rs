@@ -302,7 +302,7 @@ fn open_or_create(path: &Path, namespace: &str) -> Result<OpenFile, StoreError> 
     check_path(path)?;
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = OpenFile::open(path, flags).map_err(failed)?;
+    let mut connection = OpenFile::open(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     // Free pages can be given back later only if this is set before the file has a first page.
@@ -329,7 +329,7 @@ fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     }
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = OpenFile::open(path, flags).map_err(failed)?;
+    let mut connection = OpenFile::open(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     if schema::is_empty(&connection).map_err(failed)? {

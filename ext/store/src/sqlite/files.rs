@@ -27,9 +27,13 @@ pub(super) struct FileIds {
 impl FileIds {
     /// Returns the files at the path; `None` if any of them is missing.
     fn at(path: &Path) -> Option<FileIds> {
-        let id = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-        Some(FileIds { database: id(path)?, wal: id(&beside(path, "-wal"))?, index: id(&beside(path, "-shm"))? })
+        let (wal, index) = (beside(path, "-wal"), beside(path, "-shm"));
+        Some(FileIds { database: file_id(path)?, wal: file_id(&wal)?, index: file_id(&index)? })
     }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
 }
 
 /// Returns the path of a file that SQLite keeps beside the database.
@@ -69,33 +73,30 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     /// Opens the database. [`OpenFile::record`] must follow as soon as it is in WAL mode.
-    pub(super) fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<OpenFile> {
-        Ok(OpenFile { path: path.to_owned(), connection: Connection::open_with_flags(path, flags)?, entry: None })
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if another connection of this process still has deleted files open: SQLite gives all
+    /// connections of a process the same index, so that this one would not see what other processes write.
+    pub(super) fn open(path: &Path, flags: OpenFlags) -> Result<OpenFile, StoreError> {
+        check_others(path, &OPEN.lock())?;
+        let connection =
+            Connection::open_with_flags(path, flags).map_err(|error| store_error(path, "opened", &error))?;
+        Ok(OpenFile { path: path.to_owned(), connection, entry: None })
     }
 
     /// Records the files that the connection has open.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if one of them is missing, or if another connection of this process still has deleted
-    /// ones: SQLite gives both the same index, so that this one would not see what other processes write.
+    /// [`StoreError::Unavailable`] if one of them is missing; see also [`OpenFile::open`].
     pub(super) fn record(&mut self) -> Result<(), StoreError> {
         let mut open = OPEN.lock();
+        check_others(&self.path, &open)?;
+        let Some(ids) = FileIds::at(&self.path) else { return Err(deleted(&self.path)) };
         let process = std::process::id();
-        let ids = FileIds::at(&self.path);
-        let is_mixed = |other: &FileIds| ids.is_some_and(|ids| ids.database == other.database && ids != *other);
-        if ids.is_none() || open.iter().any(|(owner, other)| *owner == process && is_mixed(other)) {
-            let message = format!(
-                "{}: could not be opened: its -wal or -shm file was deleted while this process uses the database. Wait \
-                 for some seconds, in which the process closes what it has open",
-                self.path.display()
-            );
-            return Err(StoreError::Unavailable(message));
-        }
-        if let Some(ids) = ids {
-            open.push((process, ids));
-            self.entry = Some(OpenEntry(process, ids));
-        }
+        open.push((process, ids));
+        self.entry = Some(OpenEntry(process, ids));
         Ok(())
     }
 
@@ -110,6 +111,25 @@ impl OpenFile {
     pub(super) fn is_current(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| FileIds::at(&self.path) == Some(entry.1))
     }
+}
+
+/// Fails if a connection of this process has files open that were deleted.
+fn check_others(path: &Path, open: &[(u32, FileIds)]) -> Result<(), StoreError> {
+    let (process, database, ids) = (std::process::id(), file_id(path), FileIds::at(path));
+    let is_stale = |ids_of_other: &FileIds| Some(ids_of_other.database) == database && Some(*ids_of_other) != ids;
+    if open.iter().any(|(owner, other)| *owner == process && is_stale(other)) {
+        return Err(deleted(path));
+    }
+    Ok(())
+}
+
+fn deleted(path: &Path) -> StoreError {
+    let message = format!(
+        "{}: could not be opened: its -wal or -shm file was deleted while this process uses it. Wait for some seconds, in \
+         which the process closes what it has open",
+        path.display()
+    );
+    StoreError::Unavailable(message)
 }
 
 impl Drop for OpenFile {
