@@ -87,10 +87,11 @@ impl Sqlite {
         empty_wal(&self.connection)
     }
 
-    /// After a write for which the disk had no space: copies the write-ahead log into the database and empties it, which
-    /// needs less space than it frees.
-    pub(super) fn make_space(&mut self) {
+    /// Copies the write-ahead log into the database and cuts it to nothing, unless another connection reads or writes.
+    pub(super) fn empty_wal(&self) {
+        let _ = self.connection.busy_timeout(Duration::ZERO);
         let _ = empty_wal(&self.connection);
+        let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
     }
 }
 
