@@ -1,5 +1,7 @@
 //! The store in an SQLite file, for the processes of one machine.
 //!
+//! Over 400 lines: the connection, and every call of the trait. What the calls do is in files of its own.
+//!
 //! There is one partition. Times in the file are of the [monotonic clock](crate::boot_clock) and belong to the boot
 //! whose id is in the file: steps of the wall clock set nobody offline, and after a reboot everyone stays online for
 //! one timeout.
@@ -13,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_tracker::Nanos;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::boot_clock;
 use crate::error::StoreError;
@@ -57,8 +59,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait before a file that another process is creating is opened again.
 const OPEN_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// How many pages the write-ahead log may have before SQLite writes it back: 4 MB, SQLite's own default.
-const CHECKPOINT_PAGES: i64 = 1_000;
+/// How many pages the write-ahead log may have before SQLite writes it back: 1 MB. With SQLite's own 1,000 pages, a small
+/// disk is full before the first page is written back, and then there is no space to do it.
+const CHECKPOINT_PAGES: i64 = 250;
 
 /// A connection to the file, for one namespace.
 pub struct Sqlite {
@@ -175,16 +178,8 @@ impl Sqlite {
             transaction.commit()?;
             Ok(Some(result))
         };
-        match run() {
-            Ok(result) => result.ok_or_else(|| self.missing()),
-            Err(error) => {
-                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-                    // It copies the log into the database, which needs less space than it frees.
-                    self.empty_wal();
-                }
-                Err(store_error(&self.path, "written", &error))
-            }
-        }
+        let result = run().map_err(|error| store_error(&self.path, "written", &error))?;
+        result.ok_or_else(|| self.missing())
     }
 
     /// Runs `work` in one transaction, unless the data are others than the member knows, or older: then the inner result
@@ -391,6 +386,11 @@ impl Store for Sqlite {
 
     fn poll_interval(&self, _: bool) -> Nanos {
         POLL_INTERVAL
+    }
+
+    /// Keeps a store whose file was replaced until a member has heard of it. Another one would not know.
+    fn recover(&mut self) -> bool {
+        self.is_reopened
     }
 
     fn register(&mut self, membership: &Membership) -> Result<Partition, StoreError> {
