@@ -5,7 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use online_manager_store::StoreError;
-use online_manager_store::store::{LeaseRequest, LeaseState, PollRequest, Store, Sweep};
+use online_manager_store::store::{
+    Commit, Heartbeat, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Sweep, Write,
+};
 use online_manager_tracker::{Nanos, Reason, Transition};
 
 mod support;
@@ -44,7 +46,40 @@ on_every_store!(
     a_sweep_expires_no_more_users_than_its_limit,
     timeouts_of_any_length_are_kept,
     namespaces_do_not_know_each_other,
+    a_leave_of_an_unknown_user_binds_its_earlier_heartbeats,
+    of_equal_times_the_later_arrival_counts,
+    a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online,
+    a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once,
+    every_member_reads_the_leaves,
+    a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use,
+    a_renewal_takes_no_lease_that_another_member_has_held,
+    a_release_by_another_member_changes_nothing,
+    a_member_that_knows_other_data_changes_nothing_but_the_hold,
+    the_oldest_event_has_its_age,
+    a_summary_has_the_lease_holder_and_the_members,
+    a_purge_deletes_everything_unless_a_member_is_registered,
 );
+
+/// Returns whether the store says that its data are others, or older.
+fn is_replaced(store: &mut dyn Store, membership: &Membership, writes: &[Write]) -> bool {
+    let results = store.write(membership, writes);
+    let result = results.and_then(|results| results.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
+    match result {
+        Ok(()) => false,
+        Err(StoreError::Replaced(_)) => true,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Polls the partition of a user.
+fn poll_of(store: &mut dyn Store, name: &str, membership: &Membership, request: PollRequest) -> PollResult {
+    let partition = store.partition_of(&user(name));
+    store.poll(membership, &[PollRequest { partition, ..request }]).unwrap().remove(0).unwrap()
+}
+
+fn is_online(store: &mut dyn Store, name: &str) -> bool {
+    ago(store, name).is_some()
+}
 
 fn came_and_left(name: &str) -> Vec<(String, Transition)> {
     vec![(name.to_owned(), Transition::Online), (name.to_owned(), Transition::Offline)]
@@ -147,17 +182,16 @@ fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
     };
     sweep(&mut *store);
     // Ada is silent; Bob leaves; Cy leaves, and a heartbeat undoes it.
-    // The first heartbeat brings a user online, so it must still be good.
-    write(&mut *store, &[heartbeat("ada", 3 * MINUTE, 10 * MINUTE), heartbeat("ada", 3 * MINUTE, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 4 * MINUTE, 10 * MINUTE), heartbeat("ada", 3 * MINUTE, MINUTE)]);
     write(&mut *store, &[heartbeat("bob", 3 * MINUTE, 10 * MINUTE), leave("bob", 2 * MINUTE, MINUTE)]);
     write(
         &mut *store,
-        &[heartbeat("cy", 5 * MINUTE, 10 * MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
+        &[heartbeat("cy", 5 * MINUTE, 9 * MINUTE), leave("cy", 5 * MINUTE, 0), heartbeat("cy", 4 * MINUTE, MINUTE)],
     );
     assert_eq!(sweep(&mut *store).expired, 3);
     // A store may keep deadlines in milliseconds, rounded up.
     thread::sleep(Duration::from_millis(5));
-    let online = [3, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
+    let online = [4, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
     let offline = [(Reason::Timeout, 2), (Reason::Leave, 1), (Reason::Timeout, 3)];
     assert_eq!(reasons(&mut *store), [&online[..], &offline[..]].concat());
 
@@ -211,11 +245,9 @@ fn versions_grow_even_when_the_data_is_lost(place: &dyn Place) {
     sweep(&mut *store);
     let second = version(&mut *store);
     assert!(second > first);
-    let knowing = knowing(&mut *store, MEMBER_A, MINUTE);
+    let before = knowing(&mut *store, MEMBER_A, MINUTE);
     place.lose();
-    let results = store.write(&knowing, &[heartbeat("ada", 0, MINUTE)]);
-    let error = results.and_then(|results| results.into_iter().try_for_each(|(_, result)| result.map(|_| ())));
-    assert!(matches!(error, Err(StoreError::Replaced(_))), "{error:?}");
+    assert!(is_replaced(&mut *store, &before, &[heartbeat("ada", 0, MINUTE)]));
     write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     assert!(version(&mut *store) > second);
 }
@@ -347,11 +379,11 @@ fn a_sweep_expires_no_more_users_than_its_limit(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
     let names = neighbours(&*store, 600);
-    for chunk in names.chunks(200) {
-        // Good at first, and then not.
-        let twice = [10 * MINUTE, 1].map(|timeout| chunk.iter().map(move |name| heartbeat(name, MINUTE, timeout)));
-        write(&mut *store, &twice.into_iter().flatten().collect::<Vec<_>>());
-    }
+    names.chunks(200).for_each(|chunk| {
+        write(&mut *store, &chunk.iter().map(|name| heartbeat(name, 0, MINUTE)).collect::<Vec<_>>());
+        write(&mut *store, &chunk.iter().map(|name| leave(name, 0, 0)).collect::<Vec<_>>());
+    });
+    thread::sleep(Duration::from_millis(5));
     let partition = store.partition_of(&user(&names[0]));
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {
@@ -395,4 +427,182 @@ fn namespaces_do_not_know_each_other(place: &dyn Place) {
     assert_eq!(events(&mut *other), []);
     assert_eq!(other.snapshot().unwrap().users.len(), 0);
     assert_eq!(sweep(&mut *other).next, None);
+}
+
+fn a_leave_of_an_unknown_user_binds_its_earlier_heartbeats(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    write(&mut *store, &[leave("ada", 500 * MILLISECOND, 0), leave("bob", 500 * MILLISECOND, MINUTE)]);
+    write(&mut *store, &[heartbeat("ada", 900 * MILLISECOND, MINUTE), heartbeat("bob", 900 * MILLISECOND, 2 * MINUTE)]);
+    assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [false, true]);
+    assert!(sweep(&mut *store).next.unwrap() < MINUTE);
+    write(&mut *store, &[heartbeat("ada", 100 * MILLISECOND, MINUTE)]);
+    assert!(is_online(&mut *store, "ada"));
+}
+
+fn of_equal_times_the_later_arrival_counts(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE), leave("ada", 0, 0), heartbeat("ada", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("bob", 0, MINUTE), leave("bob", 0, 0)]);
+    thread::sleep(Duration::from_millis(10));
+    assert_eq!(sweep(&mut *store).expired, 1);
+    assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [true, false]);
+}
+
+fn a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", MINUTE, MINUTE / 2)]);
+    assert_eq!(events(&mut *store), []);
+    write(&mut *store, &[heartbeat("ada", 2 * MINUTE, 10 * MINUTE)]);
+    assert_eq!(events(&mut *store), [], "an older heartbeat with a longer timeout");
+}
+
+fn a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let resend = Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE, timeout: MINUTE / 2, is_resend: true });
+    write(&mut *store, &[resend]);
+    assert_eq!(events(&mut *store), [("ada".to_owned(), Transition::Offline)]);
+    let resend = Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE, timeout: MINUTE / 2, is_resend: true });
+    write(&mut *store, &[resend]);
+    assert_eq!(events(&mut *store).len(), 1);
+}
+
+fn every_member_reads_the_leaves(place: &dyn Place) {
+    let (mut one, mut other) = (place.open(), place.open());
+    write(&mut *one, &[leave("ada", 0, 0)]);
+    let asking = |after| PollRequest { leaves_after: Some(after), ..EMPTY_POLL };
+    let first = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(0));
+    assert_eq!(first.leaves, [user("ada")]);
+    assert_eq!(poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), EMPTY_POLL).leaves, []);
+    let second = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(first.leaves_until));
+    assert_eq!(second.leaves, []);
+    write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
+    write(&mut *one, &[leave("ada", 0, 0)]);
+    let third = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(second.leaves_until));
+    assert_eq!(third.leaves, [user("ada")]);
+    assert!(third.leaves_until > first.leaves_until);
+}
+
+fn a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use(place: &dyn Place) {
+    let mut store = place.open();
+    let short = 100 * MILLISECOND;
+    sweep_for(&mut *store, short);
+    write(&mut *store, &[heartbeat("bob", 0, MINUTE), heartbeat("ada", 900 * MILLISECOND, 2_000 * MILLISECOND)]);
+    write(&mut *store, &[leave("ada", 500 * MILLISECOND, 0)]);
+    assert_eq!(sweep_for(&mut *store, short).expired, 1);
+    thread::sleep(Duration::from_millis(30));
+    sweep_for(&mut *store, short);
+    write(&mut *store, &[heartbeat("ada", 800 * MILLISECOND, MINUTE)]);
+    assert!(!is_online(&mut *store, "ada"));
+}
+
+fn a_renewal_takes_no_lease_that_another_member_has_held(place: &dyn Place) {
+    let mut store = place.open();
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let [a, b] = [MEMBER_A, MEMBER_B].map(|token| Membership { lease: MILLISECOND, ..membership(token, MINUTE) });
+    let mut ask = |membership, lease| {
+        let state = poll_of(&mut *store, "ada", membership, PollRequest { lease, ..EMPTY_POLL }).lease;
+        // A store may keep times in milliseconds, and its clock may have a resolution of some.
+        thread::sleep(Duration::from_millis(20));
+        state
+    };
+    assert_eq!(ask(&a, LeaseRequest::Acquire), LeaseState::Acquired);
+    assert_eq!([ask(&a, LeaseRequest::None), ask(&a, LeaseRequest::Renew)], [LeaseState::Renewed; 2], "it ran out");
+    assert_eq!(ask(&b, LeaseRequest::Acquire), LeaseState::Acquired);
+    assert_eq!([ask(&a, LeaseRequest::None), ask(&a, LeaseRequest::Renew)], [LeaseState::Free; 2]);
+    assert_eq!(ask(&b, LeaseRequest::Renew), LeaseState::Renewed);
+    let event = undelivered(&mut *store).remove(0);
+    assert!(!commit(&mut *store, MEMBER_A, &[(&event, Outcome::Done)]));
+    assert!(commit(&mut *store, MEMBER_B, &[(&event, Outcome::Done)]));
+}
+
+fn a_release_by_another_member_changes_nothing(place: &dyn Place) {
+    let mut store = place.open();
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    let request = PollRequest { lease: LeaseRequest::Release, ..EMPTY_POLL };
+    let result = poll_of(&mut *store, "ada", &membership(MEMBER_B, MINUTE), request);
+    assert_eq!(result.lease, LeaseState::HeldByOther);
+    let result = poll_of(&mut *store, "ada", &membership(MEMBER_A, MINUTE), EMPTY_POLL);
+    assert_eq!(result.lease, LeaseState::Renewed);
+}
+
+fn a_member_that_knows_other_data_changes_nothing_but_the_hold(place: &dyn Place) {
+    let mut store = place.open();
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let before = knowing(&mut *store, MEMBER_A, MINUTE);
+    place.lose();
+    let mut store = place.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, 10 * MILLISECOND)]);
+    let partition = store.partition_of(&user("ada"));
+    let request = PollRequest { partition, lease: LeaseRequest::Acquire, sweep: Some(10), ..EMPTY_POLL };
+    let result = store.poll(&before, &[request]).unwrap().remove(0);
+    assert!(matches!(result, Err(StoreError::Replaced(_))), "{result:?}");
+    let nothing =
+        store.commit(&before, &[(partition, Commit { done: vec![1], ..Commit::default() })]).unwrap().remove(0);
+    assert!(matches!(nothing, Err(StoreError::Replaced(_))), "{nothing:?}");
+    thread::sleep(Duration::from_millis(30));
+    assert_eq!(sweep(&mut *store).expired, 0, "held");
+    let now = poll_of(&mut *store, "ada", &membership(MEMBER_A, MINUTE), EMPTY_POLL);
+    assert_eq!(now.lease, LeaseState::Free);
+    let known = before.known[usize::from(partition)];
+    assert!(now.known.last >= known.last && now.known.epoch > known.epoch, "{known:?} {now:?}");
+    assert!(is_replaced(&mut *store, &before, &[heartbeat("bob", 0, MINUTE), heartbeat("ada", 0, MINUTE)]));
+    let after = knowing(&mut *store, MEMBER_A, MINUTE);
+    assert!(!is_replaced(&mut *store, &after, &[heartbeat("ada", 0, MINUTE)]));
+}
+
+fn the_oldest_event_has_its_age(place: &dyn Place) {
+    let mut store = place.open();
+    let oldest = |store: &mut dyn Store| poll_of(store, "ada", &membership(MEMBER_B, MINUTE), EMPTY_POLL).oldest;
+    assert_eq!(oldest(&mut *store), None);
+    write(&mut *store, &[heartbeat("ada", 10_000 * MILLISECOND, MINUTE)]);
+    let age = oldest(&mut *store).unwrap() / (1_000 * MILLISECOND);
+    assert!((9..30).contains(&age), "{age}");
+}
+
+fn a_summary_has_the_lease_holder_and_the_members(place: &dyn Place) {
+    let mut store = place.open();
+    let a = Membership { name: "one:1".into(), ..membership(MEMBER_A, MINUTE) };
+    let b = Membership { name: "two:2".into(), lease: MILLISECOND, ..membership(MEMBER_B, MINUTE) };
+    store.register(&a).unwrap();
+    store.register(&b).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let known = poll_of(&mut *store, "ada", &a, PollRequest { lease: LeaseRequest::Acquire, ..EMPTY_POLL }).known;
+    let partition = usize::from(store.partition_of(&user("ada")));
+    let summary = store.summary().unwrap();
+    assert_eq!(summary.partitions.len(), usize::from(store.partitions()));
+    let figures = &summary.partitions[partition];
+    assert_eq!((figures.online, figures.undelivered, figures.dead_letters, figures.hold), (1, 1, 0, 0));
+    assert_eq!((figures.epoch, figures.generation), (known.epoch, known.generation));
+    let (name, remaining) = figures.lease_holder.clone().unwrap();
+    assert!(name == "one:1" && (MINUTE / 2..=MINUTE).contains(&remaining), "{name} {remaining}");
+    assert!(figures.oldest.unwrap() < MINUTE);
+    let names: Vec<_> = summary.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["one:1"]);
+    assert!((MINUTE / 2..=MINUTE).contains(&summary.members[0].remaining));
+    store.deregister(&a).unwrap();
+    store.deregister(&a).unwrap();
+    assert_eq!(store.summary().unwrap().members, []);
+}
+
+fn a_purge_deletes_everything_unless_a_member_is_registered(place: &dyn Place) {
+    let (mut store, mut other) = (place.open(), place.try_open("other").unwrap());
+    let registered = membership(MEMBER_A, MINUTE);
+    store.register(&registered).unwrap();
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE), heartbeat("bob", 0, MINUTE), leave("bob", 0, 0)]);
+    write(&mut *other, &[heartbeat("ada", 0, MINUTE)]);
+    let before = knowing(&mut *store, MEMBER_A, MINUTE);
+    assert!(!store.purge(false).unwrap());
+    assert_eq!(events(&mut *store).len(), 2);
+    assert!(store.purge(true).unwrap());
+    assert_eq!((events(&mut *store).len(), store.snapshot().unwrap().users.len()), (0, 0));
+    assert!(is_replaced(&mut *store, &before, &[heartbeat("ada", 0, MINUTE)]));
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    assert!(store.purge(false).unwrap(), "the members went too");
+    assert_eq!((events(&mut *store).len(), events(&mut *other).len()), (0, 1));
 }

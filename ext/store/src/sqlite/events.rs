@@ -1,101 +1,202 @@
-//! The event log and the dead letters.
+//! The event log, the dead letters, and the list of leaves.
+
+use std::collections::{HashMap, HashSet};
 
 use online_manager_tracker::{Nanos, Reason, Transition};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{Sqlite, to_sql};
-use crate::boot_clock;
-use crate::error::StoreError;
+use super::partition::PartitionRow;
+use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Commit, DeadLetter, Event, Token};
+use crate::store::{Commit, DeadLetter, Event, Handled};
+
+/// How many bytes of a callback's error are kept: enough for its class, its message and the first lines of a backtrace.
+const MAX_ERROR_BYTES: usize = 2_048;
+
+/// Cuts an error's text to [`MAX_ERROR_BYTES`], at the end of a character.
+fn cut(error: &str) -> &str {
+    let end = (0..=MAX_ERROR_BYTES.min(error.len())).rev().find(|end| error.is_char_boundary(*end));
+    error.get(..end.unwrap_or(0)).unwrap_or_default()
+}
 
 /// Appends an event. `due` is when the user was due, or the time of the heartbeat that made it online. The event
 /// supersedes the dead letters of its user.
 pub(super) fn append(
     transaction: &Transaction<'_>,
-    namespace: i64,
+    partition: &mut PartitionRow,
     id: &[u8],
     (reason, due): (Reason, i64),
 ) -> rusqlite::Result<()> {
-    // The wall clock keeps versions growing after the file was lost: it is above every version that the lost file held.
-    let version: i64 = transaction
-        .prepare_cached("UPDATE namespaces SET version = max(version + 1, ?2) WHERE number = ?1 RETURNING version")?
-        .query_row(params![namespace, boot_clock::wall_micros()], |row| row.get(0))?;
+    let number = partition.next_number();
     transaction
         .prepare_cached(
-            "INSERT INTO events (namespace, id, is_online, is_leave, due, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO events (namespace, number, id, is_online, is_leave, due, version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2)",
         )?
-        .execute(params![namespace, id, reason == Reason::Heartbeat, reason == Reason::Leave, due, version])?;
+        .execute(params![partition.number, number, id, reason == Reason::Heartbeat, reason == Reason::Leave, due])?;
     transaction
-        .prepare_cached("UPDATE dead_letters SET is_superseded = 1 WHERE namespace = ?1 AND id = ?2")?
-        .execute(params![namespace, id])?;
+        .prepare_cached("UPDATE dead_letters SET newest = ?3 WHERE namespace = ?1 AND id = ?2")?
+        .execute(params![partition.number, id, number])?;
     Ok(())
 }
 
-/// Deletes an event from the log.
-fn delete_event(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
-    transaction.prepare_cached("DELETE FROM events WHERE number = ?1")?.execute([to_sql(number)]).map(|_| ())
+/// Appends a leave to the list that the other members read.
+pub(super) fn append_leave(
+    transaction: &Transaction<'_>,
+    partition: &mut PartitionRow,
+    id: &[u8],
+    left: i64,
+) -> rusqlite::Result<()> {
+    let number = partition.next_number();
+    transaction
+        .prepare_cached("INSERT INTO leaves (namespace, number, id, left) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![partition.number, number, id, left])
+        .map(|_| ())
 }
 
-impl Sqlite {
-    /// Returns up to `limit` events behind the event number `after`.
-    pub(super) fn events(&mut self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.read(|connection, namespace| {
-            let mut query = connection.prepare_cached(
-                "SELECT number, id, is_online, is_leave, due, version, failures FROM events
-                 WHERE number > ?1 AND namespace = ?2 ORDER BY number LIMIT ?3",
-            )?;
-            let now = to_sql(boot_clock::now());
-            let events =
-                query.query_map(params![to_sql(after), namespace, limit as i64], |row| read_event(row, now))?;
-            // An event with an id of an unknown kind was written by a newer version of the gem, and is left to it.
-            events.filter_map(Result::transpose).collect()
-        })
-    }
+/// Returns the users of the leaves with a number above `after`.
+pub(super) fn leaves(connection: &Connection, namespace: i64, after: u64) -> rusqlite::Result<Vec<UserId>> {
+    let mut query =
+        connection.prepare_cached("SELECT id FROM leaves WHERE namespace = ?1 AND number > ?2 ORDER BY number")?;
+    let leaves =
+        query.query_map(params![namespace, to_sql(after)], |row| Ok(UserId::from_store(row.get_ref(0)?.as_blob()?)))?;
+    leaves.filter_map(Result::transpose).collect()
+}
 
-    /// Applies a commit. Returns false, and changes nothing, if the member does not hold the lease.
-    pub(super) fn commit_one(&mut self, token: Token, commit: &Commit) -> Result<bool, StoreError> {
-        self.transaction(|transaction, namespace| {
-            let leases_held: i64 = transaction
-                .prepare_cached("SELECT count(*) FROM namespaces WHERE number = ?1 AND lease = ?2")?
-                .query_row(params![namespace, token.0], |row| row.get(0))?;
-            if leases_held == 0 {
-                return Ok(false);
-            }
-            for (number, failures, error) in &commit.failed {
-                transaction
-                    .prepare_cached("UPDATE events SET failures = ?2, error = ?3 WHERE number = ?1")?
-                    .execute(params![to_sql(*number), failures, error])?;
-            }
-            for (number, error) in &commit.dead {
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO dead_letters
-                             (number, namespace, id, is_online, is_leave, due, version, failures, error, is_superseded)
-                         SELECT number, namespace, id, is_online, is_leave, due, version, failures, ?2,
-                             EXISTS (SELECT 1 FROM events AS later WHERE later.number > events.number
-                                     AND later.namespace = events.namespace AND later.id = events.id)
-                         FROM events WHERE number = ?1",
-                    )?
-                    .execute(params![to_sql(*number), error])?;
-                delete_event(transaction, *number)?;
-            }
-            // Deleted last: an event that was delivered may supersede one that has become a dead letter.
-            for number in &commit.done {
-                delete_event(transaction, *number)?;
-            }
-            Ok(true)
-        })
+/// Deletes an event from the log.
+fn delete_event(transaction: &Transaction<'_>, namespace: i64, number: u64) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM events WHERE namespace = ?1 AND number = ?2")?
+        .execute(params![namespace, to_sql(number)])
+        .map(|_| ())
+}
+
+/// Deletes what a member delivered before the data went back.
+pub(super) fn delete_handled(
+    transaction: &Transaction<'_>,
+    partition: &PartitionRow,
+    handled: &Handled,
+) -> rusqlite::Result<()> {
+    if handled.epoch != partition.known.epoch {
+        return Ok(());
     }
+    let except: HashSet<u64> = handled.except.iter().copied().collect();
+    let numbers: Vec<u64> = transaction
+        .prepare_cached("SELECT number FROM events WHERE namespace = ?1 AND number <= ?2")?
+        .query_map(params![partition.number, to_sql(handled.through)], |row| row.get::<_, i64>(0))?
+        .map(|number| number.map(|number| number as u64))
+        .collect::<rusqlite::Result<_>>()?;
+    let delivered = numbers.into_iter().filter(|number| !except.contains(number));
+    delivered.into_iter().try_for_each(|number| delete_event(transaction, partition.number, number))
+}
+
+/// Returns up to `limit` events behind the event number `after`.
+pub(super) fn events(
+    connection: &Connection,
+    (namespace, now): (i64, Option<i64>),
+    (after, limit): (u64, usize),
+) -> rusqlite::Result<Vec<Event>> {
+    let mut query = connection.prepare_cached(
+        "SELECT number, id, is_online, is_leave, due, version, failures FROM events
+         WHERE namespace = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let events = query.query_map(params![namespace, to_sql(after), limit], |row| read_event(row, now))?;
+    // An event with an id of an unknown kind was written by a newer version of the gem, and is left to it.
+    events.filter_map(Result::transpose).collect()
+}
+
+/// Returns when the oldest event in the log was due.
+pub(super) fn oldest_due(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT due FROM events WHERE namespace = ?1 ORDER BY number LIMIT 1")?
+        .query_row([namespace], |row| row.get(0))
+        .optional()
+}
+
+/// Applies a commit of the lease holder.
+pub(super) fn commit(transaction: &Transaction<'_>, namespace: i64, commit: &Commit) -> rusqlite::Result<()> {
+    for (number, failures, error) in &commit.failed {
+        transaction
+            .prepare_cached("UPDATE events SET failures = ?3, error = ?4 WHERE namespace = ?1 AND number = ?2")?
+            .execute(params![namespace, to_sql(*number), failures, cut(error)])?;
+    }
+    if !commit.dead.is_empty() {
+        let later = later_versions(transaction, namespace, commit)?;
+        for (number, error) in &commit.dead {
+            add_dead_letter(transaction, namespace, (to_sql(*number), cut(error)), &later)?;
+        }
+    }
+    // Deleted last: an event that was delivered may supersede one that has become a dead letter.
+    commit.done.iter().try_for_each(|number| delete_event(transaction, namespace, *number))
+}
+
+/// The numbers and versions of events in the log, by user.
+type Versions = HashMap<Vec<u8>, Vec<(i64, i64)>>;
+
+/// Returns the events of the users whose events become dead letters. Reads the log once, however many these are.
+fn later_versions(transaction: &Transaction<'_>, namespace: i64, commit: &Commit) -> rusqlite::Result<Versions> {
+    let mut versions = Versions::new();
+    let mut find = transaction.prepare_cached("SELECT id FROM events WHERE namespace = ?1 AND number = ?2")?;
+    for (number, _) in &commit.dead {
+        let id: Option<Vec<u8>> = find.query_row(params![namespace, to_sql(*number)], |row| row.get(0)).optional()?;
+        versions.extend(id.map(|id| (id, Vec::new())));
+    }
+    let first = commit.dead.iter().map(|(number, _)| to_sql(*number)).min();
+    let mut query =
+        transaction.prepare_cached("SELECT number, id, version FROM events WHERE namespace = ?1 AND number > ?2")?;
+    let mut rows = query.query(params![namespace, first])?;
+    while let Some(row) = rows.next()? {
+        if let Some(versions) = versions.get_mut(row.get_ref(1)?.as_blob()?) {
+            versions.push((row.get(0)?, row.get(2)?));
+        }
+    }
+    Ok(versions)
+}
+
+/// Makes an event a dead letter, if it is in the log.
+fn add_dead_letter(
+    transaction: &Transaction<'_>,
+    namespace: i64,
+    (number, error): (i64, &str),
+    later: &Versions,
+) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM events WHERE namespace = ?1 AND number = ?2
+                  RETURNING id, is_online, is_leave, due, version, failures";
+    let event = transaction.prepare_cached(delete)?.query_row(params![namespace, number], |row| {
+        let (id, is_online, is_leave) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?);
+        Ok((id, is_online, is_leave, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?))
+    });
+    let Some((id, is_online, is_leave, due, version, failures)) = event.optional()? else { return Ok(()) };
+    let later = later.get(&id).into_iter().flatten().filter(|(later, _)| *later > number);
+    let newest = later.map(|(_, version)| *version).max().unwrap_or(version).max(version);
+    transaction
+        .prepare_cached(
+            "INSERT INTO dead_letters
+                 (namespace, number, id, is_online, is_leave, due, version, failures, error, newest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?7)",
+        )?
+        .execute(params![namespace, number, id, is_online, is_leave, due, version, failures, error])?;
+    // All dead letters of a user know its newest transition.
+    transaction
+        .prepare_cached(
+            "UPDATE dead_letters SET newest = max(?3, (SELECT max(newest) FROM dead_letters
+                                                       WHERE namespace = ?1 AND id = ?2))
+             WHERE namespace = ?1 AND id = ?2",
+        )?
+        .execute(params![namespace, id, newest])
+        .map(|_| ())
 }
 
 /// Returns all dead letters, in order.
-pub(super) fn dead_letters(connection: &Connection, namespace: i64) -> rusqlite::Result<Vec<DeadLetter>> {
-    let mut query = connection.prepare(
-        "SELECT number, id, is_online, is_leave, due, version, failures, error, is_superseded FROM dead_letters
+pub(super) fn dead_letters(
+    connection: &Connection,
+    (namespace, now): (i64, Option<i64>),
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    let mut query = connection.prepare_cached(
+        "SELECT number, id, is_online, is_leave, due, version, failures, error, newest > version FROM dead_letters
          WHERE namespace = ?1 ORDER BY number",
     )?;
-    let now = to_sql(boot_clock::now());
     let letters = query.query_map([namespace], |row| {
         let (error, is_superseded) = (row.get(7)?, row.get(8)?);
         Ok(read_event(row, now)?.map(|event| DeadLetter { event, error, is_superseded }))
@@ -104,21 +205,33 @@ pub(super) fn dead_letters(connection: &Connection, namespace: i64) -> rusqlite:
 }
 
 /// Appends dead letters to the log again, and deletes superseded ones. Returns how many of both.
-pub(super) fn requeue_dead_letters(transaction: &Transaction<'_>, namespace: i64) -> rusqlite::Result<(usize, usize)> {
+pub(super) fn requeue_dead_letters(
+    transaction: &Transaction<'_>,
+    partition: &mut PartitionRow,
+) -> rusqlite::Result<(usize, usize)> {
+    let namespace = partition.number;
     let superseded =
-        transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1 AND is_superseded = 1", [namespace])?;
-    let requeued = transaction.execute(
-        "INSERT INTO events (namespace, id, is_online, is_leave, due, version)
-         SELECT namespace, id, is_online, is_leave, due, version FROM dead_letters
-         WHERE namespace = ?1 ORDER BY number",
-        [namespace],
-    )?;
+        transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1 AND newest > version", [namespace])?;
+    let numbers: Vec<i64> = transaction
+        .prepare_cached("SELECT number FROM dead_letters WHERE namespace = ?1 ORDER BY number")?
+        .query_map([namespace], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for number in &numbers {
+        transaction
+            .prepare_cached(
+                "INSERT INTO events (namespace, number, id, is_online, is_leave, due, version)
+                 SELECT namespace, ?3, id, is_online, is_leave, due, version FROM dead_letters
+                 WHERE namespace = ?1 AND number = ?2",
+            )?
+            .execute(params![namespace, number, partition.next_number()])?;
+    }
     transaction.execute("DELETE FROM dead_letters WHERE namespace = ?1", [namespace])?;
-    Ok((requeued, superseded))
+    Ok((numbers.len(), superseded))
 }
 
-/// Reads an event whose lateness is as of `now`. Returns `None` if its id is of an unknown kind.
-fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Event>> {
+/// Reads an event whose lateness is as of `now`; 0 if the event may be of another boot. Returns `None` if its id is of an
+/// unknown kind.
+fn read_event(row: &rusqlite::Row<'_>, now: Option<i64>) -> rusqlite::Result<Option<Event>> {
     let Some(id) = UserId::from_store(row.get_ref(1)?.as_blob()?) else { return Ok(None) };
     let (is_online, is_leave) = (row.get(2)?, row.get(3)?);
     let reason = match (is_online, is_leave) {
@@ -126,18 +239,14 @@ fn read_event(row: &rusqlite::Row<'_>, now: i64) -> rusqlite::Result<Option<Even
         (false, true) => Reason::Leave,
         (false, false) => Reason::Timeout,
     };
+    let due = row.get::<_, i64>(4)?;
     Ok(Some(Event {
         number: row.get::<_, i64>(0)? as u64,
         id,
-        transition: transition(is_online),
+        transition: if is_online { Transition::Online } else { Transition::Offline },
         reason,
-        // 0 after a reboot: `due` is a time of the clock before.
-        lateness: now.saturating_sub(row.get(4)?).max(0) as Nanos,
+        lateness: now.map_or(0, |now| now.saturating_sub(due).max(0) as Nanos),
         version: row.get(5)?,
         failures: row.get(6)?,
     }))
-}
-
-fn transition(is_online: bool) -> Transition {
-    if is_online { Transition::Online } else { Transition::Offline }
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{store_error, to_sql};
+use super::files::store_error;
+use super::partition::PartitionRow;
+use super::to_sql;
 use crate::boot_clock;
 use crate::error::StoreError;
 
@@ -17,39 +19,57 @@ const SCHEMA: &str = "
     CREATE TABLE boot (id TEXT NOT NULL);
     CREATE TABLE namespaces (
         number INTEGER PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        version INTEGER NOT NULL DEFAULT 0,      -- the last version of an event
+        name TEXT UNIQUE,                        -- NULL if it was purged and its rows are being deleted
+        epoch INTEGER NOT NULL,                  -- when the data began, in microseconds of the wall clock
+        generation INTEGER NOT NULL DEFAULT 0,   -- how often they were found to be older than a member knew
+        last INTEGER NOT NULL DEFAULT 0,         -- the last number of an event, a version or a leave
         swept INTEGER,                           -- when the users were swept last
-        held_until INTEGER NOT NULL DEFAULT 0,   -- nobody is set offline before that time
+        hold INTEGER NOT NULL DEFAULT 0,         -- nobody is set offline before that time
+        silent_until INTEGER NOT NULL DEFAULT 0, -- no event is handed out before that time
+        longest INTEGER NOT NULL DEFAULT 0,      -- the longest timeout in use
+        longest_until INTEGER NOT NULL DEFAULT 0,
         lease BLOB,                              -- the token of the lease holder
-        leased_until INTEGER NOT NULL DEFAULT 0
+        leased_until INTEGER NOT NULL DEFAULT 0,
+        holder BLOB,                             -- the last lease holder, unless it released the lease
+        holder_name TEXT NOT NULL DEFAULT ''
     );
+    CREATE TABLE members (
+        namespace INTEGER NOT NULL,
+        token BLOB NOT NULL,
+        name TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        PRIMARY KEY (namespace, token)
+    ) WITHOUT ROWID;
     CREATE TABLE users (
         namespace INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
-        seen INTEGER NOT NULL,                   -- the time of the last heartbeat
-        left INTEGER NOT NULL DEFAULT 0,         -- the time of the last leave, 0 for none
+        seen INTEGER,                            -- the time of the last heartbeat
         timeout INTEGER NOT NULL,
         deadline INTEGER NOT NULL,
-        sweep_at INTEGER NOT NULL,                -- never after the deadline
+        left INTEGER,                            -- the time of the last leave
+        left_until INTEGER NOT NULL,             -- the deadline of heartbeats before the leave
+        is_leave INTEGER NOT NULL,               -- whether a leave has set the deadline
+        generation INTEGER NOT NULL,
+        sweep_at INTEGER NOT NULL,               -- online: never after the deadline; offline: the later of seen and left
         PRIMARY KEY (namespace, id)
     ) WITHOUT ROWID;
-    CREATE INDEX users_by_sweep_at ON users (namespace, sweep_at);
+    CREATE INDEX users_by_sweep_at ON users (namespace, is_online, sweep_at);
     CREATE TABLE events (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
         namespace INTEGER NOT NULL,
+        number INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
-        is_leave INTEGER NOT NULL,                -- whether a leave was the reason
+        is_leave INTEGER NOT NULL,               -- whether a leave was the reason
         due INTEGER NOT NULL,                    -- when the user was due
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
-        error TEXT
-    );
+        error TEXT,
+        PRIMARY KEY (namespace, number)
+    ) WITHOUT ROWID;
     CREATE TABLE dead_letters (
-        number INTEGER PRIMARY KEY,
         namespace INTEGER NOT NULL,
+        number INTEGER NOT NULL,
         id BLOB NOT NULL,
         is_online INTEGER NOT NULL,
         is_leave INTEGER NOT NULL,
@@ -57,9 +77,18 @@ const SCHEMA: &str = "
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         error TEXT NOT NULL,
-        is_superseded INTEGER NOT NULL DEFAULT 0
-    );
+        newest INTEGER NOT NULL,                 -- the version of the user's newest transition
+        PRIMARY KEY (namespace, number)
+    ) WITHOUT ROWID;
     CREATE INDEX dead_letters_by_id ON dead_letters (namespace, id);
+    CREATE TABLE leaves (
+        namespace INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        left INTEGER NOT NULL,
+        PRIMARY KEY (namespace, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX leaves_by_left ON leaves (namespace, left);
 ";
 
 /// Fails unless the file is empty, or has been written by this format of the gem, and may be written.
@@ -73,9 +102,7 @@ pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), S
         );
     }
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
-    if tables == 0 {
+    if is_empty(connection).map_err(failed)? {
         return Ok(());
     }
     let application = pragma("application_id")?;
@@ -98,42 +125,65 @@ pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), S
     }
 }
 
-/// Creates the tables and the namespace if they do not exist, and adapts the times after a reboot. Returns the number
-/// of the namespace. Writes nothing if nothing has changed: opening a store takes no lock then.
-pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite::Result<i64> {
-    let boot = boot_clock::boot_id();
-    let is_current = |connection: &Connection| -> rusqlite::Result<Option<i64>> {
-        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if tables == 0 || connection.query_row("SELECT id FROM boot", [], |row| row.get::<_, String>(0))? != boot {
-            return Ok(None);
-        }
-        let number = "SELECT number FROM namespaces WHERE name = ?1";
-        connection.query_row(number, [namespace], |row| row.get(0)).optional()
+/// Whether the file has no tables yet.
+pub(super) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+}
+
+/// Returns the present time, or `None` if the times in the file are of another boot, whose clock nobody can read.
+pub(super) fn reading_time(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let recorded: String = connection.prepare_cached("SELECT id FROM boot")?.query_row([], |row| row.get(0))?;
+    Ok((recorded == boot_clock::boot_id()).then(|| to_sql(boot_clock::now())))
+}
+
+/// Returns the names of the namespaces, in order.
+pub(super) fn namespaces(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut query = connection.prepare("SELECT name FROM namespaces WHERE name IS NOT NULL ORDER BY name")?;
+    query.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Creates the tables and the namespace if they do not exist, and adapts the times after a reboot. Writes nothing if
+/// nothing has changed: opening a store takes no lock then.
+pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite::Result<()> {
+    let is_current = |connection: &Connection| -> rusqlite::Result<bool> {
+        Ok(!is_empty(connection)?
+            && reading_time(connection)?.is_some()
+            && PartitionRow::find(connection, namespace)?.is_some())
     };
-    if let Some(number) = is_current(connection)? {
-        return Ok(number);
+    if is_current(connection)? {
+        return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
+    let boot = boot_clock::boot_id();
+    if is_empty(&transaction)? {
         transaction.execute_batch(SCHEMA)?;
         transaction.execute("INSERT INTO boot (id) VALUES (?1)", [&boot])?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    let recorded_boot: String = transaction.query_row("SELECT id FROM boot", [], |row| row.get(0))?;
-    if recorded_boot != boot {
-        // Times of another boot mean nothing on this boot's clock: everyone stays online for one timeout.
-        let now = to_sql(boot_clock::now());
-        transaction.execute("UPDATE boot SET id = ?1", [&boot])?;
-        transaction
-            .execute("UPDATE users SET seen = 0, left = 0, deadline = ?1 + timeout, sweep_at = ?1 + timeout", [now])?;
-        transaction
-            .execute("UPDATE namespaces SET swept = NULL, held_until = 0, lease = NULL, leased_until = 0", [])?;
+    if reading_time(&transaction)?.is_none() {
+        adapt_times(&transaction, &boot)?;
     }
-    transaction.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?1)", [namespace])?;
-    let number =
-        transaction.query_row("SELECT number FROM namespaces WHERE name = ?1", [namespace], |row| row.get(0))?;
-    transaction.commit()?;
-    Ok(number)
+    PartitionRow::find_or_create(&transaction, namespace)?;
+    transaction.commit()
+}
+
+/// Times of another boot mean nothing on this boot's clock. Everyone stays online for one timeout; what was kept for late
+/// writes goes, since no process of that boot lives.
+fn adapt_times(transaction: &Transaction<'_>, boot: &str) -> rusqlite::Result<()> {
+    let now = to_sql(boot_clock::now());
+    transaction.execute("UPDATE boot SET id = ?1", [boot])?;
+    transaction.execute("DELETE FROM users WHERE is_online = 0", [])?;
+    transaction.execute(
+        "UPDATE users SET seen = 0, left = NULL, left_until = 0, is_leave = 0, deadline = ?1 + timeout,
+             sweep_at = ?1 + timeout",
+        [now],
+    )?;
+    transaction.execute_batch("DELETE FROM leaves; DELETE FROM members")?;
+    transaction.execute(
+        "UPDATE namespaces SET swept = NULL, hold = 0, silent_until = 0, longest_until = ?1 + 2 * longest, lease = NULL,
+             leased_until = 0, holder = NULL",
+        [now],
+    )?;
+    Ok(())
 }

@@ -3,192 +3,320 @@
 use online_manager_tracker::{Nanos, Reason};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::events::append;
-use super::{Sqlite, to_sql};
-use crate::boot_clock;
-use crate::error::StoreError;
+use super::events::{append, append_leave};
+use super::partition::PartitionRow;
+use super::to_sql;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Snapshot, Sweep};
 
+/// How many users one sweep only postpones or forgets, besides those that it sets offline: some milliseconds of work.
+const MAX_MAINTAINED: usize = 1_000;
+
+/// For how long leaves are listed at least, in nanoseconds: members poll several times in that time.
+const MIN_LEAVE_KEPT: i64 = 1_000_000_000;
+
 /// A user's row.
-struct Row {
+#[derive(Clone)]
+struct User {
     is_online: bool,
-    /// When the last heartbeat was.
-    seen: i64,
-    /// When the last leave was, 0 for none.
-    left: i64,
+    /// When the last heartbeat was; none if the store only knows a leave.
+    seen: Option<i64>,
+    timeout: i64,
     deadline: i64,
-    /// When the sweep finds the user; never after the deadline.
+    /// When the last leave was, and the deadline that it sets to heartbeats before it.
+    left: Option<(i64, i64)>,
+    /// Whether a leave has set the deadline.
+    is_leave: bool,
+    /// The generation of the data when the user was last written. In a later one the application may know of a transition
+    /// that the store forgot.
+    generation: u64,
+    /// Of a user who is online, when the sweep checks the deadline, never after it. Of a user who is offline, the time of
+    /// the last heartbeat or leave, after which the row is kept for the longest timeout.
     sweep_at: i64,
 }
 
-fn find(transaction: &Transaction<'_>, namespace: i64, id: &[u8]) -> rusqlite::Result<Option<Row>> {
-    transaction
-        .prepare_cached("SELECT is_online, seen, left, deadline, sweep_at FROM users WHERE namespace = ?1 AND id = ?2")?
-        .query_row(params![namespace, id], |row| {
-            let (is_online, seen, left) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(Row { is_online, seen, left, deadline: row.get(3)?, sweep_at: row.get(4)? })
-        })
-        .optional()
+impl User {
+    /// A user whom the store does not know.
+    fn new(generation: u64) -> User {
+        User {
+            is_online: false,
+            seen: None,
+            timeout: 0,
+            deadline: 0,
+            left: None,
+            is_leave: false,
+            generation,
+            sweep_at: 0,
+        }
+    }
+
+    fn find(connection: &Connection, namespace: i64, id: &[u8]) -> rusqlite::Result<Option<User>> {
+        connection
+            .prepare_cached(
+                "SELECT is_online, seen, timeout, deadline, left, left_until, is_leave, generation, sweep_at FROM users
+                 WHERE namespace = ?1 AND id = ?2",
+            )?
+            .query_row(params![namespace, id], |row| {
+                let left = row.get::<_, Option<i64>>(4)?;
+                let until: i64 = row.get(5)?;
+                Ok(User {
+                    is_online: row.get(0)?,
+                    seen: row.get(1)?,
+                    timeout: row.get(2)?,
+                    deadline: row.get(3)?,
+                    left: left.map(|left| (left, until)),
+                    is_leave: row.get(6)?,
+                    generation: row.get::<_, i64>(7)? as u64,
+                    sweep_at: row.get(8)?,
+                })
+            })
+            .optional()
+    }
+
+    /// The time of the last heartbeat or leave.
+    fn last(&self) -> i64 {
+        self.seen.max(self.left.map(|(left, _)| left)).unwrap_or(0)
+    }
+
+    /// Writes the row. `before` is what it was, if it existed.
+    fn save(
+        mut self,
+        transaction: &Transaction<'_>,
+        (namespace, id): (i64, &[u8]),
+        before: Option<&User>,
+    ) -> rusqlite::Result<()> {
+        self.sweep_at = match before {
+            _ if !self.is_online => self.last(),
+            Some(before) if before.is_online => before.sweep_at.min(self.deadline),
+            _ => self.deadline,
+        };
+        let (left, left_until) = self.left.unzip();
+        let is_indexed_alike =
+            before.is_some_and(|before| (before.is_online, before.sweep_at) == (self.is_online, self.sweep_at));
+        let statement = if is_indexed_alike {
+            // Most heartbeats: SQLite leaves the index alone whose columns are not named.
+            "UPDATE users SET seen = ?4, timeout = ?5, deadline = ?6, left = ?7, left_until = ?8, is_leave = ?9,
+                 generation = ?10
+             WHERE namespace = ?1 AND id = ?2 AND is_online = ?3 AND sweep_at = ?11"
+        } else {
+            "INSERT OR REPLACE INTO users
+                 (namespace, id, is_online, seen, timeout, deadline, left, left_until, is_leave, generation, sweep_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        };
+        transaction
+            .prepare_cached(statement)?
+            .execute(params![
+                namespace,
+                id,
+                self.is_online,
+                self.seen,
+                self.timeout,
+                self.deadline,
+                left,
+                left_until.unwrap_or(0),
+                self.is_leave,
+                self.generation as i64,
+                self.sweep_at,
+            ])
+            .map(|_| ())
+    }
 }
 
-/// Applies a heartbeat; its age is as of `now`.
+/// Applies a heartbeat. Its age is as of `asked`, when the member called; `now` is later if the file was locked. Returns
+/// how many events it appended.
 pub(super) fn heartbeat(
     transaction: &Transaction<'_>,
-    namespace: i64,
-    now: i64,
+    partition: &mut PartitionRow,
+    (asked, now): (i64, i64),
     heartbeat: &Heartbeat,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let id = heartbeat.id.as_bytes();
-    let (seen, timeout) = (now.saturating_sub(to_sql(heartbeat.age)), to_sql(heartbeat.timeout));
+    let (seen, timeout) = (asked.saturating_sub(to_sql(heartbeat.age)), to_sql(heartbeat.timeout));
+    partition.use_timeout(timeout, now);
+    let generation = partition.known.generation;
+    let before = User::find(transaction, partition.number, id)?;
+    let mut user = before.clone().unwrap_or_else(|| User::new(generation));
+    if user.seen.is_some_and(|before| seen < before) {
+        return Ok(0);
+    }
+    let is_uncertain = user.generation < generation;
+    let is_new = user.seen.is_none() || is_uncertain;
+    let is_known_online = user.is_online && !is_uncertain;
+    (user.generation, user.seen, user.timeout) = (generation, Some(seen), timeout);
     let deadline = seen.saturating_add(timeout);
-    match find(transaction, namespace, id)? {
-        // Late, or written twice. A heartbeat right at the time of a leave does not undo it.
-        Some(row) if row.seen > seen || row.left >= seen || (row.seen == seen && !row.is_online) => Ok(()),
-        Some(row) if row.is_online && row.sweep_at <= deadline => {
-            let update = "UPDATE users SET seen = ?3, timeout = ?4, deadline = ?5 WHERE namespace = ?1 AND id = ?2";
-            transaction.prepare_cached(update)?.execute(params![namespace, id, seen, timeout, deadline])?;
-            Ok(())
-        }
-        row => {
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO users (namespace, id, is_online, seen, timeout, deadline, sweep_at)
-                     VALUES (?1, ?2, 1, ?3, ?4, ?5, ?5)",
-                )?
-                .execute(params![namespace, id, seen, timeout, deadline])?;
-            match row {
-                Some(row) if row.is_online => Ok(()),
-                _ => append(transaction, namespace, id, (Reason::Heartbeat, seen)),
-            }
-        }
+    match user.left.filter(|(left, _)| seen < *left) {
+        Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
+        // Of equal times the later arrival counts: the clock has a resolution of some milliseconds.
+        None => (user.deadline, user.is_leave, user.left) = (deadline, false, None),
     }
+    let event = if is_known_online {
+        None
+    } else if user.deadline > now {
+        user.is_online = true;
+        Some((Reason::Heartbeat, seen))
+    } else if !user.is_online && heartbeat.is_resend && is_new {
+        Some((if user.is_leave { Reason::Leave } else { Reason::Timeout }, user.deadline))
+    } else {
+        None
+    };
+    user.save(transaction, (partition.number, id), before.as_ref())?;
+    event.map_or(Ok(0), |event| append(transaction, partition, id, event).map(|()| 1))
 }
 
-/// Applies a leave; its age is as of `now`.
-pub(super) fn leave(transaction: &Transaction<'_>, namespace: i64, now: i64, leave: &Leave) -> rusqlite::Result<()> {
+/// Applies a leave; its age is as of `asked`.
+pub(super) fn leave(
+    transaction: &Transaction<'_>,
+    partition: &mut PartitionRow,
+    asked: i64,
+    leave: &Leave,
+) -> rusqlite::Result<()> {
     let id = leave.id.as_bytes();
-    let left = now.saturating_sub(to_sql(leave.age));
-    let deadline = left.saturating_add(to_sql(leave.after));
-    match find(transaction, namespace, id)? {
-        Some(row) if row.is_online && row.seen <= left && deadline < row.deadline => {
-            transaction
-                .prepare_cached(
-                    "UPDATE users SET left = ?3, deadline = ?4, sweep_at = min(sweep_at, ?4)
-                     WHERE namespace = ?1 AND id = ?2",
-                )?
-                .execute(params![namespace, id, left, deadline])?;
-            Ok(())
-        }
-        _ => Ok(()),
+    let left = asked.saturating_sub(to_sql(leave.age));
+    let until = left.saturating_add(to_sql(leave.after));
+    let before = User::find(transaction, partition.number, id)?;
+    let mut user = before.clone().unwrap_or_else(|| User::new(partition.known.generation));
+    if user.seen.is_some_and(|seen| left < seen) {
+        return Ok(());
     }
+    if user.is_online && until < user.deadline {
+        (user.deadline, user.is_leave) = (until, true);
+    }
+    if user.left.is_none_or(|(before, _)| left >= before) {
+        user.left = Some((left, until));
+        append_leave(transaction, partition, id, left)?;
+    }
+    user.save(transaction, (partition.number, id), before.as_ref())
 }
 
-impl Sqlite {
-    /// Sets up to `limit` users offline whose deadline has passed. Writes nothing if nobody is due and a sweep has been
-    /// recorded lately. `timeout` is the config's, in nanoseconds.
-    pub(super) fn sweep(&mut self, timeout: Nanos, limit: usize) -> Result<Sweep, StoreError> {
-        let timeout = to_sql(timeout);
-        let (swept, first) = self.read(|connection, namespace| {
-            let swept = connection
-                .prepare_cached("SELECT swept FROM namespaces WHERE number = ?1")?
-                .query_row([namespace], |row| row.get::<_, Option<i64>>(0))?;
-            Ok((swept, first_sweep_at(connection, namespace)?))
-        })?;
-        let now = to_sql(boot_clock::now());
-        let is_due = first.is_some_and(|first| first <= now);
-        // Only half a timeout without a recorded sweep counts as a gap, so one each eighth is enough.
-        let is_marked = swept.is_some_and(|swept| now - swept < timeout / 8);
-        if !is_due && is_marked {
-            return Ok(Sweep { expired: 0, lag: 0, next: first.map(|first| (first - now) as Nanos) });
-        }
-        self.transaction(|transaction, namespace| {
-            let now = to_sql(boot_clock::now());
-            let (swept, mut held_until) = transaction
-                .prepare_cached("SELECT swept, held_until FROM namespaces WHERE number = ?1")?
-                .query_row([namespace], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?)))?;
-            if swept.is_some_and(|swept| now - swept > timeout / 2) && first_sweep_at(transaction, namespace)?.is_some()
-            {
-                held_until = now.saturating_add(timeout);
-            }
-            transaction
-                .prepare_cached("UPDATE namespaces SET swept = ?2, held_until = ?3 WHERE number = ?1")?
-                .execute(params![namespace, now, held_until])?;
-            let (expired, lag) = expire(transaction, namespace, (now, held_until), limit)?;
-            let next = first_sweep_at(transaction, namespace)?.map(|first| (first - now).max(0) as Nanos);
-            Ok(Sweep { expired, lag, next })
-        })
+/// Returns what a sweep would return that has nothing to do, or `None` if it has. `timeout` is the config's.
+pub(super) fn idle_sweep(
+    connection: &Connection,
+    partition: &PartitionRow,
+    (now, timeout): (i64, i64),
+) -> rusqlite::Result<Option<Sweep>> {
+    // Only half a timeout without a recorded sweep counts as a gap, so one each eighth is enough.
+    if partition.swept.is_none_or(|swept| now.saturating_sub(swept) >= timeout / 8) {
+        return Ok(None);
     }
+    let first = first_sweep_at(connection, partition)?;
+    let is_over = first.is_some_and(|first| first <= now) || can_forget(connection, partition, (now, timeout))?;
+    Ok((!is_over).then(|| Sweep { expired: 0, lag: 0, next: until_next(first, now) }))
 }
 
-/// Returns the time at which the sweep has to check the next user, or `None` if there are no users.
-fn first_sweep_at(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<i64>> {
+/// Sets up to `limit` users offline whose deadline has passed, and forgets what is over. `timeout` is the config's.
+pub(super) fn sweep(
+    transaction: &Transaction<'_>,
+    partition: &mut PartitionRow,
+    (now, timeout): (i64, i64),
+    limit: usize,
+) -> rusqlite::Result<Sweep> {
+    let is_gap = partition.swept.is_some_and(|swept| now.saturating_sub(swept) > timeout / 2);
+    if is_gap && first_sweep_at(transaction, partition)?.is_some() {
+        partition.hold = now.saturating_add(timeout);
+    }
+    partition.swept = Some(now);
+    forget(transaction, partition, (now, timeout))?;
+    let (expired, lag) = if partition.hold > now { (0, 0) } else { expire(transaction, partition, now, limit)? };
+    Ok(Sweep { expired, lag, next: until_next(first_sweep_at(transaction, partition)?, now) })
+}
+
+fn until_next(first: Option<i64>, now: i64) -> Option<Nanos> {
+    first.map(|first| first.saturating_sub(now).max(0) as Nanos)
+}
+
+/// Returns the time at which the sweep has to check the next user, or `None` if nobody is online.
+fn first_sweep_at(connection: &Connection, partition: &PartitionRow) -> rusqlite::Result<Option<i64>> {
+    let query = "SELECT sweep_at FROM users WHERE namespace = ?1 AND is_online = 1 ORDER BY sweep_at LIMIT 1";
+    let first = connection.prepare_cached(query)?.query_row([partition.number], |row| row.get::<_, i64>(0));
+    Ok(first.optional()?.map(|first| first.max(partition.hold)))
+}
+
+/// Until when the last heartbeat or leave of users, and a leave in the list, must have been to be forgotten now.
+fn forgotten_until(partition: &PartitionRow, (now, timeout): (i64, i64)) -> (i64, i64) {
+    let longest = partition.longest(timeout);
+    (now.saturating_sub(longest), now.saturating_sub(longest.max(MIN_LEAVE_KEPT)))
+}
+
+fn can_forget(connection: &Connection, partition: &PartitionRow, times: (i64, i64)) -> rusqlite::Result<bool> {
+    let (users, leaves) = forgotten_until(partition, times);
     connection
-        .prepare_cached("SELECT sweep_at FROM users WHERE namespace = ?1 ORDER BY sweep_at LIMIT 1")?
-        .query_row([namespace], |row| row.get(0))
-        .optional()
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM users WHERE namespace = ?1 AND is_online = 0 AND sweep_at <= ?2)
+                 OR EXISTS (SELECT 1 FROM leaves WHERE namespace = ?1 AND left <= ?3)",
+        )?
+        .query_row(params![partition.number, users, leaves], |row| row.get(0))
 }
 
-/// Checks up to `limit` users whose `sweep_at` has passed, and sets those offline whose deadline has passed too.
-/// Returns how many, and the greatest lateness among them, in nanoseconds.
+/// Forgets users who are offline, and leaves, after the longest timeout in use: what could still arrive is older then.
+fn forget(transaction: &Transaction<'_>, partition: &PartitionRow, times: (i64, i64)) -> rusqlite::Result<()> {
+    let (users, leaves) = forgotten_until(partition, times);
+    transaction
+        .prepare_cached(
+            "DELETE FROM users WHERE namespace = ?1 AND id IN
+                 (SELECT id FROM users WHERE namespace = ?1 AND is_online = 0 AND sweep_at <= ?2 LIMIT ?3)",
+        )?
+        .execute(params![partition.number, users, MAX_MAINTAINED as i64])?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM leaves WHERE namespace = ?1 AND number IN
+                 (SELECT number FROM leaves WHERE namespace = ?1 AND left <= ?2 LIMIT ?3)",
+        )?
+        .execute(params![partition.number, leaves, MAX_MAINTAINED as i64])
+        .map(|_| ())
+}
+
+/// Postpones the users who are found too early, and sets offline those who are due. Returns how many were, and by how
+/// much the first of them was late.
 fn expire(
     transaction: &Transaction<'_>,
-    namespace: i64,
-    (now, held_until): (i64, i64),
+    partition: &mut PartitionRow,
+    now: i64,
     limit: usize,
 ) -> rusqlite::Result<(usize, Nanos)> {
     let mut query = transaction.prepare_cached(
-        "SELECT id, is_online, deadline, timeout, seen FROM users
-         WHERE namespace = ?1 AND sweep_at <= ?2 ORDER BY sweep_at LIMIT ?3",
+        "SELECT id, deadline, is_leave FROM users WHERE namespace = ?1 AND is_online = 1 AND sweep_at <= ?2
+         ORDER BY sweep_at LIMIT ?3",
     )?;
-    let rows = query.query_map(params![namespace, now, limit as i64], |row| {
-        let (id, is_online, deadline) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?);
-        Ok((id, is_online, deadline, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
-    })?;
-    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let postpone = |id: &[u8], sweep_at: i64| {
-        transaction
-            .prepare_cached("UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
-            .execute(params![namespace, id, sweep_at])
-    };
-    let (mut expired, mut lag) = (0, 0);
-    for (id, is_online, deadline, timeout, seen) in rows {
-        // A heartbeat sets the deadline to its time plus the timeout; only a leave moves it forward.
-        let reason = if deadline < seen.saturating_add(timeout) { Reason::Leave } else { Reason::Timeout };
-        let deadline = deadline.max(held_until);
-        if !is_online {
-            // The row was kept for a timeout, so that a late heartbeat does not make the user online again.
-            transaction
-                .prepare_cached("DELETE FROM users WHERE namespace = ?1 AND id = ?2")?
-                .execute(params![namespace, id])?;
-        } else if deadline > now {
-            postpone(&id, deadline)?;
-        } else {
-            transaction
-                .prepare_cached("UPDATE users SET is_online = 0, sweep_at = ?3 WHERE namespace = ?1 AND id = ?2")?
-                .execute(params![namespace, id, now.saturating_add(timeout)])?;
-            append(transaction, namespace, &id, (reason, deadline))?;
-            expired += 1;
-            lag = lag.max((now - deadline) as Nanos);
-        }
+    let count = i64::try_from(limit.saturating_add(MAX_MAINTAINED)).unwrap_or(i64::MAX);
+    let found = query
+        .query_map(params![partition.number, now, count], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let (mut due, early): (Vec<_>, Vec<_>) = found.into_iter().partition(|(deadline, ..)| *deadline <= now);
+    let set = "UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2";
+    for (deadline, id, _) in early {
+        transaction.prepare_cached(set)?.execute(params![partition.number, id, deadline])?;
     }
-    Ok((expired, lag))
+    due.sort();
+    due.truncate(limit);
+    let mut lag = 0;
+    for (deadline, id, is_leave) in &due {
+        transaction
+            .prepare_cached(
+                "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen))
+                 WHERE namespace = ?1 AND id = ?2",
+            )?
+            .execute(params![partition.number, id])?;
+        let due = (*deadline).max(partition.hold);
+        append(transaction, partition, id, (if *is_leave { Reason::Leave } else { Reason::Timeout }, due))?;
+        lag = lag.max(now.saturating_sub(due) as Nanos);
+    }
+    Ok((due.len(), lag))
 }
 
-/// Returns everyone who is online, and the sizes of the log and of the dead letters, all at one moment.
-pub(super) fn snapshot(connection: &Connection, namespace: i64) -> rusqlite::Result<Snapshot> {
-    // A read transaction, so that all queries see the same moment.
-    let transaction = connection.unchecked_transaction()?;
-    let now = to_sql(boot_clock::now());
+/// Returns everyone who is online, and the sizes of the log and of the dead letters.
+pub(super) fn snapshot(connection: &Connection, (namespace, now): (i64, Option<i64>)) -> rusqlite::Result<Snapshot> {
     let count = |table: &str| -> rusqlite::Result<u64> {
         let query = format!("SELECT count(*) FROM {table} WHERE namespace = ?1");
-        transaction.prepare_cached(&query)?.query_row([namespace], |row| row.get::<_, i64>(0)).map(|count| count as u64)
+        connection.prepare_cached(&query)?.query_row([namespace], |row| row.get::<_, i64>(0)).map(|count| count as u64)
     };
     let (undelivered_events, dead_letters) = (count("events")?, count("dead_letters")?);
-    let mut query = transaction.prepare_cached("SELECT id, seen FROM users WHERE namespace = ?1 AND is_online = 1")?;
+    let mut query = connection.prepare_cached("SELECT id, seen FROM users WHERE namespace = ?1 AND is_online = 1")?;
     let users = query.query_map([namespace], |row| {
         let id = UserId::from_store(row.get_ref(0)?.as_blob()?);
-        let ago = (now - row.get::<_, i64>(1)?).max(0) as Nanos;
+        let seen = row.get::<_, Option<i64>>(1)?;
+        let ago = now.zip(seen).map_or(0, |(now, seen)| now.saturating_sub(seen).max(0) as Nanos);
         Ok(id.map(|id| (id, ago)))
     })?;
     let users = users.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;

@@ -1,0 +1,206 @@
+//! The files of a store: which ones a connection has open, and why a path cannot be that of a store.
+#![allow(unsafe_code, reason = "the operating system's check of a folder's permissions")]
+
+use std::ffi::{CString, OsString};
+use std::ops::{Deref, DerefMut};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::error::StoreError;
+
+/// A file's device and inode.
+type FileId = (u64, u64);
+
+/// The files that a connection has open: the database, its write-ahead log, and the index of that, which holds the locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIds {
+    database: FileId,
+    wal: FileId,
+    index: FileId,
+}
+
+impl FileIds {
+    /// Returns the files at the path; `None` if any of them is missing.
+    fn at(path: &Path) -> Option<FileIds> {
+        let (wal, index) = (beside(path, "-wal"), beside(path, "-shm"));
+        Some(FileIds { database: file_id(path)?, wal: file_id(&wal)?, index: file_id(&index)? })
+    }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
+/// Returns the path of a file that SQLite keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Returns the size of the write-ahead log in bytes.
+pub(super) fn wal_size(path: &Path) -> u64 {
+    std::fs::metadata(beside(path, "-wal")).map_or(0, |file| file.len())
+}
+
+/// The open connections of this process, with its id: a forked child has none of its parent's.
+static OPEN: Mutex<Vec<(u32, FileIds)>> = Mutex::new(Vec::new());
+
+/// An entry of [`OPEN`].
+struct OpenEntry(u32, FileIds);
+
+impl Drop for OpenEntry {
+    fn drop(&mut self) {
+        let mut open = OPEN.lock();
+        if let Some(place) = open.iter().position(|entry| *entry == (self.0, self.1)) {
+            open.swap_remove(place);
+        }
+    }
+}
+
+/// A connection that knows its files.
+pub(super) struct OpenFile {
+    path: PathBuf,
+    connection: Connection,
+    /// Its files, as soon as they are recorded. Dropped after the connection is closed.
+    entry: Option<OpenEntry>,
+}
+
+impl OpenFile {
+    /// Opens the database. [`OpenFile::record`] must follow as soon as it is in WAL mode.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if another connection of this process still has deleted files open: SQLite gives all
+    /// connections of a process the same index, so that this one would not see what other processes write.
+    pub(super) fn open(path: &Path, flags: OpenFlags) -> Result<OpenFile, StoreError> {
+        check_others(path, &OPEN.lock())?;
+        let connection =
+            Connection::open_with_flags(path, flags).map_err(|error| store_error(path, "opened", &error))?;
+        Ok(OpenFile { path: path.to_owned(), connection, entry: None })
+    }
+
+    /// Records the files that the connection has open.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if one of them is missing; see also [`OpenFile::open`].
+    pub(super) fn record(&mut self) -> Result<(), StoreError> {
+        let mut open = OPEN.lock();
+        check_others(&self.path, &open)?;
+        let Some(ids) = FileIds::at(&self.path) else { return Err(deleted(&self.path)) };
+        let process = std::process::id();
+        open.push((process, ids));
+        self.entry = Some(OpenEntry(process, ids));
+        Ok(())
+    }
+
+    /// Closes the connection. What is left is of no use but to be replaced.
+    pub(super) fn close(&mut self) -> rusqlite::Result<()> {
+        let nothing = OpenFile { path: self.path.clone(), connection: Connection::open_in_memory()?, entry: None };
+        *self = nothing;
+        Ok(())
+    }
+
+    /// Whether the files at the path are the ones that the connection has open.
+    pub(super) fn is_current(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| FileIds::at(&self.path) == Some(entry.1))
+    }
+}
+
+/// Fails if a connection of this process has files open that were deleted.
+fn check_others(path: &Path, open: &[(u32, FileIds)]) -> Result<(), StoreError> {
+    let (process, database, ids) = (std::process::id(), file_id(path), FileIds::at(path));
+    let is_stale = |ids_of_other: &FileIds| Some(ids_of_other.database) == database && Some(*ids_of_other) != ids;
+    if open.iter().any(|(owner, other)| *owner == process && is_stale(other)) {
+        return Err(deleted(path));
+    }
+    Ok(())
+}
+
+fn deleted(path: &Path) -> StoreError {
+    let message = format!(
+        "{}: could not be opened: its -wal or -shm file was deleted while this process uses it. Wait for some seconds, in \
+         which the process closes what it has open",
+        path.display()
+    );
+    StoreError::Unavailable(message)
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.entry.is_some() && !self.is_current() {
+            // The last connection copies its write-ahead log into the database, where others may have written since.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for OpenFile {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+/// Fails if the path cannot be that of a file. SQLite's own message for all of these is "unable to open database file".
+pub(super) fn check_path(path: &Path) -> Result<(), StoreError> {
+    let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => return misconfigured("the path names no file; expected the path of an SQLite file".into()),
+    };
+    if path.is_dir() {
+        return misconfigured("this is a folder; expected an SQLite file, or none".into());
+    }
+    match std::fs::metadata(folder) {
+        Ok(metadata) if !metadata.is_dir() => {
+            misconfigured(format!("{} is not a folder; expected the file's folder", folder.display()))
+        }
+        Ok(_) if !path.exists() && !is_writable(folder) => misconfigured(format!(
+            "the file does not exist, and cannot be created: {} is not writable by this process. Give its user permission \
+             to write the folder",
+            folder.display()
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => misconfigured(format!(
+            "its folder cannot be reached: {error}. Create the folder; the file is created with the first use"
+        )),
+    }
+}
+
+/// Whether this process may create files in a folder.
+fn is_writable(folder: &Path) -> bool {
+    let Ok(folder) = CString::new(folder.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the pointer is to a string that ends in a NUL and lives until the call returns.
+    unsafe { libc::faccessat(libc::AT_FDCWD, folder.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) == 0 }
+}
+
+/// Turns an error of SQLite into one for the operator. `action` is what the file could not be: "opened", "read",
+/// "written".
+pub(super) fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
+    let message = format!("{}: could not be {action}: {error}", path.display());
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::NotADatabase
+            | ErrorCode::DatabaseCorrupt
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::CannotOpen,
+        ) => StoreError::Misconfigured(message),
+        _ => StoreError::Unavailable(message),
+    }
+}

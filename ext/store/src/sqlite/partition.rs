@@ -1,0 +1,182 @@
+//! The row of a namespace: what its only partition is, its counter, its lease, and the rules for these.
+
+use online_manager_tracker::Nanos;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{PARTITION, to_sql};
+use crate::boot_clock;
+use crate::store::{Known, LeaseRequest, LeaseState, Membership, Token};
+
+/// For how long after the data went back no event is handed out, in nanoseconds: every member polls within that time, and
+/// says what it has delivered.
+const SETTLING: i64 = 1_000_000_000;
+
+/// A namespace. Times are nanoseconds of the boot clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartitionRow {
+    /// The number of the namespace in the file.
+    pub(super) number: i64,
+    pub(super) known: Known,
+    /// When the users were last swept.
+    pub(super) swept: Option<i64>,
+    /// Nobody is set offline before that time.
+    pub(super) hold: i64,
+    /// No event is handed out before that time.
+    pub(super) silent_until: i64,
+    /// The longest timeout in use, and until when it counts.
+    longest: i64,
+    longest_until: i64,
+    /// The member that holds the lease, if one does, and until when.
+    lease: Option<Token>,
+    leased_until: i64,
+    /// The member that held the lease last, unless it released it.
+    holder: Option<Token>,
+    holder_name: String,
+}
+
+const COLUMNS: &str = "number, epoch, generation, last, swept, hold, silent_until, longest, longest_until, lease,
+    leased_until, holder, holder_name";
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<PartitionRow> {
+    let counter = |column| row.get::<_, i64>(column).map(|number| number as u64);
+    let token = |column| row.get::<_, Option<[u8; 16]>>(column).map(|token| token.map(Token));
+    Ok(PartitionRow {
+        number: row.get(0)?,
+        known: Known { epoch: counter(1)?, generation: counter(2)?, last: counter(3)? },
+        swept: row.get(4)?,
+        hold: row.get(5)?,
+        silent_until: row.get(6)?,
+        longest: row.get(7)?,
+        longest_until: row.get(8)?,
+        lease: token(9)?,
+        leased_until: row.get(10)?,
+        holder: token(11)?,
+        holder_name: row.get(12)?,
+    })
+}
+
+impl PartitionRow {
+    /// Reads a namespace, if it exists.
+    pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<PartitionRow>> {
+        connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM namespaces WHERE name = ?1"))?
+            .query_row([name], read_row)
+            .optional()
+    }
+
+    /// Reads a namespace, and creates it if it does not exist.
+    pub(super) fn find_or_create(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<PartitionRow> {
+        if let Some(row) = PartitionRow::find(transaction, name)? {
+            return Ok(row);
+        }
+        let insert = format!("INSERT INTO namespaces (name, epoch) VALUES (?1, ?2) RETURNING {COLUMNS}");
+        transaction.query_row(&insert, params![name, boot_clock::wall_micros().max(1)], read_row)
+    }
+
+    /// Writes what differs from `before`, if anything does.
+    pub(super) fn save(&self, transaction: &Transaction<'_>, before: &PartitionRow) -> rusqlite::Result<()> {
+        if self == before {
+            return Ok(());
+        }
+        let update = "UPDATE namespaces SET generation = ?2, last = ?3, swept = ?4, hold = ?5, silent_until = ?6,
+                          longest = ?7, longest_until = ?8, lease = ?9, leased_until = ?10, holder = ?11,
+                          holder_name = ?12
+                      WHERE number = ?1";
+        let values = params![
+            self.number,
+            self.known.generation as i64,
+            self.known.last as i64,
+            self.swept,
+            self.hold,
+            self.silent_until,
+            self.longest,
+            self.longest_until,
+            self.lease.map(|token| token.0),
+            self.leased_until,
+            self.holder.map(|token| token.0),
+            self.holder_name,
+        ];
+        transaction.prepare_cached(update)?.execute(values).map(|_| ())
+    }
+
+    /// Compares the data with what the member knows. Returns whether they are the same, and not older; otherwise holds
+    /// everyone's deadline, since heartbeats may be missing. `is_reopened` says that the file was replaced under this
+    /// process: heartbeats may be missing though no number is.
+    pub(super) fn enter(&mut self, membership: &Membership, now: i64, is_reopened: bool) -> bool {
+        let (known, data) = (membership.known(PARTITION), self.known);
+        let is_same = (known.epoch, known.generation) == (data.epoch, data.generation);
+        let is_lost = known.epoch != 0 && (!is_same || is_reopened);
+        let is_older = is_same && known.last > data.last;
+        if !is_lost && !is_older {
+            return true;
+        }
+        self.hold = now.saturating_add(to_sql(membership.timeout));
+        self.known.last = data.last.max(known.last);
+        if is_older {
+            self.known.generation = known.generation + 1;
+            self.silent_until = now.saturating_add(SETTLING);
+        }
+        false
+    }
+
+    /// Draws the next number of an event, a version or a leave. By the wall clock, they grow even after the file was lost.
+    pub(super) fn next_number(&mut self) -> i64 {
+        self.known.last = (self.known.last + 1).max(boot_clock::wall_micros() as u64);
+        self.known.last as i64
+    }
+
+    /// Notes that a timeout is in use.
+    pub(super) fn use_timeout(&mut self, timeout: i64, now: i64) {
+        let until = now.saturating_add(timeout.saturating_mul(2));
+        // Moved in steps: most writes leave the row as it is.
+        if timeout > self.longest || now > self.longest_until || (timeout == self.longest && until > self.longest_until)
+        {
+            (self.longest, self.longest_until) = (timeout, until.saturating_add(timeout / 8));
+        }
+    }
+
+    /// Returns the longest timeout in use, at least the config's.
+    pub(super) fn longest(&self, timeout: i64) -> i64 {
+        self.longest.max(timeout)
+    }
+
+    fn current_holder(&self, now: i64) -> Option<Token> {
+        self.lease.filter(|_| self.leased_until > now)
+    }
+
+    /// Whether a member held the lease last. It may have expired since.
+    pub(super) fn is_held_by(&self, token: Token) -> bool {
+        self.holder == Some(token)
+    }
+
+    /// Returns the name of the member that holds the lease, and for how long from now.
+    pub(super) fn lease_holder(&self, now: i64) -> Option<(String, Nanos)> {
+        self.current_holder(now).map(|_| (self.holder_name.clone(), self.leased_until.saturating_sub(now) as Nanos))
+    }
+
+    /// Does with the lease what a member asks for. Returns its state afterwards.
+    pub(super) fn lease(&mut self, membership: &Membership, now: i64, request: LeaseRequest) -> LeaseState {
+        let (token, current) = (membership.token, self.current_holder(now));
+        let is_mine = current == Some(token) || (current.is_none() && self.is_held_by(token));
+        let is_extended = match request {
+            LeaseRequest::Renew => is_mine,
+            LeaseRequest::Acquire => is_mine || current.is_none(),
+            LeaseRequest::None => false,
+            LeaseRequest::Release if is_mine => {
+                (self.lease, self.leased_until, self.holder) = (None, 0, None);
+                return LeaseState::Free;
+            }
+            LeaseRequest::Release => false,
+        };
+        if is_extended {
+            (self.lease, self.leased_until) = (Some(token), now.saturating_add(to_sql(membership.lease)));
+            (self.holder, self.holder_name) = (Some(token), membership.name.clone());
+        }
+        match current {
+            _ if is_mine => LeaseState::Renewed,
+            _ if is_extended => LeaseState::Acquired,
+            Some(_) => LeaseState::HeldByOther,
+            None => LeaseState::Free,
+        }
+    }
+}
