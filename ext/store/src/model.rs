@@ -2,6 +2,8 @@
 //! against it, and the real stores are compared with it, call by call.
 //!
 //! Times are nanoseconds of the server's clock. Each partition's clock never goes back.
+//!
+//! Over 400 lines: it is one specification, and a store is compared with it as a whole.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +60,7 @@ pub(crate) enum Broken {
     /// A heartbeat that is written again, and is no longer good, makes no event.
     NoResend,
     /// A heartbeat that is no longer good brings its user online.
-    RevivedByLate,
+    OnlineByLate,
 }
 
 impl Broken {
@@ -80,7 +82,7 @@ impl Broken {
         Broken::WallVersions,
         Broken::NoEvent,
         Broken::NoResend,
-        Broken::RevivedByLate,
+        Broken::OnlineByLate,
     ];
 }
 
@@ -535,11 +537,11 @@ impl Model {
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
-        let (takes_late, ignores_equal, never_resends, revives) = (
+        let (takes_late, ignores_equal, never_resends, takes_expired) = (
             self.is(Broken::LateHeartbeat),
             self.is(Broken::EqualTimes),
             self.is(Broken::NoResend),
-            self.is(Broken::RevivedByLate),
+            self.is(Broken::OnlineByLate),
         );
         let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
         let wall = self.wall;
@@ -577,7 +579,7 @@ impl Model {
         if user.is_online && !is_uncertain {
             return 0;
         }
-        if user.deadline > now || revives {
+        if user.deadline > now || takes_expired {
             user.is_online = true;
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
             1

@@ -1,4 +1,6 @@
 //! What every store promises (see the trait `Store`), tested with several connections, as several processes have them.
+//!
+//! Over 400 lines: it is one list of rules, and each store runs all of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
