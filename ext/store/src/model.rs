@@ -86,6 +86,9 @@ impl Broken {
     ];
 }
 
+/// Stands for a generation that is not that of the data.
+const UNCERTAIN: u64 = u64::MAX;
+
 #[derive(Clone, Debug)]
 struct User {
     is_online: bool,
@@ -97,8 +100,8 @@ struct User {
     left: Option<(Nanos, Nanos)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
-    /// The generation of the data when the user was last written. In a later one the application may know of a transition
-    /// that the store forgot.
+    /// The generation of the data when a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
+    /// the application may know of a transition that the store forgot.
     generation: u64,
 }
 
@@ -426,7 +429,8 @@ impl Model {
             data.epoch = wall;
         }
         let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
-        let is_older = known.epoch == data.epoch && known.generation == data.generation && known.last > data.last;
+        let is_older = known.epoch == data.epoch
+            && (known.generation > data.generation || (known.generation == data.generation && known.last > data.last));
         if (is_lost && !ignores_loss) || (is_older && !ignores_older) {
             data.hold = now + membership.timeout;
             data.last = data.last.max(known.last);
@@ -495,6 +499,7 @@ impl Model {
             user.is_online || now < last.saturating_add(longest)
         });
         data.leaves.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
+        let generation = data.generation;
         let mut due: Vec<(Nanos, UserId)> = data
             .users
             .iter()
@@ -509,6 +514,7 @@ impl Model {
             let due = user.deadline.max(data.hold);
             lag = lag.max(now - due);
             user.is_online = false;
+            user.generation = generation;
             let reason = if user.is_leave { Reason::Leave } else { Reason::Timeout };
             if !is_silent {
                 versions.push((id.clone(), reason, due));
@@ -562,8 +568,7 @@ impl Model {
         if user.seen.is_some_and(|before| seen < before) && !takes_late {
             return 0;
         }
-        let is_uncertain = user.generation < generation;
-        user.generation = generation;
+        let is_uncertain = user.generation != generation;
         let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
@@ -581,17 +586,16 @@ impl Model {
         }
         if user.deadline > now || takes_expired {
             user.is_online = true;
+            user.generation = generation;
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
             1
-        } else if user.is_online {
-            // The sweep sets the user offline.
-            0
-        } else if heartbeat.is_resend && is_new && !never_resends {
-            let (due, is_leave) = (user.deadline, user.is_leave);
-            let reason = if is_leave { Reason::Leave } else { Reason::Timeout };
-            self.append(partition, wall, heartbeat.id.clone(), reason, due);
-            1
         } else {
+            if heartbeat.is_resend && is_new && !never_resends {
+                // The data may have lost that the user was online. The sweep sets the user offline, but not before each
+                // process had time to write a later heartbeat.
+                user.is_online = true;
+                user.generation = UNCERTAIN;
+            }
             0
         }
     }

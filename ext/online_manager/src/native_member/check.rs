@@ -4,8 +4,8 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use magnus::{Error, Ruby, Value, prelude::*};
-use online_manager_store::interrupt::Interrupt;
 use online_manager_store::StoreError;
+use online_manager_store::interrupt::Interrupt;
 
 use super::NativeMember;
 use crate::error::{store_error, system_error};
@@ -31,9 +31,7 @@ impl NativeMember {
         let interrupt_of_thread = interrupt.clone();
         let thread = thread::Builder::new()
             .name("online_manager".into())
-            .spawn(move || {
-                store_url.check(&namespace, &interrupt_of_thread)
-            })
+            .spawn(move || store_url.check(&namespace, &interrupt_of_thread))
             .map_err(|error| system_error(ruby, "starting a thread", &error))?;
         *this.check() = Some(Check { thread, interrupt });
         Ok(())
