@@ -185,7 +185,7 @@ RSpec.describe Stores::Sqlite do
     # Mounts a small file system, and yields its folder.
     def on_small_disk
       folder = Dir.mktmpdir("online_manager_disk")
-      mounted = command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder)
+      mounted = command("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder)
       skip "this machine lets no tmpfs be mounted: #{mounted.stderr}" unless mounted.success?
 
       begin
@@ -209,8 +209,8 @@ RSpec.describe Stores::Sqlite do
         application = deploy_with_users(described_class.new(folder), processes: 1)
         2.times do |round|
           fill("#{folder}/ballast")
-          # Long ids, which need space.
-          come = Array.new(100) { |number| "#{number} of round #{round} #{"x" * 500}" }
+          # Long ids, which do not fit into what the file and its log have left.
+          come = Array.new(100) { |number| "#{number} of round #{round} #{"x" * 6_000}" }
           application.crowd.come(come)
           expect_trouble(application, count: round + 1)
           expect(application.transitions.size).to eq(10 + (round * 100))
