@@ -42,6 +42,8 @@ pub(crate) enum Phase {
     Pausing,
     /// It is to write what is left, give its leases back, and end for good.
     Stopping,
+    /// All that is left is to close the store.
+    Closing,
     Ended,
 }
 
@@ -326,14 +328,14 @@ impl<C: Clock, S: Signal> Member<C, S> {
         match state.phase {
             Phase::Running | Phase::Pausing => state.phase = Phase::Stopping,
             Phase::Inactive => state.phase = Phase::Ended,
-            Phase::Stopping | Phase::Ended => {}
+            Phase::Stopping | Phase::Closing | Phase::Ended => {}
         }
         drop(state);
         self.shared.wake_thread();
         self.wake_reactor();
     }
 
-    /// Whether the stop is done.
+    /// Whether the stop is done, and the store closed: then the process may exit.
     pub fn has_ended(&self) -> bool {
         self.shared.state.lock().phase == Phase::Ended
     }
