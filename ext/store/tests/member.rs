@@ -238,9 +238,14 @@ fn a_snapshot_that_was_read_delays_no_new_files() {
     std::fs::remove_file(format!("{}-wal", path(&folder))).unwrap();
     heartbeat(&member, "bob");
     let began = Instant::now();
-    wait_until("the heartbeat is written", || member.status().unwritten == 0);
-    let message = member.next_outage().unwrap();
+    let mut outage = None;
+    wait_until("it notices", || {
+        outage = member.next_outage();
+        outage.is_some()
+    });
+    let message = outage.unwrap();
     assert!(message.contains("was deleted or replaced while this process used it"), "{message}");
+    wait_until("it goes on", || deliver(&member) > 0);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
