@@ -243,6 +243,31 @@ RSpec.describe Stores::Sqlite do
       application.store.check
     end
 
+    # Each user sends heartbeats to one process. Only the second process has just asked who is online.
+    it "goes on when its write-ahead log is deleted: who sends heartbeats stays online", limit: 120 do
+      application = deploy
+      workers = application.start_all(2)
+      crowds = [users(10), users(10, "other")]
+      workers.zip(crowds) { |worker, crowd| worker.ask("start_heartbeats(args.first)", crowd) }
+      application.expect_all(crowds.flatten, :online)
+      eventually { expect(application.store.execute("SELECT count(*) FROM events")).to eq "0" }
+      # What is in the log is lost with it.
+      application.store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+      expect(workers.last.ask("wait { manager.online_users }")).to match_array(crowds.flatten)
+
+      File.delete("#{application.store.path}-wal")
+      expect_trouble(application)
+      throughout(4 * application.timeout) { expect(application.transitions.size).to eq 20 }
+      workers.each do |worker|
+        expect(worker.ask("manager.online_users")).to match_array(crowds.flatten)
+        worker.ask("stop_heartbeats")
+      end
+      application.expect_all(crowds.flatten, :offline)
+      expect(expect_good_end(application, crowds.flatten.to_h { |user| [user, 1] })).to have_attributes(repeats: 0)
+      application.store.check
+      workers.each(&:finish)
+    end
+
     # The data are lost, so the online users come online once more.
     it "goes on in a new file when it is deleted, and versions keep growing", limit: 120 do
       application = deploy_with_users(processes: 2)

@@ -42,6 +42,8 @@ pub(crate) enum Phase {
     Pausing,
     /// The thread is to write what is left, release its leases, and end for good.
     Stopping,
+    /// All that is left is to close the store.
+    Closing,
     Ended,
 }
 
@@ -327,14 +329,14 @@ impl<C: Clock, S: Signal> Member<C, S> {
         match state.phase {
             Phase::Running | Phase::Pausing => state.phase = Phase::Stopping,
             Phase::Inactive => state.phase = Phase::Ended,
-            Phase::Stopping | Phase::Ended => {}
+            Phase::Stopping | Phase::Closing | Phase::Ended => {}
         }
         drop(state);
         self.shared.wake_thread();
         self.wake_reactor();
     }
 
-    /// Returns whether the stop is complete.
+    /// Returns whether the stop is complete and the store is closed: then the process may exit.
     pub fn has_ended(&self) -> bool {
         self.shared.state.lock().phase == Phase::Ended
     }

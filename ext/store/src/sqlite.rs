@@ -393,6 +393,12 @@ impl Store for Sqlite {
         self.is_reopened
     }
 
+    /// After a file was deleted or replaced, none of the process' connections to it can be opened anew before each that is
+    /// open has noticed; one that nobody uses never does.
+    fn may_idle(&self) -> bool {
+        false
+    }
+
     fn register(&mut self, membership: &Membership) -> Result<Partition, StoreError> {
         self.transaction(|transaction, partition, now| members::register(transaction, partition, membership, now))?;
         Ok(self.partitions())

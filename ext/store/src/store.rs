@@ -353,6 +353,11 @@ pub trait Store: Send {
         false
     }
 
+    /// Whether it may stay open while nobody uses it.
+    fn may_idle(&self) -> bool {
+        true
+    }
+
     /// Connects again if the connection was lost. Returns whether it was: the last writes may then be lost too.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! A member with a real store, with and without errors of the store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -192,6 +193,60 @@ fn a_leave_in_a_process_without_heartbeats_survives_a_fork() {
     wait_until("it has ended", || idle.is_paused());
     idle.resume().unwrap();
     wait_until("the user is offline", || deliver(&active) + deliver(&idle) == 1);
+}
+
+/// A signal that knows whether an SQLite file was open when it was last raised.
+struct OpenSignal {
+    wal: String,
+    was_open: Arc<AtomicBool>,
+}
+
+impl Signal for OpenSignal {
+    fn raise(&self) {
+        // The last connection deletes it.
+        self.was_open.store(Path::new(&self.wal).exists(), Ordering::SeqCst);
+    }
+
+    fn clear(&self) {}
+}
+
+#[test]
+fn a_member_closes_its_store_before_it_reports_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let was_open = Arc::new(AtomicBool::new(false));
+    let signal = OpenSignal { wal: format!("{}-wal", path(&folder)), was_open: Arc::clone(&was_open) };
+    let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
+    let member = Member::new(store_url, String::new(), MachineClock, signal).unwrap();
+    member.set_timeout(MINUTE);
+    member.start().unwrap();
+    wait_until("it holds the lease", || member.status().leases > 0);
+    member.wake_reactor();
+    assert!(was_open.load(Ordering::SeqCst));
+    member.stop();
+    wait_until("it has ended", || member.has_ended());
+    assert!(!was_open.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_snapshot_that_was_read_delays_no_new_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let member = member(&folder);
+    heartbeat(&member, "ada");
+    wait_until("it delivers", || deliver(&member) == 1);
+    wait_until("a snapshot is read", || matches!(member.snapshot(), ReadResult::Ready(_)));
+    wait_until("a summary is read", || matches!(member.summary(), ReadResult::Ready(_)));
+    std::fs::remove_file(format!("{}-wal", path(&folder))).unwrap();
+    heartbeat(&member, "bob");
+    let began = Instant::now();
+    let mut outage = None;
+    wait_until("it notices", || {
+        outage = member.next_outage();
+        outage.is_some()
+    });
+    let message = outage.unwrap();
+    assert!(message.contains("was deleted or replaced while this process used it"), "{message}");
+    wait_until("it goes on", || deliver(&member) > 0);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// Returns how many scripts the server has run.

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::store::{Snapshot, Store, StoreSummary};
 use crate::store_url::Access;
 
-/// A result is read again once it is older than the reading took, times this: then reading takes 5 % of the time at most.
+/// A result is read again once it is older than the reading took, with opening the store, times this: then reading takes 5 % of the time at most.
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
 /// The figures are not older than this: an operator sees an outage within seconds, however long the timeout is.
@@ -171,6 +171,9 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 let result = MutexGuard::unlocked(&mut reader, || self.read(&mut store, |store| store.snapshot()));
                 reader.snapshot.answer(self.clock.now(), result);
             }
+            if store.as_ref().is_some_and(|store| !store.may_idle()) {
+                MutexGuard::unlocked(&mut reader, || store = None);
+            }
         }
     }
 
@@ -191,33 +194,25 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         store: &mut Option<Box<dyn Store>>,
         read: impl Fn(&mut dyn Store) -> Result<T, StoreError>,
     ) -> Result<Timed<T>, StoreError> {
+        let timed = |at, value| Timed { at, value, took: self.clock.now().saturating_sub(at) };
         // The connection may have been lost since the last question, or the file have been replaced.
+        let at = self.clock.now();
         if let Some(mut old) = store.take()
-            && let Ok(timed) = self.time(&mut *old, &read)
+            && let Ok(value) = read(&mut *old)
         {
             *store = Some(old);
-            return Ok(timed);
+            return Ok(timed(at, value));
         }
         let at = self.clock.now();
         let opened = self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt);
         let result = opened.and_then(|mut opened| {
-            let timed = self.time(&mut *opened, &read)?;
+            let value = read(&mut *opened)?;
             *store = Some(opened);
-            Ok(timed)
+            Ok(value)
         });
         match result {
             Err(StoreError::Missing(_)) => Ok(Timed { at, ..Timed::default() }),
-            result => result,
+            result => result.map(|value| timed(at, value)),
         }
-    }
-
-    fn time<T>(
-        &self,
-        store: &mut dyn Store,
-        read: impl Fn(&mut dyn Store) -> Result<T, StoreError>,
-    ) -> Result<Timed<T>, StoreError> {
-        let at = self.clock.now();
-        let value = read(store)?;
-        Ok(Timed { at, value, took: self.clock.now().saturating_sub(at) })
     }
 }

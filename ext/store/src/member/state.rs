@@ -344,7 +344,7 @@ impl MemberState {
     pub(crate) fn step(&mut self, now: Nanos, reply: Reply) -> Action {
         let result = self.take_in(now, reply);
         match self.phase {
-            Phase::Inactive | Phase::Ended => Action::End,
+            Phase::Inactive | Phase::Closing | Phase::Ended => Action::End,
             Phase::Running => {
                 if let Err(error) = result {
                     return self.handle_failure(now, &error);
@@ -1033,7 +1033,7 @@ impl MemberState {
         }
         self.store = None;
         if is_stopping {
-            self.phase = Phase::Ended;
+            self.phase = Phase::Closing;
         }
         Action::End
     }

@@ -37,7 +37,11 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                     self.wait(duration);
                     Reply::None
                 }
-                Action::End => return,
+                Action::End => {
+                    drop(store);
+                    self.report_end();
+                    return;
+                }
             };
         }
     }
@@ -47,10 +51,19 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         let now = self.clock.now();
         let action = state.step(now, reply);
         // Under the lock, so that no claim clears the signal in between.
-        if state.has_news(now) || state.phase == Phase::Ended {
+        if state.has_news(now) {
             self.signal.raise();
         }
         action
+    }
+
+    /// Says that a stop is done. The store is closed by then: who hears of it may exit.
+    fn report_end(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Closing {
+            state.phase = Phase::Ended;
+            self.signal.raise();
+        }
     }
 
     fn perform(&self, call: Call, store: &mut Option<Box<dyn Store>>) -> Reply {

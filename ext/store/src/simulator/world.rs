@@ -296,7 +296,7 @@ impl World {
     fn member_ended(&mut self, number: usize) {
         let process = &mut self.processes[number];
         match process.state.get_mut().phase {
-            Phase::Ended => {
+            Phase::Closing => {
                 process.is_alive = false;
                 let delay = self.random.range(0, 3 * SECOND);
                 self.judge.trouble(self.now + delay);
