@@ -6,6 +6,7 @@
 //! As in the tracker, each part of the table has its own lock and grows by itself, and a heartbeat touches little
 //! memory: 24 bytes for an integer or a symbol. The rest of the user is in a second table.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::quality::RandomState;
@@ -13,7 +14,7 @@ use hashbrown::HashTable;
 use online_manager_tracker::{Id, Nanos, StringId};
 use parking_lot::Mutex;
 
-use crate::id::UserId;
+use crate::id::{Kind, UserId};
 use crate::outbox::Outbox;
 
 mod entry;
@@ -55,11 +56,17 @@ struct Part {
 pub(crate) struct Coalescer {
     hasher: RandomState,
     parts: [Mutex<Part>; PARTS],
+    /// The keys of users whose key does not follow from the id: symbols. Its lock is taken after a part's.
+    named_keys: Mutex<HashMap<UserId, u64>>,
 }
 
 impl Default for Coalescer {
     fn default() -> Coalescer {
-        Coalescer { hasher: RandomState::default(), parts: std::array::from_fn(|_| Mutex::default()) }
+        Coalescer {
+            hasher: RandomState::default(),
+            parts: std::array::from_fn(|_| Mutex::default()),
+            named_keys: Mutex::default(),
+        }
     }
 }
 
@@ -116,6 +123,9 @@ impl Coalescer {
         let outbox = outbox.as_mut();
         match id {
             Id::Key(key) => {
+                if integer_key(&user_id) != Some(key) {
+                    self.named_keys.lock().insert(user_id, key);
+                }
                 let hot = HotEntry::new(key, &details, now, has_common_timeout, outbox);
                 keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
@@ -193,7 +203,11 @@ impl Coalescer {
         let describe_key = |key: &u64| (self.hasher.hash_one(key), *key);
         for (hash, key) in scan.run(keys, describe_key, |(hash, key)| cold.find(*hash, |cold| cold.key == *key), outbox)
         {
-            remove(cold, hash, |cold| cold.key == key);
+            if let Some(cold) = remove(cold, hash, |cold| cold.key == key)
+                && integer_key(&cold.id) != Some(key)
+            {
+                self.named_keys.lock().remove(&cold.id);
+            }
         }
         let describe_string = |id: &UserId| (self.hash_of(NO_KEY, id), id.clone());
         let is_user = |cold: &ColdEntry, id: &UserId| cold.key == NO_KEY && cold.id == *id;
@@ -238,20 +252,32 @@ impl Coalescer {
     }
 
     /// A user left in some process: this one writes its next heartbeat at once, and its last one if that is not written.
+    ///
+    /// A symbol may be here twice: without a key while Ruby could collect it, and with one since.
     pub(crate) fn mark_left(&self, id: &UserId, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
-        for part in &self.parts {
-            let mut part = part.lock();
-            let Part { keys, strings, cold, .. } = &mut *part;
-            let Some(cold) = cold.iter().find(|cold| cold.id == *id) else { continue };
-            let hash = self.hash_of(cold.key, &cold.id);
-            let mut outbox = outbox.lock();
-            if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
-                hot.mark_left(cold, now, outbox.as_mut());
-            } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id) {
-                hot.mark_left(cold, now, outbox.as_mut());
+        if let Some(key) = self.key_of(id) {
+            let hash = self.hasher.hash_one(key);
+            let mut part = self.part(hash).lock();
+            let Part { keys, cold, .. } = &mut *part;
+            if let Some(cold) = cold.find(hash, |cold| cold.key == key && cold.id == *id)
+                && let Some(hot) = keys.find_mut(hash, |hot| hot.key == key)
+            {
+                hot.mark_left(cold, now, outbox.lock().as_mut());
             }
-            return;
         }
+        let hash = self.hash_of(NO_KEY, id);
+        let mut part = self.part(hash).lock();
+        let Part { strings, cold, .. } = &mut *part;
+        if let Some(cold) = cold.find(hash, |cold| cold.key == NO_KEY && cold.id == *id)
+            && let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id)
+        {
+            hot.mark_left(cold, now, outbox.lock().as_mut());
+        }
+    }
+
+    /// Returns the key under which this process may know a user. Calls no Ruby: the member's thread must not.
+    fn key_of(&self, id: &UserId) -> Option<u64> {
+        integer_key(id).or_else(|| self.named_keys.lock().get(id).copied())
     }
 
     /// Puts every heartbeat into the outbox that is not written, even if it is not due.
@@ -325,6 +351,14 @@ fn record_heartbeat<K>(
         Some(cold) => hot.update(cold, common_timeout, (now, timeout), outbox),
         None => Coalesced::Unknown,
     }
+}
+
+/// Returns the key of an integer, which is twice the number plus one, as Ruby keeps it. `None` for other ids and for
+/// integers beyond 63 bits, which have no key.
+fn integer_key(id: &UserId) -> Option<u64> {
+    let (Kind::Integer, digits) = id.parts()? else { return None };
+    let number: i64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((number.checked_mul(2)? | 1) as u64)
 }
 
 /// Removes an entry and returns it.

@@ -133,6 +133,82 @@ fn a_heartbeat_after_a_leave_elsewhere_is_written_at_once() {
     assert_eq!(process.written(2 * TICK), [0]);
 }
 
+/// Returns one id of each kind, for this process and for the store.
+fn one_of_each_kind() -> Vec<(Id<'static>, UserId)> {
+    let tagged = |bytes: &'static str, class| Id::String(StringId { bytes: bytes.as_bytes(), class, label: 0 });
+    vec![
+        (Id::Key(3), UserId::new(Kind::Integer, b"1")),
+        (Id::Key((-7_i64 << 1 | 1) as u64), UserId::new(Kind::Integer, b"-7")),
+        (tagged("4611686018427387904", b'i'), UserId::new(Kind::Integer, b"4611686018427387904")),
+        (string("1"), user_id("1")),
+        (tagged("1", b'u'), UserId::new(Kind::String(Charset::Utf8), b"1")),
+        (Id::Key(0x10c), UserId::new(Kind::Symbol(Charset::Ascii), b"1")),
+        (tagged("ada", b'S'), UserId::new(Kind::Symbol(Charset::Ascii), b"ada")),
+    ]
+}
+
+/// Returns which users a pass through all of them finds marked as having left.
+fn left_users(coalescer: &Coalescer) -> Vec<UserId> {
+    let left_of = |part: &Mutex<Part>| -> Vec<UserId> {
+        part.lock().cold.iter().filter(|cold| cold.is_left.get()).map(|cold| cold.id.clone()).collect()
+    };
+    coalescer.parts.iter().flat_map(left_of).collect()
+}
+
+#[test]
+fn a_leave_elsewhere_marks_the_user_of_that_id_and_no_other() {
+    for (_, left) in one_of_each_kind() {
+        let process = Process::new();
+        for (id, user_id) in one_of_each_kind() {
+            process.coalescer.add_user(id, user_id, 0, SECOND, &process.outbox);
+        }
+        for unknown in [UserId::new(Kind::Integer, b"01"), UserId::new(Kind::Integer, b"2"), user_id("ada")] {
+            process.coalescer.mark_left(&unknown, TICK, &process.outbox);
+        }
+        assert_eq!(left_users(&process.coalescer), []);
+        process.coalescer.mark_left(&left, TICK, &process.outbox);
+        assert_eq!(left_users(&process.coalescer), [left]);
+    }
+}
+
+#[test]
+fn a_leave_elsewhere_is_looked_up_in_the_parts_of_its_id_only() {
+    let process = Process::new();
+    let coalescer = &process.coalescer;
+    for (id, user_id) in one_of_each_kind() {
+        coalescer.add_user(id, user_id, 0, SECOND, &process.outbox);
+    }
+    for (id, left) in one_of_each_kind() {
+        let own = [coalescer.part(coalescer.hash(id)), coalescer.part(coalescer.hash_of(NO_KEY, &left))];
+        std::thread::scope(|scope| {
+            let is_other = |part: &&Mutex<Part>| !own.iter().any(|own| std::ptr::eq(*own, *part));
+            let others: Vec<_> = coalescer.parts.iter().filter(is_other).map(|part| part.lock()).collect();
+            let (done, is_done) = std::sync::mpsc::channel();
+            let (process, left) = (&process, &left);
+            scope.spawn(move || {
+                process.coalescer.mark_left(left, TICK, &process.outbox);
+                // Nobody listens any more if it took too long.
+                done.send(()).ok();
+            });
+            let outcome = is_done.recv_timeout(std::time::Duration::from_secs(10));
+            drop(others);
+            assert!(outcome.is_ok(), "{left:?}: waits for another part's lock");
+        });
+    }
+}
+
+#[test]
+fn the_key_of_a_symbol_is_forgotten_with_the_user() {
+    let process = Process::new();
+    for (id, user_id) in one_of_each_kind() {
+        process.coalescer.add_user(id, user_id, 0, SECOND, &process.outbox);
+    }
+    assert_eq!(process.coalescer.named_keys.lock().len(), 1, "integers need no memory for it");
+    process.written(0);
+    process.written(3 * SECOND);
+    assert_eq!(process.coalescer.named_keys.lock().len(), 0);
+}
+
 #[test]
 fn resend_writes_everyone_and_enqueue_unwritten_only_what_is_new() {
     let process = Process::new();
