@@ -611,7 +611,16 @@ RSpec.describe "The messages" do
     sql("PRAGMA user_version = 999")
     error { member("sqlite:store").check }
   end
-  message("a store that was replaced", { store => [/replaced/, /data are gone|data|lost/] })
+  message("a store that the command cannot find", { store => [/there is no such store/] },
+          %r{/none: there is no such store}) do
+    command_says("store", "#{Dir.pwd}/none")
+  end
+  message("a namespace that the command cannot find", { store => [/there is no namespace/, /there is none yet/] },
+          %r{/store: there is no namespace "nowhere" in it; there are "a"\. Check the name}) do
+    with_store("store", namespace: "a") { command_says("store", "#{Dir.pwd}/store", "--namespace", "nowhere") }
+  end
+  message("a store that is not open", { store => [/the store is not open/] })
+  message("a store that was replaced", { store => [/replaced/, /data are gone|data|lost/, /Every process writes its users again/] })
 
   {
     "something else" => [{ answer: "HTTP/1.1 400\r\n" }, /Redis/],

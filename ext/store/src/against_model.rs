@@ -1,6 +1,6 @@
 //! Real stores against the model: random sequences of calls get the same replies, step by step.
 //!
-//! Time is told by ages: a call that "happens" at a virtual second has an age of what is left until the horizon, and the real
+//! Times are ages: a call that "happens" at a virtual second has an age of what is left until the horizon, and the real
 //! calls of a sequence take less than a second. So the real clocks decide nothing, and no test waits.
 
 #[path = "../tests/support/mod.rs"]

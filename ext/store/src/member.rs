@@ -29,23 +29,23 @@ pub use reader::{ReadResult, Timed};
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLISECOND;
 
-/// For how long a fork waits for the answer of a store. Then the store is not waited for any longer.
+/// How long a fork waits for the reply of a store, before it interrupts the call.
 const FORK_TIMEOUT: Nanos = 500 * MILLISECOND;
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It does not take part, or not any more.
+    /// No thread runs: the member has not started, or a fork ended its threads.
     Inactive,
     Running,
-    /// It is to end, for a fork.
+    /// The thread is to end, for a fork.
     Pausing,
-    /// It is to write what is left, give its leases back, and end for good.
+    /// The thread is to write what is left, release its leases, and end for good.
     Stopping,
     Ended,
 }
 
-/// How things stand, for an operator.
+/// The figures of a member, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Status {
     /// The number of leases of this process: of partitions whose events it delivers.
@@ -54,17 +54,17 @@ pub struct Status {
     pub flush_lag: Nanos,
     /// The number of users whose heartbeats or leaves wait to be written.
     pub unwritten: usize,
-    /// How late the last sweep was that set somebody offline.
+    /// How late the last sweep was that set a user offline, in nanoseconds.
     pub sweep_lag: Nanos,
-    /// How often a callback has failed here.
+    /// The number of times that a callback has failed in this process.
     pub retries: u64,
-    /// How often the store has failed here.
+    /// The number of times that a call to the store has failed in this process.
     pub store_errors: u64,
-    /// How often this process has called the store, per second, since the last status that is at least a second ago.
+    /// The calls of this process to the store, per second, since the last status that is at least a second old.
     pub calls_per_second: f64,
 }
 
-/// How often the store was called between two moments.
+/// The rate of calls to the store in an interval.
 #[derive(Clone, Copy, Debug, Default)]
 struct CallRate {
     /// When the present interval began, in nanoseconds, and the number of calls by then.
@@ -86,7 +86,7 @@ impl CallRate {
     }
 }
 
-/// A process' part in a store. All methods may be called on any thread, and none waits for the store.
+/// The part of a process in a store. All methods may be called on any thread, and none waits for the store.
 pub struct Member<C: Clock, S: Signal> {
     shared: Arc<Shared<C, S>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -113,11 +113,11 @@ struct Shared<C, S> {
 }
 
 impl<C: Clock, S: Signal> Member<C, S> {
-    /// A process that does not take part yet.
+    /// Returns a member that has not started yet.
     ///
     /// # Errors
     ///
-    /// When the operating system has no randomness to give.
+    /// When the operating system returns no random numbers.
     pub fn new(store_url: StoreUrl, namespace: String, clock: C, signal: S) -> std::io::Result<Member<C, S>> {
         let (token, seed) = draw_token()?;
         let state = MemberState::new(store_url.to_string(), token, seed, clock.jitter());
@@ -140,24 +140,24 @@ impl<C: Clock, S: Signal> Member<C, S> {
         Ok(Member { shared: Arc::new(shared), threads: Mutex::default() })
     }
 
-    /// The time that heartbeats go by.
+    /// Returns the time by which heartbeats are measured.
     #[inline]
     pub fn now(&self) -> Nanos {
         self.shared.clock.now()
     }
 
-    /// The config's timeout, as far as is known.
+    /// Sets the config's timeout, in nanoseconds.
     pub fn set_timeout(&self, timeout: Nanos) {
         if self.shared.timeout.swap(timeout.max(1), Ordering::Relaxed) != timeout.max(1) {
             self.shared.state.lock().timeout = timeout.max(1);
         }
     }
 
-    /// Takes part from now on, if it does not yet. Does nothing after a stop.
+    /// Starts the member's thread if it does not run yet. Does nothing after a stop.
     ///
     /// # Errors
     ///
-    /// When the operating system has no thread to give.
+    /// When the operating system cannot start a thread.
     pub fn start(&self) -> std::io::Result<()> {
         let mut state = self.shared.state.lock();
         if state.phase == Phase::Inactive {
@@ -171,19 +171,20 @@ impl<C: Clock, S: Signal> Member<C, S> {
         Ok(())
     }
 
-    /// Keeps a thread that was started, and lets go of those that have ended.
+    /// Keeps a thread that was started, and removes those that have ended.
     fn keep(&self, thread: JoinHandle<()>) {
         let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
     }
 
-    /// Whether [`Member::start`] would do something.
+    /// Returns whether [`Member::start`] would start a thread.
     pub fn is_inactive(&self) -> bool {
         self.shared.state.lock().phase == Phase::Inactive
     }
 
-    /// A heartbeat at `now`, good for `timeout`. [`Coalesced::Unknown`] asks for [`Member::add_user`].
+    /// Records a heartbeat at `now` that is good for `timeout` nanoseconds. [`Coalesced::Unknown`] asks for
+    /// [`Member::add_user`].
     #[inline]
     pub fn heartbeat(&self, id: Id<'_>, now: Nanos, timeout: Nanos) -> Coalesced {
         let heartbeat = self.shared.coalescer.heartbeat(id, now, timeout, &self.shared.state);
@@ -193,7 +194,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         heartbeat
     }
 
-    /// The first heartbeat of somebody who is not known here: `user_id` is what the store calls `id`.
+    /// Records the first heartbeat of a user who is not known here: `user_id` is the name of `id` in the store.
     pub fn add_user(&self, id: Id<'_>, user_id: UserId, now: Nanos, timeout: Nanos) {
         let mut state = self.shared.state.lock();
         state.has_seen_heartbeat = true;
@@ -221,8 +222,8 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.coalescer.last_seen(id, self.now())
     }
 
-    /// Takes events that are to be delivered: several for one call if `together` says so for their transition. Clears the
-    /// signal when there are none. [`Member::delivered`] must follow.
+    /// Claims events for delivery: several for one call if `together` says so for their transition. Clears the signal when
+    /// there are none. [`Member::delivered`] must follow.
     pub fn claim(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
         let mut state = self.shared.state.lock();
         let now = self.now();
@@ -234,7 +235,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         claimed
     }
 
-    /// What became of the events that were taken.
+    /// Records the outcome of the events that were claimed.
     pub fn delivered(&self, how: &DeliveryOutcome) {
         let mut state = self.shared.state.lock();
         state.log.delivered(how, self.now());
@@ -247,14 +248,14 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.state.lock().outages.pop_front()
     }
 
-    /// Raises the signal although perhaps there is nothing to do.
+    /// Raises the signal even if nothing is to be done.
     pub fn wake_reactor(&self) {
         let state = self.shared.state.lock();
         self.shared.signal.raise();
         drop(state);
     }
 
-    /// How things stand.
+    /// Returns the member's figures.
     pub fn status(&self) -> Status {
         let now = self.now();
         let state = self.shared.state.lock();
@@ -269,7 +270,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         }
     }
 
-    /// Ends the threads and closes their connections, for a fork. Returns at once; see [`Member::is_paused`].
+    /// Has the threads end and close their connections, for a fork. Returns at once; see [`Member::is_paused`].
     pub fn pause(&self) {
         let mut state = self.shared.state.lock();
         if state.phase == Phase::Running {
@@ -282,8 +283,8 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.shared.reader_wakeup.notify_one();
     }
 
-    /// Whether all threads have ended. (One that stops for good is waited for too.) A store that does not answer is not
-    /// waited for.
+    /// Returns whether all threads have ended, also one that stops for good. A call that the store does not answer is
+    /// interrupted after a while.
     pub fn is_paused(&self) -> bool {
         let mut threads = self.threads.lock();
         if threads.iter().any(|thread| !thread.is_finished()) {
@@ -298,7 +299,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         true
     }
 
-    /// Whether a thread of this member runs, or has a connection: such a process must not fork.
+    /// Returns whether a thread of this member runs, or has a connection: such a process must not fork.
     pub fn has_threads(&self) -> bool {
         !self.threads.lock().is_empty()
     }
@@ -308,7 +309,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
     ///
     /// # Errors
     ///
-    /// When the operating system has no thread to give.
+    /// When the operating system cannot start a thread.
     pub fn resume(&self) -> std::io::Result<()> {
         self.shared.reader.lock().is_ending = false;
         let mut state = self.shared.state.lock();
@@ -320,7 +321,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         if has_seen_heartbeat { self.start() } else { Ok(()) }
     }
 
-    /// Bars new events, writes what is left and gives the leases back. Raises the signal when that is done.
+    /// Claims no further events, writes what is left and releases the leases. Raises the signal when that is done.
     pub fn stop(&self) {
         let mut state = self.shared.state.lock();
         match state.phase {
@@ -333,7 +334,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         self.wake_reactor();
     }
 
-    /// Whether the stop is done.
+    /// Returns whether the stop is complete.
     pub fn has_ended(&self) -> bool {
         self.shared.state.lock().phase == Phase::Ended
     }
@@ -342,15 +343,15 @@ impl<C: Clock, S: Signal> Member<C, S> {
 impl<C: Clock, S: Signal> Drop for Member<C, S> {
     fn drop(&mut self) {
         self.stop();
-        // They end by themselves within a few seconds; who drops a member that still runs does not wait for a store.
+        // The threads end by themselves within a few seconds; a drop does not wait for a store.
     }
 }
 
 impl<C: Clock, S: Signal> Shared<C, S> {
-    /// Has the member's thread look at once.
+    /// Wakes the member's thread.
     fn wake_thread(&self) {
         if !self.is_woken.swap(true, Ordering::AcqRel) {
-            // With the lock, so that the thread does not look just before, and rest after it.
+            // With the lock, so that the thread cannot look just before this and sleep after it.
             drop(self.state.lock());
             self.wakeup.notify_one();
         }

@@ -2,6 +2,8 @@
 //! against it, and the real stores are compared with it, call by call.
 //!
 //! Times are nanoseconds of the server's clock. Each partition's clock never goes back.
+//!
+//! Over 400 lines: it is one specification, and a store is compared with it as a whole.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +60,7 @@ pub(crate) enum Broken {
     /// A heartbeat that is written again, and is no longer good, makes no event.
     NoResend,
     /// A heartbeat that is no longer good brings its user online.
-    RevivedByLate,
+    OnlineByLate,
 }
 
 impl Broken {
@@ -80,9 +82,12 @@ impl Broken {
         Broken::WallVersions,
         Broken::NoEvent,
         Broken::NoResend,
-        Broken::RevivedByLate,
+        Broken::OnlineByLate,
     ];
 }
+
+/// Stands for a generation that is not that of the data.
+const UNCERTAIN: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 struct User {
@@ -95,8 +100,8 @@ struct User {
     left: Option<(Nanos, Nanos)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
-    /// The generation of the data when the user was last written. In a later one the application may know of a transition
-    /// that the store forgot.
+    /// The generation of the data when a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
+    /// the application may know of a transition that the store forgot.
     generation: u64,
 }
 
@@ -424,7 +429,8 @@ impl Model {
             data.epoch = wall;
         }
         let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
-        let is_older = known.epoch == data.epoch && known.generation == data.generation && known.last > data.last;
+        let is_older = known.epoch == data.epoch
+            && (known.generation > data.generation || (known.generation == data.generation && known.last > data.last));
         if (is_lost && !ignores_loss) || (is_older && !ignores_older) {
             data.hold = now + membership.timeout;
             data.last = data.last.max(known.last);
@@ -493,6 +499,7 @@ impl Model {
             user.is_online || now < last.saturating_add(longest)
         });
         data.leaves.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
+        let generation = data.generation;
         let mut due: Vec<(Nanos, UserId)> = data
             .users
             .iter()
@@ -507,6 +514,7 @@ impl Model {
             let due = user.deadline.max(data.hold);
             lag = lag.max(now - due);
             user.is_online = false;
+            user.generation = generation;
             let reason = if user.is_leave { Reason::Leave } else { Reason::Timeout };
             if !is_silent {
                 versions.push((id.clone(), reason, due));
@@ -535,11 +543,11 @@ impl Model {
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
-        let (takes_late, ignores_equal, never_resends, revives) = (
+        let (takes_late, ignores_equal, never_resends, takes_expired) = (
             self.is(Broken::LateHeartbeat),
             self.is(Broken::EqualTimes),
             self.is(Broken::NoResend),
-            self.is(Broken::RevivedByLate),
+            self.is(Broken::OnlineByLate),
         );
         let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
         let wall = self.wall;
@@ -560,8 +568,7 @@ impl Model {
         if user.seen.is_some_and(|before| seen < before) && !takes_late {
             return 0;
         }
-        let is_uncertain = user.generation < generation;
-        user.generation = generation;
+        let is_uncertain = user.generation != generation;
         let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
@@ -577,19 +584,18 @@ impl Model {
         if user.is_online && !is_uncertain {
             return 0;
         }
-        if user.deadline > now || revives {
+        if user.deadline > now || takes_expired {
             user.is_online = true;
+            user.generation = generation;
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
             1
-        } else if user.is_online {
-            // The sweep sets the user offline.
-            0
-        } else if heartbeat.is_resend && is_new && !never_resends {
-            let (due, is_leave) = (user.deadline, user.is_leave);
-            let reason = if is_leave { Reason::Leave } else { Reason::Timeout };
-            self.append(partition, wall, heartbeat.id.clone(), reason, due);
-            1
         } else {
+            if heartbeat.is_resend && is_new && !never_resends {
+                // The data may have lost that the user was online. The sweep sets the user offline, but not before each
+                // process had time to write a later heartbeat.
+                user.is_online = true;
+                user.generation = UNCERTAIN;
+            }
             0
         }
     }

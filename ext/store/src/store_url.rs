@@ -79,6 +79,22 @@ impl StoreUrl {
         }
     }
 
+    /// Checks whether members can use the store. Returns warnings for the operator. Creates nothing: a file or a namespace
+    /// that is missing is no fault, because the first member creates it. Blocks as [`StoreUrl::open`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be reached or used.
+    pub fn check(&self, namespace: &str, interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
+        match self {
+            StoreUrl::Sqlite(path) => match Sqlite::open(path, namespace, Access::Inspect) {
+                Ok(_) | Err(StoreError::Missing(_)) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            },
+            StoreUrl::Redis(servers) => Redis::check(servers, interrupt),
+        }
+    }
+
     /// Returns the names of the namespaces in the store, in order. Creates nothing.
     ///
     /// # Errors

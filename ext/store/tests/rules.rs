@@ -1,4 +1,6 @@
 //! What every store promises (see the trait `Store`), tested with several connections, as several processes have them.
+//!
+//! Over 400 lines: it is one list of rules, and each store runs all of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
@@ -50,6 +52,8 @@ on_every_store!(
     of_equal_times_the_later_arrival_counts,
     a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online,
     a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once,
+    a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen,
+    data_that_went_back_twice_are_replaced_for_a_member_that_saw_it_once,
     every_member_reads_the_leaves,
     a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use,
     a_renewal_takes_no_lease_that_another_member_has_held,
@@ -462,12 +466,41 @@ fn a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online(place
 fn a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    let resend = Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE, timeout: MINUTE / 2, is_resend: true });
-    write(&mut *store, &[resend]);
+    let resend =
+        || Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true });
+    write(&mut *store, &[resend()]);
+    assert_eq!(events(&mut *store), []);
+    assert_eq!(sweep(&mut *store).expired, 1);
     assert_eq!(events(&mut *store), [("ada".to_owned(), Transition::Offline)]);
-    let resend = Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE, timeout: MINUTE / 2, is_resend: true });
-    write(&mut *store, &[resend]);
-    assert_eq!(events(&mut *store).len(), 1);
+    write(&mut *store, &[resend()]);
+    assert_eq!(sweep(&mut *store).expired, 0);
+}
+
+fn a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true };
+    write(&mut *store, &[Write::Heartbeat(resend), heartbeat("ada", 0, MINUTE)]);
+    assert_eq!(sweep(&mut *store).expired, 0);
+    assert_eq!(
+        events(&mut *store),
+        [("ada".to_owned(), Transition::Online)],
+        "perhaps the application knows an offline"
+    );
+}
+
+fn data_that_went_back_twice_are_replaced_for_a_member_that_saw_it_once(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let mut known = knowing(&mut *store, MEMBER_A, MINUTE);
+    // As after the first time, which the data have forgotten.
+    known.known.iter_mut().for_each(|known| known.generation += 1);
+    assert!(is_replaced(&mut *store, &known, &[heartbeat("ada", 0, MINUTE)]));
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let generation = knowing(&mut *store, MEMBER_A, MINUTE).known(store.partition_of(&user("ada"))).generation;
+    assert_eq!(generation, 2, "it is neither the forgotten one nor the first");
+    assert_eq!(events(&mut *store).len(), 2, "ada comes online again");
 }
 
 fn every_member_reads_the_leaves(place: &dyn Place) {

@@ -1,4 +1,6 @@
-//! What only the SQLite store does: reboots, unusable files, locks.
+//! What only the SQLite store does: reboots, unusable files, locks, lost files, full disks.
+//!
+//! Over 400 lines: each test is a page at most, and all share the helpers here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::{Path, PathBuf};

@@ -26,6 +26,7 @@ module Messages
       StoreError::[A-Z]\w+\((?!_) | \bErr\((?:format!|") | vec!\[format! | let\ message\b.*=
     /x
     RUST_DEFINITION = %r{fn (?:gem|store|system)_error|let misconfigured|enum |^\s*//}
+    RUST_TESTS = %r{/(?:tests|faults|model|against_model|simulator|simulator/\w+)\.rs\z}
     # The argument or the pattern `message`, and the text of an error that has been worded.
     RUST_PASSED_ON = /(?:, |StoreError::\w+\()message\)|error\.to_string\(\)\)/
 
@@ -43,9 +44,9 @@ module Messages
         end
       end
 
-      # @return [Array<Site>] in the crates, without their tests
+      # @return [Array<Site>] in the crates, without their tests, the model and the simulator
       def rust
-        sources = files("ext/*/src/**/*.rs").reject { |file, _| file.end_with?("tests.rs", "faults.rs") }
+        sources = files("ext/*/src/**/*.rs").reject { |file, _| file.match?(RUST_TESTS) }
         sources.flat_map do |file, lines|
           lines = lines.take_while { |line| !line.include?("#[cfg(test)]") }
           lines.each_index.filter_map do |index|

@@ -4,8 +4,8 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use magnus::{Error, Ruby, Value, prelude::*};
+use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
-use online_manager_store::{Access, StoreError};
 
 use super::NativeMember;
 use crate::error::{store_error, system_error};
@@ -22,7 +22,7 @@ impl NativeMember {
         self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `begin_check`: opens and closes the store on a thread. `end_check` must follow.
+    /// `begin_check`: checks the store on a thread. `end_check` must follow.
     ///
     /// Raises an Error when the operating system has no thread to give.
     pub(super) fn begin_check(ruby: &Ruby, this: &NativeMember) -> Result<(), Error> {
@@ -31,9 +31,7 @@ impl NativeMember {
         let interrupt_of_thread = interrupt.clone();
         let thread = thread::Builder::new()
             .name("online_manager".into())
-            .spawn(move || {
-                store_url.open(&namespace, Access::Inspect, &interrupt_of_thread).map(|store| store.warnings())
-            })
+            .spawn(move || store_url.check(&namespace, &interrupt_of_thread))
             .map_err(|error| system_error(ruby, "starting a thread", &error))?;
         *this.check() = Some(Check { thread, interrupt });
         Ok(())
@@ -48,8 +46,6 @@ impl NativeMember {
         };
         let warnings = match check.thread.join() {
             Ok(Ok(warnings)) => warnings,
-            // A member creates it.
-            Ok(Err(StoreError::Missing(_))) => Vec::new(),
             Ok(Err(StoreError::Misconfigured(message))) => return Err(store_error(ruby, message)),
             Ok(Err(error)) => vec![format!("the store cannot be reached and will be tried again: {error}")],
             // The thread has panicked, which is a bug. Rust has printed it on standard error.

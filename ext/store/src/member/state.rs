@@ -3,6 +3,8 @@
 //!
 //! It reads no clock, takes no lock and waits for nothing, so that the simulator runs it in any order of events. The thread
 //! that does run it is in `thread.rs`.
+//!
+//! Over 400 lines: it is one state machine, and each of its states depends on the others.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -77,7 +79,7 @@ pub(crate) struct StoreTraits {
 pub(crate) enum Action {
     /// Do this, and report the outcome with the next step.
     Call(Call),
-    /// Wait for so many nanoseconds, or until somebody wakes the member.
+    /// Wait for this number of nanoseconds, or until the member is woken.
     Wait(Nanos),
     /// The member takes no part any longer.
     End,

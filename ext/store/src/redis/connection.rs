@@ -318,7 +318,7 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     };
     if !servers.is_verified() {
         warnings.push(format!(
-            "{servers}: verify=none is unsafe: whoever is between this machine and the server can read and change \
+            "{servers}: verify=none is unsafe: anyone between this machine and the server can read and change \
              everything. Use ?ca_file=PATH with the server's certificate instead"
         ));
     }

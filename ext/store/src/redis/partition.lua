@@ -56,12 +56,14 @@ if not epoch then
 end
 if KNOWN_EPOCH ~= 0 then
   local is_same = KNOWN_EPOCH == epoch and KNOWN_GENERATION == generation
-  if not is_same or KNOWN_LAST > last_number then
+  local is_older = KNOWN_EPOCH == epoch
+    and (KNOWN_GENERATION > generation or (KNOWN_GENERATION == generation and KNOWN_LAST > last_number))
+  if not is_same or is_older then
     -- Nobody is set offline for one timeout: each process needs time to re-send its users.
     redis.call('HSET', META, 'hold', now + TIMEOUT, 'last', math.max(last_number, KNOWN_LAST))
-    if is_same then
+    if is_older then
       -- The data went back: whether a user has come or gone since is not known.
-      redis.call('HSET', META, 'generation', generation + 1, 'silent', now + SETTLING)
+      redis.call('HSET', META, 'generation', KNOWN_GENERATION + 1, 'silent', now + SETTLING)
       redis.call('ZUNIONSTORE', UNCERTAIN, 2, USERS, TOMBSTONES)
     end
     return {'replaced'}

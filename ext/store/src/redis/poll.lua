@@ -48,9 +48,7 @@ local function forget()
   if #old > 0 then
     redis.call('ZREM', TOMBSTONES, unpack(old))
     redis.call('HDEL', OVERFLOW, unpack(old))
-    if generation > 0 then
-      redis.call('ZREM', UNCERTAIN, unpack(old))
-    end
+    redis.call('ZREM', UNCERTAIN, unpack(old))
   end
   -- A member needs a second to hear of a leave, even if every timeout is shorter.
   latest = math.min(latest, math.floor(now / 1000) - 1000)
@@ -93,6 +91,7 @@ local function expire()
     tombstones[#tombstones + 1] = id
   end
   redis.call('ZREM', USERS, unpack(ids))
+  redis.call('ZREM', UNCERTAIN, unpack(ids))
   redis.call('ZADD', TOMBSTONES, unpack(tombstones))
   if #stale_overflows > 0 then
     redis.call('HDEL', OVERFLOW, unpack(stale_overflows))

@@ -52,7 +52,7 @@ pub(super) struct Keys {
     pub(super) superseded: String,
     /// The leaves, for other members to hear of: a stream.
     leaves: String,
-    /// The users of whom it is not known whether they came or went since the data went back: a sorted set.
+    /// The users who may have come or gone since the data went back: a sorted set.
     uncertain: String,
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn connect(
     })
 }
 
-/// What an operator is told of a cluster's certificate, which the client library verifies.
+/// The message for an operator about a cluster's certificate, which the client library verifies.
 pub(super) fn explanation(error: &RedisError) -> &'static str {
     if error.to_string().contains("CaUsedAsEndEntity") {
         ". A server of a Redis Cluster needs a certificate that is no authority: make it with openssl req -x509 … \

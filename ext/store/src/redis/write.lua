@@ -24,7 +24,7 @@ for n = 1, #users do
 end
 local overflows = call_if_exists(OVERFLOW, 'HMGET', OVERFLOW, unpack(users))
 local tombstones = is_anyone_offline and call_if_exists(TOMBSTONES, 'ZMSCORE', TOMBSTONES, unpack(users)) or {}
-local uncertain = generation > 0 and call_if_exists(UNCERTAIN, 'ZMSCORE', UNCERTAIN, unpack(users)) or {}
+local uncertain = call_if_exists(UNCERTAIN, 'ZMSCORE', UNCERTAIN, unpack(users))
 
 local classes = {}
 
@@ -46,7 +46,7 @@ end
 -- What is known of each user, by index: when the user was seen, the deadline if the user is online, and the last leave.
 local is_loaded, is_online, seen_at, deadlines = {}, {}, {}, {}
 local left_at, latest_deadlines, is_leave, timeouts_of_users = {}, {}, {}, {}
-local changed, certain, appended = {}, {}, 0
+local changed, certain, new_uncertain, appended = {}, {}, {}, 0
 
 local function load_user(n)
   is_loaded[n] = true
@@ -83,10 +83,6 @@ local function heartbeat(n, age, timeout, is_resend)
   end
   local is_uncertain = uncertain[n]
   local is_new = not seen_at[n] or is_uncertain
-  if is_uncertain then
-    uncertain[n] = false
-    certain[#certain + 1] = users[n]
-  end
   local deadline = seen + timeout
   if not left_at[n] or seen >= left_at[n] then
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
@@ -99,13 +95,19 @@ local function heartbeat(n, age, timeout, is_resend)
     return
   end
   if deadline > math.ceil(now / 1000) then
+    if is_uncertain then
+      uncertain[n] = false
+      certain[#certain + 1] = users[n]
+    end
     is_online[n] = true
     append(users[n], 'o', at)
     appended = appended + 1
-  elseif is_resend and is_new and not is_online[n] then
-    -- The data may have lost that the user was online, and nobody else appends the end of that.
-    append(users[n], is_leave[n] and 'l' or 't', deadline * 1000)
-    appended = appended + 1
+  elseif is_resend and is_new then
+    -- The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
+    -- time to write a later heartbeat.
+    is_online[n], uncertain[n] = true, true
+    new_uncertain[#new_uncertain + 1] = seen
+    new_uncertain[#new_uncertain + 1] = users[n]
   end
 end
 
@@ -181,6 +183,7 @@ call_unless_empty(new_tombstones, 'ZADD', TOMBSTONES)
 call_unless_empty(stale_tombstones, 'ZREM', TOMBSTONES)
 call_unless_empty(new_overflows, 'HSET', OVERFLOW)
 call_unless_empty(stale_overflows, 'HDEL', OVERFLOW)
+call_unless_empty(new_uncertain, 'ZADD', UNCERTAIN)
 call_unless_empty(certain, 'ZREM', UNCERTAIN)
 if appended > 0 then
   renew_key(USERS)

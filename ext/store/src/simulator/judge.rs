@@ -13,7 +13,7 @@ use crate::store::Event;
 /// How soon a heartbeat brings its user online, and a leave sets its user offline, while nothing is wrong.
 pub(super) const PROMPT: Nanos = SECOND;
 
-/// Two times are taken for equal that are closer than the processes' clock can tell.
+/// Two times count as equal that are closer than the resolution of the processes' clock.
 const EQUAL: Nanos = 12 * MILLISECOND;
 
 /// How many calls of the store one process may make within a second.
@@ -120,7 +120,7 @@ impl Judge {
         now > self.trouble_until + settling
     }
 
-    /// Whether the user left last, or sent a heartbeat last; none if that cannot be told.
+    /// Whether the user left last, or sent a heartbeat last; none if that is uncertain.
     pub(super) fn is_present(&self, user: usize, now: Nanos, timeout: Nanos) -> Option<bool> {
         let known = &self.users[user];
         match (known.last_heartbeat, known.last_leave) {

@@ -1,4 +1,6 @@
 //! Processes, the server, users and faults on virtual time.
+//!
+//! Over 400 lines: it is one queue of events, and each kind of event is handled in one place.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -143,7 +145,7 @@ impl World {
         world.at(length, Happening::Part);
         // Starting is trouble too: nothing is polled yet.
         world.judge.trouble(world.now + SECOND);
-        // Whoever knew the versions may be gone, and then they go by a clock that was set back.
+        // The members that knew the versions may be gone; the versions then go by a clock that was set back.
         let has = |kind| world.options.faults.contains(&kind);
         world.judge.may_repeat_anything = has(FaultKind::ClockJump)
             && (has(FaultKind::RollBack) || has(FaultKind::Lose))

@@ -106,7 +106,8 @@ impl PartitionRow {
         let (known, data) = (membership.known(PARTITION), self.known);
         let is_same = (known.epoch, known.generation) == (data.epoch, data.generation);
         let is_lost = known.epoch != 0 && (!is_same || is_reopened);
-        let is_older = is_same && known.last > data.last;
+        let is_older = known.epoch == data.epoch
+            && (known.generation > data.generation || (known.generation == data.generation && known.last > data.last));
         if !is_lost && !is_older {
             return true;
         }

@@ -15,6 +15,9 @@ const MAX_MAINTAINED: usize = 1_000;
 /// For how long leaves are listed at least, in nanoseconds: members poll several times in that time.
 const MIN_LEAVE_KEPT: i64 = 1_000_000_000;
 
+/// Stands for a generation that is not that of the data.
+const UNCERTAIN: u64 = u64::MAX;
+
 /// A user's row.
 #[derive(Clone)]
 struct User {
@@ -27,8 +30,8 @@ struct User {
     left: Option<(i64, i64)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
-    /// The generation of the data when the user was last written. In a later one the application may know of a transition
-    /// that the store forgot.
+    /// The generation of the data when a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
+    /// the application may know of a transition that the store forgot.
     generation: u64,
     /// Of a user who is online, when the sweep checks the deadline, never after it. Of a user who is offline, the time of
     /// the last heartbeat or leave, after which the row is kept for the longest timeout.
@@ -139,28 +142,29 @@ pub(super) fn heartbeat(
     if user.seen.is_some_and(|before| seen < before) {
         return Ok(0);
     }
-    let is_uncertain = user.generation < generation;
+    let is_uncertain = user.generation != generation;
     let is_new = user.seen.is_none() || is_uncertain;
     let is_known_online = user.is_online && !is_uncertain;
-    (user.generation, user.seen, user.timeout) = (generation, Some(seen), timeout);
+    (user.seen, user.timeout) = (Some(seen), timeout);
     let deadline = seen.saturating_add(timeout);
     match user.left.filter(|(left, _)| seen < *left) {
         Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
         // Of equal times the later arrival counts: the clock has a resolution of some milliseconds.
         None => (user.deadline, user.is_leave, user.left) = (deadline, false, None),
     }
-    let event = if is_known_online {
-        None
-    } else if user.deadline > now {
-        user.is_online = true;
-        Some((Reason::Heartbeat, seen))
-    } else if !user.is_online && heartbeat.is_resend && is_new {
-        Some((if user.is_leave { Reason::Leave } else { Reason::Timeout }, user.deadline))
-    } else {
-        None
-    };
+    let is_online_now = !is_known_online && user.deadline > now;
+    if is_online_now {
+        (user.is_online, user.generation) = (true, generation);
+    } else if !is_known_online && heartbeat.is_resend && is_new {
+        // The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
+        // time to write a later heartbeat.
+        (user.is_online, user.generation) = (true, UNCERTAIN);
+    }
     user.save(transaction, (partition.number, id), before.as_ref())?;
-    event.map_or(Ok(0), |event| append(transaction, partition, id, event).map(|()| 1))
+    if is_online_now {
+        append(transaction, partition, id, (Reason::Heartbeat, seen))?;
+    }
+    Ok(usize::from(is_online_now))
 }
 
 /// Applies a leave; its age is as of `asked`.
@@ -294,10 +298,10 @@ fn expire(
     for (deadline, id, is_leave) in &due {
         transaction
             .prepare_cached(
-                "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen))
+                "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen)), generation = ?3
                  WHERE namespace = ?1 AND id = ?2",
             )?
-            .execute(params![partition.number, id])?;
+            .execute(params![partition.number, id, partition.known.generation as i64])?;
         let due = (*deadline).max(partition.hold);
         append(transaction, partition, id, (if *is_leave { Reason::Leave } else { Reason::Timeout }, due))?;
         lag = lag.max(now.saturating_sub(due) as Nanos);
