@@ -41,6 +41,9 @@ const MAX_RETRY_DELAY: Nanos = 2 * SECOND;
 /// When a partition that failed by itself is tried again.
 const PARTITION_RETRY_DELAY: Nanos = 500 * MILLISECOND;
 
+/// A failure that nothing followed for so long is over: a kind of call that has nothing to do any more never succeeds again.
+const FORGOTTEN_AFTER: Nanos = 300 * SECOND;
+
 /// How long after something has happened the log is polled more often.
 const ACTIVE_WINDOW: Nanos = 2 * SECOND;
 
@@ -141,6 +144,60 @@ pub(crate) enum Reply {
     Done,
 }
 
+/// A kind of call that can fail while the others work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Register,
+    Commit,
+    Write,
+    Poll,
+}
+
+impl Kind {
+    const COUNT: usize = 5;
+
+    /// `None` for a reply that cannot be an error.
+    fn of(reply: &Reply) -> Option<Kind> {
+        match reply {
+            Reply::None | Reply::Done => None,
+            Reply::Opened(_) => Some(Kind::Open),
+            Reply::Registered(_) | Reply::Deregistered(_) => Some(Kind::Register),
+            Reply::Committed(_) => Some(Kind::Commit),
+            Reply::Written(_) => Some(Kind::Write),
+            Reply::Polled(_) => Some(Kind::Poll),
+        }
+    }
+}
+
+/// How often each kind of call has failed since it last succeeded, and when last.
+#[derive(Clone, Copy, Debug)]
+struct Failures([(u32, Nanos); Kind::COUNT]);
+
+impl Failures {
+    const NONE: Failures = Failures([(0, 0); Kind::COUNT]);
+
+    fn failed(&mut self, kind: Kind, now: Nanos) {
+        if let Some((count, at)) = self.0.get_mut(kind as usize) {
+            (*count, *at) = (count.saturating_add(1), now);
+        }
+    }
+
+    fn succeeded(&mut self, kind: Kind) {
+        if let Some(failure) = self.0.get_mut(kind as usize) {
+            *failure = (0, 0);
+        }
+    }
+
+    fn count(&self, kind: Kind) -> u32 {
+        self.0.get(kind as usize).map_or(0, |(count, _)| *count)
+    }
+
+    fn are_over(&self, now: Nanos) -> bool {
+        self.0.iter().all(|(count, at)| *count == 0 || now.saturating_sub(*at) >= FORGOTTEN_AFTER)
+    }
+}
+
 /// What the member knows of a partition. Times are those of this process' clock.
 #[derive(Clone, Debug)]
 struct PartitionState {
@@ -167,6 +224,8 @@ struct PartitionState {
     /// Whether the lease is to be released as soon as everything that was delivered is committed.
     is_releasing: bool,
     known: Known,
+    /// The calls that failed in this partition by itself.
+    failures: Failures,
 }
 
 impl PartitionState {
@@ -185,6 +244,7 @@ impl PartitionState {
         keep_until: 0,
         is_releasing: false,
         known: Known { epoch: 0, generation: 0, last: 0 },
+        failures: Failures::NONE,
     };
 }
 
@@ -281,8 +341,11 @@ pub(crate) struct MemberState {
     cycles: u64,
     /// The first error of a partition in this cycle.
     partition_error: Option<StoreError>,
-    /// How often the store has failed since it last did what it was asked for.
-    failures: u32,
+    /// The calls that failed as a whole.
+    failures: Failures,
+    /// Whether something fails, and the application has been told so. What works meanwhile does not end an outage: on a full
+    /// disk every write fails, and polls work.
+    is_outage: bool,
     /// Until when a stop waits for the store.
     shutdown_deadline: Option<Nanos>,
     /// What a stop reports if it cannot write everything.
@@ -333,7 +396,8 @@ impl MemberState {
             has_called_store: false,
             cycles: 0,
             partition_error: None,
-            failures: 0,
+            failures: Failures::NONE,
+            is_outage: false,
             shutdown_deadline: None,
             label,
             name: String::new(),
@@ -342,12 +406,17 @@ impl MemberState {
 
     /// Takes in what became of the last call, and returns what to do next.
     pub(crate) fn step(&mut self, now: Nanos, reply: Reply) -> Action {
+        let kind = Kind::of(&reply);
         let result = self.take_in(now, reply);
+        if let (Err(error), Some(kind)) = (&result, kind) {
+            self.note_failure(now, None, kind, error);
+        }
+        self.is_outage = self.is_outage && self.is_failing(now);
         match self.phase {
             Phase::Inactive | Phase::Closing | Phase::Ended => Action::End,
             Phase::Running => {
                 if let Err(error) = result {
-                    return self.handle_failure(now, &error);
+                    return self.handle_failure(now, kind, &error);
                 }
                 self.run(now)
             }
@@ -368,6 +437,7 @@ impl MemberState {
                 settled_at: state.settled_at,
                 leaves_after: state.leaves_after,
                 handled: state.handled.take(),
+                failures: state.failures,
                 ..PartitionState::NEW
             };
         }
@@ -588,9 +658,8 @@ impl MemberState {
     /// Returns how long to wait.
     fn finish_cycle(&mut self, now: Nanos) -> Nanos {
         self.record_cycle_time(now.saturating_sub(self.cycle_began_at));
-        match self.partition_error.take() {
-            Some(error) => self.record_error(&error),
-            None => self.failures = 0,
+        if self.partition_error.take().is_some() {
+            self.counters.store_errors += 1;
         }
         let partitions = &self.partitions;
         let has_commits = self.log.has_commits(|partition| is_available(partitions, partition, now));
@@ -626,7 +695,7 @@ impl MemberState {
             Reply::None | Reply::Done => Ok(()),
             Reply::Opened(result) => result.map(|(store, was_away)| self.opened(store, was_away)),
             Reply::Registered(result) => self.registered(now, result),
-            Reply::Deregistered(result) => result,
+            Reply::Deregistered(result) => result.map(|()| self.failures.succeeded(Kind::Register)),
             Reply::Committed(result) => self.committed(now, result),
             Reply::Written(result) => self.written(now, result),
             Reply::Polled(result) => self.polled(now, result),
@@ -635,6 +704,7 @@ impl MemberState {
 
     fn opened(&mut self, store: StoreTraits, was_away: bool) {
         self.store = Some(store);
+        self.failures.succeeded(Kind::Open);
         self.partitions.resize(usize::from(store.partitions), PartitionState::NEW);
         if was_away {
             // What was written last may be lost.
@@ -645,9 +715,13 @@ impl MemberState {
     /// Takes in how many leases this member may hold, and marks those for release that are too many.
     fn registered(&mut self, now: Nanos, result: Result<Partition, StoreError>) -> Result<(), StoreError> {
         match result {
-            Ok(share) => self.max_leases = usize::from(share),
+            Ok(share) => {
+                self.failures.succeeded(Kind::Register);
+                self.max_leases = usize::from(share);
+            }
             // Where the members are counted may be away by itself. Every partition needs a lease holder then too.
             Err(error) if self.count() > 1 => {
+                self.note_failure(now, None, Kind::Register, &error);
                 self.partition_error.get_or_insert(error);
                 if self.max_leases == 0 {
                     self.max_leases = self.partitions.len();
@@ -683,11 +757,13 @@ impl MemberState {
                 return Err(error);
             }
         };
+        self.failures.succeeded(Kind::Commit);
         self.changed(now);
         for ((partition, commit), answer) in commits.into_iter().zip(answers) {
             match answer {
                 Ok(is_held) => {
                     self.has_progressed = true;
+                    self.succeeded(partition, Kind::Commit);
                     self.log.committed(&commit);
                     if !is_held {
                         self.log.forget_partition(partition);
@@ -695,7 +771,7 @@ impl MemberState {
                 }
                 Err(error) => {
                     self.log.not_committed(partition, commit);
-                    self.partition_failed(now, partition, error);
+                    self.partition_failed(now, partition, Kind::Commit, error);
                 }
             }
         }
@@ -713,6 +789,7 @@ impl MemberState {
                 return Err(error);
             }
         };
+        self.failures.succeeded(Kind::Write);
         let count = self.count();
         for write in &writes {
             // Somebody may be due now.
@@ -728,6 +805,7 @@ impl MemberState {
             match result {
                 Ok(written) => {
                     self.has_progressed = true;
+                    self.succeeded(number, Kind::Write);
                     if let Some(partition) = self.partition_mut(number) {
                         partition.known = written.known;
                         if written.appended > 0 {
@@ -740,7 +818,7 @@ impl MemberState {
         }
         let (_, unwritten) = batch.split(|id| failed.iter().all(|(partition, _)| *partition != id.partition(count)));
         self.outbox.put_back(unwritten);
-        failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, error));
+        failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, Kind::Write, error));
         self.changed(now);
         if self.outbox.is_empty() {
             // Others may be about to send a heartbeat too.
@@ -758,10 +836,15 @@ impl MemberState {
         let InFlight::Polls(requests, asked_at) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) else {
             return Ok(());
         };
-        for (request, answer) in requests.into_iter().zip(result?) {
+        let answers = result?;
+        self.failures.succeeded(Kind::Poll);
+        for (request, answer) in requests.into_iter().zip(answers) {
             match answer {
-                Ok(result) => self.apply_poll(request, result, asked_at, now),
-                Err(error) => self.partition_failed(now, request.partition, error),
+                Ok(result) => {
+                    self.succeeded(request.partition, Kind::Poll);
+                    self.apply_poll(request, result, asked_at, now);
+                }
+                Err(error) => self.partition_failed(now, request.partition, Kind::Poll, error),
             }
         }
         Ok(())
@@ -844,10 +927,10 @@ impl MemberState {
 
     // -- failures -----------------------------------------------------------------------------
 
-    /// Records an outage of the whole store, and waits before the next attempt.
-    fn handle_failure(&mut self, now: Nanos, error: &StoreError) -> Action {
+    /// The whole store has failed: waits before the next attempt.
+    fn handle_failure(&mut self, now: Nanos, kind: Option<Kind>, error: &StoreError) -> Action {
         self.partition_error = None;
-        self.record_error(error);
+        self.counters.store_errors += 1;
         self.stage = Stage::Scan;
         if let StoreError::Replaced(_) = error {
             self.replaced(now);
@@ -855,21 +938,41 @@ impl MemberState {
         }
         // In time for the leases: a store that fails now and then takes none away.
         let max_delay = MAX_RETRY_DELAY.min(self.lease_length() / 3);
-        self.retry_at = now + backoff(MIN_RETRY_DELAY, max_delay, self.failures);
+        let failures = kind.map_or(1, |kind| self.failures.count(kind));
+        self.retry_at = now + backoff(MIN_RETRY_DELAY, max_delay, failures);
         Action::Call(Call::Recover)
     }
 
-    /// Counts a failure, and reports the first one since the store last worked.
-    fn record_error(&mut self, error: &StoreError) {
-        self.counters.store_errors += 1;
-        if self.failures == 0 {
+    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails. The outage is over when
+    /// each kind of call has succeeded that failed.
+    fn note_failure(&mut self, now: Nanos, partition: Option<Partition>, kind: Kind, error: &StoreError) {
+        if self.phase == Phase::Pausing {
+            // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
+            return;
+        }
+        // Whatever call was told that the data is another: the polls that come first now show that it is there.
+        let kind = if let StoreError::Replaced(_) = error { Kind::Poll } else { kind };
+        let state = partition.and_then(|partition| self.partitions.get_mut(usize::from(partition)));
+        state.map_or(&mut self.failures, |state| &mut state.failures).failed(kind, now);
+        if !std::mem::replace(&mut self.is_outage, true) {
             self.outages.push_back(error.to_string());
         }
-        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A call succeeded in a partition.
+    fn succeeded(&mut self, partition: Partition, kind: Kind) {
+        if let Some(state) = self.partition_mut(partition) {
+            state.failures.succeeded(kind);
+        }
+    }
+
+    fn is_failing(&self, now: Nanos) -> bool {
+        !self.failures.are_over(now) || self.partitions.iter().any(|partition| !partition.failures.are_over(now))
     }
 
     /// A partition has failed by itself.
-    fn partition_failed(&mut self, now: Nanos, partition: Partition, error: StoreError) {
+    fn partition_failed(&mut self, now: Nanos, partition: Partition, kind: Kind, error: StoreError) {
+        self.note_failure(now, Some(partition), kind, &error);
         if let StoreError::Replaced(_) = error {
             self.partition_replaced(now, partition);
         } else if let Some(state) = self.partition_mut(partition) {
@@ -891,7 +994,12 @@ impl MemberState {
         if let Some(state) = self.partition_mut(partition) {
             let epoch = state.known.epoch;
             let handled = handled.map(|(through, except)| Handled { epoch, through, except });
-            *state = PartitionState { settled_at: state.settled_at, handled, ..PartitionState::NEW };
+            *state = PartitionState {
+                settled_at: state.settled_at,
+                handled,
+                failures: state.failures,
+                ..PartitionState::NEW
+            };
         }
     }
 
@@ -921,14 +1029,13 @@ impl MemberState {
         let is_stopping = self.phase == Phase::Stopping;
         if let Err(error) = result {
             if !is_stopping {
-                // What fails here mends itself: an event is delivered twice, a lease runs out.
                 self.counters.store_errors += 1;
                 return self.ended(is_stopping);
             }
             self.end_stage = EndStage::Enqueue;
             if now < self.shutdown_deadline.unwrap_or(Nanos::MAX) {
                 self.partition_error = None;
-                self.record_error(&error);
+                self.counters.store_errors += 1;
                 if let StoreError::Replaced(_) = error {
                     self.replaced(now);
                 }
@@ -1005,7 +1112,7 @@ impl MemberState {
         let is_over = now >= self.shutdown_deadline.unwrap_or(0);
         let unwritten = self.outbox.len();
         if let Some(error) = self.partition_error.take() {
-            self.record_error(&error);
+            self.counters.store_errors += 1;
             if is_over {
                 self.outages.push_back(format!("{error}{}", unwritten_users(unwritten)));
                 return self.ended(is_stopping);
@@ -1128,3 +1235,6 @@ impl FetchBudget {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! One process of the application: its member, its users, and its reactor.
 
+use std::collections::BTreeSet;
+
 use online_manager_tracker::{Id, Nanos, StringId};
 use parking_lot::Mutex;
 
 use crate::coalescer::{Coalesced, Coalescer};
+use crate::error::StoreError;
 use crate::id::{Charset, Kind, UserId};
 use crate::log::DeliveryOutcome;
 use crate::member::Phase;
 use crate::member::state::{Call, MemberState, Reply};
-use crate::store::{Event, Token};
+use crate::store::{Event, Partition, Token};
 
 /// What the member's thread is doing.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(super) struct Process {
     pub(super) paused_until: Nanos,
     pub(super) is_connected: bool,
     pub(super) is_open: bool,
+    /// The calls that failed and have not succeeded since: their kind, and the partition unless they failed as a whole.
+    pub(super) failing: BTreeSet<(&'static str, Option<Partition>)>,
     pub(super) callback: Option<Callback>,
     pub(super) callback_generation: u64,
     /// When the member's last calls were made.
@@ -66,10 +71,34 @@ impl Process {
             paused_until: 0,
             is_connected: false,
             is_open: false,
+            failing: BTreeSet::new(),
             callback: None,
             callback_generation: 0,
             recent_calls: std::collections::VecDeque::new(),
         }
+    }
+
+    /// Takes in which calls fail. Returns whether an outage begins with this reply: something fails, and nothing did before.
+    pub(super) fn begins_outage(&mut self, asked: &[Partition], reply: &Reply) -> bool {
+        let is_pausing = self.state.get_mut().phase == Phase::Pausing;
+        let was_failing = !self.failing.is_empty();
+        for (kind, partition, error) in outcomes(asked, reply) {
+            match error {
+                None => {
+                    self.failing.remove(&(kind, partition));
+                }
+                // What fails before a fork is not reported.
+                Some(_) if is_pausing => {}
+                // The data is another: a poll tells that it is there.
+                Some(StoreError::Replaced(_)) => {
+                    self.failing.insert(("poll", partition));
+                }
+                Some(_) => {
+                    self.failing.insert((kind, partition));
+                }
+            }
+        }
+        !was_failing && !self.failing.is_empty()
     }
 
     /// A heartbeat. Returns whether the member's thread has to be woken.
@@ -99,6 +128,45 @@ impl Process {
     pub(super) fn knows(&self, user: usize, now: Nanos) -> bool {
         let name = name(user);
         self.coalescer.last_seen(id(&name), now).is_some()
+    }
+}
+
+/// What a reply says of a kind of call as a whole, and in each partition, the errors last.
+fn outcomes<'a>(
+    asked: &[Partition],
+    reply: &'a Reply,
+) -> Vec<(&'static str, Option<Partition>, Option<&'a StoreError>)> {
+    let asked = asked.iter().copied();
+    let (kind, whole, parts): (_, _, Vec<(Partition, Option<&StoreError>)>) = match reply {
+        Reply::None | Reply::Done => return Vec::new(),
+        Reply::Opened(result) => ("open", result.as_ref().err(), Vec::new()),
+        Reply::Registered(result) => ("register", result.as_ref().err(), Vec::new()),
+        Reply::Deregistered(result) => ("register", result.as_ref().err(), Vec::new()),
+        Reply::Committed(Ok(results)) => {
+            ("commit", None, asked.zip(results.iter().map(|result| result.as_ref().err())).collect())
+        }
+        Reply::Committed(Err(error)) => ("commit", Some(error), Vec::new()),
+        Reply::Written(Ok(results)) => {
+            ("write", None, results.iter().map(|(partition, result)| (*partition, result.as_ref().err())).collect())
+        }
+        Reply::Written(Err(error)) => ("write", Some(error), Vec::new()),
+        Reply::Polled(Ok(results)) => {
+            ("poll", None, asked.zip(results.iter().map(|result| result.as_ref().err())).collect())
+        }
+        Reply::Polled(Err(error)) => ("poll", Some(error), Vec::new()),
+    };
+    let mut outcomes = vec![(kind, None, whole)];
+    outcomes.extend(parts.into_iter().map(|(partition, error)| (kind, Some(partition), error)));
+    outcomes.sort_by_key(|(_, _, error)| error.is_some());
+    outcomes
+}
+
+/// The partitions that a call is about, in the order of its answers.
+pub(super) fn asked(call: &Call) -> Vec<Partition> {
+    match call {
+        Call::Commit(_, commits) => commits.iter().map(|(partition, _)| *partition).collect(),
+        Call::Poll(_, requests) => requests.iter().map(|request| request.partition).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use online_manager_tracker::{Nanos, Transition};
 
 use super::judge::{Judge, PROMPT};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
-use super::process::{Callback, Doing, Process, user_id, user_of};
+use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
 use crate::error::StoreError;
 use crate::log::DeliveryOutcome;
@@ -258,20 +258,30 @@ impl World {
             return;
         }
         let process = &mut self.processes[number];
-        let reply = match std::mem::replace(&mut process.doing, Doing::Nothing) {
-            Doing::Step(reply) | Doing::Call(_, Some(reply)) => reply,
-            Doing::Wait | Doing::Call(_, None) | Doing::Nothing => Reply::None,
+        let (asked, reply) = match std::mem::replace(&mut process.doing, Doing::Nothing) {
+            Doing::Call(call, Some(reply)) => (asked(&call), reply),
+            Doing::Step(reply) => (Vec::new(), reply),
+            Doing::Wait | Doing::Call(_, None) | Doing::Nothing => (Vec::new(), Reply::None),
         };
-        self.step(number, reply);
+        self.step(number, &asked, reply);
     }
 
-    fn step(&mut self, number: usize, reply: Reply) {
+    fn step(&mut self, number: usize, asked: &[u16], reply: Reply) {
         let clock = self.clock();
         let process = &mut self.processes[number];
         if self.is_traced && reply != Reply::None && reply != Reply::Done {
             println!("{:9.4}   process {number} <- {reply:?}", self.now as f64 / 1e9);
         }
+        let expected = usize::from(process.begins_outage(asked, &reply));
+        let reports = process.state.get_mut().outages.len();
         let action = process.state.get_mut().step(clock, reply);
+        let reports = process.state.get_mut().outages.len() - reports;
+        // A stop says besides what it could not write.
+        if reports != expected && process.state.get_mut().phase == Phase::Running {
+            let result = format!("process {number} reports {reports} outages where {expected} begin");
+            self.wrong.get_or_insert(result);
+        }
+        let process = &mut self.processes[number];
         let has_news = process.state.get_mut().has_news(clock);
         self.trace(|| format!("  process {number} -> {action:?}"));
         match action {
