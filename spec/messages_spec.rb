@@ -611,16 +611,14 @@ RSpec.describe "The messages" do
     sql("PRAGMA user_version = 999")
     error { member("sqlite:store").check }
   end
-  message("a store that the command cannot find", { store => [/there is no such store/] },
-          %r{/none: there is no such store}) do
-    command_says("store", "#{Dir.pwd}/none")
-  end
+  message("a store that no manager has created", { store => [/there is no such store/] })
   message("a namespace that the command cannot find", { store => [/there is no namespace/, /there is none yet/] },
           %r{/store: there is no namespace "nowhere" in it; there are "a"\. Check the name}) do
     with_store("store", namespace: "a") { command_says("store", "#{Dir.pwd}/store", "--namespace", "nowhere") }
   end
   message("a store that is not open", { store => [/the store is not open/] })
-  message("a store that was replaced", { store => [/replaced/, /data are gone|data|lost/, /Every process writes its users again/] })
+  message("a store that was replaced",
+          { store => [/replaced/, /data are gone|data|lost/, /Every process writes its users again/] })
 
   {
     "something else" => [{ answer: "HTTP/1.1 400\r\n" }, /Redis/],
@@ -645,6 +643,28 @@ RSpec.describe "The messages" do
   end
   # A server that is away for now is a warning.
   def return_warning(store) = raise(store.check.first)
+
+  {
+    "redis://h?color=red" => /has the unknown parameter "color"; /,
+    "redis://h?db=one" => /has the database "one"; expected a number, as in "db=0"/,
+    "redis://h?db=1&db=2" => /has "db" twice; write it once/,
+    "redis://h/1?db=2" => /names two databases, 1 and 2; write one of them/,
+    "redis://h?user=ann" => /has "user" in its query; write /,
+    "redis://h?prefix=a{b}" => /has the prefix "a\{b\}"; it may have no braces/,
+    "rediss://h?verify=all" => /has verify=all; leave it out to verify the server's certificate, or write verify=none/,
+    "redis://h?ca_file=a" => %r{has "ca_file", which is for TLS; write "rediss://…"}
+  }.each do |url, text|
+    message("the URL #{url}", { store => [/has the|twice|two databases|in its query|verify=|which is for TLS/] },
+            text) do
+      error { manager(store: url) }
+    end
+  end
+  message("URLs of a cluster that differ", { store => [/than the URL before it/] },
+          /has another prefix or ca_file than the URL before it; write the same in all/) do
+    error { manager(store: %w[redis://a?prefix=x redis://b?prefix=y]) }
+  end
+  message("TLS that fails",
+          { store => [/untrusted\(host/, /TLS failed/, /expected a server with TLS/, /certificate/, /the ca_file: /] })
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
           %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do

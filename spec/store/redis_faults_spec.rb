@@ -240,7 +240,7 @@ RSpec.describe Stores::Redis do
         one.ask("manager.seen(args[0])", id)
         application.expect_all([id], :online)
         other.ask("manager.leave(args[0])", id)
-        application.expect_all([id], :offline, limit: 2)
+        application.expect_all([id], :offline, limit: 8)
       end
     end
   end

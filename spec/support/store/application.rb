@@ -130,20 +130,21 @@ module Stores
       end
     end
 
-    # Lets the judge read the log. Output on a process' standard error is a fault too.
+    # Lets the judge read the log. Output on a process' standard error is a fault too, but for an expected warning.
     #
     # @param sessions [Hash{Object => Integer}] the number of sessions of each user
     # @param online [Array] the users who are online at the end
     # @param repeats [String] see {Judge}
+    # @param warning [Regexp, nil] the whole of what each process has to print on standard error
     # @return [Report]
-    def judge(sessions, online: [], repeats: "at kills")
+    def judge(sessions, online: [], repeats: "at kills", warning: nil)
       script = "#{@folder}/script"
       File.write(script, JSON.generate(sessions: sessions.transform_keys { |user| Log.token(user) },
                                        online: online.map { |user| Log.token(user) }, repeats:))
       output, status = Open3.capture2e(RbConfig.ruby, JUDGE, @log.path, script)
       status.success? or RSpec::Expectations.fail_with("the judge failed:\n#{output}")
       report = Report.new(**JSON.parse(output).transform_keys(&:to_sym))
-      report.faults.concat(complaints)
+      report.faults.concat(complaints(warning))
       report
     end
 
@@ -161,9 +162,9 @@ module Stores
     private
 
     # @return [Array<String>] the processes' output on standard error
-    def complaints
+    def complaints(warning)
       said = @workers.to_h { |worker| [worker.pid, worker.process.stderr] }
-      said.filter_map { |pid, text| "process #{pid} said #{text}" unless text.empty? }
+      said.filter_map { |pid, text| "process #{pid} said #{text}" unless warning ? text.match?(warning) : text.empty? }
     end
 
     # A process that dies at this moment holds none.

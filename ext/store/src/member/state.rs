@@ -343,7 +343,7 @@ pub(crate) struct MemberState {
     partition_error: Option<StoreError>,
     /// The calls that failed as a whole.
     failures: Failures,
-    /// Whether something fails, and the application has been told so. What works meanwhile does not end an outage: on a full
+    /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a full
     /// disk every write fails, and polls work.
     is_outage: bool,
     /// Until when a stop waits for the store.
@@ -950,7 +950,7 @@ impl MemberState {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
             return;
         }
-        // Whatever call was told that the data is another: the polls that come first now show that it is there.
+        // Whichever call replied that the data is another: the polls that come first now show that it is there.
         let kind = if let StoreError::Replaced(_) = error { Kind::Poll } else { kind };
         let state = partition.and_then(|partition| self.partitions.get_mut(usize::from(partition)));
         state.map_or(&mut self.failures, |state| &mut state.failures).failed(kind, now);

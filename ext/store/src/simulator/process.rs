@@ -89,7 +89,7 @@ impl Process {
                 }
                 // What fails before a fork is not reported.
                 Some(_) if is_pausing => {}
-                // The data is another: a poll tells that it is there.
+                // The data is another: a poll shows that it is there.
                 Some(StoreError::Replaced(_)) => {
                     self.failing.insert(("poll", partition));
                 }

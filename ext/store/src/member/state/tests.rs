@@ -9,7 +9,7 @@ const TRAITS: StoreTraits = StoreTraits {
     lease_poll_interval: 20 * MILLISECOND,
 };
 
-/// A member of a store of two partitions, whose calls work unless they are told to fail.
+/// A member of a store of two partitions, whose calls work unless a test lets them fail.
 struct Driver {
     state: MemberState,
     now: Nanos,
