@@ -6,8 +6,8 @@ require_relative "latch"
 require_relative "watchdog"
 
 class OnlineManager
-  # Delivers the transitions of the store `:memory` to the config, in order and one callback at a time, until a stop is
-  # done.
+  # Delivers the transitions of the store `:memory` to the config, in order for each user, until a stop is done. A first
+  # `online` runs on the heartbeat's thread; the reactor calls the others, one at a time.
   #
   # It is the callback target of a NativeTracker, which calls `ready`, `timeout` and the callbacks (`online`,
   # `online_all`, `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
@@ -62,7 +62,7 @@ class OnlineManager
       @watchdog.wake
       stop_at = Latch.now + SLICE
       loop do
-        # Read before the claim: if a stop came before it, and it finds nobody, nobody is left.
+        # Read before the claim: if a stop came before an empty claim, no user remains.
         stopping = @stopping
         if deliver_next
           return :busy if Latch.now >= stop_at

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 class OnlineManager
-  # A manager's member of a shared store, in this process. Its native methods never wait for the store: they return
-  # `:wait` while an answer is on its way. The methods here wait for that answer.
+  # A manager's member of a shared store, in this process. Its instance methods in Rust never wait for the store: they
+  # return `:wait` while a reply is on its way. The methods here wait for that answer.
   #
   # @private
   class NativeMember

@@ -70,7 +70,7 @@ pub(crate) struct Log {
     /// How many events were delivered successfully.
     successes: u64,
     suspension: Suspension,
-    /// How many calls of a callback have failed.
+    /// The number of calls of a callback that have failed.
     retries: u64,
 }
 
@@ -89,7 +89,8 @@ impl Log {
         self.leases.set(partition, until);
     }
 
-    /// Whether this process holds the lease of a partition, as far as it knows. It may have expired.
+    /// Returns whether this process holds the lease of a partition, as far as it knows. The lease may have expired; no event
+    /// is claimed then.
     pub(crate) fn is_leased(&self, partition: Partition) -> bool {
         self.leases.is_held(partition)
     }
@@ -138,7 +139,8 @@ impl Log {
             self.suspension = Suspension::default();
         }
     }
-    /// The events of a partition that are in memory, and not delivered as far as is known.
+
+    /// Returns the events of a partition that are in memory and have no outcome yet.
     fn undelivered(&self, partition: Partition) -> impl Iterator<Item = &Pending> {
         let all = self.ready.iter().chain(self.backing_off.iter()).chain(&self.in_callback);
         all.filter(move |pending| pending.partition == partition)
@@ -164,8 +166,7 @@ impl Log {
         offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
     }
 
-    /// Has no further event of a partition delivered, or has them delivered again: its lease is about to be released, or is
-    /// kept after all.
+    /// Suspends or resumes the claims from a partition: its lease is about to be released, or is kept after all.
     pub(crate) fn set_draining(&mut self, partition: Partition, is_draining: bool) {
         self.leases.set_draining(partition, is_draining);
     }
@@ -219,7 +220,7 @@ impl Log {
     }
 
     /// Claims from the ready queue: the first event, and those behind it that fit into the same call. No user is in a
-    /// call twice, and no event overtakes another.
+    /// call twice, and the events of each user stay in order.
     fn claim_ready(&mut self, now: Nanos, is_batched: impl Fn(Transition) -> bool) {
         let mut users = HashSet::new();
         while let Some(pending) = self.ready.first(&self.leases, now) {
@@ -236,7 +237,7 @@ impl Log {
         }
     }
 
-    /// Notes how the call for the claimed events ended, at `now`.
+    /// Records the outcome of the call for the claimed events, at `now`.
     pub(crate) fn delivered(&mut self, outcome: &DeliveryOutcome, now: Nanos) {
         let events = std::mem::take(&mut self.in_callback);
         if events.is_empty() {
@@ -247,7 +248,7 @@ impl Log {
             DeliveryOutcome::Returned => {
                 self.successes += events.len() as u64;
                 if self.suspension.succeeded() {
-                    // The cause is gone, so nobody needs to back off any longer.
+                    // The cause is gone, so no user needs to back off any longer.
                     self.backing_off.end_all_waits(now);
                 }
                 for pending in events {
@@ -344,7 +345,8 @@ impl Log {
         self.commits.iter().any(|(partition, commit)| !commit.is_empty() && is_available(*partition))
     }
 
-    /// Whether a callback is being called.
+    /// Returns whether claimed events await the outcome of their callback. Not so once their lease is lost, even if the
+    /// callback still runs: another process calls it again then.
     pub(crate) fn is_calling(&self) -> bool {
         !self.in_callback.is_empty()
     }

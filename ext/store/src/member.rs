@@ -52,7 +52,7 @@ pub(crate) enum Phase {
 pub struct Status {
     /// The number of leases of this process: of partitions whose events it delivers.
     pub leases: usize,
-    /// For how long the oldest heartbeat has been waiting to be written, in nanoseconds.
+    /// For how long heartbeats or leaves have been waiting to be written without a pause, in nanoseconds: none is older.
     pub flush_lag: Nanos,
     /// The number of users whose heartbeats or leaves wait to be written.
     pub unwritten: usize,

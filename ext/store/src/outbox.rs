@@ -9,8 +9,9 @@ use online_manager_tracker::Nanos;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Write};
 
-/// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration:
-/// the timeout of the heartbeat, or how long after the leave the user is due.
+/// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration,
+/// both in nanoseconds: the timeout of the heartbeat, or how long after the leave the user is due. The heartbeat also has
+/// whether it is written again after the store lost data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
     heartbeat: Option<(Nanos, Nanos, bool)>,
@@ -57,7 +58,7 @@ pub(crate) struct Outbox {
     users: BTreeMap<UserId, PendingWrites>,
     /// The last user of the last batch. The next batch starts behind it, so that no user is left out for long.
     cursor: Option<UserId>,
-    /// The time of the oldest write since the outbox was last empty.
+    /// The time of the first write that was added since the outbox was last empty.
     since: Option<Nanos>,
 }
 
@@ -145,7 +146,7 @@ impl Outbox {
         self.users.len()
     }
 
-    /// Returns how long ago the oldest write was, in nanoseconds; 0 if none waits.
+    /// Returns for how long the outbox has not been empty, in nanoseconds: no write in it is older. Returns 0 if it is empty.
     pub(crate) fn lag(&self, now: Nanos) -> Nanos {
         self.since.map_or(0, |since| now.saturating_sub(since))
     }

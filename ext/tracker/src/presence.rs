@@ -30,8 +30,8 @@ use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
 use crate::wheel::{DrainedSlot, Wheel};
 
-/// An `online` of this length (10 ms) or more is slow: the moment of the heartbeat before it is stored separately,
-/// instead of being derived from the deadline, which counts from the return of `online`.
+/// An `online` of this length (10 ms) or more is slow: the time of its heartbeat gets a field of its own. Otherwise that time
+/// is derived from the deadline, which counts from the return of `online`.
 const SLOW_ONLINE: Nanos = 10_000_000;
 
 /// The state of every user.

@@ -41,7 +41,8 @@ const MAX_RETRY_DELAY: Nanos = 2 * SECOND;
 /// When a partition that failed by itself is tried again.
 const PARTITION_RETRY_DELAY: Nanos = 500 * MILLISECOND;
 
-/// A failure that nothing followed for so long is over: a kind of call that has nothing to do any more never succeeds again.
+/// After this time without another failure, the failure of a kind of call is forgotten: a kind that is no longer needed
+/// cannot succeed.
 const FORGOTTEN_AFTER: Nanos = 300 * SECOND;
 
 /// How long after something has happened the log is polled more often.
@@ -58,8 +59,8 @@ const SHUTDOWN_RETRY_DELAY: Nanos = 50 * MILLISECOND;
 const CYCLES_PER_LEASE: u64 = 8;
 const MAX_LEASE: Nanos = 60 * SECOND;
 
-/// For how many lengths of a lease a member keeps one that nobody else took: a registration of a member that died lasts for
-/// one.
+/// The number of lease lengths for which a member keeps an orphaned lease above its share. The registration of a dead member
+/// lasts for one.
 const KEPT_LEASES: u64 = 2;
 
 /// What a store says of itself when it is opened.
@@ -132,7 +133,7 @@ impl Resend {
 pub(crate) enum Reply {
     /// There was none: the member starts, or has waited.
     None,
-    /// The store is open; whether a connection was made anew.
+    /// The store is open, or not. The flag is set if there was a connection before, and it was lost.
     Opened(Result<(StoreTraits, bool), StoreError>),
     /// The number of partitions whose lease this member may hold.
     Registered(Result<Partition, StoreError>),
@@ -273,7 +274,7 @@ enum EndStage {
     Done,
 }
 
-/// What was asked of the store, to be put back if it fails.
+/// The call in progress. Commits and writes are put back when it fails.
 #[derive(Debug)]
 enum InFlight {
     Nothing,
@@ -287,9 +288,9 @@ enum InFlight {
 pub(crate) struct Counters {
     /// Nanoseconds by which the last sweep that set somebody offline was late.
     pub(crate) sweep_lag: Nanos,
-    /// How often the store has failed.
+    /// The number of calls of the store that failed.
     pub(crate) store_errors: u64,
-    /// How often the store was called.
+    /// The number of calls of the store, without those that open it.
     pub(crate) calls: u64,
 }
 
@@ -320,7 +321,7 @@ pub(crate) struct MemberState {
     in_flight: InFlight,
     /// Passes over this process' users that come before all else.
     resends: VecDeque<Resend>,
-    /// Users of whose leaves the store reported.
+    /// The users whose leaves the store has reported.
     left: Vec<UserId>,
     /// Whether the store took or gave anything in this cycle.
     has_progressed: bool,
@@ -537,8 +538,8 @@ impl MemberState {
         Some(call)
     }
 
-    /// Polls once each partition that has not been polled, before anything is written there: with nobody online nobody's
-    /// deadline is held.
+    /// Polls once each partition that has not been polled, before anything is written there: while no user is online, a
+    /// sweep after a gap postpones no deadline.
     fn first_poll(&mut self, now: Nanos) -> Option<Call> {
         if self.partitions.iter().all(|partition| partition.is_polled) {
             return None;
@@ -618,7 +619,7 @@ impl MemberState {
         is_due.then_some(PollRequest { lease, sweep, events, ..request })
     }
 
-    /// Whether nobody has held the lease for half of one's length. Then any member takes it, whatever its share: a member
+    /// Returns whether no member has held the lease for half a lease length. Then any member takes it, whatever its share: a member
     /// that died may still be registered, and counts.
     fn is_orphan(&self, partition: &PartitionState, now: Nanos) -> bool {
         partition.free_since.is_some_and(|since| now.saturating_sub(since) >= self.lease_length() / 2)
@@ -792,7 +793,7 @@ impl MemberState {
         self.failures.succeeded(Kind::Write);
         let count = self.count();
         for write in &writes {
-            // Somebody may be due now.
+            // A user may be due now.
             if let Write::Leave(leave) = write
                 && let Some(partition) = self.partition_mut(leave.id.partition(count))
             {
@@ -886,7 +887,7 @@ impl MemberState {
                 if log.leases() >= max_leases && !was_leased {
                     partition.keep_until = now + KEPT_LEASES * length;
                 }
-                // From before the store was asked: so it ends here sooner than there.
+                // The length counts from the request, less an eighth: the lease ends here sooner than in the store.
                 log.set_lease(request.partition, asked_at + length - length / 8);
                 partition.lease_at = asked_at + renewal;
                 partition.free_since = None;
@@ -919,7 +920,7 @@ impl MemberState {
             }
             // A member without the lease sweeps too, but seldom: in case the lease holder is gone.
             let often = if is_leased { poll_interval } else { (timeout / 4).max(poll_interval) };
-            // A millisecond more, so that who is due then is due for any clock.
+            // A millisecond more, so that the next user is due by any clock.
             let wait = sweep.next.map_or(often, |next| next.saturating_add(MILLISECOND).min(often));
             partition.sweep_at = if request.sweep == Some(sweep.expired) { now } else { now + wait };
         }
@@ -936,7 +937,7 @@ impl MemberState {
             self.replaced(now);
             return Action::Wait(0);
         }
-        // In time for the leases: a store that fails now and then takes none away.
+        // At most a third of a lease, so that a store that fails intermittently lets no lease expire.
         let max_delay = MAX_RETRY_DELAY.min(self.lease_length() / 3);
         let failures = kind.map_or(1, |kind| self.failures.count(kind));
         self.retry_at = now + backoff(MIN_RETRY_DELAY, max_delay, failures);
@@ -981,7 +982,8 @@ impl MemberState {
         self.partition_error.get_or_insert(error);
     }
 
-    /// A partition has lost its data, or has older ones. Its users are written again, and so is who is to be set offline.
+    /// A partition has lost its data, or has older ones. The member writes its users again, and those whose
+    /// `offline` is not delivered.
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
         for (id, due) in self.log.undelivered_offline(partition, now) {
             self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
@@ -1194,7 +1196,7 @@ impl MemberState {
         length.max((self.cycle_time * CYCLES_PER_LEASE).min(MAX_LEASE))
     }
 
-    /// Records how long a cycle took. A slow store makes all of them long in which it is called. If only one is long, the
+    /// Records the length of a cycle, in nanoseconds. A slow store lengthens every cycle that calls it. If only one is long, the
     /// process stood still meanwhile: longer leases would not help then, and another member would wait longer for one.
     fn record_cycle_time(&mut self, length: Nanos) {
         if std::mem::take(&mut self.has_called_store) {
@@ -1203,7 +1205,7 @@ impl MemberState {
         }
     }
 
-    /// As long, give or take a quarter: so that members do not all come at the same moment.
+    /// Returns the length, less or more by up to a quarter at random, so that members do not all call at the same moment.
     fn jittered(&self, now: Nanos, length: Nanos) -> Nanos {
         let random = self.random.hash_one((self.cycles, length, now));
         length - length / 4 + random % (length / 2).max(1)
