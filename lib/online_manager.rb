@@ -26,7 +26,8 @@ require_relative "online_manager/error"
 #
 # A config may also have these methods:
 #
-# - `online_all(user_ids)`: called instead of `online` for the users who come online in one {#seen_all}.
+# - `online_all(user_ids)`: called instead of `online` for the users who come online in one {#seen_all}; with a shared
+#   store, for all users whose events wait.
 # - `offline_all(user_ids)`: called instead of `offline` for all users who are due at a time, even if that is one.
 # - `on_error(exception, user_id)`: gets what a callback on the reactor raised. For the `_all` methods `user_id` is an
 #   Array of ids; when a shared store fails, it is nil.
@@ -118,7 +119,8 @@ class OnlineManager
   def run = launch(:run)
 
   # Calls the config's `setup` on the current thread and returns. Callbacks run on the EventMachine reactor or fiber
-  # scheduler that is running, or on a background thread that the first heartbeat starts. When the process exits, the
+  # scheduler that is running, or on a background thread that starts at the first heartbeat; with a shared store, one
+  # timeout after this call at the latest. When the process exits, the
   # remaining users are set offline; with a shared store their heartbeats are written instead.
   #
   # In an initializer of Rails, a config that is given as a String or a Proc is set up once the application has been
@@ -134,7 +136,8 @@ class OnlineManager
   end
 
   # Makes this process a member of the shared store now: it acquires leases and delivers events. Without this call it
-  # becomes one at its first heartbeat, or one timeout after {#setup}. Does nothing with the store `:memory`.
+  # becomes one at its first heartbeat or {#leave}, or one timeout after {#setup}. Does nothing with the store
+  # `:memory`.
   #
   # @return [Boolean] true; false after a stop
   # @raise [Error] if the manager is not set up yet, or the operating system gives it no thread
@@ -163,7 +166,7 @@ class OnlineManager
   # Records a heartbeat for each of several users, at a fraction of the cost of as many {#seen}. The heartbeats of all
   # users who are online are recorded before the first callback. Users who are not come online in one `online_all`, if
   # the config has it, else one after the other; when that raises, the remaining users stay offline until their next
-  # heartbeat.
+  # heartbeat. With a shared store the reactor calls them later, and calls again what raises.
   #
   # @param user_ids [Enumerable] user ids, see {OnlineManager}
   # @param timeout [Numeric, String, nil] seconds from these heartbeats to the deadlines; nil: the config's `timeout`
@@ -208,7 +211,8 @@ class OnlineManager
   # Whether a user is online. With a shared store it may have to read the store, and waits up to 5 s.
   #
   # @param user_id [Object] see {OnlineManager}
-  # @return [Boolean] true from the call of `online` until the call of `offline`
+  # @return [Boolean] true from the call of `online` until the call of `offline`; with a shared store, from the
+  #   heartbeat until the deadline or the leave
   # @raise [StoreError] if a shared store cannot be read within 5 s
   def online?(user_id) = @native.online?(user_id)
 

@@ -97,6 +97,24 @@ RSpec.describe OnlineManager::Command do
     end
   end
 
+  it "prints JSON only with --watch and --json, also when the store fails later" do
+    with_manager do |manager|
+      manager.seen(7)
+      eventually { expect(manager.stats).to include(online: 1) }
+    end
+    process = RubyProcess.new(RbConfig.ruby, "-I#{RubyProcess::ROOT}/lib", "#{RubyProcess::ROOT}/exe/online_manager",
+                              "store", "presence.sqlite3", "--watch", "--json", chdir: Dir.pwd)
+    process.wait_for(/\A{"store":/)
+    FileUtils.rm(Dir["presence.sqlite3*"])
+    process.wait_for(/\A{"error":"/)
+    process.signal(:INT)
+    process.finish
+
+    expect(process.stdout.lines.map { |line| JSON.parse(line) }).to all be_a Hash
+  ensure
+    process&.kill
+  end
+
   it "prints which namespaces there are if there is none of that name, and creates none" do
     with_manager(namespace: "chat") do |manager|
       manager.seen(7)

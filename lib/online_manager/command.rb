@@ -146,7 +146,7 @@ class OnlineManager
     def read_or_error
       read
     rescue StoreError => e
-      e.message
+      @options[:json] ? JSON.generate(error: e.message) : e.message
     end
 
     def requeue

@@ -19,6 +19,7 @@ RSpec.describe Stores::Redis do
     application.crowd.come(users(10))
     application.expect_all(users(10), :online)
     expect(expect_good_end(application, warning:)).to have_attributes(transitions: 20, repeats: 0)
+    application
   end
 
   describe "that can be used" do

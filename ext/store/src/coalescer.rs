@@ -137,8 +137,8 @@ impl Coalescer {
         cold.insert_unique(hash, details, |cold| self.hash_of(cold.key, &cold.id));
     }
 
-    /// The user leaves in this process, and is due `after` nanoseconds from `now`. Returns whether the user is known here, and
-    /// has put the leave into the outbox then.
+    /// The user leaves in this process, and is due `after` nanoseconds from `now`. Returns whether the user is known here. If
+    /// not, the caller puts the leave into the outbox.
     pub(crate) fn leave(&self, id: Id<'_>, (now, after): (Nanos, Nanos), outbox: &Mutex<impl AsMut<Outbox>>) -> bool {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
@@ -173,9 +173,8 @@ impl Coalescer {
     }
 
     /// Puts heartbeats into the outbox that are not written and are due by now, and forgets users whose timeout had
-    /// passed at `last_ok`: every event that was due before then is
-    /// delivered. Those who expired during an outage are kept: if the
-    /// store comes back without its data, no other process knows them.
+    /// passed at `last_ok`: every event that was due before then is delivered. Those who expired during an outage are kept: if
+    /// the store comes back without its data, no other process knows them.
     ///
     /// `common_timeout` is the timeout of most heartbeats by now. Locks one part at a time. A part's lock is taken
     /// before the outbox's, here and everywhere: the other order could deadlock.
@@ -218,11 +217,12 @@ impl Coalescer {
         }
     }
 
-    /// Puts everyone into the outbox whose timeout was not over at a moment: the store may have lost what it knew.
+    /// Puts everyone into the outbox whose timeout was not over at `settled_at`, until when the store has surely delivered the
+    /// user's events: it may have lost what it knew.
     ///
     /// # Arguments
     ///
-    /// * `settled_at` - that moment for a user; `None` for users of partitions that lost nothing
+    /// * `settled_at` - that time of a user's partition; `None` for users of partitions that lost nothing
     /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
     pub(crate) fn resend(
         &self,
@@ -280,7 +280,7 @@ impl Coalescer {
         integer_key(id).or_else(|| self.named_keys.lock().get(id).copied())
     }
 
-    /// Puts every heartbeat into the outbox that is not written, even if it is not due.
+    /// Puts every heartbeat into the outbox that is not written, even if it is not due. Forgets users who have expired.
     pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
         let tick = tick_of(now);
         self.enqueue_where(now, outbox, |Part { keys, strings, .. }| {

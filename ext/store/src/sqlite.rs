@@ -82,7 +82,7 @@ impl Sqlite {
     }
 
     /// Opens the file. [`Access::Participate`] creates the file and the namespace if they do not exist. Waits for other
-    /// processes' locks, for two seconds at most.
+    /// processes' locks, for some seconds at most.
     ///
     /// # Errors
     ///
@@ -163,6 +163,14 @@ impl Sqlite {
         work: impl FnOnce(&Transaction<'_>, &mut PartitionRow, i64) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         self.check_files()?;
+        self.transaction_of_checked_files(work)
+    }
+
+    /// See [`Sqlite::transaction`]. The caller has checked the files.
+    fn transaction_of_checked_files<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &mut PartitionRow, i64) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let Sqlite { connection, namespace, access, .. } = self;
         let run = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -191,7 +199,7 @@ impl Sqlite {
     ) -> Result<Result<T, StoreError>, StoreError> {
         self.check_files()?;
         let is_reopened = self.is_reopened;
-        let result = self.transaction(|transaction, partition, now| {
+        let result = self.transaction_of_checked_files(|transaction, partition, now| {
             if partition.enter(membership, now, is_reopened) {
                 work(transaction, partition, now).map(Some)
             } else {

@@ -58,8 +58,8 @@ impl Wheel {
         }
     }
 
-    /// Returns `tick`, or the tick nearest to it that a key can be inserted for: after the hand, and within the last
-    /// level.
+    /// Returns `tick`, or a tick near it that a key can be inserted for: after the hand, and not after the start of the last
+    /// slot of the last level.
     pub(crate) fn within_reach(&self, tick: u64) -> u64 {
         tick.min(self.levels.last().map_or(0, |level| level.start_of_last_slot(self.hand))).max(self.hand + 1)
     }

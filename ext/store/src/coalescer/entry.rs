@@ -15,6 +15,9 @@ pub(super) const NO_KEY: u64 = 0b10;
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
 
+/// How many ticks the last heartbeat may be after a caller's `now`: an hour, far more than any caller waits.
+const MAX_TICKS_AHEAD: u32 = (3_600_000_000_000 / TICK) as u32;
+
 /// The entry that a heartbeat changes. 24 bytes with a key of eight.
 #[derive(Debug)]
 pub(super) struct HotEntry<K> {
@@ -88,10 +91,20 @@ impl<K> HotEntry<K> {
         since >= 0 && since as u32 > ticks_in(timeout)
     }
 
+    /// Returns how many ticks after `now` the last heartbeat was; 0 if it was before. A caller's `now` may be a little older
+    /// than a heartbeat of another thread.
+    fn ticks_ahead(&self, now: Nanos) -> u32 {
+        let ahead = self.seen.wrapping_sub(tick_of(now));
+        if ahead < MAX_TICKS_AHEAD { ahead } else { 0 }
+    }
+
     /// Returns the time of the last heartbeat, exact to a tick.
     pub(super) fn seen_at(&self, now: Nanos) -> Nanos {
-        let ago = Nanos::from(tick_of(now).wrapping_sub(self.seen)) * TICK;
-        (now / TICK * TICK).saturating_sub(ago)
+        let now_floor = now / TICK * TICK;
+        match self.ticks_ahead(now) {
+            0 => now_floor.saturating_sub(Nanos::from(tick_of(now).wrapping_sub(self.seen)) * TICK),
+            ahead => now_floor + Nanos::from(ahead) * TICK,
+        }
     }
 
     /// Returns the time of the last heartbeat, unless it is longer ago than `timeout`.
@@ -130,8 +143,11 @@ impl<K> HotEntry<K> {
     }
 
     /// The user leaves in this process. The last heartbeat goes before the leave: should the store have lost its data, it
-    /// would not know who leaves.
+    /// would not know who leaves. A heartbeat that came after `now` has undone the leave.
     pub(super) fn leave(&mut self, cold: &ColdEntry, (now, after): (Nanos, Nanos), outbox: &mut Outbox) {
+        if self.ticks_ahead(now) > 0 {
+            return;
+        }
         cold.is_left.set(true);
         cold.leave.set(Some((now, after)));
         self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);

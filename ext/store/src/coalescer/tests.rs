@@ -292,3 +292,26 @@ fn ids_of_different_kinds_are_different_users() {
     }
     assert_eq!(process.written(0).len(), 3);
 }
+
+#[test]
+fn a_heartbeat_after_the_time_of_a_leave_undoes_it_though_the_leave_is_recorded_later() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    assert_eq!(process.written(0), [0]);
+    assert_eq!(process.heartbeat(2_000 * TICK, 30 * SECOND), Coalesced::Known);
+    assert!(process.coalescer.leave(string("ada"), (1_000 * TICK, 0), &process.outbox));
+    assert!(process.coalescer.last_seen(string("ada"), 3_000 * TICK).is_some(), "the user stays");
+    assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
+}
+
+#[test]
+fn a_heartbeat_that_is_newer_than_a_pass_is_written_with_its_own_time() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    assert_eq!(process.written(0), [0]);
+    process.heartbeat(2_000 * TICK, 30 * SECOND);
+    process.coalescer.enqueue_unwritten(1_000 * TICK, &process.outbox);
+    assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
+    process.coalescer.resend(1_000 * TICK, |_| Some(0), true, &process.outbox);
+    assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
+}

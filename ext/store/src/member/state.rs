@@ -55,7 +55,7 @@ const SHUTDOWN_TIMEOUT: Nanos = 5 * SECOND;
 const SHUTDOWN_POLL_INTERVAL: Nanos = 5 * MILLISECOND;
 const SHUTDOWN_RETRY_DELAY: Nanos = 50 * MILLISECOND;
 
-/// A lease lasts for at least this many cycles, however slow the store is.
+/// A lease lasts for at least this many cycles, up to [`MAX_LEASE`], however slow the store is.
 const CYCLES_PER_LEASE: u64 = 8;
 const MAX_LEASE: Nanos = 60 * SECOND;
 

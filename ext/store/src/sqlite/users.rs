@@ -9,7 +9,8 @@ use super::to_sql;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Snapshot, Sweep};
 
-/// How many users one sweep only postpones or forgets, besides those that it sets offline: some milliseconds of work.
+/// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
+/// some milliseconds of work each.
 const MAX_MAINTAINED: usize = 1_000;
 
 /// For how long leaves are listed at least, in nanoseconds: members poll several times in that time.
@@ -30,7 +31,7 @@ struct User {
     left: Option<(i64, i64)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
-    /// The generation of the data when a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
+    /// The generation of the data when the row was made or a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
     /// the application may know of a transition that the store forgot.
     generation: u64,
     /// Of a user who is online, when the sweep checks the deadline, never after it. Of a user who is offline, the time of
