@@ -213,7 +213,8 @@ RSpec.describe Stores::Sqlite do
           come = Array.new(100) { |number| "#{number} of round #{round} #{"x" * 6_000}" }
           application.crowd.come(come)
           expect_trouble(application, count: round + 1)
-          expect(application.transitions.size).to eq(10 + (round * 100))
+          # The first of them may have fitted into what the file had left.
+          expect(application.transitions.size).to be_between(10 + (round * 100), 60 + (round * 100))
 
           File.delete("#{folder}/ballast")
           application.expect_all(come + users(10), :online)
