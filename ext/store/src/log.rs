@@ -167,8 +167,8 @@ impl Log {
     }
 
     /// Suspends or resumes the claims from a partition: its lease is about to be released, or is kept after all.
-    pub(crate) fn set_draining(&mut self, partition: Partition, is_draining: bool) {
-        self.leases.set_draining(partition, is_draining);
+    pub(crate) fn set_releasing(&mut self, partition: Partition, is_releasing: bool) {
+        self.leases.set_releasing(partition, is_releasing);
     }
 
     /// Whether the lease of a partition can be released: nothing is being delivered, and all that was is committed.

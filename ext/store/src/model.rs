@@ -105,6 +105,13 @@ struct User {
     generation: u64,
 }
 
+impl User {
+    /// Returns a user whom the store does not know.
+    fn new(generation: u64) -> User {
+        User { is_online: false, seen: None, timeout: 0, deadline: 0, left: None, is_leave: false, generation }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Logged {
     id: UserId,
@@ -556,15 +563,7 @@ impl Model {
         if timeout >= data.longest.0 || now > data.longest.1 {
             data.longest = (timeout, now + 2 * timeout);
         }
-        let user = data.users.entry(heartbeat.id.clone()).or_insert(User {
-            is_online: false,
-            seen: None,
-            timeout,
-            deadline: 0,
-            left: None,
-            is_leave: false,
-            generation,
-        });
+        let user = data.users.entry(heartbeat.id.clone()).or_insert_with(|| User::new(generation));
         if user.seen.is_some_and(|before| seen < before) && !takes_late {
             return 0;
         }
@@ -610,16 +609,7 @@ impl Model {
             if drops_unknown {
                 return 0;
             }
-            let user = User {
-                is_online: false,
-                seen: None,
-                timeout: 0,
-                deadline: 0,
-                left: None,
-                is_leave: false,
-                generation: data.generation,
-            };
-            data.users.insert(leave.id.clone(), user);
+            data.users.insert(leave.id.clone(), User::new(data.generation));
         }
         let Some(user) = data.users.get_mut(&leave.id) else { return 0 };
         if user.seen.is_some_and(|seen| left < seen) && !takes_late {

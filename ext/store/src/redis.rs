@@ -178,10 +178,6 @@ impl Store for Redis {
         LEASE_POLL_INTERVAL * u64::from((self.processes / PARTITIONS).max(1))
     }
 
-    fn warnings(&self) -> Vec<String> {
-        self.connection.warnings().to_vec()
-    }
-
     fn recover(&mut self) -> bool {
         self.connection.close();
         true

@@ -343,11 +343,6 @@ pub trait Store: Send {
         self.poll_interval(true)
     }
 
-    /// Returns warnings for the operator about a store that works.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     /// Prepares the store for the next call after an error. Returns false if it has to be opened anew instead.
     fn recover(&mut self) -> bool {
         false

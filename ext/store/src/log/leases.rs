@@ -14,7 +14,7 @@ struct Lease {
     /// The number of the last event that was fetched from the partition's log.
     last_fetched: u64,
     /// Whether the lease is about to be released: no further event is delivered.
-    is_draining: bool,
+    is_releasing: bool,
 }
 
 /// The leases by partition.
@@ -35,9 +35,9 @@ impl Leases {
         self.0.entry(partition).or_default().until = until;
     }
 
-    pub(super) fn set_draining(&mut self, partition: Partition, is_draining: bool) {
+    pub(super) fn set_releasing(&mut self, partition: Partition, is_releasing: bool) {
         if let Some(lease) = self.0.get_mut(&partition) {
-            lease.is_draining = is_draining;
+            lease.is_releasing = is_releasing;
         }
     }
 
@@ -52,7 +52,7 @@ impl Leases {
 
     /// Whether the lease is held and has not run out at `now`.
     pub(super) fn is_valid(&self, partition: Partition, now: Nanos) -> bool {
-        self.0.get(&partition).is_some_and(|lease| lease.until > now && !lease.is_draining)
+        self.0.get(&partition).is_some_and(|lease| lease.until > now && !lease.is_releasing)
     }
 
     /// Returns the number of the last event that was fetched from the partition's log, or 0.

@@ -224,7 +224,7 @@ fn an_expired_lease_does_not_block_other_partitions() {
 fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
     let mut log = log_of_two_partitions();
     assert_eq!(log.claim(0, |_| false).1[0].id, id(1));
-    log.set_draining(2, true);
+    log.set_releasing(2, true);
     assert!(log.is_settled(2) && !log.is_settled(1), "user 2 was waiting, user 1 is in the callback");
     log.delivered(&DeliveryOutcome::Returned, 0);
     assert!(!log.is_settled(1), "not committed");
@@ -236,7 +236,7 @@ fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
     assert!(log.is_settled(1));
     log.forget_partition(1);
     assert_eq!((log.leases(), log.free_slots()), (1, MAX_IN_FLIGHT - 1));
-    log.set_draining(2, false);
+    log.set_releasing(2, false);
     assert_eq!(numbers(&mut log, 0), [7], "the release was called off, and nothing is lost");
 }
 

@@ -82,7 +82,7 @@ pub(crate) enum Action {
     Call(Call),
     /// Wait for this number of nanoseconds, or until the member is woken.
     Wait(Nanos),
-    /// The member takes no part any longer.
+    /// The member has ended.
     End,
 }
 
@@ -344,8 +344,8 @@ pub(crate) struct MemberState {
     partition_error: Option<StoreError>,
     /// The calls that failed as a whole.
     failures: Failures,
-    /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a full
-    /// disk every write fails, and polls work.
+    /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a
+    /// full disk every write fails, and polls work.
     is_outage: bool,
     /// Until when a stop waits for the store.
     shutdown_deadline: Option<Nanos>,
@@ -362,7 +362,7 @@ impl AsMut<Outbox> for MemberState {
 }
 
 impl MemberState {
-    /// A member that takes no part yet. `label` is what messages call the store; `seed` and `token` are drawn at random.
+    /// Returns a member that has not started. `label` is what messages call the store; `seed` and `token` are drawn at random.
     pub(crate) fn new(label: String, token: Token, seed: u64, jitter: Nanos) -> MemberState {
         MemberState {
             outbox: Outbox::default(),
@@ -619,8 +619,8 @@ impl MemberState {
         is_due.then_some(PollRequest { lease, sweep, events, ..request })
     }
 
-    /// Returns whether no member has held the lease for half a lease length. Then any member takes it, whatever its share: a member
-    /// that died may still be registered, and counts.
+    /// Returns whether no member has held the lease for half a lease length. Then any member takes it, whatever its share: a
+    /// member that died may still be registered, and counts.
     fn is_orphan(&self, partition: &PartitionState, now: Nanos) -> bool {
         partition.free_since.is_some_and(|since| now.saturating_sub(since) >= self.lease_length() / 2)
     }
@@ -738,7 +738,7 @@ impl MemberState {
                 surplus -= 1;
             }
             // Nothing more is delivered of what is about to be released. What was fetched stays: the release may be called off.
-            self.log.set_draining(number, partition.is_releasing);
+            self.log.set_releasing(number, partition.is_releasing);
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl Redis {
         let names: Vec<String> = namespaces(&mut self.connection)?.iter().map(|name| format!("{name:?}")).collect();
         let servers = self.connection.servers();
         let others = if names.is_empty() {
-            "it has no namespace at all. A namespace begins with the first process that takes part".to_owned()
+            "it has no namespace at all. The first process that participates creates one".to_owned()
         } else {
             format!("it has {}", names.join(", "))
         };
