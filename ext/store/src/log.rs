@@ -112,7 +112,8 @@ impl Log {
             self.handled.fetched(partition, events.iter().map(|event| event.number));
         }
         for event in events {
-            let pending = Pending { partition, event, read_at: now, tries: 0, successes: 0, is_uncounted: false };
+            let successes = self.successes;
+            let pending = Pending { partition, event, read_at: now, tries: 0, successes, is_uncounted: false };
             self.enqueue(pending);
         }
     }
@@ -150,6 +151,8 @@ impl Log {
     pub(crate) fn handled(&self, partition: Partition) -> Option<(u64, Vec<u64>)> {
         let (through, mut except) = self.handled.get(partition)?;
         except.extend(self.undelivered(partition).map(|pending| pending.event.number));
+        let dead = self.commits.get(&partition).into_iter().flat_map(|commit| &commit.dead);
+        except.extend(dead.map(|(number, _)| *number));
         Some((through, except))
     }
 
@@ -273,8 +276,8 @@ impl Log {
     /// delivered successfully since the event failed last: then perhaps every callback fails.
     fn failed(&mut self, pending: Pending, error: &str, now: Nanos) {
         let mut pending = Pending { tries: pending.tries + 1, ..pending };
-        // A failure counts if another callback succeeded in this process: since the event was last tried here, or before.
-        // Otherwise it counts as soon as one has: while every callback fails nothing is given up, also across restarts.
+        // A failure counts if another callback succeeded here since the event was fetched or last tried. Otherwise it counts as
+        // soon as one has: while every callback fails nothing is given up, also when the lease goes from member to member.
         if self.successes > pending.successes {
             pending.event.failures += 1 + u32::from(pending.is_uncounted);
             pending.is_uncounted = false;

@@ -235,6 +235,28 @@ impl Model {
         data.and_then(|data| data.users.get(id)).is_some_and(|user| user.is_online)
     }
 
+    /// Whether the user is online, or has an event that is later than a version.
+    pub(crate) fn knows(&self, id: &UserId, version: i64) -> bool {
+        let is_later = |event: &Logged| event.id == *id && event.version > version;
+        self.is_online(id) || self.partitions.iter().any(|model| model.data.log.values().any(is_later))
+    }
+
+    /// The highest number that was given out in a partition.
+    pub(crate) fn last(&self, partition: Partition) -> u64 {
+        self.partitions.get(usize::from(partition)).map_or(0, |model| model.data.last)
+    }
+
+    /// How often the data of a partition were found to be older.
+    pub(crate) fn generation(&self, partition: Partition) -> u64 {
+        self.partitions.get(usize::from(partition)).map_or(0, |model| model.data.generation)
+    }
+
+    /// Whether a member that knows this notices that the data are older.
+    pub(crate) fn is_older_than(&self, partition: Partition, known: Known) -> bool {
+        let data = self.partitions.get(usize::from(partition)).map(|model| &model.data);
+        data.is_some_and(|data| known.epoch == data.epoch && is_older(data, known))
+    }
+
     pub(crate) fn undelivered(&self) -> usize {
         self.partitions.iter().map(|partition| partition.data.log.len()).sum()
     }
@@ -436,8 +458,7 @@ impl Model {
             data.epoch = wall;
         }
         let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
-        let is_older = known.epoch == data.epoch
-            && (known.generation > data.generation || (known.generation == data.generation && known.last > data.last));
+        let is_older = known.epoch == data.epoch && is_older(data, known);
         if (is_lost && !ignores_loss) || (is_older && !ignores_older) {
             data.hold = now + membership.timeout;
             data.last = data.last.max(known.last);
@@ -626,6 +647,11 @@ impl Model {
         }
         0
     }
+}
+
+/// Whether a member knows newer data of the same epoch.
+fn is_older(data: &Data, known: Known) -> bool {
+    known.generation > data.generation || (known.generation == data.generation && known.last > data.last)
 }
 
 impl Logged {

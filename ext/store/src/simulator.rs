@@ -76,20 +76,21 @@ fn every_schedule_keeps_the_promises() {
     }
 }
 
-/// Prints how many schedules fail in which way, with the first seed of each.
+/// Prints how many schedules fail in which way, with the first seeds of each.
 #[test]
 fn survey() {
     let Some(count) = from_env("SURVEY") else { return };
+    let first = from_env("FIRST_SEED").unwrap_or(0);
     let broken = std::env::var("BROKEN").ok().map(|name| {
         Broken::ALL.into_iter().find(|broken| format!("{broken:?}") == name).unwrap_or_else(|| panic!("no {name}"))
     });
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
-    let kinds = std::sync::Mutex::new(std::collections::BTreeMap::<String, (u64, u64)>::new());
+    let kinds = std::sync::Mutex::new(std::collections::BTreeMap::<String, Vec<u64>>::new());
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let kinds = &kinds;
             scope.spawn(move || {
-                for seed in (thread..count).step_by(threads as usize) {
+                for seed in (first + thread..first + count).step_by(threads as usize) {
                     let Err(wrong) = play(seed, broken, false) else { continue };
                     let line = wrong.lines().next().unwrap_or_default();
                     let kind: String = line
@@ -98,16 +99,14 @@ fn survey() {
                         .chars()
                         .filter(|letter| !letter.is_ascii_digit() && *letter != '.')
                         .collect();
-                    let mut kinds = kinds.lock().unwrap();
-                    let entry = kinds.entry(kind).or_insert((0, seed));
-                    entry.0 += 1;
-                    entry.1 = entry.1.min(seed);
+                    kinds.lock().unwrap().entry(kind).or_default().push(seed);
                 }
             });
         }
     });
-    for (kind, (count, seed)) in kinds.into_inner().unwrap() {
-        println!("{count:6} first {seed:6} {kind}");
+    for (kind, mut seeds) in kinds.into_inner().unwrap() {
+        seeds.sort_unstable();
+        println!("{:6} {kind}: {:?}", seeds.len(), &seeds[..seeds.len().min(10)]);
     }
 }
 

@@ -124,6 +124,25 @@ fn nothing_is_given_up_while_every_callback_fails() {
 }
 
 #[test]
+fn nothing_is_given_up_while_every_callback_fails_and_the_lease_comes_and_goes() {
+    let mut log = log(&[1]);
+    assert_eq!(deliver(&mut log, 0, &[]), [1], "a callback succeeded before");
+    log.take_commits(|_| true).iter().for_each(|(_, commit)| log.committed(commit));
+    let mut failing = event(2, 2, Transition::Online, 2);
+    for _ in 0..2 * MAX_FAILURES {
+        log.set_lease(0, Nanos::MAX);
+        log.add_fetched(0, vec![failing.clone()], 0);
+        assert_eq!(deliver(&mut log, 0, &[2]), [2]);
+        let commits = log.take_commits(|_| true);
+        let [(0, Commit { failed, dead, .. })] = &commits[..] else { panic!("{commits:?}") };
+        assert_eq!(dead, &[]);
+        failing.failures = failed[0].1;
+        log.forget_partition(0);
+    }
+    assert_eq!(failing.failures, 0);
+}
+
+#[test]
 fn a_batch_holds_several_users_but_none_twice() {
     let mut log = log(&[1, 2, 1, 2, 3]);
     let mut calls = Vec::new();

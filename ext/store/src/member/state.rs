@@ -212,7 +212,7 @@ struct PartitionState {
     settled_at: Nanos,
     /// The leaves after this number are to be asked for; `None` before the first poll.
     leaves_after: Option<u64>,
-    /// What was delivered before the data were lost or went back, to be sent with the next poll.
+    /// What was delivered before the data were lost or went back, or the connection was lost, to be sent with the next poll.
     handled: Option<Handled>,
     /// Whether the partition has been polled since the member knows it. Before that nothing is written.
     is_polled: bool,
@@ -708,8 +708,19 @@ impl MemberState {
         self.failures.succeeded(Kind::Open);
         self.partitions.resize(usize::from(store.partitions), PartitionState::NEW);
         if was_away {
-            // What was written last may be lost.
+            // What was written last may be lost: heartbeats, and commits.
             self.resend(None, false);
+            (0..store.partitions).for_each(|partition| self.report_handled(partition));
+        }
+    }
+
+    /// Has the next poll say what was delivered of a partition: the store may have events again that it had not.
+    fn report_handled(&mut self, partition: Partition) {
+        let handled = self.log.handled(partition);
+        // Nothing is known of the data if they were replaced, and the partition has not been polled since.
+        if let Some(state) = self.partition_mut(partition).filter(|state| state.known.epoch != 0) {
+            let epoch = state.known.epoch;
+            state.handled = handled.map(|(through, except)| Handled { epoch, through, except });
         }
     }
 
@@ -990,15 +1001,13 @@ impl MemberState {
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);
-        let handled = self.log.handled(partition);
+        self.report_handled(partition);
         self.log.forget_partition(partition);
         self.resend(Some(partition), true);
         if let Some(state) = self.partition_mut(partition) {
-            let epoch = state.known.epoch;
-            let handled = handled.map(|(through, except)| Handled { epoch, through, except });
             *state = PartitionState {
                 settled_at: state.settled_at,
-                handled,
+                handled: state.handled.take(),
                 failures: state.failures,
                 ..PartitionState::NEW
             };
@@ -1167,6 +1176,11 @@ impl MemberState {
     }
 
     #[cfg(test)]
+    pub(crate) fn known(&self, partition: Partition) -> Known {
+        self.partition(partition).map_or(PartitionState::NEW.known, |state| state.known)
+    }
+
+    #[cfg(test)]
     pub(crate) fn token(&self) -> Token {
         self.token
     }
@@ -1191,7 +1205,7 @@ impl MemberState {
     }
 
     /// Long enough for a busy machine or a slow store, short enough for events that wait for another lease holder.
-    fn lease_length(&self) -> Nanos {
+    pub(crate) fn lease_length(&self) -> Nanos {
         let length = (self.timeout / 2).clamp(SECOND, 5 * SECOND);
         length.max((self.cycle_time * CYCLES_PER_LEASE).min(MAX_LEASE))
     }

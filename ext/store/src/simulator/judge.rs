@@ -33,6 +33,15 @@ pub(super) struct User {
     may_repeat: BTreeSet<i64>,
     /// Nobody knows the user any longer: the data were lost, and so were the processes that got the heartbeats.
     pub(super) is_lost: bool,
+    /// The data went back, and nobody who knew newer ones lives: what is online there may not be what was called last.
+    pub(super) is_unknown: bool,
+}
+
+impl User {
+    /// The version of the last transition, or 0.
+    pub(super) fn latest_version(&self) -> i64 {
+        self.latest.map_or(0, |(version, _)| version)
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +98,9 @@ impl Judge {
             return Err(format!("user {user}: {transition:?} of version {version} is called again"));
         }
         known.started.insert(version);
+        if version > known.latest_version() {
+            known.is_unknown = false;
+        }
         if known.latest.is_none_or(|(latest, _)| version >= latest) {
             known.latest = Some((version, transition));
         }

@@ -41,6 +41,8 @@ enum Happening {
     Repair(Repair),
     /// The promise about a heartbeat or leave of that moment is due.
     Check { user: usize, at: Nanos },
+    /// Every partition has a lease holder, or had one within the last lease.
+    CheckLeases,
     /// The next part of the schedule begins.
     Part,
 }
@@ -84,18 +86,23 @@ pub(super) struct World {
     do_callbacks_fail: bool,
     failing_user: Option<usize>,
     is_slow: bool,
-    /// Whether a lease was not held at the first look.
-    is_handing_over: bool,
+    /// When each partition last had a lease holder.
+    held_at: Vec<Nanos>,
     /// Who sends heartbeats, how often, and through which process.
     is_active: Vec<bool>,
     intervals: Vec<Nanos>,
     homes: Vec<usize>,
     part: Part,
     judge: Judge,
+    /// By partition, the generation of data that went back, if no member has noticed yet.
+    unnoticed: Vec<Option<u64>>,
     hash: DefaultHasher,
     /// The first promise that was broken.
     wrong: Option<String>,
 }
+
+/// How often the leases are checked once there are no more faults.
+const LEASE_CHECK_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// A year 2026 in microseconds, so that numbers are as large as real ones.
 const WALL: u64 = 1_790_000_000_000_000;
@@ -119,12 +126,13 @@ impl World {
             do_callbacks_fail: false,
             failing_user: None,
             is_slow: false,
-            is_handing_over: false,
+            held_at: vec![0; usize::from(options.partitions)],
             is_active: (0..users).map(|_| random.percent(60)).collect(),
             intervals,
             homes: (0..users).map(|_| random.range(0, options.processes as u64 - 1) as usize).collect(),
             part: Part::Faults,
             judge: Judge::new(users),
+            unnoticed: vec![None; usize::from(options.partitions)],
             hash: DefaultHasher::new(),
             wrong: None,
             random,
@@ -148,8 +156,7 @@ impl World {
         // The members that knew the versions may be gone; the versions then go by a clock that was set back.
         let has = |kind| world.options.faults.contains(&kind);
         world.judge.may_repeat_anything = has(FaultKind::ClockJump)
-            && (has(FaultKind::RollBack) || has(FaultKind::Lose))
-            && (has(FaultKind::Kill) || has(FaultKind::Stop));
+            && (has(FaultKind::RollBack) || (has(FaultKind::Lose) && (has(FaultKind::Kill) || has(FaultKind::Stop))));
         world
     }
 
@@ -212,6 +219,7 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Repair(repair) => self.repair(repair),
             Happening::Check { user, at } => self.check_promptness(user, at),
+            Happening::CheckLeases => self.check_leases(),
             Happening::Part => self.next_part(),
         }
     }
@@ -308,6 +316,7 @@ impl World {
         match process.state.get_mut().phase {
             Phase::Closing => {
                 process.is_alive = false;
+                self.lose_process();
                 let delay = self.random.range(0, 3 * SECOND);
                 self.judge.trouble(self.now + delay);
                 self.at(delay, Happening::Repair(Repair::Start(number)));
@@ -431,8 +440,20 @@ impl World {
                 self.server.deregister(membership);
                 Reply::Deregistered(Ok(()))
             }
-            Call::Write(membership, writes) => Reply::Written(Ok(self.server.write(membership, writes))),
-            Call::Poll(membership, requests) => Reply::Polled(Ok(self.server.poll(membership, requests))),
+            Call::Write(membership, writes) => {
+                let results = self.server.write(membership, writes);
+                // The data to go back to have events that are delivered meanwhile.
+                if self.options.faults.contains(&FaultKind::RollBack) && self.random.percent(10) {
+                    self.server.back_up();
+                }
+                self.look_for_witnesses();
+                Reply::Written(Ok(results))
+            }
+            Call::Poll(membership, requests) => {
+                let results = self.server.poll(membership, requests);
+                self.look_for_witnesses();
+                Reply::Polled(Ok(results))
+            }
             Call::Commit(membership, commits) => {
                 let results = self.server.commit(membership, commits);
                 if results.iter().any(|result| *result != Ok(true)) {
@@ -658,7 +679,8 @@ impl World {
             }
             FaultKind::Pause => {
                 let until = self.now + duration;
-                self.processes[number].paused_until = until;
+                let paused_until = &mut self.processes[number].paused_until;
+                *paused_until = until.max(*paused_until);
                 self.judge.may_repeat_all();
                 self.judge.trouble(until + SECOND);
                 self.at(duration, Happening::Repair(Repair::Resume(number)));
@@ -690,8 +712,19 @@ impl World {
                     self.server.back_up();
                 } else {
                     self.lose_data();
+                    let before: Vec<u64> = self.partitions().map(|partition| self.server.last(partition)).collect();
                     self.server.roll_back();
+                    for (partition, before) in self.partitions().zip(before) {
+                        if self.server.last(partition) < before {
+                            self.unnoticed[usize::from(partition)] = Some(self.server.generation(partition));
+                        }
+                    }
+                    self.look_for_witnesses();
                     self.server_away(duration);
+                    if self.random.percent(30) {
+                        // A new process may write before those that knew the data.
+                        self.kill(number, duration);
+                    }
                 }
             }
             FaultKind::Lose => {
@@ -757,6 +790,7 @@ impl World {
             return;
         }
         process.is_alive = false;
+        self.lose_process();
         self.judge.may_repeat_all();
         self.judge.trouble(self.now + duration + 2 * SECOND);
         self.at(duration, Happening::Repair(Repair::Start(number)));
@@ -774,16 +808,51 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
-    /// Notes whom no process that lives knows any longer.
+    /// The data are about to be lost: whom no process knows is lost with them.
     fn lose_data(&mut self) {
         self.judge.has_lost_data = true;
-        let clock = self.clock();
         for user in 0..self.options.users {
-            let is_known = self.processes.iter().any(|process| process.is_alive && process.knows(user, clock));
-            if !is_known {
-                self.judge.users[user].is_lost = true;
+            self.judge.users[user].is_lost |= !self.is_known(user);
+        }
+    }
+
+    /// A process has ended. What it knew may have been nowhere else, if the data were lost and it could not write them again.
+    fn lose_process(&mut self) {
+        for user in 0..self.options.users {
+            let latest = self.judge.users[user].latest_version();
+            let is_anywhere = self.is_known(user) || self.server.knows(&user_id(user), latest);
+            self.judge.users[user].is_lost |= self.judge.has_lost_data && !is_anywhere;
+        }
+        self.look_for_witnesses();
+    }
+
+    fn partitions(&self) -> std::ops::Range<u16> {
+        0..self.options.partitions
+    }
+
+    /// Older data are noticed by a member that knows a higher number. If none lives, what the data lost is lost.
+    fn look_for_witnesses(&mut self) {
+        for partition in self.partitions() {
+            let Some(generation) = self.unnoticed[usize::from(partition)] else { continue };
+            let is_witness = |process: &Process| {
+                process.is_alive && self.server.is_older_than(partition, process.state.lock().known(partition))
+            };
+            let is_noticed = self.server.generation(partition) != generation;
+            if !is_noticed && self.processes.iter().any(is_witness) {
+                continue;
+            }
+            self.unnoticed[usize::from(partition)] = None;
+            for user in 0..self.options.users {
+                let is_there = user_id(user).partition(self.options.partitions) == partition;
+                self.judge.users[user].is_unknown |= is_there && !is_noticed;
             }
         }
+    }
+
+    /// Whether a process knows the user that has not ended.
+    fn is_known(&self, user: usize) -> bool {
+        let clock = self.clock();
+        self.processes.iter().any(|process| process.is_alive && process.knows(user, clock))
     }
 
     fn repair(&mut self, repair: Repair) {
@@ -838,13 +907,8 @@ impl World {
                 self.at(pause + lease + 4 * SECOND, Happening::Part);
             }
             Part::Leases => {
-                let result = (0..self.options.partitions).try_for_each(|partition| self.check_lease(partition));
-                if result.is_err() && !self.is_handing_over {
-                    // A lease may just go from one member to another.
-                    self.is_handing_over = true;
-                    return self.at(SECOND, Happening::Part);
-                }
-                self.check(result);
+                self.held_at.fill(self.now);
+                self.check_leases();
                 self.part = Part::Calm;
                 let length = self.random.range(3, 8) * SECOND;
                 self.at(length, Happening::Part);
@@ -875,13 +939,31 @@ impl World {
         }
     }
 
+    /// A lease may go from one member to another, as long as no partition is without a holder for longer than a lease.
+    fn check_leases(&mut self) {
+        self.set_server_clock();
+        let length = self.processes.iter_mut().map(|process| process.state.get_mut().lease_length()).max().unwrap_or(0);
+        for partition in 0..self.options.partitions {
+            let held_at = &mut self.held_at[usize::from(partition)];
+            match check_lease(partition, &self.server, &self.processes) {
+                Ok(()) => *held_at = self.now,
+                Err(wrong) if self.now - *held_at > length => {
+                    self.wrong.get_or_insert(wrong);
+                }
+                Err(_) => {}
+            }
+        }
+        self.at(LEASE_CHECK_INTERVAL, Happening::CheckLeases);
+    }
+
     fn check_online(&mut self) {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
             let timeout = self.options.user_timeouts[user];
             let is_sending = self.is_active[user] && known.last_heartbeat.is_some_and(|at| at + timeout > self.now);
             let is_online = known.heard == Some(Transition::Online);
-            if is_sending && known.last_heartbeat > known.last_leave && !is_online && !self.is_backing_off(user) {
+            let is_excused = known.is_unknown || self.is_backing_off(user);
+            if is_sending && known.last_heartbeat > known.last_leave && !is_online && !is_excused {
                 self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
             }
         }
@@ -891,7 +973,8 @@ impl World {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
             let is_online = known.heard == Some(Transition::Online);
-            if !self.is_active[user] && is_online && !known.is_lost && !self.is_backing_off(user) {
+            let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
+            if !self.is_active[user] && is_online && !is_excused {
                 self.wrong.get_or_insert(format!("user {user} is gone, and is not offline"));
             }
         }
@@ -916,23 +999,21 @@ impl World {
         let is_dead = self.server.dead_letters().iter().any(|letter| letter.event.id == id);
         is_dead || self.processes.iter().any(|process| process.is_alive && process.state.lock().log.is_backing_off(&id))
     }
+}
 
-    fn check_lease(&self, partition: u16) -> Result<(), String> {
-        let Some(token) = self.server.lease_holder(partition) else {
-            return Err(format!("partition {partition} has no lease holder"));
-        };
-        let holders: Vec<usize> = self
-            .processes
-            .iter()
-            .filter(|process| process.is_alive && process.state.lock().log.is_leased(partition))
-            .map(|process| process.number)
-            .collect();
-        let is_theirs = holders.iter().all(|number| self.processes[*number].state.lock().token() == token);
-        if holders.len() == 1 && is_theirs {
-            Ok(())
-        } else {
-            Err(format!("partition {partition} is held by {token:?}, and processes {holders:?} believe to hold it"))
-        }
+/// Whether one process holds the lease of a partition, and is the one that the server names.
+fn check_lease(partition: u16, server: &Model, processes: &[Process]) -> Result<(), String> {
+    let Some(token) = server.lease_holder(partition) else {
+        return Err(format!("partition {partition} has no lease holder"));
+    };
+    let holders: Vec<&Process> =
+        processes.iter().filter(|process| process.is_alive && process.state.lock().log.is_leased(partition)).collect();
+    let is_theirs = holders.iter().all(|process| process.state.lock().token() == token);
+    if holders.len() == 1 && is_theirs {
+        Ok(())
+    } else {
+        let holders: Vec<usize> = holders.iter().map(|process| process.number).collect();
+        Err(format!("partition {partition} is held by {token:?}, and processes {holders:?} believe to hold it"))
     }
 }
 
