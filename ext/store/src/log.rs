@@ -191,7 +191,7 @@ impl Log {
         if self.ready.first(&self.leases, now).is_some() {
             return Some(0);
         }
-        self.backing_off.next(now)
+        self.backing_off.next(&self.leases, now)
     }
 
     /// Takes the events of the next call of a callback: one, or those of several users if `is_batched` says that one

@@ -615,6 +615,8 @@ impl Model {
                 // process had time to write a later heartbeat.
                 user.is_online = true;
                 user.generation = UNCERTAIN;
+                // A number of its own: this, too, is noticed if the data go back.
+                data.last = wall.max(data.last + 1);
             }
             0
         }

@@ -89,6 +89,26 @@ fn the_back_off_doubles_up_to_one_minute() {
 }
 
 #[test]
+fn thousands_of_users_back_off_and_each_is_tried_at_its_time() {
+    let mut log = Log::default();
+    log.set_lease(0, Nanos::MAX);
+    let count = 10_000;
+    for user in 1..=count {
+        // Another user's success in between, so that delivery is not suspended.
+        let others = event(count + user, 0, Transition::Online, 1);
+        log.add_fetched(0, vec![event(user, user, Transition::Online, 1), others], user);
+        assert_eq!(numbers(&mut log, user), [user]);
+        fail(&mut log, user);
+        assert_eq!(deliver(&mut log, user, &[]), [count + user]);
+    }
+    for user in 1..=count {
+        assert_eq!(log.next(user), Some(SECOND), "user {user}");
+        assert_eq!(deliver(&mut log, user + SECOND, &[]), [user]);
+    }
+    assert_eq!(log.next(count), None);
+}
+
+#[test]
 fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
     let mut log = log(&[1, 1]);
     let mut now = 0;

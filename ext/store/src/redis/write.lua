@@ -104,8 +104,9 @@ local function heartbeat(n, age, timeout, is_resend)
     appended = appended + 1
   elseif is_resend and is_new then
     -- The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
-    -- time to write a later heartbeat.
+    -- time to write a later heartbeat. A number of its own: this, too, is noticed if the data go back.
     is_online[n], uncertain[n] = true, true
+    next_number()
     new_uncertain[#new_uncertain + 1] = seen
     new_uncertain[#new_uncertain + 1] = users[n]
   end

@@ -158,8 +158,9 @@ pub(super) fn heartbeat(
         (user.is_online, user.generation) = (true, generation);
     } else if !is_known_online && heartbeat.is_resend && is_new {
         // The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
-        // time to write a later heartbeat.
+        // time to write a later heartbeat. A number of its own: this, too, is noticed if the data go back.
         (user.is_online, user.generation) = (true, UNCERTAIN);
+        partition.next_number();
     }
     user.save(transaction, (partition.number, id), before.as_ref())?;
     if is_online_now {
