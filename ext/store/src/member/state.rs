@@ -911,9 +911,11 @@ impl MemberState {
                     log.forget_partition(request.partition);
                     partition.is_releasing = false;
                 }
-                let is_to_be_had = lease != LeaseState::HeldByOther && log.leases() < max_leases;
-                partition.lease_at = if is_to_be_had { now } else { now + next_ask };
                 partition.free_since = (lease == LeaseState::Free).then(|| partition.free_since.unwrap_or(asked_at));
+                let is_to_be_had = lease != LeaseState::HeldByOther && log.leases() < max_leases;
+                // An orphaned lease is acquired in time, however often the partition is polled for something else.
+                let orphaned_at = partition.free_since.map_or(Nanos::MAX, |since| since + length / 2);
+                partition.lease_at = if is_to_be_had { now } else { orphaned_at.clamp(now, now + next_ask) };
             }
         }
         let is_leased = log.is_leased(request.partition);
