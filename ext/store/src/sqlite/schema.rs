@@ -14,7 +14,7 @@ use crate::error::StoreError;
 const APPLICATION: i64 = 0x4f6e_4d61;
 
 /// The format of the file, its `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 const SCHEMA: &str = "
     CREATE TABLE boot (id TEXT NOT NULL);
     CREATE TABLE namespaces (
