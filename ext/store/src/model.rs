@@ -457,6 +457,10 @@ impl Model {
         if data.epoch == 0 {
             data.epoch = wall;
         }
+        if known.epoch == 0 {
+            // The caller knew other data before, or none.
+            data.last = data.last.max(known.last);
+        }
         let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
         let is_older = known.epoch == data.epoch && is_older(data, known);
         if (is_lost && !ignores_loss) || (is_older && !ignores_older) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use online_manager_store::StoreError;
 use online_manager_store::store::{
-    Commit, Heartbeat, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Sweep, Write,
+    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Sweep, Write,
 };
 use online_manager_tracker::{Nanos, Reason, Transition};
 
@@ -38,6 +38,7 @@ on_every_store!(
     a_leave_never_postpones_the_deadline,
     nobody_expires_for_one_timeout_after_a_gap_in_the_sweeps,
     versions_grow_even_when_the_data_is_lost,
+    versions_grow_above_what_a_member_knew_of_data_that_were_lost_twice,
     a_snapshot_holds_the_age_of_the_last_heartbeat,
     a_lease_is_held_until_it_expires_or_is_released,
     a_lease_is_acquired_anew_after_another_member_has_held_it,
@@ -254,6 +255,18 @@ fn versions_grow_even_when_the_data_is_lost(place: &dyn Place) {
     assert!(is_replaced(&mut *store, &before, &[heartbeat("ada", 0, MINUTE)]));
     write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
     assert!(version(&mut *store) > second);
+}
+
+fn versions_grow_above_what_a_member_knew_of_data_that_were_lost_twice(place: &dyn Place) {
+    let mut store = place.open();
+    let day = 86_400_000_000;
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let last = undelivered(&mut *store).last().unwrap().version as u64 + day;
+    place.lose();
+    let known = vec![Known { last, ..Known::default() }; usize::from(store.partitions())];
+    let membership = Membership { known, ..membership(MEMBER_A, MINUTE) };
+    assert!(!is_replaced(&mut *store, &membership, &[heartbeat("ada", 0, MINUTE)]));
+    assert!(undelivered(&mut *store).last().unwrap().version > last as i64);
 }
 
 fn a_snapshot_holds_the_age_of_the_last_heartbeat(place: &dyn Place) {

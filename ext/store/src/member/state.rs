@@ -1007,7 +1007,10 @@ impl MemberState {
         self.log.forget_partition(partition);
         self.resend(Some(partition), true);
         if let Some(state) = self.partition_mut(partition) {
+            // The data may be lost again before the next call: no version is lower than what this member knew.
+            let known = Known { last: state.known.last, ..PartitionState::NEW.known };
             *state = PartitionState {
+                known,
                 settled_at: state.settled_at,
                 handled: state.handled.take(),
                 failures: state.failures,

@@ -2,7 +2,8 @@
 -- put in front of the script's own text, so the locals below are the script's too.
 --
 -- KEYS: the ten keys of the partition, in the order of the locals below.
--- ARGV: what the caller knows of the data: 1 the epoch, or 0; 2 the generation; 3 the last number. 4 the config's
+-- ARGV: what the caller knows of the data: 1 the epoch, or 0 if it knows none; 2 the generation; 3 the last number, also of data
+-- that it knew before. 4 the config's
 -- timeout in microseconds; from 5 on, the script's own.
 -- Returns {'replaced'} if the data are others than the caller knows, or older: the script does nothing. Otherwise the
 -- script returns {'ok', epoch, generation, last number, …}.
@@ -54,7 +55,13 @@ if not epoch then
   redis.call('HSET', META, 'epoch', epoch)
   redis.call('EXPIRE', META, KEEP)
 end
-if KNOWN_EPOCH ~= 0 then
+if KNOWN_EPOCH == 0 then
+  if KNOWN_LAST > last_number then
+    -- The caller knew other data before, which were lost.
+    last_number = KNOWN_LAST
+    redis.call('HSET', META, 'last', last_number)
+  end
+else
   local is_same = KNOWN_EPOCH == epoch and KNOWN_GENERATION == generation
   local is_older = KNOWN_EPOCH == epoch
     and (KNOWN_GENERATION > generation or (KNOWN_GENERATION == generation and KNOWN_LAST > last_number))

@@ -31,7 +31,7 @@ pub(super) struct User {
     pub(super) heard: Option<Transition>,
     /// The versions of calls that did not end as they should: these may come again.
     may_repeat: BTreeSet<i64>,
-    /// Nobody knows the user any longer: the data were lost, and so were the processes that got the heartbeats.
+    /// Nobody knows what was called last for the user: the data were lost, and so were the processes that got the heartbeats.
     pub(super) is_lost: bool,
     /// The data went back, and nobody who knew newer ones lives: what is online there may not be what was called last.
     pub(super) is_unknown: bool,
@@ -98,8 +98,12 @@ impl Judge {
             return Err(format!("user {user}: {transition:?} of version {version} is called again"));
         }
         known.started.insert(version);
+        if may_repeat_anything && !known.may_repeat.contains(&version) {
+            // Versions may have begun again at a lower one.
+            known.latest = known.latest.filter(|(latest, _)| version >= *latest);
+        }
         if version > known.latest_version() {
-            known.is_unknown = false;
+            (known.is_lost, known.is_unknown) = (false, false);
         }
         if known.latest.is_none_or(|(latest, _)| version >= latest) {
             known.latest = Some((version, transition));

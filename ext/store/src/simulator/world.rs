@@ -614,7 +614,6 @@ impl World {
             true
         } else {
             known.last_heartbeat = Some(self.now);
-            known.is_lost = false;
             process.heartbeat(user, clock, timeout)
         };
         if is_woken {

@@ -104,6 +104,10 @@ impl PartitionRow {
     /// process: heartbeats may be missing though no number is.
     pub(super) fn enter(&mut self, membership: &Membership, now: i64, is_reopened: bool) -> bool {
         let (known, data) = (membership.known(PARTITION), self.known);
+        if known.epoch == 0 {
+            // The member knew other data before, or none.
+            self.known.last = data.last.max(known.last);
+        }
         let is_same = (known.epoch, known.generation) == (data.epoch, data.generation);
         let is_lost = known.epoch != 0 && (!is_same || is_reopened);
         let is_older = known.epoch == data.epoch
