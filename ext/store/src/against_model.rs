@@ -133,6 +133,14 @@ impl<'a> Pair<'a> {
             if writes.iter().any(|write: &Write| *write.id() == id) {
                 continue;
             }
+            if random.percent(15) {
+                // A leave that seems a little older than the heartbeat before it, or too much.
+                let seen = age - random.choose(&[20_000_000, 40_000_000]);
+                let heartbeat = Heartbeat { id: id.clone(), age: seen, timeout: LONG, is_resend: false };
+                writes.push(Write::Heartbeat(heartbeat));
+                writes.push(Write::Leave(Leave { id, age, after: 0 }));
+                continue;
+            }
             writes.push(match random.range(0, 9) {
                 0..=5 => Write::Heartbeat(Heartbeat {
                     id,
@@ -140,7 +148,7 @@ impl<'a> Pair<'a> {
                     timeout: random.choose(&[SHORT, LONG, LONG]),
                     is_resend: random.percent(20),
                 }),
-                6..=8 => Write::Leave(Leave { id, age, after: 0 }),
+                6..=7 => Write::Leave(Leave { id, age, after: 0 }),
                 _ => Write::Leave(Leave { id, age, after: LONG / 2 }),
             });
         }

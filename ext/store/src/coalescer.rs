@@ -22,7 +22,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use entry::{ColdEntry, HotEntry, NO_KEY, tick_of};
+use entry::{ColdEntry, HotEntry, NO_KEY, Tick};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.
@@ -236,16 +236,16 @@ impl Coalescer {
             let mut outbox = outbox.lock();
             let Part { keys, strings, cold, .. } = &mut *part;
             for cold in cold.iter() {
-                let Some(settled_at) = settled_at(&cold.id).map(tick_of) else { continue };
+                let Some(settled_at) = settled_at(&cold.id).map(Tick::of) else { continue };
                 let hash = self.hash_of(cold.key, &cold.id);
                 if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
                     if !hot.is_expired(settled_at, cold.timeout) {
-                        hot.enqueue_write(cold, (hot.seen_at(now), now), is_resend, outbox.as_mut());
+                        hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
                     }
                 } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id)
                     && !hot.is_expired(settled_at, cold.timeout)
                 {
-                    hot.enqueue_write(cold, (hot.seen_at(now), now), is_resend, outbox.as_mut());
+                    hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
                 }
             }
         }
@@ -282,7 +282,7 @@ impl Coalescer {
 
     /// Puts every heartbeat into the outbox that is not written, even if it is not due. Forgets users who have expired.
     pub(crate) fn enqueue_unwritten(&self, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
-        let tick = tick_of(now);
+        let tick = Tick::of(now);
         self.enqueue_where(now, outbox, |Part { keys, strings, .. }| {
             keys.iter_mut().filter(|hot| hot.is_unwritten).for_each(|hot| hot.mark_unwritten(tick));
             strings.iter_mut().filter(|hot| hot.is_unwritten).for_each(|hot| hot.mark_unwritten(tick));
@@ -341,7 +341,7 @@ fn record_heartbeat<K>(
     (now, timeout): (Nanos, Nanos),
     outbox: &Mutex<impl AsMut<Outbox>>,
 ) -> Coalesced {
-    let tick = tick_of(now);
+    let tick = Tick::of(now);
     hot.seen = tick;
     hot.is_unwritten = true;
     if hot.has_common_timeout && timeout == common_timeout && hot.is_quiet(tick) {

@@ -12,8 +12,8 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, Partition, PollRequest,
-    PollResult, Sweep, Token, Write, Written,
+    Commit, DeadLetter, Event, Heartbeat, Known, LEAVE_TOLERANCE, LeaseRequest, LeaseState, Leave, Membership,
+    Partition, PollRequest, PollResult, Sweep, Token, Write, Written,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -33,6 +33,10 @@ pub(crate) enum Broken {
     EqualTimes,
     /// A leave that is older than the last heartbeat counts.
     LateLeave,
+    /// A leave that seems a little older than the last heartbeat does not count.
+    NoTolerance,
+    /// Of several leaves the last deadline counts, not the soonest.
+    LastLeave,
     /// A user who went offline is forgotten after the config's timeout, not after the longest in use.
     ForgetByConfig,
     /// The members do not hear of each other's leaves.
@@ -64,11 +68,13 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    pub(crate) const ALL: [Broken; 18] = [
+    pub(crate) const ALL: [Broken; 20] = [
         Broken::LateHeartbeat,
         Broken::LeaveOfUnknown,
         Broken::EqualTimes,
         Broken::LateLeave,
+        Broken::NoTolerance,
+        Broken::LastLeave,
         Broken::ForgetByConfig,
         Broken::NoLeaves,
         Broken::OlderData,
@@ -96,7 +102,7 @@ struct User {
     seen: Option<Nanos>,
     timeout: Nanos,
     deadline: Nanos,
-    /// The last leave and the deadline that it sets to heartbeats before it.
+    /// The last leave since the last heartbeat, and the soonest deadline that such leaves set to heartbeats before it.
     left: Option<(Nanos, Nanos)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
@@ -233,6 +239,13 @@ impl Model {
     pub(crate) fn is_online(&self, id: &UserId) -> bool {
         let data = self.partitions.get(usize::from(id.partition(self.partitions()))).map(|partition| &partition.data);
         data.and_then(|data| data.users.get(id)).is_some_and(|user| user.is_online)
+    }
+
+    /// How long ago the last heartbeat was of a user who is online.
+    pub(crate) fn seen_ago(&self, id: &UserId) -> Option<Nanos> {
+        let data = &self.partitions.get(usize::from(id.partition(self.partitions())))?.data;
+        let user = data.users.get(id).filter(|user| user.is_online)?;
+        Some(self.clock(data).saturating_sub(user.seen?))
     }
 
     /// Whether the user is online, or has an event that is later than a version.
@@ -627,7 +640,9 @@ impl Model {
     }
 
     fn leave(&mut self, partition: Partition, now: Nanos, leave: &Leave) -> usize {
-        let (drops_unknown, takes_late) = (self.is(Broken::LeaveOfUnknown), self.is(Broken::LateLeave));
+        let (drops_unknown, takes_late, is_last_deadline) =
+            (self.is(Broken::LeaveOfUnknown), self.is(Broken::LateLeave), self.is(Broken::LastLeave));
+        let tolerance = if self.is(Broken::NoTolerance) { 0 } else { LEAVE_TOLERANCE };
         let left = now.saturating_sub(leave.age);
         let until = left + leave.after;
         let wall = self.wall;
@@ -639,15 +654,16 @@ impl Model {
             data.users.insert(leave.id.clone(), User::new(data.generation));
         }
         let Some(user) = data.users.get_mut(&leave.id) else { return 0 };
-        if user.seen.is_some_and(|seen| left < seen) && !takes_late {
+        if user.seen.is_some_and(|seen| left + tolerance < seen) && !takes_late {
             return 0;
         }
         if user.is_online && until < user.deadline {
             user.deadline = until;
             user.is_leave = true;
         }
-        if user.left.is_none_or(|(before, _)| left >= before) {
-            user.left = Some((left, until));
+        let (last, sooner) = user.left.unwrap_or((left, until));
+        user.left = Some((left.max(last), if is_last_deadline { until } else { until.min(sooner) }));
+        if left >= last {
             data.last = wall.max(data.last + 1);
             data.leaves.insert(data.last, (leave.id.clone(), left));
         }

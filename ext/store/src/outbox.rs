@@ -18,6 +18,15 @@ struct PendingWrites {
     leave: Option<(Nanos, Nanos)>,
 }
 
+/// Merges a leave with an earlier one since the last heartbeat, each with its time and how long after it the user is
+/// due. The sooner deadline counts, for every heartbeat from before the later of them.
+pub(crate) fn merge_leaves(earlier: Option<(Nanos, Nanos)>, (at, after): (Nanos, Nanos)) -> (Nanos, Nanos) {
+    let Some((earlier_at, earlier_after)) = earlier else { return (at, after) };
+    let due = at.saturating_add(after).min(earlier_at.saturating_add(earlier_after));
+    let at = at.max(earlier_at);
+    (at, due.saturating_sub(at))
+}
+
 /// What was taken out, to be written, or put back if that fails.
 #[derive(Debug, Default)]
 pub(crate) struct Batch(Vec<(UserId, PendingWrites)>);
@@ -69,14 +78,13 @@ impl AsMut<Outbox> for Outbox {
 }
 
 impl Outbox {
-    /// Adds a heartbeat at `at`, unless a newer one waits. A leave before it is dropped (rule 9).
+    /// Adds a heartbeat at `at`, or the time of the one that waits if that is later. A leave before it is dropped (rule
+    /// 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, is_resend: bool) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
-        let was_resend = latest.heartbeat.is_some_and(|(_, _, is_resend)| is_resend);
-        if latest.heartbeat.is_none_or(|(before, ..)| before <= at) {
-            latest.heartbeat = Some((at, timeout, is_resend || was_resend));
-        }
+        let (before, was_resend) = latest.heartbeat.map_or((at, false), |(before, _, is_resend)| (before, is_resend));
+        latest.heartbeat = Some((at.max(before), timeout, is_resend || was_resend));
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
 
@@ -84,10 +92,7 @@ impl Outbox {
     pub(crate) fn leave(&mut self, id: UserId, at: Nanos, after: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
-        let due = at.saturating_add(after);
-        if latest.leave.is_none_or(|(left, after)| due < left.saturating_add(after)) {
-            latest.leave = Some((at, after));
-        }
+        latest.leave = Some(merge_leaves(latest.leave, (at, after)));
     }
 
     /// Marks the heartbeats that wait as ones that the store may have known, and has lost.
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_heartbeat_counts() {
+    fn the_latest_time_and_the_last_timeout_count() {
         let mut outbox = Outbox::default();
         outbox.heartbeat(id(1), 10, 5, false);
         outbox.heartbeat(id(1), 20, 6, false);
@@ -174,7 +179,7 @@ mod tests {
         assert_eq!(outbox.lag(30), 20);
         assert_eq!(
             take_writes(&mut outbox, 30),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 6, is_resend: false })]
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 7, is_resend: false })]
         );
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
@@ -202,7 +207,7 @@ mod tests {
             take_writes(&mut outbox, 30),
             [
                 Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5, is_resend: false }),
-                Write::Leave(Leave { id: id(1), age: 9, after: 3 })
+                Write::Leave(Leave { id: id(1), age: 8, after: 2 })
             ]
         );
     }

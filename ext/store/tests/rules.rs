@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use online_manager_store::StoreError;
 use online_manager_store::store::{
-    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Sweep, Write,
+    Commit, Heartbeat, Known, LEAVE_TOLERANCE, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store,
+    Sweep, Write,
 };
 use online_manager_tracker::{Nanos, Reason, Transition};
 
@@ -51,6 +52,9 @@ on_every_store!(
     namespaces_do_not_know_each_other,
     a_leave_of_an_unknown_user_binds_its_earlier_heartbeats,
     of_equal_times_the_later_arrival_counts,
+    a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat,
+    a_leave_that_is_clearly_older_than_the_last_heartbeat_changes_nothing,
+    of_several_leaves_the_soonest_deadline_counts,
     a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online,
     a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once,
     a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen,
@@ -465,6 +469,53 @@ fn of_equal_times_the_later_arrival_counts(place: &dyn Place) {
     thread::sleep(Duration::from_millis(10));
     assert_eq!(sweep(&mut *store).expired, 1);
     assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [true, false]);
+}
+
+fn a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat(place: &dyn Place) {
+    let (mut one, mut other) = (place.open(), place.open());
+    sweep(&mut *one);
+    write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
+    write(&mut *other, &[leave("ada", LEAVE_TOLERANCE, 0)]);
+    // In one call, so that no time passes: the whole tolerance.
+    let age = LEAVE_TOLERANCE + MILLISECOND;
+    write(&mut *one, &[heartbeat("bob", MILLISECOND, MINUTE), leave("bob", age, 0)]);
+    write(&mut *one, &[heartbeat("cy", MILLISECOND, MINUTE), leave("cy", age, 0), heartbeat("cy", 0, MINUTE)]);
+    assert_eq!(sweep(&mut *one).expired, 2);
+    assert_eq!(["ada", "bob", "cy"].map(|name| is_online(&mut *one, name)), [false, false, true]);
+    write(&mut *one, &[heartbeat("bob", 0, MINUTE)]);
+    assert!(is_online(&mut *one, "bob"), "a later heartbeat");
+}
+
+fn a_leave_that_is_clearly_older_than_the_last_heartbeat_changes_nothing(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let age = LEAVE_TOLERANCE + 2 * MILLISECOND;
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE), leave("ada", age, 0)]);
+    // A leave that is written again after an outage, with the heartbeats of other processes.
+    write(&mut *store, &[heartbeat("bob", 900 * MILLISECOND, MINUTE), leave("bob", 500 * MILLISECOND, 0)]);
+    write(&mut *store, &[heartbeat("bob", 100 * MILLISECOND, MINUTE)]);
+    write(&mut *store, &[heartbeat("bob", 900 * MILLISECOND, MINUTE), leave("bob", 500 * MILLISECOND, 0)]);
+    assert_eq!(sweep(&mut *store).expired, 0);
+    assert_eq!(["ada", "bob"].map(|name| is_online(&mut *store, name)), [true, true]);
+}
+
+fn of_several_leaves_the_soonest_deadline_counts(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let names = ["ada", "bob", "cy", "dan"];
+    // Nobody's heartbeat is known yet but Bob's.
+    write(&mut *store, &[heartbeat("bob", 950 * MILLISECOND, MINUTE)]);
+    write(&mut *store, &names.map(|name| leave(name, 500 * MILLISECOND, if name == "cy" { MINUTE } else { 0 })));
+    write(&mut *store, &names.map(|name| leave(name, 400 * MILLISECOND, if name == "cy" { 0 } else { MINUTE / 2 })));
+    // Dan comes back, and leaves again: the first leave is over.
+    write(&mut *store, &[heartbeat("dan", 300 * MILLISECOND, MINUTE), leave("dan", 200 * MILLISECOND, MINUTE / 2)]);
+    write(&mut *store, &names.map(|name| heartbeat(name, 900 * MILLISECOND, MINUTE)));
+    assert_eq!(sweep(&mut *store).expired, 1);
+    assert_eq!(names.map(|name| is_online(&mut *store, name)), [false, false, false, true]);
+    let next = sweep(&mut *store).next.unwrap();
+    assert!(next < MINUTE / 2, "{next}");
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    assert!(is_online(&mut *store, "ada"), "a later heartbeat");
 }
 
 fn a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online(place: &dyn Place) {

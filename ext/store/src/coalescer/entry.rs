@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Coalesced;
 use crate::id::UserId;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, merge_leaves};
 
 /// Stands for "no key": no [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
 pub(super) const NO_KEY: u64 = 0b10;
@@ -15,17 +15,52 @@ pub(super) const NO_KEY: u64 = 0b10;
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
 
-/// How many ticks the last heartbeat may be after a caller's `now`: an hour, far more than any caller waits.
-const MAX_TICKS_AHEAD: u32 = (3_600_000_000_000 / TICK) as u32;
+/// By how much a heartbeat is dated forward that undoes a leave in the same process, in nanoseconds: two steps of the
+/// clock that may come late. Otherwise a store could take it for older than the leave. Less than
+/// [`LEAVE_TOLERANCE`](crate::store::LEAVE_TOLERANCE), so that the next leave counts.
+const RETURN_MARGIN: Nanos = 10_000_000;
+
+/// A time in ticks, in six bytes: they last for 9,000 years. With four, a timeout of more than 26 days would wrap
+/// around.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(2))]
+pub(super) struct Tick {
+    low: u32,
+    high: u16,
+}
+
+impl Tick {
+    /// Returns the tick that a time is in.
+    #[inline]
+    pub(super) fn of(time: Nanos) -> Tick {
+        Tick::new(time / TICK)
+    }
+
+    #[inline]
+    fn new(ticks: u64) -> Tick {
+        Tick { low: ticks as u32, high: (ticks >> 32) as u16 }
+    }
+
+    /// Returns the number of ticks since the clock's zero.
+    #[inline]
+    fn get(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+
+    /// Returns the beginning of the tick.
+    fn start(self) -> Nanos {
+        self.get() * TICK
+    }
+}
 
 /// The entry that a heartbeat changes. 24 bytes with a key of eight.
 #[derive(Debug)]
 pub(super) struct HotEntry<K> {
     pub(super) key: K,
-    /// The tick of the last heartbeat, truncated to 32 bits, which last for 52 days.
-    pub(super) seen: u32,
+    /// The tick of the last heartbeat.
+    pub(super) seen: Tick,
     /// The tick before which no heartbeat is due.
-    pub(super) quiet_until: u32,
+    pub(super) quiet_until: Tick,
     /// Whether the last heartbeat has not been put into the outbox.
     pub(super) is_unwritten: bool,
     /// Whether the user's timeout is the common one of its part.
@@ -44,7 +79,8 @@ pub(super) struct ColdEntry {
     pub(super) shortest_timeout: Cell<Nanos>,
     /// Whether the user left, in any process, and has sent no heartbeat here since this process heard of it.
     pub(super) is_left: Cell<bool>,
-    /// When the user left in this process, and after how long that makes the user due: kept to be written again.
+    /// When the user left in this process, and after how long the soonest such leave makes the user due: kept to be
+    /// written again.
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
 }
 
@@ -61,55 +97,33 @@ impl ColdEntry {
     }
 }
 
-/// Returns the tick of a time, truncated to 32 bits.
-#[inline]
-pub(super) fn tick_of(moment: Nanos) -> u32 {
-    (moment / TICK) as u32
-}
-
-/// Returns the number of whole ticks in a duration, at most the largest difference that truncated ticks can have.
-fn ticks_in(duration: Nanos) -> u32 {
-    (duration / TICK).min(i32::MAX as u64 - 1) as u32
-}
-
 /// How many ticks a user is not written again after a write for a timeout.
-fn quiet_ticks(timeout: Nanos) -> u32 {
-    ticks_in(timeout / WRITES_PER_TIMEOUT)
+fn quiet_ticks(timeout: Nanos) -> u64 {
+    timeout / WRITES_PER_TIMEOUT / TICK
 }
 
 impl<K> HotEntry<K> {
     /// Whether no heartbeat is due at a tick.
     #[inline]
-    pub(super) fn is_quiet(&self, tick: u32) -> bool {
-        (tick.wrapping_sub(self.quiet_until) as i32) < 0
+    pub(super) fn is_quiet(&self, tick: Tick) -> bool {
+        tick.get() < self.quiet_until.get()
     }
 
     /// Whether the timeout had passed at a tick, which may be before the last heartbeat.
-    pub(super) fn is_expired(&self, tick: u32, timeout: Nanos) -> bool {
-        let since = tick.wrapping_sub(self.seen) as i32;
+    pub(super) fn is_expired(&self, tick: Tick, timeout: Nanos) -> bool {
         // A tick more than the timeout, since the heartbeat may have been at the end of its tick.
-        since >= 0 && since as u32 > ticks_in(timeout)
+        tick.get().saturating_sub(self.seen.get()) > timeout / TICK
     }
 
-    /// Returns how many ticks after `now` the last heartbeat was; 0 if it was before. A caller's `now` may be a little older
-    /// than a heartbeat of another thread.
-    fn ticks_ahead(&self, now: Nanos) -> u32 {
-        let ahead = self.seen.wrapping_sub(tick_of(now));
-        if ahead < MAX_TICKS_AHEAD { ahead } else { 0 }
-    }
-
-    /// Returns the time of the last heartbeat, exact to a tick.
-    pub(super) fn seen_at(&self, now: Nanos) -> Nanos {
-        let now_floor = now / TICK * TICK;
-        match self.ticks_ahead(now) {
-            0 => now_floor.saturating_sub(Nanos::from(tick_of(now).wrapping_sub(self.seen)) * TICK),
-            ahead => now_floor + Nanos::from(ahead) * TICK,
-        }
+    /// Returns the time of the last heartbeat, exact to a tick. A caller's `now` may be a little older than a heartbeat
+    /// of another thread.
+    pub(super) fn seen_at(&self) -> Nanos {
+        self.seen.start()
     }
 
     /// Returns the time of the last heartbeat, unless it is longer ago than `timeout`.
     pub(super) fn seen_within(&self, timeout: Nanos, now: Nanos) -> Option<Nanos> {
-        (!self.is_expired(tick_of(now), timeout)).then(|| self.seen_at(now))
+        (!self.is_expired(Tick::of(now), timeout)).then(|| self.seen_at())
     }
 
     /// Creates the entry of a new user, and puts its heartbeat into the outbox.
@@ -120,12 +134,14 @@ impl<K> HotEntry<K> {
         has_common_timeout: bool,
         outbox: &mut Outbox,
     ) -> HotEntry<K> {
-        let mut hot = HotEntry { key, seen: tick_of(now), quiet_until: 0, is_unwritten: false, has_common_timeout };
+        let mut hot =
+            HotEntry { key, seen: Tick::of(now), quiet_until: Tick::of(0), is_unwritten: false, has_common_timeout };
         hot.enqueue_write(cold, (now, now), false, outbox);
         hot
     }
 
-    /// Puts the heartbeat at `at` into the outbox. The next one is due after a third of the timeout.
+    /// Puts the heartbeat at `at` into the outbox. The next one is due after a third of the timeout, or at once if the
+    /// user has left: it undoes the leave.
     pub(super) fn enqueue_write(
         &mut self,
         cold: &ColdEntry,
@@ -134,7 +150,8 @@ impl<K> HotEntry<K> {
         outbox: &mut Outbox,
     ) {
         self.is_unwritten = false;
-        self.quiet_until = tick_of(now).wrapping_add(quiet_ticks(cold.timeout));
+        let quiet_ticks = if cold.is_left.get() { 0 } else { quiet_ticks(cold.timeout) };
+        self.quiet_until = Tick::new(now / TICK + quiet_ticks);
         cold.shortest_timeout.set(cold.timeout);
         outbox.heartbeat(cold.id.clone(), at, cold.timeout, is_resend);
         if let Some((at, after)) = cold.leave.get() {
@@ -145,28 +162,28 @@ impl<K> HotEntry<K> {
     /// The user leaves in this process. The last heartbeat goes before the leave: should the store have lost its data, it
     /// would not know who leaves. A heartbeat that came after `now` has undone the leave.
     pub(super) fn leave(&mut self, cold: &ColdEntry, (now, after): (Nanos, Nanos), outbox: &mut Outbox) {
-        if self.ticks_ahead(now) > 0 {
+        if self.seen.get() > Tick::of(now).get() {
             return;
         }
         cold.is_left.set(true);
-        cold.leave.set(Some((now, after)));
-        self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
+        cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
+        self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
         self.has_common_timeout = false;
-        self.quiet_until = tick_of(now);
+        self.quiet_until = Tick::of(now);
     }
 
     /// The user left in some process: the last heartbeat is written at once unless it has been, and so is the next one.
     pub(super) fn mark_left(&mut self, cold: &ColdEntry, now: Nanos, outbox: &mut Outbox) {
         cold.is_left.set(true);
         if self.is_unwritten {
-            self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
+            self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
         }
         self.has_common_timeout = false;
-        self.quiet_until = tick_of(now);
+        self.quiet_until = Tick::of(now);
     }
 
     /// Makes the last heartbeat due and unwritten.
-    pub(super) fn mark_unwritten(&mut self, tick: u32) {
+    pub(super) fn mark_unwritten(&mut self, tick: Tick) {
         self.is_unwritten = true;
         self.quiet_until = tick;
     }
@@ -184,25 +201,26 @@ impl<K> HotEntry<K> {
             // As if the last write had been for this timeout: whatever the timeouts, the store is written to at most three
             // times within the shortest of them.
             let before = quiet_ticks(cold.shortest_timeout.get());
-            self.quiet_until = self.quiet_until.wrapping_sub(before).wrapping_add(quiet_ticks(timeout));
+            self.quiet_until = Tick::new(self.quiet_until.get().saturating_sub(before) + quiet_ticks(timeout));
             cold.shortest_timeout.set(timeout);
         }
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
         cold.is_left.set(false);
-        cold.leave.set(None);
-        if self.is_quiet(tick_of(now)) {
+        // The store may see the leave up to this much too late.
+        let at = if cold.leave.take().is_some() { now.saturating_add(RETURN_MARGIN) } else { now };
+        if self.is_quiet(Tick::of(now)) {
             return Coalesced::Known;
         }
-        self.enqueue_write(cold, (now, now), false, outbox.lock().as_mut());
+        self.enqueue_write(cold, (at, now), false, outbox.lock().as_mut());
         Coalesced::WriteDue
     }
 
     /// Puts the heartbeat into the outbox if it is unwritten and due. Returns whether the user is kept.
     pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
-        if self.is_unwritten && !self.is_quiet(tick_of(now)) {
-            self.enqueue_write(cold, (self.seen_at(now), now), false, outbox);
+        if self.is_unwritten && !self.is_quiet(Tick::of(now)) {
+            self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
         }
-        self.is_unwritten || !self.is_expired(tick_of(last_ok), cold.timeout)
+        self.is_unwritten || !self.is_expired(Tick::of(last_ok), cold.timeout)
     }
 }

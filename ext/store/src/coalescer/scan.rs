@@ -3,7 +3,7 @@
 use hashbrown::HashTable;
 use online_manager_tracker::Nanos;
 
-use super::entry::{ColdEntry, HotEntry, tick_of};
+use super::entry::{ColdEntry, HotEntry, Tick};
 use crate::outbox::Outbox;
 
 /// The arguments of a pass.
@@ -27,11 +27,11 @@ impl Scan {
         cold_of: impl Fn(&D) -> Option<&'a ColdEntry>,
         outbox: &mut Outbox,
     ) -> Vec<D> {
-        let tick = tick_of(self.now);
+        let tick = Tick::of(self.now);
         let mut forgotten = Vec::new();
         table.retain(|hot| {
             let needs_nothing = hot.has_common_timeout
-                && !hot.is_expired(tick_of(self.last_ok), self.common_timeout)
+                && !hot.is_expired(Tick::of(self.last_ok), self.common_timeout)
                 && (!hot.is_unwritten || hot.is_quiet(tick));
             if needs_nothing && !self.is_changed {
                 return true;

@@ -6,6 +6,8 @@ use super::*;
 use crate::id::{Charset, Kind};
 use crate::store::{Heartbeat, Write};
 
+mod long_timeouts;
+
 const SECOND: Nanos = 1_000_000_000;
 
 fn string(bytes: &'static str) -> Id<'static> {
@@ -264,7 +266,12 @@ fn a_new_timeout_that_most_users_have_becomes_the_common_one() {
 }
 
 #[test]
-fn truncated_ticks_wrap_around() {
+fn an_entry_has_24_bytes() {
+    assert_eq!(size_of::<HotEntry<u64>>(), 24);
+}
+
+#[test]
+fn ticks_have_more_than_32_bits() {
     let process = Process::new();
     let start = (1 << 32) * TICK - SECOND / 2;
     process.heartbeat(start, 3 * SECOND);
@@ -314,4 +321,37 @@ fn a_heartbeat_that_is_newer_than_a_pass_is_written_with_its_own_time() {
     assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
     process.coalescer.resend(1_000 * TICK, |_| Some(0), true, &process.outbox);
     assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
+}
+
+#[test]
+fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.coalescer.leave(string("ada"), (SECOND / 2, 0), &process.outbox);
+    process.outbox.lock().take_batch(10);
+    assert_eq!(process.heartbeat(SECOND, 3 * SECOND), Coalesced::WriteDue);
+    // A shorter timeout at the same time is written all the same.
+    process.heartbeat(SECOND, TICK);
+    let writes = process.outbox.lock().take_batch(10).writes(SECOND + SECOND / 50, 0);
+    let [Write::Heartbeat(Heartbeat { age, timeout, .. })] = writes[..] else { panic!("{writes:?}") };
+    assert_eq!((age, timeout), (SECOND / 100, TICK));
+    process.heartbeat(SECOND + SECOND / 10, TICK);
+    assert_eq!(process.written(SECOND + SECOND / 10), [0], "only that one");
+}
+
+#[test]
+fn of_several_leaves_in_this_process_the_soonest_deadline_is_written_again() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    process.written(0);
+    process.coalescer.leave(string("ada"), (SECOND, 2 * SECOND), &process.outbox);
+    process.coalescer.leave(string("ada"), (2 * SECOND, 9 * SECOND), &process.outbox);
+    process.outbox.lock().take_batch(10);
+    process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
+    let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);
+    let Some(Write::Leave(leave)) = writes.last() else { panic!("no leave: {writes:?}") };
+    assert_eq!((leave.age, leave.after), (2 * SECOND, SECOND), "the later leave, and the deadline of the earlier one");
+    process.heartbeat(5 * SECOND, 30 * SECOND);
+    assert_eq!(process.written(5 * SECOND), [0], "no leave: the heartbeat has undone both");
 }

@@ -5,6 +5,11 @@
 -- "leave"; the user id; its age in microseconds; and the timeout of the heartbeat, or how long after the leave the user
 -- is due, in milliseconds.
 -- Returns {'ok', epoch, generation, last number, how many events were appended}.
+
+-- How many milliseconds older than the last heartbeat a leave may seem and still counts as after it: see LEAVE_TOLERANCE
+-- in store.rs.
+local LEAVE_TOLERANCE = 30
+
 local users, index_of = {}, {}
 for i = 5, #ARGV, 4 do
   local id = ARGV[i + 1]
@@ -43,7 +48,8 @@ local function class_of(timeout)
   return class
 end
 
--- What is known of each user, by index: when the user was seen, the deadline if the user is online, and the last leave.
+-- What is known of each user, by index: when the user was seen, the deadline if the user is online, the last leave since
+-- the last heartbeat, and the soonest deadline that such leaves set to heartbeats before it.
 local is_loaded, is_online, seen_at, deadlines = {}, {}, {}, {}
 local left_at, latest_deadlines, is_leave, timeouts_of_users = {}, {}, {}, {}
 local changed, certain, new_uncertain, appended = {}, {}, {}, 0
@@ -114,14 +120,16 @@ end
 
 local function leave(n, age, after)
   local left = math.ceil(math.max(now - age, 0) / 1000)
-  if seen_at[n] and left < seen_at[n] then
+  if seen_at[n] and left + LEAVE_TOLERANCE < seen_at[n] then
     return
   end
   if is_online[n] and left + after < deadlines[n] then
     deadlines[n], is_leave[n], changed[n] = left + after, true, true
   end
-  if not left_at[n] or left >= left_at[n] then
-    left_at[n], latest_deadlines[n], changed[n] = left, left + after, true
+  local last = left_at[n] or left
+  local sooner = left_at[n] and latest_deadlines[n] or left + after
+  left_at[n], latest_deadlines[n], changed[n] = math.max(left, last), math.min(left + after, sooner), true
+  if left >= last then
     redis.call('XADD', LEAVES, entry_id(next_number()), 'u', users[n], 't', left)
   end
 end

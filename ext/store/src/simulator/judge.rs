@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use online_manager_tracker::{Nanos, Transition};
 
 use super::options::{MILLISECOND, SECOND};
-use crate::store::Event;
+use crate::store::{Event, LEAVE_TOLERANCE};
 
 /// How soon a heartbeat brings its user online, and a leave sets its user offline, while nothing is wrong.
 pub(super) const PROMPT: Nanos = SECOND;
 
 /// Two times count as equal that are closer than the resolution of the processes' clock.
-const EQUAL: Nanos = 12 * MILLISECOND;
+pub(super) const EQUAL: Nanos = 12 * MILLISECOND;
 
 /// How many calls of the store one process may make within a second.
 const MAX_CALLS_PER_SECOND: usize = 500;
@@ -24,6 +24,15 @@ const MAX_CALLS_PER_SECOND: usize = 500;
 pub(super) struct User {
     pub(super) last_heartbeat: Option<Nanos>,
     pub(super) last_leave: Option<Nanos>,
+    /// The process of the last heartbeat.
+    pub(super) last_process: Option<usize>,
+    /// The last leave must count: it was clearly after the last heartbeat, or the same process got both, or the store
+    /// knew the heartbeat.
+    pub(super) is_leave_certain: bool,
+    /// The process of the last leave, if it had a heartbeat of the user before.
+    pub(super) left_process: Option<usize>,
+    /// The last heartbeat must count even if it came right after the last leave: the same process got both.
+    pub(super) is_return_certain: bool,
     /// The versions that a callback was called for.
     started: BTreeSet<i64>,
     latest: Option<(i64, Transition)>,
@@ -141,8 +150,13 @@ impl Judge {
         let known = &self.users[user];
         match (known.last_heartbeat, known.last_leave) {
             (None, _) => Some(false),
-            (Some(heartbeat), Some(leave)) if heartbeat.abs_diff(leave) < EQUAL => None,
-            (Some(heartbeat), Some(leave)) if leave > heartbeat => Some(false),
+            (Some(heartbeat), Some(leave)) if leave >= heartbeat => known.is_leave_certain.then_some(false),
+            // The leave may win.
+            (Some(heartbeat), Some(leave))
+                if heartbeat - leave < LEAVE_TOLERANCE + EQUAL && !known.is_return_certain =>
+            {
+                None
+            }
             (Some(heartbeat), _) => Some(heartbeat + timeout > now),
         }
     }

@@ -95,6 +95,11 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Whether calls take less time than a step of the clock.
+    pub(super) fn is_fast(&self) -> bool {
+        self.latency.1 <= MILLISECOND
+    }
+
     pub(super) fn from_seed(seed: u64) -> Options {
         let mut random = Random::new(seed);
         let mut faults = Vec::new();

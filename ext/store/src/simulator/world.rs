@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use online_manager_tracker::{Nanos, Transition};
 
-use super::judge::{Judge, PROMPT};
+use super::judge::{EQUAL, Judge, PROMPT};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
 use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
@@ -34,7 +34,7 @@ enum Happening {
     /// A user sends a heartbeat, leaves, comes or goes.
     Act { user: usize },
     /// What a user sent reaches a process.
-    Arrival { user: usize, process: usize, is_leave: bool },
+    Arrival { user: usize, process: usize, sent: Sent },
     /// Something is about to go wrong.
     Fault,
     /// Something is right again.
@@ -45,6 +45,15 @@ enum Happening {
     CheckLeases,
     /// The next part of the schedule begins.
     Part,
+}
+
+/// What a user sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Sent {
+    Heartbeat,
+    Leave,
+    /// A leave for [`LATER`] that follows a leave, and changes nothing.
+    LaterLeave,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +111,9 @@ pub(super) struct World {
 }
 
 /// How often the leases are checked once there are no more faults.
+/// More than any timeout.
+const LATER: Nanos = 60 * SECOND;
+
 const LEASE_CHECK_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// A year 2026 in microseconds, so that numbers are as large as real ones.
@@ -215,7 +227,7 @@ impl World {
             Happening::Reactor { process } => self.react(process),
             Happening::Return { process, generation } => self.callback_returns(process, generation),
             Happening::Act { user } => self.act(user),
-            Happening::Arrival { user, process, is_leave } => self.arrive(user, process, is_leave),
+            Happening::Arrival { user, process, sent } => self.arrive(user, process, sent),
             Happening::Fault => self.fault(),
             Happening::Repair(repair) => self.repair(repair),
             Happening::Check { user, at } => self.check_promptness(user, at),
@@ -577,23 +589,34 @@ impl World {
         if !is_over && self.random.percent(5) {
             // The user logs out, in any process, and perhaps goes on in another tab.
             let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
-            self.at(0, Happening::Arrival { user, process, is_leave: true });
+            self.at(0, Happening::Arrival { user, process, sent: Sent::Leave });
+            if self.random.percent(20) {
+                let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
+                let delay = self.random.range(0, 60 * MILLISECOND);
+                self.at(delay, Happening::Arrival { user, process, sent: Sent::LaterLeave });
+            }
             if self.random.percent(70) {
                 self.is_active[user] = false;
             }
             return;
         }
-        self.at(0, Happening::Arrival { user, process: home, is_leave: false });
-        if self.random.percent(3) && !is_over {
-            // A first heartbeat and a leave elsewhere at nearly the same moment.
+        self.at(0, Happening::Arrival { user, process: home, sent: Sent::Heartbeat });
+        if self.random.percent(10) && !is_over {
+            // A leave right after the heartbeat, mostly in another process.
             let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
-            let delay = self.random.range(0, 60 * MILLISECOND);
-            self.at(delay, Happening::Arrival { user, process, is_leave: true });
+            let longest = self.random.choose(&[6 * MILLISECOND, 60 * MILLISECOND]);
+            let delay = self.random.range(0, longest);
+            self.at(delay, Happening::Arrival { user, process, sent: Sent::Leave });
+            if self.random.percent(30) {
+                // And back at once.
+                let delay = delay + self.random.range(0, 6 * MILLISECOND);
+                self.at(delay, Happening::Arrival { user, process, sent: Sent::Heartbeat });
+            }
             self.is_active[user] = self.random.percent(50);
         }
     }
 
-    fn arrive(&mut self, user: usize, number: usize, is_leave: bool) {
+    fn arrive(&mut self, user: usize, number: usize, sent: Sent) {
         let is_there = |process: &Process| process.is_alive && process.state.lock().phase == Phase::Running;
         // What was sent to a process that is gone goes to another one, if there is one.
         let Some(number) =
@@ -601,20 +624,41 @@ impl World {
         else {
             return;
         };
-        if self.is_put_off(number, Happening::Arrival { user, process: number, is_leave }) {
+        let known = &self.judge.users[user];
+        if sent == Sent::LaterLeave && known.last_heartbeat >= known.last_leave {
+            return;
+        }
+        if self.is_put_off(number, Happening::Arrival { user, process: number, sent }) {
             return;
         }
         let (clock, timeout) = (self.clock(), self.options.user_timeouts[user]);
-        self.trace(|| format!("user {user} {} at process {number}", if is_leave { "leaves" } else { "is seen" }));
+        self.trace(|| format!("user {user}: {sent:?} at process {number}"));
+        self.set_server_clock();
         let process = &self.processes[number];
         let known = &mut self.judge.users[user];
-        let is_woken = if is_leave {
-            process.leave(user, clock, 0);
-            known.last_leave = Some(self.now);
-            true
-        } else {
-            known.last_heartbeat = Some(self.now);
-            process.heartbeat(user, clock, timeout)
+        let is_woken = match sent {
+            Sent::Heartbeat => {
+                known.is_return_certain = known.left_process == Some(number) && self.options.is_fast();
+                known.last_heartbeat = Some(self.now);
+                known.last_process = Some(number);
+                process.heartbeat(user, clock, timeout)
+            }
+            Sent::Leave => {
+                known.left_process = process.knows(user, clock).then_some(number);
+                process.leave(user, clock, 0);
+                let oldest = known.last_heartbeat.map(|at| self.now - at + self.options.clock_step);
+                let is_written = self.server.seen_ago(&user_id(user)).is_some_and(|ago| Some(ago) <= oldest);
+                let is_apart = known.last_heartbeat.is_none_or(|at| self.now - at >= EQUAL);
+                known.is_leave_certain = is_apart || is_written || known.last_process == Some(number);
+                known.last_leave = Some(self.now);
+                true
+            }
+            Sent::LaterLeave => {
+                known.left_process = None;
+                process.leave(user, clock, LATER);
+                known.last_leave = Some(self.now);
+                true
+            }
         };
         if is_woken {
             self.wake(number);

@@ -7,7 +7,7 @@ use super::events::{append, append_leave};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, Snapshot, Sweep};
+use crate::store::{Heartbeat, LEAVE_TOLERANCE, Leave, Snapshot, Sweep};
 
 /// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
 /// some milliseconds of work each.
@@ -27,7 +27,8 @@ struct User {
     seen: Option<i64>,
     timeout: i64,
     deadline: i64,
-    /// When the last leave was, and the deadline that it sets to heartbeats before it.
+    /// When the last leave since the last heartbeat was, and the soonest deadline that such leaves set to heartbeats
+    /// before it.
     left: Option<(i64, i64)>,
     /// Whether a leave has set the deadline.
     is_leave: bool,
@@ -181,14 +182,15 @@ pub(super) fn leave(
     let until = left.saturating_add(to_sql(leave.after));
     let before = User::find(transaction, partition.number, id)?;
     let mut user = before.clone().unwrap_or_else(|| User::new(partition.known.generation));
-    if user.seen.is_some_and(|seen| left < seen) {
+    if user.seen.is_some_and(|seen| left.saturating_add(to_sql(LEAVE_TOLERANCE)) < seen) {
         return Ok(());
     }
     if user.is_online && until < user.deadline {
         (user.deadline, user.is_leave) = (until, true);
     }
-    if user.left.is_none_or(|(before, _)| left >= before) {
-        user.left = Some((left, until));
+    let (last, sooner) = user.left.unwrap_or((left, until));
+    user.left = Some((left.max(last), until.min(sooner)));
+    if left >= last {
         append_leave(transaction, partition, id, left)?;
     }
     user.save(transaction, (partition.number, id), before.as_ref())
