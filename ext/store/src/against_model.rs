@@ -284,7 +284,7 @@ impl<'a> Pair<'a> {
             let real = snapshot.users[&id];
             assert!(real.abs_diff(ago) < 3 * SECOND, "{id:?} was seen {real} ns ago, not {ago}\n{}", self.calls());
         }
-        assert_eq!(snapshot.undelivered_events as usize, self.model.undelivered(), "{}", self.calls());
+        assert_eq!(snapshot.undelivered_events as usize, self.model.undelivered().len(), "{}", self.calls());
         let letters = self.store.dead_letters().unwrap();
         let described = |letters: &[crate::store::DeadLetter]| {
             let mut all: Vec<_> = letters

@@ -270,8 +270,12 @@ impl Model {
         data.is_some_and(|data| known.epoch == data.epoch && is_older(data, known))
     }
 
-    pub(crate) fn undelivered(&self) -> usize {
-        self.partitions.iter().map(|partition| partition.data.log.len()).sum()
+    /// The numbers of the events that are not delivered, with their users.
+    pub(crate) fn undelivered(&self) -> BTreeMap<(Partition, u64), UserId> {
+        let of = |(partition, model): (Partition, &PartitionModel)| -> Vec<_> {
+            model.data.log.iter().map(|(number, event)| ((partition, *number), event.id.clone())).collect()
+        };
+        (0..).zip(&self.partitions).flat_map(of).collect()
     }
 
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {

@@ -3,7 +3,7 @@
 //! Over 400 lines: it is one queue of events, and each kind of event is handled in one place.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use online_manager_tracker::{Nanos, Transition};
@@ -13,6 +13,7 @@ use super::options::{FaultKind, MILLISECOND, Options, SECOND};
 use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
 use crate::error::StoreError;
+use crate::id::UserId;
 use crate::log::DeliveryOutcome;
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
@@ -95,6 +96,8 @@ pub(super) struct World {
     do_callbacks_fail: bool,
     failing_user: Option<usize>,
     is_slow: bool,
+    /// The events that were not delivered when the last part began.
+    undelivered: BTreeMap<(u16, u64), UserId>,
     /// When each partition last had a lease holder.
     held_at: Vec<Nanos>,
     /// Who sends heartbeats, how often, and through which process.
@@ -138,6 +141,7 @@ impl World {
             do_callbacks_fail: false,
             failing_user: None,
             is_slow: false,
+            undelivered: BTreeMap::new(),
             held_at: vec![0; usize::from(options.partitions)],
             is_active: (0..users).map(|_| random.percent(60)).collect(),
             intervals,
@@ -892,10 +896,15 @@ impl World {
         }
     }
 
-    /// Whether a process knows the user that has not ended.
+    /// Whether a process knows the user that has not ended, or is about to deliver its `offline`.
     fn is_known(&self, user: usize) -> bool {
         let clock = self.clock();
-        self.processes.iter().any(|process| process.is_alive && process.knows(user, clock))
+        let id = user_id(user);
+        let partition = id.partition(self.options.partitions);
+        self.processes.iter().filter(|process| process.is_alive).any(|process| {
+            let due = process.state.lock().log.undelivered_offline(partition, clock);
+            process.knows(user, clock) || due.iter().any(|(other, _)| *other == id)
+        })
     }
 
     fn repair(&mut self, repair: Repair) {
@@ -968,6 +977,7 @@ impl World {
             }
             Part::Online => {
                 self.check_online();
+                self.undelivered = self.server.undelivered();
                 self.part = Part::Offline;
                 let longest = self.longest_timeout();
                 self.at(2 * longest, Happening::Part);
@@ -976,6 +986,7 @@ impl World {
                 self.check_online();
                 self.check_offline();
                 self.check_log();
+                self.check_shares();
                 self.part = Part::Over;
             }
             Part::Over => {}
@@ -1024,15 +1035,25 @@ impl World {
     }
 
     fn check_log(&mut self) {
-        let undelivered = self.server.undelivered();
-        let is_backing_off = (0..self.options.users).any(|user| self.is_backing_off(user));
-        // What has just been appended is on its way.
-        if undelivered > self.options.users && !is_backing_off {
-            self.wrong.get_or_insert(format!("{undelivered} events are not delivered"));
+        for (place, id) in self.server.undelivered() {
+            let user = user_of(&id);
+            if self.undelivered.contains_key(&place) && !self.is_backing_off(user) {
+                self.wrong.get_or_insert(format!("event {} of user {user} stays in the log", place.1));
+            }
         }
         let letters = self.server.dead_letters();
         if !letters.is_empty() && !self.options.faults.contains(&FaultKind::CallbackFails) {
             self.wrong.get_or_insert(format!("{} dead letters, though no callback failed alone", letters.len()));
+        }
+    }
+
+    /// No process holds more leases than its share, unless one that is dead may still be registered.
+    fn check_shares(&mut self) {
+        let share = usize::from(self.options.partitions).div_ceil(self.options.processes);
+        let is_over = |process: &Process| process.state.lock().log.leases() > share;
+        let found = self.processes.iter().find(|process| is_over(process)).map(|process| process.number);
+        if let (Some(number), false) = (found, self.options.faults.contains(&FaultKind::ClockJump)) {
+            self.wrong.get_or_insert(format!("process {number} holds more leases than its share"));
         }
     }
 
