@@ -74,6 +74,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
     # Puts the data back after users have come and gone, and has the users of `silent` go meanwhile.
     def put_back(application, copy, silent)
+      # Each process polls every partition within a quarter of a timeout, and then knows that the users before are gone.
+      transitions = application.transitions.size
+      throughout(application.timeout / 2.0) { expect(application.transitions.size).to eq transitions }
       messages = application.store_errors.size
       application.store.restore(copy) do
         application.crowd.fall_silent(silent)
