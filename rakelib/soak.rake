@@ -47,7 +47,7 @@ class Soak
                             STORE_USERS: "1000", STORE_STOPS: "20", STORE_FORKS: "200", seconds: 250),
     "store: pauses" => spec("spec/store/conformance_spec.rb", "--example", "holds the leases again",
                             STORE_TAKEOVERS: "20", seconds: 260),
-    "store: restores" => spec("spec/store/restores_spec.rb", STORE_RESTORES: "20", seconds: 380),
+    "store: restores" => spec("spec/store/restores_spec.rb", STORE_RESTORES: "20", seconds: 400),
     "redis: deaths" => spec("spec/store/redis_faults_spec.rb", "--example", "when lease holders",
                             REDIS_KILLS: "50", REDIS_STOPS: "20", REDIS_SESSIONS: "50", seconds: 560),
     "redis: outages" => spec("spec/store/redis_faults_spec.rb", "--example", "that dies", "--example", "that is away",
