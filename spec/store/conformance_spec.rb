@@ -168,6 +168,35 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect_good_end(application)
         expect(application.log.lines(:stopped).size).to eq stops
       end
+
+      takeovers = size["TAKEOVERS", 1]
+
+      # It believes that it still has its leases, and nobody has them.
+      it "holds the leases again when the process that took over has stopped and it is resumed, #{takeovers} times",
+         limit: 60 + (takeovers * 30) do
+        application = deploy(timeout: 3)
+        holder = application.start
+        application.crowd.come(users(10) + passing = users(10, "passing"))
+        application.expect_all(users(10) + passing, :online)
+        takeovers.times do |round|
+          Progress.at(round, takeovers)
+          application.lease_holders
+          application.pause(holder)
+          other = application.start
+          wait_until(limit: 20) { application.store.shared_by?(1) && other.lease_holder? }
+          # It must not bring them back.
+          application.crowd.fall_silent(passing)
+          application.expect_all(passing, :offline)
+
+          other.finish
+          holder.resume
+          wait_until(limit: 5) { application.store.shared_by?(1) && holder.lease_holder? }
+          application.crowd.come(passing = users(10, "passing #{round}"))
+          application.expect_all(passing, :online)
+        end
+        expect_good_end(application)
+        application.store.check
+      end
     end
 
     describe "when callbacks raise" do

@@ -191,6 +191,20 @@ RSpec.describe Stores::Judge do
     end
   end
 
+  describe "after older data came back" do
+    it "allows one repeated transition of each user, which begins no session" do
+      expect(faults([*good.first(5), [:restored], [:online, :ann, 15], [:offline, "ben", 16], [:offline, :ann, 17]]))
+        .to be_empty
+    end
+
+    it "allows no lower version and no second repeated transition" do
+      expect(faults([*good, [:restored], [:offline, "ben", 13]]))
+        .to include 'version: "ben" has offline 13 after offline 14'
+      expect(faults([*good, [:restored], [:offline, "ben", 16], [:offline, "ben", 17]]))
+        .to eq ['order: "ben" is offline twice, 16 and 17']
+    end
+  end
+
   it "reports a line that it cannot parse" do
     Dir.mktmpdir do |folder|
       File.write("#{folder}/log", "online\t\"b")

@@ -212,25 +212,45 @@ RSpec.describe Stores::Redis do
     end
   end
 
-  describe "with several processes" do
-    # The process that is paused thinks that it still has its leases, and nobody has them.
-    it "has a lease holder for each partition when one is paused, taken over from by one that stops, and resumed",
-       limit: 90 do
-      application = deploy(described_class.new(serve), timeout: 2)
-      paused = application.start
-      application.crowd.come(users(5))
-      application.expect_all(users(5), :online)
-      application.lease_holders
-      application.pause(paused)
-      other = application.start
-      wait_until(limit: 20) { application.store.shared_by?(1) && other.lease_holder? }
-      other.finish
-      paused.resume
-      application.crowd.come(users(30, "late"))
-      application.expect_all(users(30, "late"), :online)
-      expect(application.store).to be_shared_by(1)
+  describe "whose connections are cut" do
+    cuts = size["CUTS", 4]
+
+    # Cuts each connection, in turn by the server and on the way, as soon as something is delivered: then its commit is
+    # about to be sent, or on the way.
+    def cut_under_load(application, server, proxy, cuts)
+      cuts.times do |number|
+        Progress.at(number, cuts)
+        delivered = application.transitions.size
+        wait_until(limit: 20) { application.transitions.size > delivered }
+        number.even? ? server.cli("CLIENT", "KILL", "TYPE", "normal") : proxy.cut
+        wait_until(limit: 20) { server.ask("CLIENT", "LIST", "TYPE", "normal").grep(/cmd=eval/).size >= 3 }
+      end
     end
 
+    # Expects that no event is left in the log, and that each process knows.
+    def expect_nothing_left(application)
+      server = application.store.server
+      eventually do
+        events = Array.new(16) { |number| Integer(server.cli("XLEN", application.store.key(number, :events))) }
+        expect(events).to all be_zero
+        expect(application.serving.map { |worker| worker.ask("manager.stats[:waiting]") }).to all be_zero
+      end
+    end
+
+    it "loses and doubles nothing under load, #{cuts} times", limit: 120 + (cuts * 5) do
+      server = serve
+      proxy = start_proxy(server)
+      application = deploy_with_users(described_class.new(server, url: server.url(port: proxy.port)))
+      application.crowd.churn(users(100, "passing"), max_sessions: 1 + (cuts / 4), silence_rate: 0.3, arrivals: 10)
+      cut_under_load(application, server, proxy, cuts)
+      application.crowd.churn_out(limit: 60 + (cuts * 3))
+      expect(expect_good_end(application)).to have_attributes(repeats: 0)
+      expect_nothing_left(application)
+      application.store.check
+    end
+  end
+
+  describe "with several processes" do
     it "sets a user offline at once who leaves in another process than the one with the heartbeat" do
       application = deploy(described_class.new(serve), timeout: 20)
       one, other = application.start_all(2)

@@ -41,6 +41,44 @@ RSpec.describe Stores::Redis do
     end
   end
 
+  describe "with nobody online" do
+    # @return [Array<Float>] how many scripts each process calls within a second, and in how many round trips
+    def measure_load(application, seconds: 2)
+      server = application.store.server
+      calls = /^cmdstat_evalsha:calls=(\d+)/
+      reads = /^total_reads_processed:(\d+)/
+      figures = -> { server.cli("INFO", "everything").then { |text| [calls, reads].map { |one| text[one, 1].to_i } } }
+      before = figures.call
+      throughout(seconds) { expect(application.transitions).to be_empty }
+      figures.call.zip(before).map { |now, earlier| (now - earlier).fdiv(seconds * application.serving.size) }
+    end
+
+    # Expects at most 160 scripts in at most 30 round trips, and a quarter more on a busy machine. A process that asks
+    # again at once has many times as many.
+    def expect_low_load(application)
+      eventually(limit: 15) do
+        scripts, round_trips = measure_load(application)
+        expect(scripts).to be_between(1, 200)
+        expect(round_trips).to be <= 38
+      end
+    end
+
+    it "is called seldom by each process, also after its connections were cut and after a restart", limit: 90 do
+      server = serve(appendonly: "yes")
+      application = deploy(described_class.new(server), timeout: 2)
+      [1, 2].each do |count|
+        application.start
+        application.lease_holders
+        expect_low_load(application)
+        server.cli("CLIENT", "KILL", "TYPE", "normal")
+        expect_low_load(application)
+        server.restart(with_data: count == 1)
+        application.lease_holders
+        expect_low_load(application)
+      end
+    end
+  end
+
   describe "with others on the same server" do
     # Expects that users with the same ids come and go in one of the two, and then in the other, without affecting each
     # other.

@@ -105,6 +105,19 @@ fn a_restarted_server_is_reconnected_to_and_its_data_reported_as_replaced() {
     assert!(matches!(results[0].1, Err(StoreError::Replaced(_))));
 }
 
+/// A member goes on after a registration that failed: where the members are counted may be away by itself.
+#[test]
+fn a_connection_that_a_call_has_made_again_is_reported_as_lost() {
+    let server = Server::new();
+    let mut store = server.open();
+    store.register(&membership(MEMBER_A, MINUTE)).unwrap();
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    store.register(&membership(MEMBER_A, MINUTE)).unwrap_err();
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    assert!(store.reconnect().unwrap(), "the connection was lost");
+    assert!(!store.reconnect().unwrap(), "once");
+}
+
 /// The user's only heartbeat is long ago when a process that knew the lost data polls.
 #[test]
 fn nobody_expires_for_one_timeout_after_the_data_is_lost() {

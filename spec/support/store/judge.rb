@@ -20,9 +20,13 @@ module Stores
     # The maximum number of transitions that are delivered twice when a process is killed.
     BATCH = 256
 
-    # A user: the last delivery of each version, the latest transition, the number of sessions, and whether the store
-    # has lost its data since; then an online may be repeated.
-    User = Struct.new(:deliveries, :latest, :sessions, :is_lost)
+    # A user: the last delivery of each version, the latest transition, the number of sessions, and which transitions
+    # may be repeated once, since the store has lost its data or has older ones.
+    User = Struct.new(:deliveries, :latest, :sessions, :repeatable)
+
+    # The transitions that a user may have once more after a line of this kind: an online, since the processes write
+    # again everyone who is online; and an offline of a user who is online in older data.
+    REPEATABLE = { lost: %i[online], restored: %i[online offline] }.freeze
 
     # @param lines [Array<String>] of the log
     # @param script [Hash{String => Object}]
@@ -30,7 +34,7 @@ module Stores
       @script = script
       @faults = []
       @lines = lines.filter_map { |text| Log.parse(text) || (@faults << "no line: #{text.inspect}" and nil) }
-      @users = Hash.new { |users, id| users[id] = User.new({}, nil, 0, false) }
+      @users = Hash.new { |users, id| users[id] = User.new({}, nil, 0, []) }
       # The processes that explain repeats, and how many.
       @interrupted = @lines.select { |line| %i[killed stopped].include?(line.kind) }.to_h { |line| [line.pid, 0] }
       @repeats = 0
@@ -50,7 +54,8 @@ module Stores
     private
 
     def lose(line)
-      @users.each_value { |user| user.is_lost = true } if line.kind == :lost
+      repeatable = REPEATABLE[line.kind] or return
+      @users.each_value { |user| user.repeatable = repeatable }
     end
 
     def transition(line)
@@ -58,22 +63,22 @@ module Stores
       if (earlier = user.deliveries[line.version])
         repeat(line, earlier)
       else
-        check_order(line, user.latest, user.is_lost)
+        check_order(line, user.latest, user.repeatable)
         user.sessions += 1 if line.kind == :online && user.latest&.kind != :online
         user.latest = line
-        user.is_lost = false
+        user.repeatable = []
       end
       user.deliveries[line.version] = line
     end
 
-    def check_order(line, latest, is_lost)
+    def check_order(line, latest, repeatable)
       if latest.nil?
         @faults << "order: #{line.id} begins with offline #{line.version}" if line.kind == :offline
       else
         if line.version <= latest.version
           @faults << "version: #{line.id} has #{line.kind} #{line.version} after #{latest.kind} #{latest.version}"
         end
-        if line.kind == latest.kind && !(is_lost && line.kind == :online)
+        if line.kind == latest.kind && !repeatable.include?(line.kind)
           @faults << "order: #{line.id} is #{line.kind} twice, #{latest.version} and #{line.version}"
         end
       end

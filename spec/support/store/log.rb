@@ -5,7 +5,7 @@ module Stores
   # several processes do not mix and none is lost with its process.
   #
   # Besides `online` and `offline` it has the lines that the judge needs: a process was `killed` or `stopped`, the store
-  # was `lost`. Lines of other kinds are for the specs.
+  # was `lost`, or `restored` from an older copy. Lines of other kinds are for the specs.
   #
   # Also loaded into child processes and by the judge, so it requires nothing.
   class Log

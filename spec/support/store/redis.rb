@@ -20,6 +20,49 @@ module Stores
       return holders
     LUA
 
+    # Shifts all times of a partition into the past by a number of milliseconds. Its keys come in the order of KEYS, and
+    # then that of the members.
+    SHIFT = <<~LUA
+      local shift = tonumber(ARGV[1])
+      local function shift_scores(key, step)
+        for _, id in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+          redis.call('ZINCRBY', key, string.format('%.0f', -step), id)
+        end
+      end
+      local function earlier(time, step)
+        return time and tonumber(time) > 0 and string.format('%.0f', time - step) or time
+      end
+      local function shift_entries(key, name, step)
+        local entries = redis.call('XRANGE', key, '-', '+')
+        redis.call('DEL', key)
+        for _, entry in ipairs(entries) do
+          for i = 1, #entry[2], 2 do
+            entry[2][i + 1] = entry[2][i] == name and earlier(entry[2][i + 1], step) or entry[2][i + 1]
+          end
+          redis.call('XADD', key, entry[1], unpack(entry[2]))
+        end
+      end
+      -- A score holds 1,024 classes for each millisecond.
+      shift_scores(KEYS[1], shift * 1024)
+      shift_entries(KEYS[2], 'd', shift * 1000)
+      for _, name in ipairs({'swept', 'hold', 'until', 'silent', 'longest_until'}) do
+        local time = redis.call('HGET', KEYS[3], name)
+        if time then
+          redis.call('HSET', KEYS[3], name, earlier(time, shift * 1000))
+        end
+      end
+      local overflows = redis.call('HGETALL', KEYS[4])
+      for i = 1, #overflows, 2 do
+        local seen, left, latest, is_leave = overflows[i + 1]:match('^(%-?%d+) (%-?%d+) (%-?%d+) (%d)$')
+        local times = table.concat({earlier(seen, shift), earlier(left, shift), earlier(latest, shift), is_leave}, ' ')
+        redis.call('HSET', KEYS[4], overflows[i], times)
+      end
+      shift_scores(KEYS[5], shift)
+      shift_entries(KEYS[9], 't', shift)
+      shift_scores(KEYS[10], shift)
+      shift_scores(KEYS[11], shift)
+    LUA
+
     def self.to_s = "Redis"
 
     # @param bytes [String] see ext/store/src/id.rs
@@ -63,6 +106,34 @@ module Stores
       strange = keys.reject { |key| key == "{om:#{@namespace}}:members" || number_of(key, *KEYS) }
       strange += keys.grep(/:users\z/).reject { |key| ids_in(key).all? { |id| belongs?(id, key) } }
       strange.empty? or RSpec::Expectations.fail_with("these keys are strange: #{strange.join(", ")}")
+    end
+
+    # Copies the data of a server of our own, as they would be if an hour had passed since.
+    #
+    # @return [String] see {RedisServer#dump}
+    def back_up
+      copy = RedisServer.new
+      copy.begin_with(@server.dump)
+      copy.start
+      PARTITIONS.times do |number|
+        keys = [*KEYS.map { |name| key(number, name) }, "{om:#{@namespace}}:members"]
+        # The members have one key, and are shifted once.
+        keys[-1] = "none" unless number.zero?
+        copy.cli("EVAL", SHIFT, keys.size, *keys, 3_600_000)
+      end
+      copy.dump
+    ensure
+      copy&.stop
+    end
+
+    # Restarts the server with a copy, while processes use it.
+    #
+    # @yield while it is down
+    def restore(copy)
+      @server.restart(with_data: true) do
+        yield
+        @server.begin_with(copy)
+      end
     end
 
     # Whether no process is in a transaction that would block the others. Each Redis script is atomic, so none ever is.

@@ -117,6 +117,17 @@ module Stores
       start
     end
 
+    # @return [String] its data, as it writes them to disk
+    def dump
+      cli("SAVE")
+      File.binread(dump_file)
+    end
+
+    # Has the server begin with these data, the next time it is started.
+    #
+    # @param dump [String] see {#dump}
+    def begin_with(dump) = File.binwrite(dump_file, dump)
+
     # @param words [Array<#to_s>] a command
     # @param database [Integer]
     # @return [String] the output of `redis-cli`
@@ -166,6 +177,8 @@ module Stores
     def inspect = "#<#{self.class} on port #{@port}>"
 
     private
+
+    def dump_file = "#{@folder}/dump.rdb"
 
     def configuration
       settings = { dir: @folder, unixsocket: @socket, **@settings }

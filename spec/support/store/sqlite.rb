@@ -10,6 +10,12 @@ module Stores
     # One process at a time delivers.
     PARTITIONS = 1
 
+    # The columns that hold times, in nanoseconds since the machine's start.
+    TIMES = {
+      namespaces: %w[swept hold silent_until longest_until leased_until], members: %w[expires_at],
+      users: %w[seen deadline left left_until sweep_at], events: %w[due], leaves: %w[left]
+    }.freeze
+
     def self.to_s = "SQLite"
 
     attr_reader :folder, :path
@@ -33,9 +39,32 @@ module Stores
       answer == "ok" or RSpec::Expectations.fail_with("integrity_check says: #{answer}")
     end
 
+    # Copies the data, as they would be if an hour had passed since.
+    #
+    # @return [String] the path of the copy
+    def back_up
+      execute(".backup '#{copy = "#{@folder}/copy"}'")
+      # The machine may have been started less than an hour ago.
+      hour = [3_600, Process.clock_gettime(Process::CLOCK_BOOTTIME) / 2].min * 1_000_000_000
+      shifts = TIMES.map do |table, columns|
+        "UPDATE #{table} SET #{columns.map { |name| "#{name} = max(#{name} - #{hour.to_i}, 0)" }.join(", ")};"
+      end
+      execute(shifts.join, path: copy)
+      copy
+    end
+
+    # Puts a copy in the place of the file, while processes use it.
+    #
+    # @yield before that
+    def restore(copy)
+      yield
+      FileUtils.rm_f(files - [@path, copy])
+      File.rename(copy, @path)
+    end
+
     # @return [String] the output of the `sqlite3` command
-    def execute(sql)
-      output, status = Open3.capture2e("sqlite3", "-cmd", ".timeout 10000", @path, sql)
+    def execute(sql, path: @path)
+      output, status = Open3.capture2e("sqlite3", "-cmd", ".timeout 10000", path, sql)
       status.success? or RSpec::Expectations.fail_with("sqlite3 says: #{output}")
       output.chomp
     end

@@ -711,6 +711,8 @@ impl MemberState {
             // What was written last may be lost: heartbeats, and commits.
             self.resend(None, false);
             (0..store.partitions).for_each(|partition| self.report_handled(partition));
+            // All at once, so that one message is for all whose data are others.
+            self.partitions.iter_mut().for_each(|partition| partition.sweep_at = 0);
         }
     }
 

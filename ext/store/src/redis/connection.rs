@@ -99,6 +99,8 @@ pub(super) struct Connection {
     /// `None` if the connection was lost. Declared before the runtime, so that it is dropped while the runtime still
     /// exists.
     link: Option<Link>,
+    /// Whether the connection was made again since [`Connection::reconnect`] last said so.
+    was_lost: bool,
     runtime: Runtime,
     warnings: Vec<String>,
 }
@@ -109,8 +111,10 @@ impl Connection {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Unavailable(format!("{servers}: {error}")))?;
         let (servers, interrupt) = (servers.clone(), interrupt.clone());
-        let mut connection = Connection { servers, interrupt, link: None, runtime, warnings: Vec::new() };
-        connection.reconnect()?;
+        let mut connection =
+            Connection { servers, interrupt, link: None, was_lost: false, runtime, warnings: Vec::new() };
+        connection.connect()?;
+        connection.was_lost = false;
         Ok(connection)
     }
 
@@ -127,22 +131,29 @@ impl Connection {
         self.link = None;
     }
 
-    /// Connects again if the connection was lost. Returns whether it was.
+    /// Connects again if the connection was lost. Returns whether it was, since the last call of this function: a call of
+    /// a script may have made it again.
     pub(super) fn reconnect(&mut self) -> Result<bool, StoreError> {
+        self.connect()?;
+        Ok(std::mem::take(&mut self.was_lost))
+    }
+
+    fn connect(&mut self) -> Result<(), StoreError> {
         if self.link.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         let servers = self.servers.clone();
         let (link, warnings) = self.wait(connect(&servers))??;
         self.link = Some(link);
         self.warnings = warnings;
-        Ok(true)
+        self.was_lost = true;
+        Ok(())
     }
 
     /// Calls scripts, all at once. Returns their replies in order. An error of a server fails that call alone; an error
     /// of the connection fails all of them.
     pub(super) fn call(&mut self, calls: &[Call]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.reconnect()?;
+        self.connect()?;
         let Some(link) = self.link.clone() else { return Err(self.lost()) };
         let replies = self.wait(future::join_all(calls.iter().map(|call| link.clone().call(call))))?;
         self.check_replies(replies)
@@ -150,7 +161,7 @@ impl Connection {
 
     /// Sends commands, as [`Connection::call`] does.
     pub(super) fn send(&mut self, commands: &[Cmd]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.reconnect()?;
+        self.connect()?;
         let Some(link) = self.link.clone() else { return Err(self.lost()) };
         let requests = commands.iter().map(|command| {
             let mut link = link.clone();
@@ -162,7 +173,7 @@ impl Connection {
 
     /// Returns the keys that match a pattern: of all masters, if it is a cluster.
     pub(super) fn scan(&mut self, pattern: &str) -> Result<Vec<String>, StoreError> {
-        self.reconnect()?;
+        self.connect()?;
         let Some(link) = self.link.clone() else { return Err(self.lost()) };
         let scanned = self.wait(scan(link, pattern))?;
         scanned.map_err(|error| store_error(&self.servers, &error))
