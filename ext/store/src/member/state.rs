@@ -893,10 +893,6 @@ impl MemberState {
                 partition.lease_at = now + 4 * next_ask;
             }
             (LeaseState::Renewed | LeaseState::Acquired, LeaseRequest::Renew | LeaseRequest::Acquire) => {
-                if result.lease == LeaseState::Acquired {
-                    // Another member may have held it, and has delivered what this one remembers.
-                    log.forget_partition(request.partition);
-                }
                 if log.leases() >= max_leases && !was_leased {
                     partition.keep_until = now + KEPT_LEASES * length;
                 }

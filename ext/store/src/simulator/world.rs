@@ -489,9 +489,15 @@ impl World {
             return;
         }
         let Doing::Call(call, _) = std::mem::replace(&mut process.doing, Doing::Nothing) else { return };
-        if matches!(call, Call::Commit(..)) {
+        let is_again = !process.failing.is_empty();
+        if matches!(call, Call::Commit(..)) || is_again {
             self.judge.may_repeat_all();
         }
+        if is_again {
+            // The lease may end before the next attempt, and nothing is committed until then.
+            self.judge.repeats_until = self.judge.repeats_until.max(self.now + SECOND / 2);
+        }
+        let process = &mut self.processes[number];
         let reply = failed(&call);
         process.is_connected = false;
         process.doing = Doing::Call(call, Some(reply));
@@ -777,7 +783,14 @@ impl World {
             FaultKind::Lose => {
                 self.lose_data();
                 self.server.lose();
-                self.server_away(duration);
+                if self.random.percent(70) {
+                    self.server_away(duration);
+                } else {
+                    // Its data were deleted while it answers.
+                    self.judge.may_repeat_all();
+                    self.judge.repeats_until = self.now + 6 * SECOND;
+                    self.judge.trouble(self.now + 3 * SECOND);
+                }
             }
             FaultKind::EndLease => {
                 let partition = self.random.range(0, u64::from(self.options.partitions) - 1) as u16;
