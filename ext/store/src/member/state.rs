@@ -194,6 +194,10 @@ impl Failures {
         self.0.get(kind as usize).map_or(0, |(count, _)| *count)
     }
 
+    fn is_any(&self) -> bool {
+        self.0.iter().any(|(count, _)| *count > 0)
+    }
+
     fn are_over(&self, now: Nanos) -> bool {
         self.0.iter().all(|(count, at)| *count == 0 || now.saturating_sub(*at) >= FORGOTTEN_AFTER)
     }
@@ -704,15 +708,20 @@ impl MemberState {
     }
 
     fn opened(&mut self, store: StoreTraits, was_away: bool) {
+        // After a fork the store is opened anew. Its connection was lost too if something failed before.
+        let is_new = self.store.is_none();
+        let was_away = was_away || (is_new && self.failures.is_any());
         self.store = Some(store);
         self.failures.succeeded(Kind::Open);
         self.partitions.resize(usize::from(store.partitions), PartitionState::NEW);
         if was_away {
             // What was written last may be lost: heartbeats, and commits.
             self.resend(None, false);
-            (0..store.partitions).for_each(|partition| self.report_handled(partition));
             // All at once, so that one message is for all whose data are others.
             self.partitions.iter_mut().for_each(|partition| partition.sweep_at = 0);
+        }
+        if was_away || is_new {
+            (0..store.partitions).for_each(|partition| self.report_handled(partition));
         }
     }
 
