@@ -71,7 +71,7 @@ class OnlineManager
           raise error if error
         end
       ensure
-        # Those that a signal has left: no thread of theirs may be restarted while Ruby ends all threads.
+        # Those that a signal has left: none of their threads may go on, or be replaced, while Ruby ends all threads.
         managers&.each { |manager| manager.lifecycle.finish }
         @exiting = false
       end
