@@ -97,10 +97,10 @@ class OnlineManager
     @reactor_name, @store, namespace = check_options(options)
     @namespace = namespace&.to_s
     @config = Config.new(config)
-    @delivery = build_delivery { on_finished }
+    @delivery = build_delivery { Registry.remove(self) }
+    @lifecycle = @delivery.lifecycle
     @native = @delivery.native
     @mutex = Mutex.new
-    @state = :new
   end
 
   # Calls the config's `setup` and delivers callbacks until the manager, or EventMachine, is stopped. Blocks. However it
@@ -143,8 +143,11 @@ class OnlineManager
   # @raise [Error] if the manager is not set up yet, or the operating system gives it no thread
   # @raise what the config's `timeout` raises
   def start
-    return false if @stopping || @state == :stopped
-    raise Error, "start was called before the manager was set up: call setup or run first" unless @state == :running
+    return false if @lifecycle.stopping?
+
+    unless @lifecycle.state == :running
+      raise Error, "start was called before the manager was set up: call setup or run first"
+    end
 
     @store.shared? ? @native.start : true
   end
@@ -197,7 +200,7 @@ class OnlineManager
   # @raise what the config's `timeout` raises, if the process becomes a member
   def leave(user_id, after: 0)
     nanoseconds = Seconds.nanoseconds(after, "after", or_zero: true)
-    @native.start if @store.shared? && @state == :running
+    @native.start if @store.shared? && @lifecycle.state == :running
     @native.leave(user_id, nanoseconds)
   end
 
@@ -287,21 +290,24 @@ class OnlineManager
   # @raise [ArgumentError, TypeError] if the timeout is not such a number
   def stop(timeout: nil)
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
-    return 0 if @state == :stopped
+    return 0 if @lifecycle.stopped?
 
-    request_stop
-    return @delivery.remaining if @delivery.in_callback? || Delivery.in_trap_handler?
+    if @delivery.in_callback? || Delivery.in_trap_handler?
+      @lifecycle.stop
+      return @delivery.remaining
+    end
 
-    @delivery.reactor ? @delivery.reactor.finish(timeout) : @delivery.finish
-    warn_about_remaining(timeout) if timeout && !@delivery.finished?
+    @lifecycle.awaited do
+      @lifecycle.stop
+      @delivery.reactor ? @delivery.reactor.finish(timeout) : @lifecycle.finish
+    end
+    warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
     @delivery.remaining
   end
 
   # @private
-  # @return [void]
-  def stop_at_exit
-    stop
-  end
+  # @return [Lifecycle]
+  attr_reader :lifecycle
 
   # @private
   # @return [void]
@@ -319,7 +325,8 @@ class OnlineManager
   private
 
   def state
-    @state == :running && @stopping ? :stopping : @state
+    state = @lifecycle.state
+    state == :draining ? :stopping : state
   end
 
   def check_options(options)
@@ -363,7 +370,7 @@ class OnlineManager
       @config.check(@store)
       @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
-      @state = :running
+      @lifecycle.launch
     end
     Registry.add(self)
     @delivery.before_setup
@@ -379,28 +386,14 @@ class OnlineManager
   end
 
   def check_not_launched
-    if @stopping || @state == :stopped
-      raise Error, "the manager has been stopped and cannot be set up again: create a new one"
-    end
-    raise Error, "the manager is already running: call setup or run only once" if @state == :running
+    raise Error, "the manager has been stopped and cannot be set up again: create a new one" if @lifecycle.stopping?
+    raise Error, "the manager is already running: call setup or run only once" if @lifecycle.state == :running
   end
 
   # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,
   # and a second signal would otherwise interrupt only the wait in here.
   def abort_launch(error)
-    error.is_a?(SignalException) ? request_stop : stop
-  end
-
-  # Takes no mutex, since a trap handler cannot lock one.
-  def request_stop
-    @stopping = true
-    @delivery.stop
-  end
-
-  # Called by the delivery, once every user has been set offline.
-  def on_finished
-    @state = :stopped
-    Registry.remove(self)
+    error.is_a?(SignalException) ? @lifecycle.stop : stop
   end
 
   def warn_about_remaining(timeout)

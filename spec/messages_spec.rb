@@ -261,6 +261,13 @@ RSpec.describe "The messages" do
     manager.tap(&:setup).seen(7)
     printed { Thread.list.find { |thread| thread.name == "online_manager" }.kill }
   end
+  message("a signal that a callback raises in a stop", { "lib/online_manager/reactor/thread.rb" => ["during a stop"] },
+          "OnlineManager: a callback raised #<Interrupt: Interrupt> during a stop, which is over now: 1 user has not " \
+          "been set offline; rescue signals in callbacks") do
+    config.define_singleton_method(:offline) { |_| raise Interrupt }
+    manager.tap(&:setup).seen_all([7, 8])
+    printed { Thread.new { OnlineManager.current.stop }.join }
+  end
   # Ruby 4.0 has the one, those before the other.
   taken = Ractor.method_defined?(:value) ? "value" : "take"
   message("the manager of another Ractor", { "lib/online_manager/registry.rb" => ["main Ractor"] },

@@ -81,7 +81,7 @@ class OnlineManager
       @errors += 1
       if @config.on_error?
         report_to_config(error, call.argument)
-      elsif @reactor.raises_errors? && !@draining
+      elsif @reactor.raises_errors? && !@lifecycle.reports_errors?
         raise error
       else
         Integration.current.report(error, "#{callback_name(call)} raised", call.argument)

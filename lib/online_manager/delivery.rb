@@ -3,22 +3,20 @@
 require_relative "callback_invoker"
 require_relative "integration"
 require_relative "latch"
+require_relative "lifecycle"
 require_relative "watchdog"
 
 class OnlineManager
-  # Delivers the transitions of the store `:memory` to the config, in order for each user, until a stop is done. A first
-  # `online` runs on the heartbeat's thread; the reactor calls the others, one at a time.
+  # Delivers the transitions of the store `:memory` to the config, in order for each user. A first `online` runs on the
+  # heartbeat's thread; the reactor calls the others, one at a time.
   #
   # It is the callback target of a NativeTracker, which calls `ready`, `timeout` and the callbacks (`online`,
-  # `online_all`, `rejoin`, `offline`, `offline_all`); a reactor calls `deliver`, `drain` and `finish`.
+  # `online_all`, `rejoin`, `offline`, `offline_all`). Its Lifecycle calls `deliver` and `deliver_rest`, and decides who
+  # delivers until when.
   #
   # @private
   class Delivery
     include CallbackInvoker
-
-    # Seconds of callbacks after which the reactor gets to do other things. With less, delivery collapses beside a busy
-    # thread, which keeps the GVL for 100 ms each time; with more, the reactor's other work stalls.
-    SLICE = 0.005
 
     # Whether the current thread runs a trap handler: there a Mutex raises ThreadError, so nothing may wait.
     def self.in_trap_handler?
@@ -27,6 +25,8 @@ class OnlineManager
       true
     end
 
+    # @return [Lifecycle]
+    attr_reader :lifecycle
     # @return [NativeTracker, NativeMember] the tracker, or the member of a shared store
     attr_reader :native
     # @return [Config]
@@ -36,15 +36,13 @@ class OnlineManager
 
     # @param config [Config]
     # @param namespace [String, nil]
-    # @yield once, when a stop is done, on the thread that finds that out
-    def initialize(config, namespace, &on_finish)
+    # @yield once, when the manager has stopped, on the thread that finds that out
+    def initialize(config, namespace, &on_stopped)
       @config = config
       @namespace = namespace
-      @on_finish = on_finish
-      @finished = Latch.new
+      @lifecycle = Lifecycle.new(self, &on_stopped)
       @native = build_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
-      @stopping = false
       @errors = 0
     end
 
@@ -55,49 +53,39 @@ class OnlineManager
       @pipe ||= IO.for_fd(@native.pipe)
     end
 
-    # Calls the callbacks that are due, for SLICE seconds. Runs on the reactor.
+    # Calls the callbacks that are due, until a stop.
     #
-    # @return [Symbol] :idle if nobody is due, :busy if the time is up, :finished if a stop is done
-    def deliver
+    # @param stop_at [Float] seconds of the monotonic clock
+    # @return [Symbol] :idle if nobody is due, :busy if the time is up, :stopping if a stop has begun
+    def deliver(stop_at)
       @watchdog.wake
-      stop_at = Latch.now + SLICE
-      loop do
-        # Read before the claim: if a stop came before an empty claim, no user remains.
-        stopping = @stopping
+      until @lifecycle.stopping?
         if deliver_next
           return :busy if Latch.now >= stop_at
-        elsif stopping
-          return drained? ? :finished : :idle
-        elsif !@stopping
+        elsif !@lifecycle.stopping?
           # A stop that comes later makes the pipe readable again. For one that came since the claim, the claim has
-          # taken the byte out of the pipe: then it must claim once more, whatever the time.
+          # taken the byte out of the pipe.
           return :idle
         end
       end
+      :stopping
     end
 
-    # Sets the remaining users offline, on the current thread. An `exit` in a callback is raised after the others have
-    # been called; a signal ends it at once.
+    # Calls the callbacks of everybody who is left, after a stop.
     #
-    # @param timeout [Float, nil] seconds after which no further callback is called; nil sets no limit
-    # @return [Boolean] whether all of them are offline
-    def drain(timeout = nil)
-      stop
-      @draining = true
-      exit = nil
-      stop_at = timeout && (Latch.now + timeout)
-      begin
-        nil until (state = deliver) == :finished || (stop_at && Latch.now >= stop_at)
-      rescue SystemExit => e
-        exit ||= e
-        retry
+    # @param stop_at [Float, nil] seconds of the monotonic clock; nil sets no limit
+    # @return [Symbol] :finished, or :busy if the time is up, or :idle if it has to wait for more
+    def deliver_rest(stop_at)
+      @watchdog.wake
+      until @lifecycle.stopped?
+        return drained? ? :finished : :idle unless deliver_next
+        return :busy if stop_at && Latch.now >= stop_at
       end
-      raise exit if exit
-
-      state == :finished
-    ensure
-      @draining = false
+      :finished
     end
+
+    # Waits for more to deliver. The memory store has everybody at hand.
+    def wait_for_more; end
 
     # @return [Integer] how many users have not been set offline yet
     def remaining = @native.size
@@ -108,32 +96,11 @@ class OnlineManager
     # Called before the config's `setup`.
     def before_setup; end
 
-    # Begins a stop: ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
-    def stop
-      @native.stop
-      @stopping = true
-      # A reactor that claimed between the two lines above found nobody, and would sleep on without this.
-      @native.wake
-    end
+    # Ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
+    def bar_heartbeats = @native.stop
 
-    def stopping? = @stopping
-
-    # Ends a stop: wakes the threads that wait for it. Called by the reactor, when `deliver` has returned :finished.
-    def finish
-      return if finished?
-
-      @watchdog.finish
-      @on_finish.call
-      @finished.open
-    end
-
-    def finished? = @finished.open?
-
-    # Waits for the end of a stop.
-    #
-    # @param timeout [Float, nil] seconds; nil sets no limit
-    # @return [Boolean] whether it is done
-    def wait(timeout) = @finished.wait(timeout)
+    # Called once the manager has stopped.
+    def close = @watchdog.finish
 
     # @return [Hash] the part of the manager's `stats` about callbacks
     def stats

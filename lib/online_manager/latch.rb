@@ -21,14 +21,18 @@ class OnlineManager
       end
     end
 
+    # Makes those who wait with a block call it again.
+    def wake = @mutex.synchronize { @opened.broadcast }
+
     # Waits until it is open.
     #
     # @param timeout [Float, nil] seconds; nil sets no limit
+    # @yieldreturn [Boolean] whether to wait no longer; called again at each {#wake}
     # @return [Boolean] whether it is open
     def wait(timeout = nil)
       stop_at = timeout && (Latch.now + timeout)
       @mutex.lock
-      until @open
+      until @open || (block_given? && yield)
         remaining = stop_at && (stop_at - Latch.now)
         break if remaining && remaining <= 0
 

@@ -2,7 +2,7 @@
 
 class OnlineManager
   # The reactors: each decides on which thread callbacks run. Every one waits until the delivery's pipe is readable, and
-  # then calls `deliver`, which returns after a bounded time; they differ in how they wait, and where.
+  # then calls Lifecycle#deliver, which returns after a bounded time; they differ in how they wait, and where.
   #
   # @private
   module Reactor
@@ -15,6 +15,7 @@ class OnlineManager
       # @param delivery [Delivery]
       def initialize(delivery)
         @delivery = delivery
+        @lifecycle = delivery.lifecycle
         @owner = Process.pid
       end
 
@@ -33,7 +34,7 @@ class OnlineManager
       # @param timeout [Float, nil] seconds; nil sets no limit
       def finish(timeout)
         # In a child without heartbeats (with one it would have its own reactor) there is nobody to set offline.
-        same_process? ? wait(timeout) : @delivery.finish
+        same_process? ? wait(timeout) : @lifecycle.finish
       end
 
       # @return [Boolean] whether exceptions of callbacks go to the reactor's own handler, if the config has no
@@ -55,12 +56,7 @@ class OnlineManager
       def drain_here(timeout = nil)
         # A callback has forked, and the child leaves it, by `exit` for example: the child has its own reactor, or no
         # users.
-        return unless same_process?
-
-        is_over = true # also when an exception ends the drain; not when the timeout does
-        is_over = @delivery.drain(timeout) unless @delivery.finished?
-      ensure
-        @delivery.finish if is_over
+        @lifecycle.drain(timeout) if same_process?
       end
     end
 

@@ -8,10 +8,12 @@ class OnlineManager
   module Registry
     @managers = [].freeze
     @mutex = Mutex.new
-    @exiting = false
+
+    # How often the stop of a manager is begun anew at exit, after something was raised in the main thread meanwhile.
+    MAX_ATTEMPTS = 3
 
     class << self
-      # @return [Boolean] whether the process is exiting, so that no thread may be restarted
+      # @return [Boolean] whether the managers are being stopped since the process exits
       def exiting? = @exiting
 
       def add(manager)
@@ -47,12 +49,10 @@ class OnlineManager
         return if @at_exit
 
         @at_exit = true
-        @exiting = false
         at_exit { stop_all }
       end
 
       def stop_all
-        @exiting = true
         @at_exit = false
         return stop_each unless ::Fiber.current_scheduler
 
@@ -60,8 +60,34 @@ class OnlineManager
         ::Fiber.new(blocking: true) { stop_each }.resume
       end
 
+      # Stops every manager. What a callback raises, or another thread in this one, goes on when all of them have
+      # stopped; a signal at once.
       def stop_each
-        @managers.reverse_each(&:stop_at_exit)
+        @exiting = true
+        managers = @managers.reverse
+        # Ruby raises an `exit` of another thread in this one, where it would end the wait for the others.
+        ::Thread.handle_interrupt(SystemExit => :never) do
+          error = managers.filter_map { |manager| stop(manager) }.first
+          raise error if error
+        end
+      ensure
+        # Those that a signal has left: none of their threads may go on, or be replaced, while Ruby ends all threads.
+        managers&.each { |manager| manager.lifecycle.finish }
+        @exiting = false
+      end
+
+      # @return [Exception, nil] the first that interrupted it
+      def stop(manager)
+        error = nil
+        MAX_ATTEMPTS.times do
+          manager.stop
+          break
+        rescue SignalException
+          raise
+        rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised when all managers have stopped
+          error ||= e
+        end
+        error
       end
     end
   end

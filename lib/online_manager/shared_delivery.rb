@@ -22,9 +22,9 @@ class OnlineManager
     # @param config [Config]
     # @param store [StoreOption]
     # @param namespace [String, nil]
-    def initialize(config, store, namespace, &on_finish)
+    def initialize(config, store, namespace, &on_stopped)
       @store = store
-      super(config, namespace, &on_finish)
+      super(config, namespace, &on_stopped)
     end
 
     # Opens the store once, and warns if it cannot be reached, or is set up in a way that loses data. Creates nothing.
@@ -44,7 +44,7 @@ class OnlineManager
       schedule_start
     end
 
-    def finish
+    def close
       super
       Forks.remove(self)
     end
@@ -58,23 +58,14 @@ class OnlineManager
 
     # Called in the child after a fork.
     def after_fork_in_child
-      schedule_start unless stopping?
+      schedule_start unless @lifecycle.stopping?
     end
 
-    # Waits until the remaining heartbeats are written. Sets nobody offline: other processes share the store.
-    #
-    # @param timeout [Float, nil] seconds; nil sets no limit
-    # @return [Boolean] whether everything has been written
-    def drain(timeout = nil)
-      stop
-      stop_at = timeout && (Latch.now + timeout)
-      until (state = deliver) == :finished || (stop_at && Latch.now >= stop_at)
-        pipe.wait_readable(POLL_INTERVAL) if state == :idle
-      end
-      state == :finished
-    end
+    # Waits for the member, which writes the remaining heartbeats. Nobody is set offline: other processes share the
+    # store.
+    def wait_for_more = pipe.wait_readable(POLL_INTERVAL)
 
-    def stop
+    def bar_heartbeats
       @start_timer&.kill unless @start_timer == ::Thread.current
       super
     end

@@ -56,6 +56,27 @@ RSpec.describe "The reactor :thread" do
       end
     end
 
+    it "does not end at a stop before everybody has been made due" do
+      gate = new_gate
+      config = recording
+      manager = start(config)
+      manager.seen_all([7, 8])
+      manager.instance_variable_get(:@native).define_singleton_method(:stop) do
+        gate.pass
+        super()
+      end
+      stopper = background { manager.stop }
+      wait_until { gate.reached? }
+      manager.leave(8)
+      eventually { expect(config.calls_of(8)).to eq %i[online offline] }
+      settle(manager)
+      throughout(0.02) { expect(stopper).to be_alive }
+      gate.open
+
+      expect(stopper.value).to eq 0
+      expect(config.calls_of(7)).to eq %i[online offline]
+    end
+
     # Between a claim and its callback, the delivery only reads the config.
     describe "whose thread is ended between the claim and the callback" do
       # Runs the block once, when `offline` is about to be called.

@@ -61,7 +61,8 @@ class OnlineManager
       # As in version 0.0.3, where `offline` ran in a timer: its exceptions go to EM.error_handler, or out of EM.run.
       def raises_errors? = true
 
-      def usable? = super && EM.reactor_running?
+      # After an exception in a shutdown hook EventMachine counts as running for ever.
+      def usable? = super && EM.reactor_running? && EM.reactor_thread.alive?
 
       # Calls the block on the current thread, which may be the reactor's or another one.
       def setup(&setup)
@@ -83,7 +84,7 @@ class OnlineManager
             # First, since a stop in a trap handler can only make the pipe readable.
             attach
             # A stop before `attach` found no reactor to end.
-            @delivery.stopping? ? drain_and_detach : warn_if_setup_blocks(&setup)
+            @lifecycle.stopping? ? drain_and_detach : warn_if_setup_blocks(&setup)
           end
         ensure
           drain_and_detach
@@ -104,10 +105,9 @@ class OnlineManager
 
       # Delivers. Called by EventMachine when the pipe is readable.
       def pipe_readable
-        return unless @delivery.finished? || @delivery.deliver == :finished
+        return unless @lifecycle.stopped? || @lifecycle.deliver == :finished
 
         detach
-        @delivery.finish
         EM.stop if @runs_reactor
       end
 
@@ -115,7 +115,7 @@ class OnlineManager
       # child, which must do nothing.
       def shut_down
         drain_and_detach if usable?
-      rescue SystemExit => e
+      rescue SystemExit, SignalException => e
         raise unless @runs_reactor
 
         # Raised here, it would keep EventMachine from cleaning up, and from ever running again. `run` raises it later.
@@ -130,7 +130,7 @@ class OnlineManager
       def wait(timeout)
         return drain_and_detach(timeout) if EM.reactor_thread?
         # Its `run` notices a stop by the pipe, or ends with its reactor; that reactor may not have started yet.
-        return @delivery.wait(timeout) if @runs_reactor
+        return @lifecycle.wait(timeout) if @runs_reactor
 
         wait_for_reactor(timeout && (Latch.now + timeout))
       end
@@ -142,13 +142,13 @@ class OnlineManager
           return drain_and_detach(remaining) unless usable?
 
           # With a watch the pipe has woken the reactor. Without one there was no heartbeat, so the drain ends at once.
-          EM.schedule { drain_and_detach unless @watch || @delivery.finished? }
-          return if @delivery.wait([remaining, POLL_INTERVAL].compact.min) || remaining&.zero?
+          EM.schedule { drain_and_detach unless @watch || @lifecycle.stopped? }
+          return if @lifecycle.wait([remaining, POLL_INTERVAL].compact.min) || remaining&.zero?
         end
       end
 
       def attach
-        return if @watch || @delivery.finished?
+        return if @watch || @lifecycle.stopped?
 
         @shutdown_hook ||= ShutdownHook.new(self)
         @watch = EM.watch(@delivery.pipe, PipeWatch, self)
@@ -159,7 +159,7 @@ class OnlineManager
         drain_here(timeout)
       ensure
         # Not after a timeout: then the reactor goes on delivering.
-        if @delivery.finished?
+        if @lifecycle.stopped?
           detach
           EM.stop if @runs_reactor && on_reactor_thread?
         end

@@ -6,6 +6,9 @@ class OnlineManager
     #
     # @private
     class Fiber < Base
+      # Seconds between two checks of a waiting stop whether the scheduler still runs.
+      POLL_INTERVAL = 0.1
+
       def initialize(delivery)
         super
         @scheduler = ::Fiber.current_scheduler
@@ -40,8 +43,14 @@ class OnlineManager
 
       private
 
+      # Waits in short steps: a scheduler may end at any moment without its fibers, and does not say so.
       def wait(timeout)
-        scheduler_ended? ? drain_here(timeout) : @delivery.wait(timeout)
+        stop_at = timeout && (Latch.now + timeout)
+        loop do
+          remaining = stop_at && [stop_at - Latch.now, 0].max
+          return drain_here(remaining) if scheduler_ended?
+          return if @lifecycle.wait([remaining, POLL_INTERVAL].compact.min) || remaining&.zero?
+        end
       end
 
       # Whether the scheduler has ended. Ruby does not show the scheduler of another thread, so there only the end of
@@ -52,9 +61,9 @@ class OnlineManager
 
       def deliver_until_finished
         pipe = @delivery.pipe
-        until (state = @delivery.deliver) == :finished
+        until (state = @lifecycle.deliver) == :finished
           # A callback has forked, and this is the child, where another reactor delivers.
-          return @delivery.wait(nil) unless usable?
+          return @lifecycle.wait(nil) unless usable?
 
           raise_setup_error
           # With more to do, `sleep 0` lets the other fibers run first.

@@ -41,17 +41,17 @@ class OnlineManager
       def wait(timeout)
         # In a fiber that a callback has started: waiting here would keep the loop from going on.
         return if @thread == ::Thread.current
-        # There is no thread to wait for: no heartbeat has come, or an `exit` in a callback has ended it.
-        return drain_here(timeout) unless @thread&.alive?
 
-        @delivery.wait(timeout)
+        stop_at = timeout && (Latch.now + timeout)
+        # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give.
+        drain_here(stop_at && (stop_at - Latch.now)) unless @lifecycle.wait(timeout) { !@thread&.alive? }
       end
 
       def deliver_until_finished
         pipe = @delivery.pipe
-        until (state = @delivery.deliver) == :finished
+        until (state = @lifecycle.deliver) == :finished
           # A callback has forked, and this is the child, where another reactor delivers.
-          return @delivery.wait(nil) unless usable?
+          return @lifecycle.wait(nil) unless usable?
 
           yield if block_given?
           state == :idle ? pipe.wait_readable : ::Thread.pass
@@ -63,27 +63,43 @@ class OnlineManager
         ::Thread.handle_interrupt(Object => :immediate) { deliver_until_finished }
         is_done = true
       ensure
-        if is_done
-          @delivery.finish
-        else
-          restart($ERROR_INFO)
-        end
+        error = $ERROR_INFO
+        # In a child that was forked in a callback there is another reactor.
+        @lifecycle.reactor_ended { restart(error) } unless is_done || !usable?
+        warn_about_remaining(error) if error.is_a?(SignalException) && @lifecycle.stopped?
       end
 
-      # Replaces a thread that was killed, or ended by Thread#raise: users who are due must not wait for the next
+      # Replaces a thread that was killed, or ended by an exception: users who are due must not wait for the next
       # heartbeat.
       def restart(error)
-        # After an `exit` in a callback, and when the process exits, the at_exit hook sets the rest offline.
-        return if error.is_a?(SystemExit) || Registry.exiting? || !usable?
+        replace
+        return if error.is_a?(SystemExit) # which Ruby raises in the main thread
 
+        by = error ? error.inspect : "Thread#kill"
+        warn("the thread that calls offline was ended from outside by #{by}: it has been restarted, and no callback " \
+             "is lost; leave the thread named online_manager alone")
+      end
+
+      def replace
         @thread = nil
         start
-        # Writing the warning may block on a full pipe; then Thread#kill must still work, or the process could not exit.
-        ::Thread.handle_interrupt(Object => :on_blocking) do
-          by = error ? error.inspect : "Thread#kill"
-          Integration.current.warn("the thread that calls offline was ended from outside by #{by}: it has been " \
-                                   "restarted, and no callback is lost; leave the thread named online_manager alone")
-        end
+      ensure
+        # The system may have no thread to give. Then those who wait for this one drain.
+        @lifecycle.wake
+      end
+
+      # A callback raised a signal during the drain, which has ended it, and nobody but this thread knows.
+      def warn_about_remaining(error)
+        users = @delivery.remaining
+        return if users.zero?
+
+        warn("a callback raised #{error.inspect} during a stop, which is over now: #{users} " \
+             "#{users == 1 ? "user has" : "users have"} not been set offline; rescue signals in callbacks")
+      end
+
+      # Writing a warning may block on a full pipe; then Thread#kill must still work, or the process could not exit.
+      def warn(message)
+        ::Thread.handle_interrupt(Object => :on_blocking) { Integration.current.warn(message) }
       end
 
       def drain_here_and_end(setup_thread)

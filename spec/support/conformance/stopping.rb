@@ -103,7 +103,7 @@ RSpec.shared_examples "stopping" do
       stopper = background { manager.stop }
       wait_until { manager.stats[:state] == :stopping && stopper.thread.stop? }
       # Long enough that the reactor's time slice is over as well.
-      throughout(2 * OnlineManager::Delivery::SLICE) { expect(stopper).to be_alive }
+      throughout(2 * OnlineManager::Lifecycle::SLICE) { expect(stopper).to be_alive }
       gate.open
 
       expect(stopper.value).to eq 0

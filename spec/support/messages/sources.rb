@@ -17,6 +17,7 @@ module Messages
     # Passes on a text that another place has worded, or is no message at all.
     PASSED_ON = [
       "fail_with(e.message, 1)", "NativeMember.report(store, namespace", "warn(warning)",
+      "Integration.current.warn(message)",
       "::Rails.error.report(error, handled: true", "raise ArgumentError unless seconds.finite?"
     ].freeze
 

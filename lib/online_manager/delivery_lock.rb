@@ -1,0 +1,73 @@
+# frozen_string_literal: true
+
+class OnlineManager
+  # Lets one fiber at a time deliver, on the reactor or in its place, so that no two calls of `offline` overlap. It is
+  # no Mutex, since it is also free when its holder can never go on, and notices a fiber that would wait for itself.
+  #
+  # @private
+  class DeliveryLock
+    # The fiber that holds the lock.
+    #
+    # @private
+    Holder = Struct.new(:process, :thread, :fiber, :scheduler) do
+      # @return [Boolean] whether it will never go on
+      def abandoned?
+        return true if process != ::Process.pid || !thread.alive?
+
+        # The scheduler has ended without its fibers. That shows on its own thread only.
+        !scheduler.nil? && thread == ::Thread.current && !scheduler.equal?(::Fiber.scheduler)
+      end
+
+      # @return [Boolean] whether it cannot go on while the current fiber waits: a callback of it has started that one
+      def blocked_by_waiting?
+        thread == ::Thread.current && (fiber == ::Fiber.current || ::Fiber.current_scheduler.nil?)
+      end
+    end
+    private_constant :Holder
+
+    # @param stopped [Latch] opens when no callback is called any more
+    def initialize(stopped)
+      @stopped = stopped
+      @mutex = Mutex.new
+    end
+
+    # Yields once no other fiber holds the lock.
+    #
+    # @param stop_at [Float, nil] seconds of the monotonic clock, at which it gives up; nil sets no limit
+    # @return the block's value; nil if it was not called: the manager has stopped, or the time is up, or the holder
+    #   waits for the current fiber
+    def hold(stop_at)
+      holder = Holder.new(::Process.pid, ::Thread.current, ::Fiber.current, ::Fiber.current_scheduler)
+      yield if acquire(holder, stop_at)
+    ensure
+      release(holder)
+    end
+
+    private
+
+    def acquire(holder, stop_at)
+      until try_acquire(holder)
+        return false if @stopped.open? || @holder&.blocked_by_waiting? || (stop_at && Latch.now >= stop_at)
+
+        @stopped.wait(stop_at && [stop_at - Latch.now, 0].max) { free? }
+      end
+      true
+    end
+
+    def try_acquire(holder)
+      @mutex.synchronize { @holder = holder if !@stopped.open? && free? }
+    end
+
+    def free?
+      holder = @holder
+      holder.nil? || holder.abandoned?
+    end
+
+    def release(holder)
+      return unless holder && @holder.equal?(holder)
+
+      @holder = nil
+      @stopped.wake
+    end
+  end
+end
