@@ -239,7 +239,7 @@ class OnlineManager
   # @raise (see #online?)
   def last_seen(user_id)
     seconds = @native.last_seen(user_id)
-    seconds && (Time.now - seconds)
+    seconds && (Time.now - seconds).round(3)
   end
 
   # Returns figures for monitoring. Never raises. With a shared store it waits 1 s at most; those figures that come from

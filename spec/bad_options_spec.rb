@@ -15,6 +15,8 @@ RSpec.describe "Bad input" do
       { store: nil } => 'unknown store nil: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: "http://ann:secret@host" } =>
         'unknown store "http://ann:***@host"; there is :memory, "sqlite:PATH" and "redis://…"',
+      { store: URI("redis://:secret@host") } =>
+        'unknown store of the class URI::Generic: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: ["redis://host", 7] } => 'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
       { timeout: 5 } => "unknown option :timeout: expected :reactor, :store or :namespace",

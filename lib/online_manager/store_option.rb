@@ -50,11 +50,15 @@ class OnlineManager
     def resolve(given)
       return given if given == :memory
 
-      # Shows the element that is not a String: the other ones are URLs, and may contain passwords.
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
       return expand_path(given) if invalid.empty?
 
-      raise ArgumentError, "unknown store #{invalid.first.inspect}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
+      raise ArgumentError, "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
+    end
+
+    # Any object but the simplest ones may contain a URL with a password.
+    def describe(object)
+      [Symbol, Numeric, NilClass].any? { |type| object.is_a?(type) } ? object.inspect : "of the class #{object.class}"
     end
 
     def expand_path(given)

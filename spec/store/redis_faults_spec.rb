@@ -86,6 +86,7 @@ RSpec.describe Stores::Redis do
       application.crowd.fall_silent(users(5, "leaving"))
       server.cli("FLUSHALL")
       expect_only_offline(application, users(5, "leaving"))
+      expect(application.store_errors.map(&:pid)).to match_array(application.serving.map(&:pid))
       expect_to_work(application)
       expect_good_end(application)
     end

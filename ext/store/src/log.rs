@@ -95,9 +95,14 @@ impl Log {
         self.leases.is_held(partition)
     }
 
-    /// Returns how many leases this process holds.
+    /// Returns how many leases this process holds, as far as it knows.
     pub(crate) fn leases(&self) -> usize {
         self.leases.len()
+    }
+
+    /// Returns how many leases this process holds that have not expired: while the store is away it renews none.
+    pub(crate) fn unexpired_leases(&self, now: Nanos) -> usize {
+        self.leases.count_unexpired(now)
     }
 
     /// Returns the number of the last event that was fetched from a partition, or 0.

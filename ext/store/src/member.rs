@@ -262,7 +262,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let now = self.now();
         let state = self.shared.state.lock();
         Status {
-            leases: state.log.leases(),
+            leases: state.log.unexpired_leases(now),
             flush_lag: state.outbox.lag(now),
             unwritten: state.outbox.len(),
             sweep_lag: state.counters.sweep_lag,

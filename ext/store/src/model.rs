@@ -12,7 +12,7 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, Heartbeat, Known, LEAVE_TOLERANCE, LeaseRequest, LeaseState, Leave, Membership,
+    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE,
     Partition, PollRequest, PollResult, Sweep, Token, Write, Written,
 };
 
@@ -606,10 +606,15 @@ impl Model {
             data.longest = (timeout, now + 2 * timeout);
         }
         let user = data.users.entry(heartbeat.id.clone()).or_insert_with(|| User::new(generation));
-        if user.seen.is_some_and(|before| seen < before) && !takes_late {
+        // Of two heartbeats without a certain order the later arrival counts: its timeout may be another one.
+        let is_late = |before| seen + ORDER_TOLERANCE < before || user.left.is_some();
+        let is_uncertain = user.generation != generation;
+        // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
+        let is_resend = heartbeat.is_resend && is_uncertain;
+        if user.seen.is_some_and(|before| seen < before && is_late(before)) && !takes_late && !is_resend {
             return 0;
         }
-        let is_uncertain = user.generation != generation;
+        let seen = if takes_late { seen } else { user.seen.map_or(seen, |before| seen.max(before)) };
         let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
@@ -646,7 +651,7 @@ impl Model {
     fn leave(&mut self, partition: Partition, now: Nanos, leave: &Leave) -> usize {
         let (drops_unknown, takes_late, is_last_deadline) =
             (self.is(Broken::LeaveOfUnknown), self.is(Broken::LateLeave), self.is(Broken::LastLeave));
-        let tolerance = if self.is(Broken::NoTolerance) { 0 } else { LEAVE_TOLERANCE };
+        let tolerance = if self.is(Broken::NoTolerance) { 0 } else { ORDER_TOLERANCE };
         let left = now.saturating_sub(leave.age);
         let until = left + leave.after;
         let wall = self.wall;

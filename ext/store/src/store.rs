@@ -51,10 +51,11 @@ pub struct Heartbeat {
     pub is_resend: bool,
 }
 
-/// How much older than the last heartbeat a leave may seem and still counts as after it, in nanoseconds. Their ages come
-/// from clocks with steps of up to 10 ms, and they travel for different times. A leave that is lost costs a timeout; a
-/// heartbeat that is lost only the time to the next one, since each process hears of the leave.
-pub const LEAVE_TOLERANCE: Nanos = 30_000_000;
+/// For how many nanoseconds two heartbeats or leaves have no certain order. Their ages come from clocks with steps of up to
+/// 10 ms, and they travel for different times. Of two heartbeats the later arrival counts: its timeout may be another one. A
+/// leave counts that seems older than the last heartbeat by no more: a leave that is lost costs a timeout, a heartbeat that
+/// is lost only the time to the next one, since each process hears of the leave.
+pub const ORDER_TOLERANCE: Nanos = 30_000_000;
 
 /// A leave: the user is due some time after it, unless its deadline is sooner anyway. A later heartbeat undoes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

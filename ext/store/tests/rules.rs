@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use online_manager_store::StoreError;
 use online_manager_store::store::{
-    Commit, Heartbeat, Known, LEAVE_TOLERANCE, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store,
+    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, ORDER_TOLERANCE, PollRequest, PollResult, Store,
     Sweep, Write,
 };
 use online_manager_tracker::{Nanos, Reason, Transition};
@@ -33,6 +33,7 @@ on_every_store!(
     a_silent_user_expires_once_and_not_before_the_timeout,
     a_heartbeat_after_the_deadline_and_before_the_sweep_keeps_its_user_online,
     a_shorter_timeout_takes_effect_at_once,
+    of_two_heartbeats_without_a_certain_order_the_later_arrival_counts,
     a_late_heartbeat_never_lowers_a_deadline,
     only_a_later_heartbeat_undoes_a_leave,
     an_event_carries_its_reason_and_its_lateness,
@@ -141,6 +142,18 @@ fn a_shorter_timeout_takes_effect_at_once(place: &dyn Place) {
     write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
     thread::sleep(Duration::from_millis(5));
     assert_eq!(sweep(&mut *store).expired, 1);
+}
+
+fn of_two_heartbeats_without_a_certain_order_the_later_arrival_counts(place: &dyn Place) {
+    let mut store = place.open();
+    let tie = ORDER_TOLERANCE / 2;
+    write(&mut *store, &[heartbeat("short then long", 0, 100 * MILLISECOND), heartbeat("long then short", 0, MINUTE)]);
+    write(&mut *store, &[heartbeat("short then long", tie, MINUTE)]);
+    write(&mut *store, &[heartbeat("long then short", tie, 100 * MILLISECOND)]);
+    thread::sleep(Duration::from_millis(250));
+    sweep(&mut *store);
+    assert!(is_online(&mut *store, "short then long"));
+    assert!(!is_online(&mut *store, "long then short"));
 }
 
 fn a_late_heartbeat_never_lowers_a_deadline(place: &dyn Place) {
@@ -475,9 +488,9 @@ fn a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat(place: &dyn 
     let (mut one, mut other) = (place.open(), place.open());
     sweep(&mut *one);
     write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
-    write(&mut *other, &[leave("ada", LEAVE_TOLERANCE, 0)]);
+    write(&mut *other, &[leave("ada", ORDER_TOLERANCE, 0)]);
     // In one call, so that no time passes: the whole tolerance.
-    let age = LEAVE_TOLERANCE + MILLISECOND;
+    let age = ORDER_TOLERANCE + MILLISECOND;
     write(&mut *one, &[heartbeat("bob", MILLISECOND, MINUTE), leave("bob", age, 0)]);
     write(&mut *one, &[heartbeat("cy", MILLISECOND, MINUTE), leave("cy", age, 0), heartbeat("cy", 0, MINUTE)]);
     assert_eq!(sweep(&mut *one).expired, 2);
@@ -489,7 +502,7 @@ fn a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat(place: &dyn 
 fn a_leave_that_is_clearly_older_than_the_last_heartbeat_changes_nothing(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    let age = LEAVE_TOLERANCE + 2 * MILLISECOND;
+    let age = ORDER_TOLERANCE + 2 * MILLISECOND;
     write(&mut *store, &[heartbeat("ada", 0, MINUTE), leave("ada", age, 0)]);
     // A leave that is written again after an outage, with the heartbeats of other processes.
     write(&mut *store, &[heartbeat("bob", 900 * MILLISECOND, MINUTE), leave("bob", 500 * MILLISECOND, 0)]);

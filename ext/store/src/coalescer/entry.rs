@@ -17,7 +17,7 @@ const WRITES_PER_TIMEOUT: u64 = 3;
 
 /// By how much a heartbeat is dated forward that undoes a leave in the same process, in nanoseconds: two steps of the
 /// clock that may come late. Otherwise a store could take it for older than the leave. Less than
-/// [`LEAVE_TOLERANCE`](crate::store::LEAVE_TOLERANCE), so that the next leave counts.
+/// [`ORDER_TOLERANCE`](crate::store::ORDER_TOLERANCE), so that the next leave counts.
 const RETURN_MARGIN: Nanos = 10_000_000;
 
 /// A time in ticks, in six bytes: they last for 9,000 years. With four, a timeout of more than 26 days would wrap

@@ -26,6 +26,11 @@ impl Leases {
         self.0.len()
     }
 
+    /// Returns how many leases have not run out at `now`.
+    pub(super) fn count_unexpired(&self, now: Nanos) -> usize {
+        self.0.values().filter(|lease| lease.until > now).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -227,6 +227,15 @@ fn nothing_is_claimed_after_the_lease_has_expired() {
 }
 
 #[test]
+fn a_lease_that_has_run_out_is_not_counted_for_an_operator() {
+    let mut log = Log::default();
+    log.set_lease(0, 5 * SECOND);
+    log.set_lease(1, 9 * SECOND);
+    assert_eq!([4, 5, 9].map(|second| log.unexpired_leases(second * SECOND)), [2, 1, 0]);
+    assert_eq!(log.leases(), 2, "the member asks for both");
+}
+
+#[test]
 fn a_lost_lease_drops_all_events_and_commits() {
     let mut log = log(&[1, 2, 1, 3, 4]);
     deliver(&mut log, 0, &[1]);

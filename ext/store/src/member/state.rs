@@ -218,7 +218,8 @@ struct PartitionState {
     leaves_after: Option<u64>,
     /// What was delivered before the data were lost or went back, or the connection was lost, to be sent with the next poll.
     handled: Option<Handled>,
-    /// Whether the partition has been polled since the member knows it. Before that nothing is written.
+    /// Whether the partition has been polled since the member knows it, or since it noticed other data in any partition.
+    /// Before that nothing is written.
     is_polled: bool,
     /// Whether nobody held the lease at the last poll.
     is_free: bool,
@@ -1005,6 +1006,8 @@ impl MemberState {
     /// A partition has lost its data, or has older ones. The member writes its users again, and those whose
     /// `offline` is not delivered.
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
+        // Others are perhaps replaced too: all are polled at once, so that one message is for all of them.
+        self.partitions.iter_mut().for_each(|partition| partition.is_polled = false);
         for (id, due) in self.log.undelivered_offline(partition, now) {
             self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
         }

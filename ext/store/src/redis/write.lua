@@ -6,9 +6,8 @@
 -- is due, in milliseconds.
 -- Returns {'ok', epoch, generation, last number, how many events were appended}.
 
--- How many milliseconds older than the last heartbeat a leave may seem and still counts as after it: see LEAVE_TOLERANCE
--- in store.rs.
-local LEAVE_TOLERANCE = 30
+-- For how many milliseconds two heartbeats or leaves have no certain order: see ORDER_TOLERANCE in store.rs.
+local ORDER_TOLERANCE = 30
 
 local users, index_of = {}, {}
 for i = 5, #ARGV, 4 do
@@ -85,7 +84,12 @@ local function heartbeat(n, age, timeout, is_resend)
   local at = math.max(now - age, 0)
   local seen = math.ceil(at / 1000)
   if seen_at[n] and seen < seen_at[n] then
-    return
+    -- After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
+    if (left_at[n] or seen + ORDER_TOLERANCE < seen_at[n]) and not (is_resend and uncertain[n]) then
+      return
+    end
+    -- Of two heartbeats without a certain order the later arrival counts: its timeout may be another one.
+    seen = seen_at[n]
   end
   local is_uncertain = uncertain[n]
   local is_new = not seen_at[n] or is_uncertain
@@ -120,7 +124,7 @@ end
 
 local function leave(n, age, after)
   local left = math.ceil(math.max(now - age, 0) / 1000)
-  if seen_at[n] and left + LEAVE_TOLERANCE < seen_at[n] then
+  if seen_at[n] and left + ORDER_TOLERANCE < seen_at[n] then
     return
   end
   if is_online[n] and left + after < deadlines[n] then

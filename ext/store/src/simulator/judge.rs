@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use online_manager_tracker::{Nanos, Transition};
 
 use super::options::{MILLISECOND, SECOND};
-use crate::store::{Event, LEAVE_TOLERANCE};
+use crate::store::{Event, ORDER_TOLERANCE};
 
 /// How soon a heartbeat brings its user online, and a leave sets its user offline, while nothing is wrong.
 pub(super) const PROMPT: Nanos = SECOND;
@@ -153,7 +153,7 @@ impl Judge {
             (Some(heartbeat), Some(leave)) if leave >= heartbeat => known.is_leave_certain.then_some(false),
             // The leave may win.
             (Some(heartbeat), Some(leave))
-                if heartbeat - leave < LEAVE_TOLERANCE + EQUAL && !known.is_return_certain =>
+                if heartbeat - leave < ORDER_TOLERANCE + EQUAL && !known.is_return_certain =>
             {
                 None
             }

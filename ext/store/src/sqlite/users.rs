@@ -7,7 +7,7 @@ use super::events::{append, append_leave};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, LEAVE_TOLERANCE, Leave, Snapshot, Sweep};
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, Snapshot, Sweep};
 
 /// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
 /// some milliseconds of work each.
@@ -141,10 +141,15 @@ pub(super) fn heartbeat(
     let generation = partition.known.generation;
     let before = User::find(transaction, partition.number, id)?;
     let mut user = before.clone().unwrap_or_else(|| User::new(generation));
-    if user.seen.is_some_and(|before| seen < before) {
+    // Of two heartbeats without a certain order the later arrival counts: its timeout may be another one.
+    let is_late = |before: i64| seen.saturating_add(to_sql(ORDER_TOLERANCE)) < before || user.left.is_some();
+    let is_uncertain = user.generation != generation;
+    // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
+    let is_resend = heartbeat.is_resend && is_uncertain;
+    if user.seen.is_some_and(|before| seen < before && is_late(before)) && !is_resend {
         return Ok(0);
     }
-    let is_uncertain = user.generation != generation;
+    let seen = user.seen.map_or(seen, |before| seen.max(before));
     let is_new = user.seen.is_none() || is_uncertain;
     let is_known_online = user.is_online && !is_uncertain;
     (user.seen, user.timeout) = (Some(seen), timeout);
@@ -182,7 +187,7 @@ pub(super) fn leave(
     let until = left.saturating_add(to_sql(leave.after));
     let before = User::find(transaction, partition.number, id)?;
     let mut user = before.clone().unwrap_or_else(|| User::new(partition.known.generation));
-    if user.seen.is_some_and(|seen| left.saturating_add(to_sql(LEAVE_TOLERANCE)) < seen) {
+    if user.seen.is_some_and(|seen| left.saturating_add(to_sql(ORDER_TOLERANCE)) < seen) {
         return Ok(());
     }
     if user.is_online && until < user.deadline {
