@@ -53,7 +53,8 @@ class OnlineManager
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
       return expand_path(given) if invalid.empty?
 
-      raise ArgumentError, "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
+      raise ArgumentError,
+            "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
     end
 
     # Any object but the simplest ones may contain a URL with a password.
