@@ -6,6 +6,8 @@ use super::*;
 use crate::id::{Charset, Kind};
 use crate::store::{Heartbeat, Write};
 
+// Beside this file, since a folder of tests is no part of the gem.
+#[path = "long_timeouts.rs"]
 mod long_timeouts;
 
 const SECOND: Nanos = 1_000_000_000;

@@ -16,6 +16,13 @@ struct Driver {
     calls: [usize; Kind::COUNT],
     /// The kind of call that fails: in the first partition, or as a whole.
     failing: Option<(Kind, bool)>,
+    /// The partitions whose data are others, until the next call on them.
+    replaced: [bool; 2],
+    was_away: bool,
+    /// The passes over the users that were asked for.
+    resends: Vec<Resend>,
+    /// Whether each heartbeat was written as one that is resent.
+    written: Vec<bool>,
 }
 
 impl Driver {
@@ -23,7 +30,16 @@ impl Driver {
         let mut state = MemberState::new("the store".into(), Token([1; 16]), 1, 0);
         state.phase = Phase::Running;
         state.timeout = 20 * SECOND;
-        Driver { state, now: SECOND, calls: [0; Kind::COUNT], failing: None }
+        Driver {
+            state,
+            now: SECOND,
+            calls: [0; Kind::COUNT],
+            failing: None,
+            replaced: [false; 2],
+            was_away: false,
+            resends: Vec::new(),
+            written: Vec::new(),
+        }
     }
 
     /// A heartbeat of a user in the first partition.
@@ -51,7 +67,30 @@ impl Driver {
         self.state.outages.drain(..).collect()
     }
 
+    /// Whether the data of a partition are others: once.
+    fn is_replaced(&mut self, partition: Partition) -> bool {
+        std::mem::take(&mut self.replaced[usize::from(partition)])
+    }
+
     fn answer(&mut self, call: &Call) -> Reply {
+        match call {
+            Call::Resend(resend) => self.resends.push(resend.clone()),
+            Call::Write(_, writes) => {
+                let heartbeats = writes.iter().filter_map(|write| match write {
+                    Write::Heartbeat(heartbeat) => Some(heartbeat.is_resend),
+                    Write::Leave(_) => None,
+                });
+                self.written.extend(heartbeats);
+            }
+            _ => {}
+        }
+        let asked: Vec<Partition> = match call {
+            Call::Write(..) => vec![0],
+            Call::Poll(_, requests) => requests.iter().map(|request| request.partition).collect(),
+            _ => Vec::new(),
+        };
+        let replaced: Vec<bool> = asked.into_iter().map(|partition| self.is_replaced(partition)).collect();
+        let other = || StoreError::Replaced("other data".into());
         let whole = |kind: Kind| match self.failing {
             Some((failing, true)) if failing == kind => Err(StoreError::Unavailable("all of it".into())),
             _ => Ok(()),
@@ -63,14 +102,17 @@ impl Driver {
             _ => Ok(()),
         };
         let reply = match call {
-            Call::Open => Reply::Opened(whole(Kind::Open).map(|()| (TRAITS, false))),
+            Call::Open => Reply::Opened(whole(Kind::Open).map(|()| (TRAITS, std::mem::take(&mut self.was_away)))),
+            Call::Write(..) if replaced == [true] => Reply::Written(Ok(vec![(0, Err(other()))])),
             Call::Register(_) => Reply::Registered(whole(Kind::Register).map(|()| 2)),
             Call::Write(_, writes) => Reply::Written(
                 whole(Kind::Write)
                     .map(|()| writes.iter().map(|_| (0, part(Kind::Write, 0).map(|()| Written::default()))).collect()),
             ),
             Call::Poll(_, requests) => Reply::Polled(whole(Kind::Poll).map(|()| {
-                requests.iter().map(|request| part(Kind::Poll, request.partition).map(|()| polled(request))).collect()
+                let part = |request: &PollRequest| part(Kind::Poll, request.partition).map(|()| polled(request));
+                let results = requests.iter().zip(replaced);
+                results.map(|(request, is_other)| if is_other { Err(other()) } else { part(request) }).collect()
             })),
             _ => return Reply::Done,
         };
@@ -147,4 +189,41 @@ fn a_failure_that_nothing_follows_hides_no_later_outage_for_ever() {
     driver.run(FORGOTTEN_AFTER + SECOND);
     driver.failing = Some((Kind::Open, true));
     assert_eq!(driver.run(5 * SECOND).len(), 1);
+}
+
+#[test]
+fn heartbeats_that_wait_while_the_data_are_lost_are_written_again_as_resent() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.heartbeat(20 * SECOND);
+    driver.replaced = [true, false];
+    // The heartbeat meets the other data before a poll does.
+    driver.state.partitions.iter_mut().for_each(|partition| {
+        (partition.lease_at, partition.sweep_at, partition.fetch_at) = (Nanos::MAX, Nanos::MAX, Nanos::MAX);
+    });
+    assert_eq!(driver.run(SECOND), ["other data"]);
+    assert_eq!(driver.written, [false, true]);
+}
+
+#[test]
+fn everyone_is_sent_again_after_a_connection_was_lost() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.was_away = true;
+    driver.run(SECOND);
+    let [resend] = &driver.resends[..] else { panic!("{:?}", driver.resends) };
+    assert!(!resend.is_lost && resend.settled_at.iter().all(Option::is_some), "{resend:?}");
+}
+
+#[test]
+fn data_that_are_lost_in_every_partition_are_one_outage() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.replaced = [true, true];
+    // The other partition is not due for long.
+    driver.state.partitions[1].lease_at = Nanos::MAX;
+    driver.state.partitions[1].sweep_at = Nanos::MAX;
+    driver.state.partitions[1].fetch_at = Nanos::MAX;
+    assert_eq!(driver.run(10 * SECOND), ["other data"]);
+    assert_eq!(driver.replaced, [false, false]);
 }
