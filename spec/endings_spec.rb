@@ -96,18 +96,6 @@ RSpec.describe "The end of a reactor, as a table" do
       end
     RUBY
 
-    scheduler = <<~RUBY
-      # It closes without its fibers.
-      class Scheduler
-        def fiber(&block) = Fiber.new(blocking: false, &block).tap(&:resume)
-        def io_wait(*) = Fiber.yield
-        def kernel_sleep(*) = Fiber.yield
-        def block(*) = Fiber.yield
-        def unblock(*) = nil
-        def close = nil
-      end
-    RUBY
-
     {
       "exit" => ["exit 3", { exitstatus: 3 }], "abort" => ["abort", { exitstatus: 1 }],
       "kill" => ["Thread.current.kill", { exitstatus: 0 }]
@@ -180,7 +168,7 @@ RSpec.describe "The end of a reactor, as a table" do
     it "calls one offline at a time, where four threads stop a manager whose reactor has ended" do
       process = ruby(<<~RUBY, limit: 10)
         #{prelude}
-        #{scheduler}
+        #{ABANDONING_SCHEDULER}
         inside = 0
         config = Config.new do
           inside += 1
@@ -226,7 +214,7 @@ RSpec.describe "The end of a reactor, as a table" do
     it "waits no longer where a scheduler ends without its fibers while a stop waits for them" do
       process = ruby(<<~RUBY, limit: 5)
         #{prelude}
-        #{scheduler}
+        #{ABANDONING_SCHEDULER}
         manager = OnlineManager.new(Config.new { nil }, reactor: :fiber)
         go = Thread::Queue.new
         thread = Thread.new do

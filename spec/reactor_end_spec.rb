@@ -80,16 +80,8 @@ RSpec.describe "The end of a reactor" do
       puts "after"
     RUBY
 
-    # A scheduler that closes without its fibers, which Async does not do.
     it_ends_well "and leaves its fibers behind", <<~RUBY, :fiber, prints: "after", exitstatus: 0, offline: []
-      class Scheduler
-        def fiber(&block) = Fiber.new(blocking: false, &block).tap(&:resume)
-        def io_wait(*) = Fiber.yield
-        def kernel_sleep(*) = Fiber.yield
-        def block(*) = Fiber.yield
-        def unblock(*) = nil
-        def close = nil
-      end
+      #{ABANDONING_SCHEDULER}
 
       # Collected, and printed at the very end.
       gone = []
