@@ -2,9 +2,8 @@
 -- put in front of the script's own text, so the locals below are the script's too.
 --
 -- KEYS: the ten keys of the partition, in the order of the locals below.
--- ARGV: what the caller knows of the data: 1 the epoch, or 0 if it knows none; 2 the generation; 3 the last number, also of data
--- that it knew before. 4 the config's
--- timeout in microseconds; from 5 on, the script's own.
+-- ARGV: what the caller knows of the data: 1 the epoch, or 0 if it knows none; 2 the generation; 3 the last number, also
+-- of data that it knew before. 4 the config's timeout in microseconds; from 5 on, the script's own.
 -- Returns {'replaced'} if the data are others than the caller knows, or older: the script does nothing. Otherwise the
 -- script returns {'ok', epoch, generation, last number, …}.
 --
