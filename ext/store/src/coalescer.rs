@@ -22,7 +22,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use entry::{ColdEntry, HotEntry, NO_KEY, Tick};
+use entry::{ColdEntry, HotEntry, NO_KEY, RETURN_MARGIN, Tick};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.
@@ -58,6 +58,9 @@ pub(crate) struct Coalescer {
     parts: [Mutex<Part>; PARTS],
     /// The keys of users whose key does not follow from the id: symbols. Its lock is taken after a part's.
     named_keys: Mutex<HashMap<UserId, u64>>,
+    /// Who is not known here, and left a moment ago in any process, with the time at which this one sent the leave or heard
+    /// of it: a heartbeat that follows is later. Its lock is taken after a part's.
+    recently_left: Mutex<HashMap<UserId, Nanos>>,
 }
 
 impl Default for Coalescer {
@@ -66,6 +69,7 @@ impl Default for Coalescer {
             hasher: RandomState::default(),
             parts: std::array::from_fn(|_| Mutex::default()),
             named_keys: Mutex::default(),
+            recently_left: Mutex::default(),
         }
     }
 }
@@ -119,6 +123,8 @@ impl Coalescer {
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
         let details = ColdEntry::new(key, user_id.clone(), timeout);
         let has_common_timeout = timeout == *common_timeout;
+        let is_return = self.recently_left.lock().remove(&user_id).is_some();
+        let at = if is_return { now.saturating_add(RETURN_MARGIN) } else { now };
         let mut outbox = outbox.lock();
         let outbox = outbox.as_mut();
         match id {
@@ -126,24 +132,34 @@ impl Coalescer {
                 if integer_key(&user_id) != Some(key) {
                     self.named_keys.lock().insert(user_id, key);
                 }
-                let hot = HotEntry::new(key, &details, now, has_common_timeout, outbox);
+                let hot = HotEntry::new(key, &details, (at, now), has_common_timeout, outbox);
                 keys.insert_unique(hash, hot, |hot| self.hasher.hash_one(hot.key));
             }
             Id::String(_) => {
-                let hot = HotEntry::new(user_id, &details, now, has_common_timeout, outbox);
+                let hot = HotEntry::new(user_id, &details, (at, now), has_common_timeout, outbox);
                 strings.insert_unique(hash, hot, |hot| self.hash_of(NO_KEY, &hot.key));
             }
         }
         cold.insert_unique(hash, details, |cold| self.hash_of(cold.key, &cold.id));
     }
 
-    /// The user leaves in this process, and is due `after` nanoseconds from `now`. Returns whether the user is known here. If
-    /// not, the caller puts the leave into the outbox.
-    pub(crate) fn leave(&self, id: Id<'_>, (now, after): (Nanos, Nanos), outbox: &Mutex<impl AsMut<Outbox>>) -> bool {
+    /// The user leaves in this process, and is due `after` nanoseconds from `now`. `user_id` is the same id as `id`, for the
+    /// store.
+    pub(crate) fn leave(
+        &self,
+        id: Id<'_>,
+        user_id: UserId,
+        (now, after): (Nanos, Nanos),
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) {
         let hash = self.hash(id);
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, .. } = &mut *part;
-        let Some(cold) = cold.find(hash, |cold| is_same(cold, id)) else { return false };
+        let Some(cold) = cold.find(hash, |cold| is_same(cold, id)) else {
+            self.recently_left.lock().insert(user_id.clone(), now);
+            outbox.lock().as_mut().leave(user_id, now, after);
+            return;
+        };
         let mut outbox = outbox.lock();
         match id {
             Id::Key(key) => {
@@ -157,7 +173,6 @@ impl Coalescer {
                 }
             }
         }
-        true
     }
 
     /// Returns the time of the user's last heartbeat, if that is less than its timeout ago.
@@ -185,6 +200,7 @@ impl Coalescer {
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
+        self.recently_left.lock().retain(|_, left| now < left.saturating_add(RETURN_MARGIN));
     }
 
     fn scan_part(
@@ -255,6 +271,7 @@ impl Coalescer {
     ///
     /// A symbol may be here twice: without a key while Ruby could collect it, and with one since.
     pub(crate) fn mark_left(&self, id: &UserId, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+        let mut is_known = false;
         if let Some(key) = self.key_of(id) {
             let hash = self.hasher.hash_one(key);
             let mut part = self.part(hash).lock();
@@ -263,6 +280,7 @@ impl Coalescer {
                 && let Some(hot) = keys.find_mut(hash, |hot| hot.key == key)
             {
                 hot.mark_left(cold, now, outbox.lock().as_mut());
+                is_known = true;
             }
         }
         let hash = self.hash_of(NO_KEY, id);
@@ -272,6 +290,8 @@ impl Coalescer {
             && let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id)
         {
             hot.mark_left(cold, now, outbox.lock().as_mut());
+        } else if !is_known {
+            self.recently_left.lock().insert(id.clone(), now);
         }
     }
 

@@ -208,9 +208,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// Records a leave at `at`, which makes the user due `after` nanoseconds later.
     pub fn leave(&self, id: Id<'_>, user_id: UserId, at: Nanos, after: Nanos) {
-        if !self.shared.coalescer.leave(id, (at, after), &self.shared.state) {
-            self.shared.state.lock().outbox.leave(user_id, at, after);
-        }
+        self.shared.coalescer.leave(id, user_id, (at, after), &self.shared.state);
         let mut state = self.shared.state.lock();
         // A fork waits until the leave is written, and the member goes on after it.
         state.has_seen_heartbeat = true;

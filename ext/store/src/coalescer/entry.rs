@@ -15,10 +15,10 @@ pub(super) const NO_KEY: u64 = 0b10;
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
 
-/// By how much a heartbeat is dated forward that undoes a leave in the same process, in nanoseconds: two steps of the
-/// clock that may come late. Otherwise a store could take it for older than the leave. Less than
+/// By how much a heartbeat is dated forward that undoes a leave that this process has sent or heard of, in nanoseconds: two
+/// steps of the clock that may come late. Otherwise a store could take it for older than the leave. Less than
 /// [`ORDER_TOLERANCE`](crate::store::ORDER_TOLERANCE), so that the next leave counts.
-const RETURN_MARGIN: Nanos = 10_000_000;
+pub(super) const RETURN_MARGIN: Nanos = 10_000_000;
 
 /// A time in ticks, in six bytes: they last for 9,000 years. With four, a timeout of more than 26 days would wrap
 /// around.
@@ -126,17 +126,17 @@ impl<K> HotEntry<K> {
         (!self.is_expired(Tick::of(now), timeout)).then(|| self.seen_at())
     }
 
-    /// Creates the entry of a new user, and puts its heartbeat into the outbox.
+    /// Creates the entry of a new user, and puts its heartbeat into the outbox, dated at `at`.
     pub(super) fn new(
         key: K,
         cold: &ColdEntry,
-        now: Nanos,
+        (at, now): (Nanos, Nanos),
         has_common_timeout: bool,
         outbox: &mut Outbox,
     ) -> HotEntry<K> {
         let mut hot =
             HotEntry { key, seen: Tick::of(now), quiet_until: Tick::of(0), is_unwritten: false, has_common_timeout };
-        hot.enqueue_write(cold, (now, now), false, outbox);
+        hot.enqueue_write(cold, (at, now), false, outbox);
         hot
     }
 
@@ -206,9 +206,9 @@ impl<K> HotEntry<K> {
         }
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
-        cold.is_left.set(false);
+        cold.leave.set(None);
         // The store may see the leave up to this much too late.
-        let at = if cold.leave.take().is_some() { now.saturating_add(RETURN_MARGIN) } else { now };
+        let at = if cold.is_left.take() { now.saturating_add(RETURN_MARGIN) } else { now };
         if self.is_quiet(Tick::of(now)) {
             return Coalesced::Known;
         }
@@ -221,6 +221,7 @@ impl<K> HotEntry<K> {
         if self.is_unwritten && !self.is_quiet(Tick::of(now)) {
             self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
         }
-        self.is_unwritten || !self.is_expired(Tick::of(last_ok), cold.timeout)
+        let is_leave_recent = cold.is_left.get() && now < self.quiet_until.start().saturating_add(RETURN_MARGIN);
+        self.is_unwritten || is_leave_recent || !self.is_expired(Tick::of(last_ok), cold.timeout)
     }
 }

@@ -38,6 +38,10 @@ impl Process {
         outcome
     }
 
+    fn leave(&self, name: &'static str, now: Nanos, after: Nanos) {
+        self.coalescer.leave(string(name), user_id(name), (now, after), &self.outbox);
+    }
+
     /// Returns the ages of the heartbeats that are written at `now`.
     fn written(&self, now: Nanos) -> Vec<Nanos> {
         self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
@@ -115,14 +119,16 @@ fn a_heartbeat_after_a_leave_is_written_at_once() {
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
     process.heartbeat(1, 3 * SECOND);
-    assert!(process.coalescer.leave(string("ada"), (2, 0), &process.outbox));
+    process.leave("ada", 2, 0);
     assert_eq!(process.coalescer.last_seen(string("ada"), 3), None);
     let writes = process.outbox.lock().take_batch(10).writes(3, 0);
     assert!(matches!(writes[..], [Write::Heartbeat(_), Write::Leave(_)]), "{writes:?}");
     assert_eq!(process.heartbeat(4, 3 * SECOND), Coalesced::WriteDue);
     assert_eq!(process.written(4), [0]);
     assert!(process.coalescer.last_seen(string("ada"), 5).is_some());
-    assert!(!process.coalescer.leave(string("bob"), (5, 0), &process.outbox));
+    process.leave("bob", 5, 0);
+    let writes = process.outbox.lock().take_batch(10).writes(5, 0);
+    assert!(matches!(writes[..], [Write::Leave(_)]), "somebody may know bob: {writes:?}");
 }
 
 #[test]
@@ -308,7 +314,7 @@ fn a_heartbeat_after_the_time_of_a_leave_undoes_it_though_the_leave_is_recorded_
     process.heartbeat(0, 30 * SECOND);
     assert_eq!(process.written(0), [0]);
     assert_eq!(process.heartbeat(2_000 * TICK, 30 * SECOND), Coalesced::Known);
-    assert!(process.coalescer.leave(string("ada"), (1_000 * TICK, 0), &process.outbox));
+    process.leave("ada", 1_000 * TICK, 0);
     assert!(process.coalescer.last_seen(string("ada"), 3_000 * TICK).is_some(), "the user stays");
     assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
 }
@@ -330,7 +336,7 @@ fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    process.coalescer.leave(string("ada"), (SECOND / 2, 0), &process.outbox);
+    process.leave("ada", SECOND / 2, 0);
     process.outbox.lock().take_batch(10);
     assert_eq!(process.heartbeat(SECOND, 3 * SECOND), Coalesced::WriteDue);
     // A shorter timeout at the same time is written all the same.
@@ -343,12 +349,47 @@ fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
 }
 
 #[test]
+fn a_heartbeat_after_a_leave_that_this_process_sent_or_heard_of_is_dated_forward_whoever_knows_the_user() {
+    let step = 4_000_000;
+    let of_unknown = |leave: fn(&Process)| {
+        let process = Process::new();
+        leave(&process);
+        process.outbox.lock().take_batch(10);
+        process.heartbeat(SECOND, 3 * SECOND);
+        process.written(SECOND + 3 * step)
+    };
+    assert_eq!(of_unknown(|process| process.leave("ada", SECOND, 0)), [3 * step - SECOND / 100], "sent");
+    let hear = |process: &Process| process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    assert_eq!(of_unknown(hear), [3 * step - SECOND / 100], "heard of");
+    assert_eq!(of_unknown(|_| {}), [3 * step], "nobody left");
+
+    let process = Process::new();
+    process.heartbeat(0, SECOND / 2);
+    process.written(0);
+    process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    // A pass forgets who has expired, but not at once who has left.
+    assert_eq!(process.written(SECOND), Vec::<Nanos>::new());
+    process.heartbeat(SECOND, 3 * SECOND);
+    assert_eq!(process.written(SECOND + 3 * step), [3 * step - SECOND / 100], "heard of, of a user who had expired");
+}
+
+#[test]
+fn a_leave_of_an_unknown_user_is_remembered_for_a_moment() {
+    let process = Process::new();
+    process.leave("ada", SECOND, 0);
+    process.outbox.lock().take_batch(10);
+    assert_eq!(process.coalescer.recently_left.lock().len(), 1);
+    process.written(2 * SECOND);
+    assert_eq!(process.coalescer.recently_left.lock().len(), 0);
+}
+
+#[test]
 fn of_several_leaves_in_this_process_the_soonest_deadline_is_written_again() {
     let process = Process::new();
     process.heartbeat(0, 30 * SECOND);
     process.written(0);
-    process.coalescer.leave(string("ada"), (SECOND, 2 * SECOND), &process.outbox);
-    process.coalescer.leave(string("ada"), (2 * SECOND, 9 * SECOND), &process.outbox);
+    process.leave("ada", SECOND, 2 * SECOND);
+    process.leave("ada", 2 * SECOND, 9 * SECOND);
     process.outbox.lock().take_batch(10);
     process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
     let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);

@@ -3,7 +3,7 @@
 //! The judge knows when each user last sent a heartbeat or left, and when something was last wrong. A promise that holds
 //! under any fault is checked always; one about how soon something happens only if nothing has been wrong for a while.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use online_manager_tracker::{Nanos, Transition};
 
@@ -29,7 +29,7 @@ pub(super) struct User {
     /// The last leave must count: it was clearly after the last heartbeat, or the same process got both, or the store
     /// knew the heartbeat.
     pub(super) is_leave_certain: bool,
-    /// The process of the last leave, if it had a heartbeat of the user before.
+    /// The process of the last leave.
     pub(super) left_process: Option<usize>,
     /// The last heartbeat must count even if it came right after the last leave: the same process got both.
     pub(super) is_return_certain: bool,
@@ -63,6 +63,10 @@ pub(super) struct Judge {
     /// A call may have been repeated from older data whose lease holder was gone.
     pub(super) may_repeat_anything: bool,
     pub(super) reports: usize,
+    /// How many callbacks have returned without an exception.
+    successes: u64,
+    /// By version, how often the callback failed while others succeeded, and the number of successes at its last failure.
+    failures: BTreeMap<i64, (u32, u64)>,
     /// What is called before then may be called again: a lease may end at any moment.
     pub(super) repeats_until: Nanos,
 }
@@ -75,6 +79,8 @@ impl Judge {
             has_lost_data: false,
             may_repeat_anything: false,
             reports: 0,
+            successes: 0,
+            failures: BTreeMap::new(),
             repeats_until: 0,
         }
     }
@@ -107,7 +113,7 @@ impl Judge {
             return Err(format!("user {user}: {transition:?} of version {version} is called again"));
         }
         known.started.insert(version);
-        if may_repeat_anything && !known.may_repeat.contains(&version) {
+        if may_repeat_anything && (!is_repeated || !known.may_repeat.contains(&version)) {
             // Versions may have begun again at a lower one.
             known.latest = known.latest.filter(|(latest, _)| version >= *latest);
         }
@@ -122,10 +128,25 @@ impl Judge {
 
     /// The callback has returned.
     pub(super) fn returned(&mut self, user: usize, event: &Event) {
+        self.successes += 1;
         let known = &mut self.users[user];
         if known.latest.is_none_or(|(latest, _)| event.version >= latest) {
             known.heard = Some(event.transition);
         }
+    }
+
+    /// The callback has failed. That counts if a callback has succeeded since it failed last.
+    pub(super) fn failed(&mut self, event: &Event) {
+        let (count, successes) = self.failures.entry(event.version).or_insert((0, 0));
+        if *count == 0 || self.successes > *successes {
+            *count += 1;
+        }
+        *successes = self.successes;
+    }
+
+    /// How many failures of an event count.
+    pub(super) fn counted_failures(&self, version: i64) -> u32 {
+        self.failures.get(&version).map_or(0, |(count, _)| *count)
     }
 
     /// The callback may be called again: it failed, or its process was killed, stood still or was cut off before the commit.

@@ -119,9 +119,7 @@ impl Process {
     /// A leave, as `Member::leave` does it.
     pub(super) fn leave(&self, user: usize, now: Nanos, after: Nanos) {
         let name = name(user);
-        if !self.coalescer.leave(id(&name), (now, after), &self.state) {
-            self.state.lock().outbox.leave(user_id(user), now, after);
-        }
+        self.coalescer.leave(id(&name), user_id(user), (now, after), &self.state);
     }
 
     /// Whether the process knows the user.

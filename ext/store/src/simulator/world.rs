@@ -14,7 +14,7 @@ use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
 use crate::error::StoreError;
 use crate::id::UserId;
-use crate::log::DeliveryOutcome;
+use crate::log::{DeliveryOutcome, MAX_FAILURES};
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
@@ -572,8 +572,12 @@ impl World {
         let process = &mut self.processes[number];
         let Some(Callback { events, outcome }) = process.callback.take() else { return };
         process.state.get_mut().log.delivered(&outcome, clock);
-        if outcome == DeliveryOutcome::Returned {
-            events.iter().for_each(|event| self.judge.returned(user_of(&event.id), event));
+        for event in &events {
+            if outcome == DeliveryOutcome::Returned {
+                self.judge.returned(user_of(&event.id), event);
+            } else {
+                self.judge.failed(event);
+            }
         }
         self.wake(number);
         self.at(10_000, Happening::Reactor { process: number });
@@ -654,7 +658,7 @@ impl World {
                 process.heartbeat(user, clock, timeout)
             }
             Sent::Leave => {
-                known.left_process = process.knows(user, clock).then_some(number);
+                known.left_process = Some(number);
                 process.leave(user, clock, 0);
                 let oldest = known.last_heartbeat.map(|at| self.now - at + self.options.clock_step);
                 let is_written = self.server.seen_ago(&user_id(user)).is_some_and(|ago| Some(ago) <= oldest);
@@ -1054,9 +1058,12 @@ impl World {
                 self.wrong.get_or_insert(format!("event {} of user {user} stays in the log", place.1));
             }
         }
-        let letters = self.server.dead_letters();
-        if !letters.is_empty() && !self.options.faults.contains(&FaultKind::CallbackFails) {
-            self.wrong.get_or_insert(format!("{} dead letters, though no callback failed alone", letters.len()));
+        for letter in self.server.dead_letters() {
+            let failures = self.judge.counted_failures(letter.event.version);
+            if failures < MAX_FAILURES {
+                let version = letter.event.version;
+                self.wrong.get_or_insert(format!("event {version} is a dead letter after {failures} failures"));
+            }
         }
     }
 
