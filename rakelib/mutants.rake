@@ -9,7 +9,7 @@ require_relative "cargo_tools"
 # a time, and checks that a test fails. Changes that no test can detect, because they change no behaviour, are listed in
 # spec/mutants.yml.
 class Mutants
-  FILES = %w[presence presence/claims wheel].freeze
+  FILES = %w[presence presence/claims presence/memory wheel].freeze
   FOLDER = "tmp/mutants"
 
   # The member without I/O, what it keeps, and the order of deliveries.
@@ -17,7 +17,7 @@ class Mutants
   STORE_TESTS = %w[--locked --lib -- --skip against_model --skip replays --skip survey].freeze
 
   # The quick tests. The seed is fixed, so that no mutant survives by luck, and failing cases are not shrunk.
-  TESTS = %w[--locked --lib --test rules --test tracker --test model -- --skip a_crowd_with].freeze
+  TESTS = %w[--locked --lib --test rules --test tracker --test memory --test model -- --skip a_crowd_with].freeze
   ENVIRONMENT = {
     "PROPTEST_CASES" => "2000", "PROPTEST_RNG_SEED" => "1", "PROPTEST_MAX_SHRINK_ITERS" => "0",
     "CARGO_TARGET_DIR" => nil, # each job has its own target folder

@@ -135,6 +135,16 @@ impl Entry {
         if tick & WHEEL_MASK == QUEUED { tick + 1 } else { tick }
     }
 
+    /// Returns the last tick before `tick` that a wheel entry may be for.
+    pub(crate) fn wheel_tick_before(tick: u64) -> u64 {
+        if (tick - 1) & WHEEL_MASK == QUEUED { tick - 2 } else { tick - 1 }
+    }
+
+    /// Returns the recorded tick of this user's wheel entry: the first one with its bits from the wheel's `hand` on.
+    pub(crate) fn wheel_tick_from_hand(&self, hand: u64) -> u64 {
+        hand + (self.wheel_bits().wrapping_sub(hand) & WHEEL_MASK)
+    }
+
     /// Records the tick of this user's wheel entry (rule 13).
     #[inline]
     pub(crate) fn set_wheel_tick(&mut self, tick: u64) {
@@ -210,6 +220,7 @@ mod tests {
             prop_assert_eq!(entry.state().timeout_index(), Some(index));
             prop_assert_eq!(entry.deadline(near), near + ahead);
             prop_assert!(entry.is_on_wheel_in(&(wheel_tick..=wheel_tick)));
+            prop_assert_eq!(entry.wheel_tick_from_hand(wheel_tick - wheel_ahead), wheel_tick);
             entry.set_state(State::DEPARTING);
             entry.set_deadline(near.wrapping_sub(behind));
             prop_assert_eq!(entry.deadline(near), near.wrapping_sub(behind));
@@ -265,5 +276,7 @@ mod tests {
         assert_eq!(Entry::wheel_tick_from(1), 1);
         assert_eq!(Entry::wheel_tick_from(5 << WHEEL_BITS), (5 << WHEEL_BITS) + 1);
         assert_eq!(Entry::wheel_tick_from((5 << WHEEL_BITS) - 1), (5 << WHEEL_BITS) - 1);
+        assert_eq!(Entry::wheel_tick_before((5 << WHEEL_BITS) + 2), (5 << WHEEL_BITS) + 1);
+        assert_eq!(Entry::wheel_tick_before((5 << WHEEL_BITS) + 1), (5 << WHEEL_BITS) - 1);
     }
 }

@@ -9,11 +9,13 @@
 //!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
 //! ```
 //!
-//! This file has heartbeats, leaves and queries; [`claims`] has the way from a deadline to the end of `offline`.
+//! This file has heartbeats, leaves and queries; [`claims`] has the way from a deadline to the end of `offline`, and
+//! [`memory`] has what keeps memory bounded.
 //! Nothing here waits, calls a callback or reads a clock: the methods that need the time take it as an argument. The
 //! numbered rules are those of `docs/state_machine.md`.
 
 mod claims;
+mod memory;
 mod transition;
 
 use std::collections::VecDeque;
@@ -212,7 +214,7 @@ impl Presence {
         self.counts.announcing -= 1;
         if outcome == CallbackOutcome::Aborted {
             self.counts.present -= 1;
-            self.table.remove(place);
+            self.forget(place);
             return Announced::Offline;
         }
         if self.is_stopping {
@@ -366,14 +368,6 @@ impl Presence {
 
     fn owned_id(&self, key: u64) -> Option<OwnedId> {
         if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.owned_string(key) }
-    }
-
-    /// Returns how many entries, strings, keys on the wheel and keys in queues there are: 0 when all users have left
-    /// and their wheel entries have come up.
-    #[doc(hidden)]
-    pub fn kept(&self) -> usize {
-        let drained = self.drained.as_ref().map_or(0, |slot| slot.keys.len());
-        self.table.len() + self.overflow.len() + self.wheel.len() + drained + self.due.len() + self.rejoining.len()
     }
 
     /// Returns the tick from which a user with a heartbeat at `now` is due. It is rounded up, so that it is never

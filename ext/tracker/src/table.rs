@@ -160,17 +160,42 @@ impl Table {
         }
     }
 
-    /// Removes the entry at `place`, and its string if the id is one.
-    pub(crate) fn remove(&mut self, place: Place) {
-        let Table { parts, strings, hasher } = self;
-        let Some(part) = parts.get_mut(place.part) else { return };
-        let Some(key) = part.entries.get(place.index).map(|entry| entry.key) else { return };
-        if key == VACANT {
-            return;
+    /// Removes the entry at `place`, and its string if the id is one. Returns how many units the string took.
+    pub(crate) fn remove(&mut self, place: Place) -> usize {
+        let Some(entry) = self.take(place) else { return 0 };
+        string_index(entry.key).map_or(0, |index| self.strings.remove(index))
+    }
+
+    /// Gives the entry at `place` another key, which is not in the table. Its old string, if the id is one, is removed.
+    /// Returns where the entry is then.
+    pub(crate) fn rekey(&mut self, place: Place, key: u64) -> Option<Place> {
+        let mut entry = self.take(place)?;
+        if let Some(index) = string_index(std::mem::replace(&mut entry.key, key)) {
+            self.strings.remove(index);
         }
-        if let Some(index) = string_index(key) {
-            strings.remove(index);
-        }
+        self.insert(entry);
+        self.find_key(key)
+    }
+
+    /// Returns the key of a string that should move, see [`StringArena::next_to_move`].
+    pub(crate) fn next_string_to_move(&mut self, budget: &mut usize) -> Option<u64> {
+        let index = self.strings.next_to_move(budget)?;
+        let crate::id::OwnedId::String { bytes, class, label } = self.strings.get(index)? else { return None };
+        Some(string_key(self.hash_string(StringId { bytes: &bytes, class, label }), index))
+    }
+
+    /// Copies the string with this key and returns the copy's key, or `None` if there is no room for it.
+    pub(crate) fn duplicate_string(&mut self, key: u64) -> Option<u64> {
+        let copy = self.strings.duplicate(string_index(key)?)?;
+        // The copy has the same hash, which is a part of the key.
+        Some(string_key(key, copy))
+    }
+
+    /// Removes the entry at `place`, and leaves its string.
+    fn take(&mut self, place: Place) -> Option<Entry> {
+        let Table { parts, hasher, .. } = self;
+        let part = parts.get_mut(place.part)?;
+        let entry = part.entries.get(place.index).copied().filter(|entry| entry.key != VACANT)?;
         part.vacate(place.index, hasher);
         part.len -= 1;
         if part.len == 0 {
@@ -178,6 +203,7 @@ impl Table {
         } else if part.len * 8 < part.entries.len() {
             part.resize((part.entries.len() / 2).max(SMALLEST), hasher);
         }
+        Some(entry)
     }
 
     /// Returns the entries of one part, a number below [`PARTS`].
@@ -206,6 +232,11 @@ impl Table {
     /// Returns how many entries and strings there are, together.
     pub(crate) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len).sum::<usize>() + self.strings.len()
+    }
+
+    /// Returns how many bytes are reserved for strings.
+    pub(crate) fn string_bytes(&self) -> usize {
+        self.strings.bytes()
     }
 
     #[inline]

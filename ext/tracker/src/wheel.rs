@@ -1,8 +1,10 @@
 //! The timing wheel: which users to check at which tick.
 //!
 //! Hashed and hierarchical (Varghese and Lauck, 1987): short slots for the next ticks, long ones for ticks farther
-//! away. It holds only keys. The user's entry shows whether a key that comes up still counts, so no key is ever removed
-//! early.
+//! away. It holds only keys. The user's entry shows whether a key that comes up still counts, so no key has to be found
+//! to be removed. Keys that no longer count are dropped when they come up, or by a [sweep](Wheel::sweep).
+
+use std::ops::RangeInclusive;
 
 /// For each level: how many ticks a slot is long, as a power of two, and how many slots there are. 64 slots of a tick,
 /// then 4,096 slots of 67 ms (4.6 minutes in all), then 512 slots of 4.6 minutes (39 hours in all).
@@ -20,6 +22,8 @@ pub(crate) struct Wheel {
     /// How many keys there are.
     len: usize,
     levels: [Level; LEVELS.len()],
+    /// Where the sweep goes on: the level, and the first tick in it.
+    sweep: (usize, u64),
 }
 
 /// Slots of one length, in a ring. The next one to come up is the one after that of the hand.
@@ -39,13 +43,25 @@ struct Level {
 #[derive(Clone, Debug)]
 pub(crate) struct DrainedSlot {
     pub(crate) keys: std::vec::IntoIter<u64>,
-    pub(crate) ticks: std::ops::RangeInclusive<u64>,
+    pub(crate) ticks: RangeInclusive<u64>,
+}
+
+/// A key that a [sweep](Wheel::sweep) has removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) key: u64,
+    /// Whether its slot is empty now, and the sweep is past it. If not, the same key may be there again, so a key that
+    /// counts has to be put into another slot. In an earlier one the sweep does not meet it again.
+    pub(crate) is_last: bool,
+    /// The ticks that the key may have been inserted for.
+    pub(crate) ticks: RangeInclusive<u64>,
 }
 
 impl Wheel {
     /// Returns an empty wheel with its hand at the tick `hand`.
     pub(crate) fn new(hand: u64) -> Wheel {
-        Wheel { hand, len: 0, levels: LEVELS.map(|(slot_bits, slot_count)| Level::new(slot_bits, slot_count)) }
+        let levels = LEVELS.map(|(slot_bits, slot_count)| Level::new(slot_bits, slot_count));
+        Wheel { hand, len: 0, levels, sweep: (0, 0) }
     }
 
     /// Inserts `key` for `tick`, which must be [`Wheel::within_reach`].
@@ -83,6 +99,30 @@ impl Wheel {
         let drained = level.drain(tick);
         self.len -= drained.keys.len();
         Some(drained)
+    }
+
+    /// Removes a key that may not count any more; the caller puts it back if it does. Takes the keys of one slot after
+    /// the other, those that come up first before the others. Returns `None` after the last slot, and begins anew with
+    /// the next call. It leaves out the slots that come up within three ticks.
+    pub(crate) fn sweep(&mut self) -> Option<Swept> {
+        let (first_level, mut from) = self.sweep;
+        for (number, level) in self.levels.iter_mut().enumerate().skip(first_level) {
+            let slot = level.next_slot_from(from.max(self.hand + 3), self.hand);
+            if let Some((tick, (key, is_last))) = slot.and_then(|tick| Some((tick, level.pop(tick)?))) {
+                let ticks = level.ticks_from(tick);
+                self.sweep = (number, if is_last { ticks.end() + 1 } else { tick });
+                self.len -= 1;
+                return Some(Swept { key, is_last, ticks });
+            }
+            from = 0;
+        }
+        self.sweep = (0, 0);
+        None
+    }
+
+    /// Returns the tick that was drained last.
+    pub(crate) fn hand(&self) -> u64 {
+        self.hand
     }
 
     /// Moves the hand of an empty wheel to `now`. Otherwise the hand would lag behind by the idle time, and the next
@@ -163,155 +203,51 @@ impl Level {
         Some(((hand >> self.slot_bits) + ahead as u64) << self.slot_bits)
     }
 
+    /// Returns the tick, `from` or later, at which the first slot that is not empty begins.
+    fn next_slot_from(&self, from: u64, hand: u64) -> Option<u64> {
+        let from = from.next_multiple_of(1 << self.slot_bits);
+        // A slot between the hand and `from` looks as if it were a round ahead, where none is.
+        self.next_tick(from).filter(|tick| self.reaches(*tick, hand))
+    }
+
+    /// Removes a key from the slot that begins at `tick`. Returns it, and whether it was the last one.
+    fn pop(&mut self, tick: u64) -> Option<(u64, bool)> {
+        let slot = self.slot_of(tick);
+        let keys = self.slots.get_mut(slot)?;
+        let key = keys.pop()?;
+        let is_last = keys.is_empty();
+        if is_last {
+            self.empty(slot);
+        }
+        Some((key, is_last))
+    }
+
     /// Drains the slot that begins at `tick`.
     fn drain(&mut self, tick: u64) -> DrainedSlot {
-        let slot = self.slot_of(tick);
+        DrainedSlot { keys: self.empty(self.slot_of(tick)).into_iter(), ticks: self.ticks_from(tick) }
+    }
+
+    /// Takes the keys of a slot, and their memory: otherwise each slot would keep the memory of its largest crowd.
+    fn empty(&mut self, slot: usize) -> Vec<u64> {
         if let Some(occupied) = self.occupied.get_mut(slot / 64) {
             *occupied &= !(1 << (slot % 64));
         }
-        // The memory goes with the keys: otherwise each slot would keep the memory of its largest crowd.
-        let keys = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default().into_iter();
-        DrainedSlot { keys, ticks: tick..=tick + (1 << self.slot_bits) - 1 }
+        self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Returns the ticks of the slot that begins at `tick`.
+    fn ticks_from(&self, tick: u64) -> RangeInclusive<u64> {
+        tick..=tick + (1 << self.slot_bits) - 1
     }
 }
 
-/// Shows the hand, and the keys of the slots that are not empty.
+/// Shows the hand, where the sweep is, and the keys of the slots that are not empty.
 impl std::fmt::Debug for Wheel {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_map().entry(&"hand", &self.hand).entries(self.slots()).finish()
+        let mut map = formatter.debug_map();
+        map.entry(&"hand", &self.hand).entry(&"sweep", &self.sweep).entries(self.slots()).finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Advances the wheel as `Presence` does: a key that comes up too early is inserted again.
-    fn advance(wheel: &mut Wheel, now: u64, ticks: &[u64]) -> Vec<u64> {
-        let mut expired = Vec::new();
-        while let Some(drained) = wheel.drain_next(now) {
-            for key in drained.keys {
-                let tick = ticks[key as usize];
-                assert!(drained.ticks.contains(&tick), "{tick} was in the slot of {:?}", drained.ticks);
-                if tick <= now {
-                    expired.push(key);
-                } else {
-                    assert_eq!(wheel.within_reach(tick), tick);
-                    wheel.insert(key, tick);
-                }
-            }
-        }
-        expired
-    }
-
-    proptest! {
-        #[test]
-        fn every_key_comes_up_at_its_tick(
-            start in 0u64..1 << 40,
-            distances in prop::collection::vec(
-                prop_oneof![1u64..200, 1u64..100_000, 1..=crate::entry::WHEEL_HORIZON],
-                1..100,
-            ),
-            steps in prop::collection::vec(prop_oneof![1u64..100, 1u64..1_000_000], 1..100),
-        ) {
-            let mut wheel = Wheel::new(start);
-            let ticks: Vec<u64> = distances.iter().map(|distance| start + distance).collect();
-            for (key, tick) in ticks.iter().enumerate() {
-                wheel.insert(key as u64, *tick);
-            }
-            let mut now = start;
-            let mut seen = 0;
-            for step in steps.into_iter().chain([2 * crate::entry::WHEEL_HORIZON]) {
-                let before = now;
-                now += step;
-                let expired = advance(&mut wheel, now, &ticks);
-                for key in &expired {
-                    prop_assert!((before + 1..=now).contains(&ticks[*key as usize]));
-                }
-                seen += expired.len();
-                prop_assert_eq!(seen, ticks.iter().filter(|tick| **tick <= now).count());
-                let earliest = ticks.iter().copied().filter(|tick| *tick > now).min();
-                match wheel.next_tick() {
-                    Some(next) => prop_assert!(next > now && next <= earliest.unwrap()),
-                    None => prop_assert_eq!(earliest, None),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_key_for_a_past_tick_comes_up_next() {
-        let mut wheel = Wheel::new(0);
-        assert!(wheel.drain_next(1_000).is_none());
-        assert_eq!(wheel.within_reach(3), 1_001);
-        wheel.insert(7, 1_001);
-        assert_eq!(wheel.next_tick(), Some(1_001));
-        assert_eq!(wheel.drain_next(1_001).unwrap().keys.as_slice(), [7]);
-        assert_eq!(wheel.next_tick(), None);
-    }
-
-    #[test]
-    fn a_key_that_is_too_far_away_comes_up_before_the_wheel_has_gone_round() {
-        let mut wheel = Wheel::new(300_000);
-        let farthest = wheel.within_reach(u64::MAX);
-        assert!(farthest > crate::entry::WHEEL_HORIZON, "{farthest}");
-        for tick in [farthest, farthest + 1] {
-            wheel.insert(7, tick);
-        }
-        assert_eq!(wheel.next_tick(), Some(farthest));
-    }
-
-    #[test]
-    fn a_slot_that_is_farther_away_covers_more_ticks() {
-        let mut wheel = Wheel::new(0);
-        for (key, tick) in [5, 64, 262_143, 262_144].into_iter().enumerate() {
-            wheel.insert(key as u64, tick);
-        }
-        for ticks in [5..=5, 64..=127, 262_080..=262_143, 262_144..=524_287] {
-            assert_eq!(wheel.drain_next(1_000_000).unwrap().ticks, ticks);
-        }
-    }
-
-    #[test]
-    fn a_short_slot_may_be_within_a_long_one() {
-        let mut wheel = Wheel::new(60);
-        wheel.insert(1, 130);
-        assert!(wheel.drain_next(100).is_none());
-        wheel.insert(2, 129);
-        let drained: Vec<_> = std::iter::from_fn(|| wheel.drain_next(200))
-            .map(|drained| (drained.ticks, drained.keys.collect()))
-            .collect();
-        assert_eq!(drained, [(128..=191, vec![1]), (129..=129, vec![2])]);
-    }
-
-    #[test]
-    fn the_hand_of_an_empty_wheel_catches_up() {
-        let mut wheel = Wheel::new(0);
-        wheel.catch_up(1_000);
-        assert_eq!(wheel.hand, 1_000);
-        wheel.insert(7, 1_001);
-        wheel.catch_up(2_000);
-        assert_eq!(wheel.hand, 1_000, "a key is still on the wheel");
-    }
-
-    #[test]
-    fn different_wheels_have_different_debug_output() {
-        // tests/exhaustive.rs distinguishes states by their Debug output.
-        let mut wheel = Wheel::new(64);
-        wheel.insert(7, 70);
-        wheel.insert(8, 200);
-        assert_eq!(format!("{wheel:?}"), r#"{"hand": 64, (0, 6): [7], (1, 3): [8]}"#);
-    }
-
-    #[test]
-    fn a_drained_slot_keeps_no_memory() {
-        let mut wheel = Wheel::new(0);
-        for key in 0..1_000 {
-            wheel.insert(key, 5);
-        }
-        drop(wheel.drain_next(5));
-        assert!(wheel.levels.iter().flat_map(|level| &level.slots).all(|slot| slot.capacity() == 0));
-    }
-}
+mod tests;

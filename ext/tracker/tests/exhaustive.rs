@@ -28,10 +28,13 @@ const START: Nanos = ((1 << 27) - 2) * TICK;
 
 const TICKS: u64 = 3;
 
-/// The search stops at states that keep more: a user who leaves and comes back adds a key to the wheel each time, for
-/// ever, and such states differ only in number. The entry, its string, its overflow entry, and two keys on the wheel or
-/// in queues.
+/// The search stops at states that keep more. A user who leaves and comes back adds a key to the wheel each time, and a
+/// sweep takes no keys that come up within three ticks; such states differ only in number. The entry, its string, its
+/// overflow entry, and two keys on the wheel or in queues.
 const MAX_KEPT: usize = 5;
+
+/// How many keys a sweep leaves on the wheel, whatever the user has done (rule 16).
+const MAX_WHEEL_KEYS: usize = 8;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
 
@@ -70,6 +73,8 @@ struct State {
     presence: Presence,
     naive: Naive,
     now: Nanos,
+    /// The last moment of the search.
+    end: Nanos,
     call: Option<Call>,
     /// Whether the last callback that ended was an `online` that returned.
     is_online: bool,
@@ -92,11 +97,12 @@ fn id() -> Id<'static> {
 }
 
 impl State {
-    fn new() -> State {
+    fn new(ticks: u64) -> State {
         State {
             presence: Presence::new(START, 0),
             naive: Naive::new(0),
             now: START,
+            end: START + ticks * TICK,
             call: None,
             is_online: false,
             timer: Next::Never,
@@ -125,7 +131,7 @@ impl State {
 
     fn can_take(&self, step: Step) -> bool {
         match (step, self.call) {
-            (Step::Wait, _) => self.now < START + TICKS * TICK,
+            (Step::Wait, _) => self.now < self.end,
             (Step::EndCallback(_), Some(Call { transition: Transition::Online, .. })) => true,
             (Step::EndCallback(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
             (Step::Unclaim, Some(call)) => call.caller == Caller::Reactor || call.transition == Transition::Offline,
@@ -276,25 +282,50 @@ impl State {
     }
 }
 
-#[test]
-fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
-    let start = State::new();
+/// Takes every step in every state, except in states that keep too much. Returns how many states there are, and the
+/// rules that were shown.
+fn search(steps: &[Step], ticks: u64, is_too_much: impl Fn(&Presence) -> bool) -> (usize, u16) {
+    let start = State::new(ticks);
     let mut reached = HashSet::from([start.fingerprint()]);
     let mut queue = VecDeque::from([start]);
     let mut rules = 0;
     while let Some(state) = queue.pop_front() {
-        for step in steps().into_iter().filter(|step| state.can_take(*step)) {
+        for step in steps.iter().filter(|step| state.can_take(**step)) {
             let mut next = state.clone();
-            rules |= next.take(step);
+            rules |= next.take(*step);
             next.check();
-            if next.presence.kept() <= MAX_KEPT && reached.insert(next.fingerprint()) {
+            if !is_too_much(&next.presence) && reached.insert(next.fingerprint()) {
                 next.clone().settle();
                 queue.push_back(next);
             }
         }
     }
+    println!("{} states", reached.len());
+    (reached.len(), rules)
+}
+
+#[test]
+fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
+    let (states, rules) = search(&steps(), TICKS, |presence| presence.kept() > MAX_KEPT);
     let shown: Vec<u32> = (1..=13).filter(|rule| rules & 1 << rule != 0).collect();
     assert_eq!(shown, (1..=13).collect::<Vec<_>>(), "the search has not shown every rule");
-    assert!(reached.len() > 1_000, "only {} states", reached.len());
-    println!("{} states", reached.len());
+    assert!(states > 1_000, "only {states} states");
+}
+
+#[test]
+fn rule_16_however_a_user_comes_and_leaves_the_wheel_keeps_a_few_keys() {
+    // Timeouts that are not so short that a sweep leaves the keys. The search ends only because they are bounded.
+    let steps = [
+        Step::Heartbeat(4 * TICK),
+        Step::Leave(0),
+        Step::Wait,
+        Step::Advance(usize::MAX),
+        Step::Claim,
+        Step::EndCallback(CallbackOutcome::Returned),
+    ];
+    let (states, _) = search(&steps, 2, |presence| {
+        assert!(presence.wheel_words() <= MAX_WHEEL_KEYS, "{presence:?}");
+        false
+    });
+    assert!(states > 1_000, "only {states} states");
 }

@@ -62,6 +62,10 @@ enum Step {
     Unclaim {
         which: usize,
     },
+    /// The user gets another key, if only the wheel knows the present one.
+    Rekey {
+        index: UserIndex,
+    },
     Stop,
 }
 
@@ -98,6 +102,7 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
         100 => (1usize..4).prop_map(|max| Step::Claim { max }),
         160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::EndCallback { which, outcome }),
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
+        20 => (0..users / 2).prop_map(|index| Step::Rekey { index: 2 * index + 1 }),
         1 => Just(Step::Stop),
     ];
     prop::collection::vec(step, 1..300)
@@ -130,6 +135,11 @@ struct Run {
     presence: Presence,
     naive: Naive,
     users: usize,
+    /// For each user: how often the key has changed.
+    versions: Vec<u64>,
+    /// How many keys the wheel may have for users who are gone (rule 16); `None` if timeouts may be so short that the
+    /// wheel is not swept of their keys.
+    max_spare_keys: Option<usize>,
     now: Nanos,
     callbacks: Vec<Callback>,
     /// When the timer last checked everyone.
@@ -143,16 +153,21 @@ struct Run {
 }
 
 /// Users with an odd index have keys, the others strings. Each two strings have the same bytes and different classes.
-fn with_id<T>(index: UserIndex, use_id: impl FnOnce(Id<'_>) -> T) -> T {
+/// Each time that a user gets another key, `version` is one more.
+fn with_id<T>(index: UserIndex, version: u64, use_id: impl FnOnce(Id<'_>) -> T) -> T {
     let [_, _, class, label] = parts_of(index);
     let bytes = format!("user {}", index / 4);
     match index % 2 {
         0 => use_id(Id::String(StringId { bytes: bytes.as_bytes(), class: class as u8, label: label as u16 })),
-        _ => use_id(Id::Key((index as u64) << 2 | 1)),
+        _ => use_id(Id::Key(key_of(index, version))),
     }
 }
 
-fn owned_id(index: UserIndex) -> OwnedId {
+fn key_of(index: UserIndex, version: u64) -> u64 {
+    version << 32 | (index as u64) << 2 | 1
+}
+
+fn owned_id(index: UserIndex, version: u64) -> OwnedId {
     let [_, _, class, label] = parts_of(index);
     match index % 2 {
         0 => OwnedId::String {
@@ -160,7 +175,7 @@ fn owned_id(index: UserIndex) -> OwnedId {
             class: class as u8,
             label: label as u16,
         },
-        _ => OwnedId::Key((index as u64) << 2 | 1),
+        _ => OwnedId::Key(key_of(index, version)),
     }
 }
 
@@ -174,6 +189,8 @@ impl Run {
             presence: Presence::new(start, jitter),
             naive: Naive::new(jitter),
             users,
+            versions: vec![0; users],
+            max_spare_keys: (jitter > 4 * TICK).then_some(6),
             now: start,
             callbacks: Vec::new(),
             advanced_at: start,
@@ -210,13 +227,14 @@ impl Run {
                     self.unclaim(callback);
                 }
             }
+            Step::Rekey { index } => self.rekey(index),
             Step::Stop => self.stop(),
         }
         self.check();
     }
 
     fn heartbeat(&mut self, index: UserIndex, timeout: Nanos) {
-        let outcome = with_id(index, |id| self.presence.heartbeat(id, self.now, timeout));
+        let outcome = with_id(index, self.versions[index], |id| self.presence.heartbeat(id, self.now, timeout));
         assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(index, self.now, timeout));
         assert_eq!(outcome == HeartbeatOutcome::Ignored, self.naive.is_stopping);
         if let HeartbeatOutcome::Announce(user) = outcome {
@@ -225,7 +243,7 @@ impl Run {
     }
 
     fn leave(&mut self, index: UserIndex, after: Nanos) {
-        let left = with_id(index, |id| self.presence.leave(id, self.now, after));
+        let left = with_id(index, self.versions[index], |id| self.presence.leave(id, self.now, after));
         assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(index, self.now, after));
     }
 
@@ -269,7 +287,9 @@ impl Run {
         assert!(transition.is_some() || claimed.is_empty());
         assert!(claimed.len() <= if transition == Some(Transition::Online) { 1 } else { max });
         for Claimed { user, id, .. } in claimed {
-            let index = (0..self.users).find(|index| owned_id(*index) == id).expect("the id comes back as it came in");
+            let index = (0..self.users)
+                .find(|index| owned_id(*index, self.versions[*index]) == id)
+                .expect("the id comes back as it came in");
             let transition = transition.expect("a user was claimed");
             self.naive.claimed(index, transition, self.now);
             self.call(Callback { index, user, transition, timeout: REJOIN_TIMEOUT });
@@ -327,6 +347,15 @@ impl Run {
         }
     }
 
+    fn rekey(&mut self, index: UserIndex) {
+        let version = self.versions[index];
+        if self.presence.rekey(key_of(index, version), key_of(index, version + 1)) {
+            let state = self.naive.users.get(&index);
+            assert!(!self.naive.is_stopping && matches!(state, Some(naive::UserState::Online { .. })), "{state:?}");
+            self.versions[index] += 1;
+        }
+    }
+
     fn stop(&mut self) {
         let dropped = self.presence.stop().len();
         assert_eq!(dropped, self.naive.stop().len());
@@ -334,7 +363,7 @@ impl Run {
 
     fn check(&mut self) {
         for index in 0..self.users {
-            let (is_online, is_known, last_seen) = with_id(index, |id| {
+            let (is_online, is_known, last_seen) = with_id(index, self.versions[index], |id| {
                 (self.presence.is_online(id), self.presence.is_known(id), self.presence.last_seen(id, self.now))
             });
             assert_eq!(is_online, self.naive.is_online(index), "user {index}");
@@ -353,9 +382,15 @@ impl Run {
         assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
         assert!(counts.due <= counts.present - counts.announcing, "a user is in the due queue twice");
 
+        if let Some(spare) = self.max_spare_keys {
+            let words = self.presence.wheel_words();
+            assert!(words <= 2 * self.naive.users.len() + spare, "{words} keys on the wheel: {:?}", self.presence);
+        }
+
         let online = (0..Presence::PARTS).flat_map(|part| self.presence.online_users(part));
-        let online: BTreeSet<UserIndex> =
-            online.map(|id| (0..self.users).find(|index| owned_id(*index) == id).unwrap()).collect();
+        let online: BTreeSet<UserIndex> = online
+            .map(|id| (0..self.users).find(|index| owned_id(*index, self.versions[*index]) == id).unwrap())
+            .collect();
         assert_eq!(online, (0..self.users).filter(|index| self.naive.is_online(*index)).collect());
 
         if self.presence.take_wake_request() {

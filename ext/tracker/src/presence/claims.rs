@@ -29,11 +29,18 @@ impl Presence {
             if self.drained.is_none() {
                 self.wheel.catch_up(present);
             }
-            let tick = Entry::wheel_tick_from(self.wheel.within_reach(deadline.min(present + WHEEL_HORIZON)));
-            self.wheel.insert(entry.key, tick);
-            entry.set_wheel_tick(tick);
-            self.is_wake_requested |= tick < self.timer_tick;
+            self.put_on_wheel(place, deadline.min(present + WHEEL_HORIZON));
+            self.sweep_wheel();
         }
+    }
+
+    /// Puts the user at `place` onto the wheel, for `tick` or the nearest one that the wheel has entries for.
+    pub(super) fn put_on_wheel(&mut self, place: Place, tick: u64) {
+        let Some(entry) = self.table.get_mut(place) else { return };
+        let tick = Entry::wheel_tick_from(self.wheel.within_reach(tick));
+        self.wheel.insert(entry.key, tick);
+        entry.set_wheel_tick(tick);
+        self.is_wake_requested |= tick < self.timer_tick;
     }
 
     /// Checks up to `budget` users whose wheel tick has come. Those who are due go into the due queue. Returns when to
@@ -254,7 +261,7 @@ impl Presence {
     /// Removes a user who is Departing.
     pub(super) fn remove_departed(&mut self, place: Place) {
         self.counts.departing -= 1;
-        self.table.remove(place);
+        self.forget(place);
     }
 
     /// Bars new users, drops remembered heartbeats and makes everyone due (rule 12). Returns the users it dropped:

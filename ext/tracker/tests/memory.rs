@@ -1,0 +1,212 @@
+//! Rule 16 of `docs/state_machine.md`: memory is bounded by who is here now, whatever came before. Each test counts
+//! what is kept after users came and went in the worst way known.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use online_manager_tracker::presence::Presence;
+use online_manager_tracker::{Announced, CallbackOutcome, HeartbeatOutcome, Id, Nanos, StringId, User};
+
+const SECOND: Nanos = 1_000_000_000;
+const DAY: Nanos = 86_400 * SECOND;
+
+/// What is kept for users who are gone, at most: a few wheel slots, and two chunks of strings.
+const SPARE_WHEEL_WORDS: usize = 8;
+const SPARE_STRING_BYTES: usize = 200_000;
+
+/// The bytes of a string in the arena: a header of eight, and the string, rounded up to eight.
+fn stored_bytes(length: usize) -> usize {
+    (8 + length).next_multiple_of(8)
+}
+
+/// A presence whose clock the tests move, and how many users they keep.
+struct Users {
+    presence: Presence,
+    now: Nanos,
+    count: usize,
+}
+
+impl Users {
+    fn new() -> Users {
+        Users { presence: Presence::new(77 * SECOND, 5_000_000), now: 77 * SECOND, count: 0 }
+    }
+
+    fn come_online(&mut self, id: Id<'_>, timeout: Nanos) {
+        let HeartbeatOutcome::Announce(user) = self.presence.heartbeat(id, self.now, timeout) else {
+            panic!("{id:?} is known")
+        };
+        assert_eq!(self.presence.announced(user, self.now, timeout, CallbackOutcome::Returned), Announced::Online);
+        self.count += 1;
+        self.check();
+    }
+
+    /// Sends a heartbeat of a user who is online.
+    fn heartbeat(&mut self, id: Id<'_>, timeout: Nanos) {
+        assert_eq!(self.presence.heartbeat(id, self.now, timeout), HeartbeatOutcome::Known);
+        self.check();
+    }
+
+    fn leave(&mut self, id: Id<'_>) {
+        assert!(self.presence.leave(id, self.now, 0).was_online);
+        self.claim();
+        self.check();
+    }
+
+    /// Claims and calls `offline` until nobody is due. Returns who was set offline.
+    fn claim(&mut self) -> Vec<User> {
+        let mut offline = Vec::new();
+        let mut claimed = Vec::new();
+        while self.presence.claim(self.now, usize::MAX, &mut claimed).is_some() {
+            for claimed in claimed.drain(..) {
+                self.presence.departed(claimed.user);
+                offline.push(claimed.user);
+            }
+        }
+        self.count -= offline.len();
+        offline
+    }
+
+    fn wait(&mut self, time: Nanos) {
+        self.now += time;
+        self.presence.advance(self.now, usize::MAX);
+        self.claim();
+        self.check();
+    }
+
+    fn check(&self) {
+        let words = self.presence.wheel_words();
+        assert!(words <= 2 * self.count + SPARE_WHEEL_WORDS, "{words} words on the wheel for {} users", self.count);
+    }
+
+    /// Asserts that the arena takes no more than one and a half times `live` bytes.
+    fn check_strings(&self, live: usize) {
+        let kept = self.presence.string_bytes();
+        assert!(kept * 2 <= live * 3 + 2 * SPARE_STRING_BYTES, "{kept} bytes for strings of {live}");
+    }
+}
+
+/// Returns a number that looks random, the same on each run.
+fn pseudo_random(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ mixed >> 27) >> 2
+}
+
+fn key(number: u64) -> Id<'static> {
+    Id::Key(number << 1 | 1)
+}
+
+/// Returns the string of a number, with a length of its own.
+fn string(number: u64, length: usize) -> Vec<u8> {
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize(length.max(8), b'.');
+    bytes
+}
+
+fn string_id(bytes: &[u8]) -> Id<'_> {
+    Id::String(StringId { bytes, class: 2, label: 0 })
+}
+
+/// Every user has a short and a long timeout in turn, for ten hours: no wheel entry for a long one has come up before.
+fn alternate(short: Nanos, hours: u64) {
+    let mut users = Users::new();
+    (0..20).for_each(|number| users.come_online(key(number), short));
+    for round in 0..hours * 3_600 * SECOND / (short / 2) {
+        users.wait(short / 2);
+        let timeout = if round % 2 == 0 { DAY } else { short };
+        (0..20).for_each(|number| users.heartbeat(key(number), timeout));
+    }
+    assert_eq!(users.count, 20);
+}
+
+#[test]
+fn rule_16_timeouts_of_half_a_minute_and_a_day_in_turn_leave_nothing_on_the_wheel() {
+    alternate(30 * SECOND, 24);
+}
+
+#[test]
+fn rule_16_timeouts_of_a_second_and_a_day_in_turn_leave_nothing_on_the_wheel() {
+    alternate(SECOND, 10);
+}
+
+#[test]
+fn rule_16_users_who_leave_and_come_back_leave_nothing_on_the_wheel() {
+    let mut users = Users::new();
+    for round in 0..2_000u64 {
+        let timeout = [SECOND, 60 * SECOND, 3_600 * SECOND, DAY][round as usize / 500];
+        (0..20).for_each(|number| users.come_online(key(number), timeout));
+        (0..20).for_each(|number| users.leave(key(number)));
+        if round % 10 == 0 {
+            users.wait(SECOND / 100);
+        }
+    }
+}
+
+#[test]
+fn rule_16_a_crowd_that_leaves_takes_its_wheel_entries_with_it() {
+    let mut users = Users::new();
+    (0..50_000).for_each(|number| users.come_online(key(number), DAY));
+    (0..50_000).for_each(|number| users.leave(key(number)));
+    assert!(users.presence.wheel_words() <= SPARE_WHEEL_WORDS);
+}
+
+#[test]
+fn rule_16_everyone_who_is_moved_on_the_wheel_is_set_offline_in_time() {
+    let mut users = Users::new();
+    // Deadlines at all distances that the wheel has slots for.
+    let timeouts: Vec<Nanos> = (0..2_000).map(|number| (1 + pseudo_random(number) % 40_000) * SECOND).collect();
+    for (number, timeout) in timeouts.iter().enumerate() {
+        users.come_online(key(number as u64), *timeout);
+    }
+    // Others come and go, so the wheel is swept again and again.
+    for number in 2_000..100_000 {
+        users.come_online(key(number), DAY);
+        users.leave(key(number));
+    }
+    let start = users.now;
+    for second in 1..=40_001 {
+        users.wait(SECOND);
+        let expected = timeouts.iter().filter(|timeout| **timeout + SECOND / 100 > second * SECOND).count();
+        assert_eq!(users.count, expected, "{second} s after the start at {start}");
+    }
+}
+
+#[test]
+fn rule_16_strings_of_ever_new_lengths_take_no_more_than_their_bytes() {
+    let mut users = Users::new();
+    let length = |number: u64| 8 + (number / 500) as usize;
+    let mut live = 0;
+    for number in 0..200_000 {
+        users.come_online(string_id(&string(number, length(number))), DAY);
+        live += stored_bytes(length(number));
+        if let Some(old) = number.checked_sub(5_000) {
+            users.leave(string_id(&string(old, length(old))));
+            live -= stored_bytes(length(old));
+        }
+        users.check_strings(live);
+    }
+}
+
+#[test]
+fn rule_16_strings_that_stay_move_together() {
+    let mut users = Users::new();
+    let length = |number: u64| if number.is_multiple_of(1_000) { 20_000 } else { pseudo_random(number) as usize % 200 };
+    let stays = |number: &u64| pseudo_random(*number).is_multiple_of(50);
+    let mut live = 0;
+    for number in 0..100_000 {
+        users.come_online(string_id(&string(number, length(number))), DAY);
+        live += stored_bytes(length(number).max(8));
+    }
+    for number in (0..100_000).filter(|number| !stays(number)) {
+        users.leave(string_id(&string(number, length(number))));
+        live -= stored_bytes(length(number).max(8));
+        users.check_strings(live);
+    }
+    // Those who stay are found by their ids, and have their deadlines.
+    for number in (0..100_000).filter(stays) {
+        users.heartbeat(string_id(&string(number, length(number))), DAY / 2);
+    }
+    users.wait(DAY / 2 - SECOND);
+    assert_eq!(users.count, (0..100_000).filter(stays).count());
+    users.wait(SECOND + SECOND / 50);
+    assert_eq!((users.count, users.presence.string_bytes()), (0, 0));
+}
