@@ -1,6 +1,9 @@
 //! What does not fit into an entry: rare deadlines, and the heartbeats and leaves that came during a callback.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
 
 use crate::table::PARTS;
 use crate::time::Nanos;
@@ -21,34 +24,43 @@ pub(crate) enum OverflowEntry {
 /// map would move them all at once as it grows.
 #[derive(Clone)]
 pub(crate) struct Overflow {
-    parts: [Part; PARTS],
+    parts: Box<[Part]>,
+    /// Chooses the part. Seeded at random, since an attacker may choose keys: were they all in one part, a single leave
+    /// would move a million entries.
+    hasher: RandomState,
 }
 
-type Part = HashMap<u64, OverflowEntry, foldhash::fast::RandomState>;
+type Part = HashMap<u64, OverflowEntry, RandomState>;
 
 impl Overflow {
     pub(crate) fn new() -> Overflow {
-        Overflow { parts: std::array::from_fn(|_| Part::default()) }
+        Overflow { parts: (0..PARTS).map(|_| Part::default()).collect(), hasher: RandomState::default() }
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<OverflowEntry> {
-        self.parts.get(part_of(key))?.get(&key).copied()
+        self.parts.get(self.part_of(key))?.get(&key).copied()
     }
 
     pub(crate) fn insert(&mut self, key: u64, entry: OverflowEntry) {
-        if let Some(part) = self.parts.get_mut(part_of(key)) {
+        let part = self.part_of(key);
+        if let Some(part) = self.parts.get_mut(part) {
             part.insert(key, entry);
         }
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<OverflowEntry> {
-        let part = self.parts.get_mut(part_of(key))?;
+        let part = self.part_of(key);
+        let part = self.parts.get_mut(part)?;
         let entry = part.remove(&key);
-        if part.is_empty() {
+        if part.len() * 8 <= part.capacity() {
             // Otherwise the map would keep the memory of its largest crowd.
-            part.shrink_to_fit();
+            part.shrink_to(part.len() * 2);
         }
         entry
+    }
+
+    fn part_of(&self, key: u64) -> usize {
+        self.hasher.hash_one(key) as usize % PARTS
     }
 
     /// Returns how many entries there are.
@@ -61,11 +73,6 @@ impl std::fmt::Debug for Overflow {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_map().entries(self.parts.iter().flatten()).finish()
     }
-}
-
-/// Returns the part of a key. Fibonacci hashing spreads consecutive keys as well as hashed ones.
-fn part_of(key: u64) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PARTS.trailing_zeros())) as usize
 }
 
 #[cfg(test)]
@@ -86,5 +93,35 @@ mod tests {
         }
         assert!(overflow.remove(1).is_none());
         assert!(overflow.parts.iter().all(|part| part.capacity() == 0));
+    }
+
+    #[test]
+    fn chosen_keys_do_not_share_a_part() {
+        // 0x9e37_79b9_7f4a_7c15 is the multiplier of Fibonacci hashing, and this its inverse: the products are small.
+        let inverse = 0xf1de_83e1_9937_733du64;
+        assert_eq!(inverse.wrapping_mul(0x9e37_79b9_7f4a_7c15), 1);
+        let chosen =
+            [inverse, 1 << 8, 1 << 32, 1 << 48].map(|step| (0..64_000).map(move |n: u64| n.wrapping_mul(step) | 1));
+        for keys in chosen {
+            let mut overflow = Overflow::new();
+            let entry = OverflowEntry::Online { last_seen: 0, deadline: 0, is_leave: false };
+            keys.for_each(|key| overflow.insert(key, entry));
+            let mean = overflow.len() / PARTS;
+            assert!(overflow.parts.iter().all(|part| (mean / 2..2 * mean).contains(&part.len())), "not spread");
+        }
+    }
+
+    #[test]
+    fn a_part_shrinks_with_its_crowd() {
+        let mut overflow = Overflow::new();
+        for number in 0..64_000 {
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
+        }
+        for number in 1_000..64_000 {
+            overflow.remove(number << 1 | 1);
+        }
+        let capacity: usize = overflow.parts.iter().map(HashMap::capacity).sum();
+        assert!(capacity <= 8 * 1_000, "{capacity} places");
+        assert!((0..1_000).all(|number| overflow.get(number << 1 | 1).is_some()));
     }
 }
