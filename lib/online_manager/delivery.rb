@@ -48,8 +48,12 @@ class OnlineManager
 
     # @return [IO] the wakeup pipe, readable while `deliver` has something to do. Each process has its own.
     def pipe
-      @pipe = nil unless @pipe_owner == Process.pid
-      @pipe_owner = Process.pid
+      unless @pipe_owner == Process.pid
+        # Forks of forks would run out of descriptors before the garbage collector runs.
+        @pipe&.close
+        @pipe = nil
+        @pipe_owner = Process.pid
+      end
       @pipe ||= IO.for_fd(@native.pipe)
     end
 

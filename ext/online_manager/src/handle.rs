@@ -13,10 +13,10 @@ use online_manager_tracker::Nanos;
 use crate::callback_target::CallbackTarget;
 use crate::heartbeat;
 use crate::pipe::SharedPipe;
-use crate::process_local::{ProcessLocal, ProcessValue};
+use crate::process_local::{Inherited, ProcessLocal, ProcessValue};
 
 /// The state of a native object. Each process has a `T` of its own: a tracker, or a member of a store.
-pub(crate) struct Handle<T> {
+pub(crate) struct Handle<T: Inherited> {
     pub(crate) target: CallbackTarget,
     /// The proc that `setup` gets. Set by [`NativeObject::wrap`].
     heartbeat: OnceLock<Opaque<Proc>>,
@@ -25,7 +25,7 @@ pub(crate) struct Handle<T> {
     is_stopped: AtomicBool,
 }
 
-impl<T> Handle<T> {
+impl<T: Inherited> Handle<T> {
     pub(crate) fn new(target: Value) -> Handle<T> {
         Handle {
             target: CallbackTarget::new(target),
@@ -62,7 +62,7 @@ impl<T> Handle<T> {
 /// A native class. The functions that take `this` are methods of the Ruby class.
 pub(crate) trait NativeObject: TypedData {
     /// The tracker or member that each process has one of.
-    type Local;
+    type Local: Inherited;
 
     fn handle(&self) -> &Handle<Self::Local>;
 

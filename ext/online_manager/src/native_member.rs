@@ -29,6 +29,7 @@ use crate::error::{gem_error, store_error, system_error};
 use crate::handle::{Handle, NativeObject};
 use crate::key;
 use crate::pipe::SharedPipe;
+use crate::process_local::Inherited;
 use crate::store_id::{self, StoreId};
 
 static START_MEMBER: LazyId = LazyId::new("start_member");
@@ -44,6 +45,15 @@ pub(crate) struct NativeMember {
     namespace: String,
     /// The check of the store before `setup`, while it runs.
     check: Mutex<Option<Check>>,
+}
+
+impl Inherited for CoarseMember {
+    fn abandon(self) {
+        if self.has_threads() {
+            // It was not paused, so its threads may have had any lock.
+            std::mem::forget(self);
+        }
+    }
 }
 
 impl NativeObject for NativeMember {

@@ -23,7 +23,7 @@ use crate::handle::{Handle, NativeObject};
 use crate::key;
 use crate::objects::Objects;
 use crate::pipe::SharedPipe;
-use crate::process_local::ProcessValue;
+use crate::process_local::{Inherited, ProcessValue};
 
 static ONLINE: LazyId = LazyId::new("online");
 static ONLINE_ALL: LazyId = LazyId::new("online_all");
@@ -38,6 +38,12 @@ type LocalTracker = ProcessValue<CoarseTracker>;
 pub(crate) struct NativeTracker {
     handle: Handle<CoarseTracker>,
     objects: Objects,
+}
+
+impl Inherited for CoarseTracker {
+    fn abandon(self) {
+        self.abandon_in_child();
+    }
 }
 
 impl NativeObject for NativeTracker {
@@ -94,7 +100,7 @@ impl NativeObject for NativeTracker {
     /// Bars new users, and makes all users due.
     fn stop_local(&self, ruby: &Ruby, tracker: &CoarseTracker) {
         for user in tracker.stop() {
-            self.objects.release(ruby, user.key());
+            self.release(ruby, tracker, user.key());
         }
     }
 }
@@ -167,7 +173,7 @@ impl NativeTracker {
         match tracker.announced(user, timeout, outcome) {
             Announced::Online => Ok(()),
             Announced::Offline => {
-                self.objects.release(ruby, user.key());
+                self.release(ruby, tracker, user.key());
                 Ok(())
             }
             Announced::Depart => {
@@ -186,7 +192,7 @@ impl NativeTracker {
         let Some(tracker) = this.handle.current() else { return Ok(false) };
         let left = tracker.leave(id_key, after);
         if let Some(user) = left.forgotten {
-            this.objects.release(ruby, user.key());
+            this.release(ruby, tracker, user.key());
         }
         Ok(left.was_online)
     }
@@ -232,11 +238,16 @@ impl NativeTracker {
         Ok(hash)
     }
 
+    /// Releases the slot of an id, if it has one, because the user is forgotten. Must be called before Ruby runs again.
+    fn release(&self, ruby: &Ruby, tracker: &CoarseTracker, key: u64) {
+        self.objects.release(ruby, key, |old, new| tracker.rekey(old, new));
+    }
+
     /// Releases the slot of an id whose heartbeat was ignored, unless the tracker knows the user from before.
     #[cold]
     fn release_unless_known(&self, ruby: &Ruby, tracker: &LocalTracker, key: u64) {
         if !tracker.is_known(Id::Key(key)) {
-            self.objects.release(ruby, key);
+            self.release(ruby, tracker, key);
         }
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! The objects are in a Ruby Array, where the garbage collector finds them. The index is not a Ruby Hash, because a
 //! Hash calls `hash` and `eql?` to delete a key: other threads would run when the user is already forgotten and the id
-//! is not. Here a slot is released by its number.
+//! is not. Here a slot is released by its number. Then the object of the last slot moves into it, so that the Array is
+//! no longer than there are users.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
@@ -18,7 +20,7 @@ use magnus::{Error, RArray, Ruby, Value};
 const FIRST_KEY: u64 = 1 << 16;
 
 /// The place of an object in the Array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot(u32);
 
 impl Slot {
@@ -61,7 +63,9 @@ struct Index {
     /// The first slot of each hash's chain.
     chains: HashMap<u64, Slot, RandomState>,
     slots: Vec<SlotEntry>,
-    free: Vec<Slot>,
+    /// The slots that no object could be moved into, because the user of the last one was due or in a callback; and
+    /// slots that have been dropped or taken since.
+    free: BinaryHeap<Reverse<Slot>>,
     /// The number of changes. A search that has called Ruby compares it, and starts again if it differs.
     changes: u64,
 }
@@ -71,11 +75,14 @@ struct Index {
 struct SlotEntry {
     /// The hash of the object at the time it was added.
     hash: u64,
-    /// How often the slot was taken or released.
+    /// The number of the change that took the slot; 0 if it is free.
     version: u64,
     /// The next slot in the chain of the same hash: the newest comes first.
     next: Option<Slot>,
 }
+
+/// How many objects one release moves: more than one, since there may be free slots that could not be filled before.
+const MOVES_PER_RELEASE: usize = 64;
 
 impl Objects {
     pub(crate) fn new(ruby: &Ruby) -> Objects {
@@ -135,9 +142,9 @@ impl Objects {
     /// Adds an object that is not known.
     fn add(&self, ruby: &Ruby, value: Value, hash: u64) -> Result<Slot, Error> {
         let slot = {
-            let index = self.index();
-            match index.free.last() {
-                Some(slot) => *slot,
+            let mut index = self.index();
+            match index.take_free() {
+                Some(slot) => slot,
                 None => Slot(u32::try_from(index.slots.len()).map_err(|_| {
                     Error::new(
                         ruby.exception_no_mem_error(),
@@ -149,34 +156,41 @@ impl Objects {
         // First the part that can fail: there may be no memory.
         ruby.get_inner(self.array).store(slot.0 as isize, value)?;
         let mut index = self.index();
-        index.free.pop();
-        if index.slots.len() <= slot.0 as usize {
-            index.slots.push(SlotEntry::default());
-        }
-        let next = index.chains.insert(hash, slot);
-        if let Some(entry) = index.entry_mut(slot) {
-            *entry = SlotEntry { hash, version: entry.version + 1, next };
-        }
-        index.changes += 1;
+        index.link(slot, hash);
         Ok(slot)
     }
 
     /// Releases the slot of a key, if the key is one of a slot, because the user is forgotten. Must be called before
-    /// Ruby runs again.
-    pub(crate) fn release(&self, ruby: &Ruby, key: u64) {
+    /// Ruby runs again. `rekey` gives a user another key, and returns false if that is not possible now.
+    pub(crate) fn release(&self, ruby: &Ruby, key: u64, rekey: impl Fn(u64, u64) -> bool) {
         let Some(slot) = Slot::of_key(key) else { return };
+        let array = ruby.get_inner(self.array);
         let mut index = self.index();
         if !index.unlink(slot) {
             return;
         }
-        index.free.push(slot);
-        index.changes += 1;
-        if index.chains.is_empty() {
-            index.chains = HashMap::default();
+        // None of this can fail: the Array has these places and is not frozen. It only becomes shorter, which runs no
+        // Ruby.
+        let _stored = array.store(slot.0 as isize, ruby.qnil());
+        for _ in 0..MOVES_PER_RELEASE {
+            index.drop_last_slots();
+            let (Some(free), Some(last)) = (index.take_free(), index.last()) else { break };
+            if !rekey(last.key(), free.key()) {
+                index.free.push(Reverse(free));
+                break;
+            }
+            let hash = index.entry(last).hash;
+            index.unlink(last);
+            index.link(free, hash);
+            let _stored = array.entry::<Value>(last.0 as isize).and_then(|object| array.store(free.0 as isize, object));
         }
-        drop(index);
-        // This cannot fail: the Array has that index, and is not frozen.
-        let _stored = ruby.get_inner(self.array).store(slot.0 as isize, ruby.qnil());
+        index.drop_last_slots();
+        // Ruby gives memory back when more than sixteen places go at once, and sometimes when one is popped.
+        if array.len() > index.slots.len() + 16 {
+            let _resized = array.resize(index.slots.len());
+        }
+        while array.len() > index.slots.len() && array.pop::<Value>().is_ok() {}
+        index.shrink();
     }
 
     /// Forgets all ids. They are those of the process that this one was forked from.
@@ -208,7 +222,53 @@ impl Index {
         self.slots.get_mut(slot.0 as usize)
     }
 
-    /// Removes a slot from its chain. Returns false if it is in none, because it is free.
+    fn last(&self) -> Option<Slot> {
+        u32::try_from(self.slots.len()).ok()?.checked_sub(1).map(Slot)
+    }
+
+    /// Takes the first free slot from the list.
+    fn take_free(&mut self) -> Option<Slot> {
+        while let Some(Reverse(slot)) = self.free.pop() {
+            if self.slots.get(slot.0 as usize).is_some_and(|entry| entry.version == 0) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Takes a slot that is free and not in the list, or one more, for an object with this hash.
+    fn link(&mut self, slot: Slot, hash: u64) {
+        if self.slots.len() <= slot.0 as usize {
+            self.slots.push(SlotEntry::default());
+        }
+        self.changes += 1;
+        let entry = SlotEntry { hash, version: self.changes, next: self.chains.insert(hash, slot) };
+        if let Some(place) = self.entry_mut(slot) {
+            *place = entry;
+        }
+    }
+
+    /// Drops the last slots as far as they are free.
+    fn drop_last_slots(&mut self) {
+        while self.slots.pop_if(|entry| entry.version == 0).is_some() {}
+    }
+
+    /// Gives back memory that the largest crowd needed.
+    fn shrink(&mut self) {
+        if self.slots.len() * 4 <= self.slots.capacity() {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
+        if self.free.len() > self.slots.len() + 64 {
+            let Index { free, slots, .. } = self;
+            free.retain(|Reverse(slot)| slots.get(slot.0 as usize).is_some_and(|entry| entry.version == 0));
+            free.shrink_to(slots.len());
+        }
+        if self.chains.len() * 8 <= self.chains.capacity() {
+            self.chains.shrink_to(self.chains.len() * 2);
+        }
+    }
+
+    /// Frees a slot, and removes it from its chain. Returns false if it is in none, because it is free already.
     fn unlink(&mut self, slot: Slot) -> bool {
         let SlotEntry { hash, next, .. } = self.entry(slot);
         let Some(first) = self.chains.get(&hash).copied() else { return false };
@@ -228,8 +288,10 @@ impl Index {
             }
         }
         if let Some(entry) = self.entry_mut(slot) {
-            *entry = SlotEntry { version: entry.version + 1, ..SlotEntry::default() };
+            *entry = SlotEntry::default();
         }
+        self.free.push(Reverse(slot));
+        self.changes += 1;
         true
     }
 }

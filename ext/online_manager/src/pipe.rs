@@ -24,6 +24,21 @@ impl Pipe {
         Ok(Pipe { reader, writer, raised: AtomicBool::new(false) })
     }
 
+    /// In a child: writes nothing any more to the parent's pipe, which wakes the parent's reactor.
+    pub(crate) fn silence(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the parent's pipe in a child, also if the parent's tracker was leaked with its reference.
+    pub(crate) fn close_in_child(self: Arc<Self>) {
+        if Arc::strong_count(&self) > 1 {
+            for descriptor in [self.reader.as_raw_fd(), self.writer.as_raw_fd()] {
+                // SAFETY: nobody uses the pipe any more. Its destructor does not run, since a reference was leaked.
+                unsafe { libc::close(descriptor) };
+            }
+        }
+    }
+
     /// Returns a duplicate of the read end. The caller closes it.
     pub(crate) fn duplicate_reader(&self) -> io::Result<RawFd> {
         Ok(self.reader.try_clone()?.into_raw_fd())

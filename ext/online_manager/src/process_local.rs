@@ -1,14 +1,16 @@
 //! Forks: each process has a tracker, or a member of a store, of its own.
 //!
 //! A child of `fork` gets a copy of its parent's memory, but only the thread that forked. The copied tracker may be
-//! locked for ever or half changed, and its pipe is the parent's. So the child never touches that copy, not even to
-//! free it. It creates a value of its own, with nobody online.
+//! locked for ever or half changed, and its pipe is the parent's. So the child does not use that copy. It creates a
+//! value of its own, with nobody online; then it closes its copies of the pipe's descriptors, and frees what no thread
+//! had locked.
 
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use magnus::{Error, Ruby};
 
@@ -39,51 +41,48 @@ pub(crate) fn count_forks(ruby: &Ruby) -> Result<(), Error> {
     }
 }
 
+/// A tracker or a member.
+pub(crate) trait Inherited {
+    /// Frees the parent's value in a child, as far as no thread had it locked at the fork: the threads are gone, and
+    /// their locks stay taken.
+    fn abandon(self);
+}
+
 /// A tracker or a member, which only the process that created it may touch, and its wakeup pipe.
-pub(crate) struct ProcessValue<T> {
+pub(crate) struct ProcessValue<T: Inherited> {
     generation: u64,
     value: ManuallyDrop<T>,
     pipe: ManuallyDrop<Arc<Pipe>>,
-    /// The value of a child process.
-    next: ProcessLocal<T>,
+    /// What is left of the parent's: a call that was running at the fork may still ask it [`ProcessValue::is_current`].
+    /// About a hundred bytes for each generation. Null in the first process.
+    parent: *mut ProcessValue<T>,
 }
 
-/// One manager's value for each process: a list that begins with the value of the process that created the manager, and
-/// goes on with those of its child, its grandchild and so on.
-pub(crate) struct ProcessLocal<T>(OnceLock<Box<ProcessValue<T>>>);
+/// One manager's value for each process: that of this process, or of the latest ancestor that had one.
+pub(crate) struct ProcessLocal<T: Inherited>(AtomicPtr<ProcessValue<T>>);
 
-impl<T> Default for ProcessLocal<T> {
+impl<T: Inherited> Default for ProcessLocal<T> {
     fn default() -> ProcessLocal<T> {
-        ProcessLocal(OnceLock::new())
+        ProcessLocal(AtomicPtr::new(ptr::null_mut()))
     }
 }
 
-impl<T> ProcessLocal<T> {
+impl<T: Inherited> ProcessLocal<T> {
     /// Returns this process' value, if it has been created.
     #[inline]
     pub(crate) fn current(&self) -> Option<&ProcessValue<T>> {
-        let generation = generation();
-        let mut list = self;
-        loop {
-            let value = list.0.get()?;
-            if value.generation == generation {
-                return Some(value);
-            }
-            list = &value.next;
-        }
+        self.latest().filter(|value| value.is_current())
     }
 
     /// Returns the value that was created last, which may be an ancestor's.
+    #[inline]
     pub(crate) fn latest(&self) -> Option<&ProcessValue<T>> {
-        let mut latest = self.0.get()?;
-        while let Some(later) = latest.next.0.get() {
-            latest = later;
-        }
-        Some(latest)
+        // SAFETY: the pointer is null or that of a box that lives as long as this value does: see `get_or_init`.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Returns this process' value; creates it if need be. Fails when the operating system has no pipe or thread to
-    /// give.
+    /// Returns this process' value; creates it if need be, and frees the parent's. Fails when the operating system has
+    /// no pipe or thread to give.
     ///
     /// The caller holds the GVL, which is not released here. So no fork can interrupt another thread that is in here.
     pub(crate) fn get_or_init(
@@ -94,17 +93,34 @@ impl<T> ProcessLocal<T> {
         if let Some(value) = self.current() {
             return Ok(value);
         }
-        let value = ProcessValue::new(create)
+        let mut value = ProcessValue::new(create)
             .map_err(|error| system_error(ruby, "starting the manager in this process", &error))?;
-        let mut list = self;
-        while let Some(earlier) = list.0.get() {
-            list = &earlier.next;
+        let parent = self.0.load(Ordering::Acquire);
+        if !parent.is_null() {
+            // SAFETY: the pointer came out of `Box::into_raw`, below. The box keeps its place, so references to it stay
+            // valid. Code that has one asks `is_current` first, and the parent's value is not current.
+            unsafe { (*parent).abandon() };
+            value.parent = parent;
         }
-        Ok(list.0.get_or_init(|| Box::new(value)))
+        let value = Box::into_raw(Box::new(value));
+        self.0.store(value, Ordering::Release);
+        // SAFETY: as in `latest`.
+        Ok(unsafe { &*value })
     }
 }
 
-impl<T> ProcessValue<T> {
+impl<T: Inherited> Drop for ProcessLocal<T> {
+    fn drop(&mut self) {
+        let mut next = *self.0.get_mut();
+        while !next.is_null() {
+            // SAFETY: the pointer came out of `Box::into_raw`, and nobody has a reference any more.
+            let value = unsafe { Box::from_raw(next) };
+            next = value.parent;
+        }
+    }
+}
+
+impl<T: Inherited> ProcessValue<T> {
     fn new(create: impl FnOnce(SharedPipe) -> std::io::Result<T>) -> std::io::Result<ProcessValue<T>> {
         let pipe = Arc::new(Pipe::new()?);
         let value = create(SharedPipe(Arc::clone(&pipe)))?;
@@ -112,8 +128,21 @@ impl<T> ProcessValue<T> {
             generation: generation(),
             value: ManuallyDrop::new(value),
             pipe: ManuallyDrop::new(pipe),
-            next: ProcessLocal::default(),
+            parent: ptr::null_mut(),
         })
+    }
+
+    /// Closes the parent's pipe, and frees the parent's value as far as that is possible.
+    ///
+    /// # Safety
+    ///
+    /// Only once, in a child; nothing but [`ProcessValue::is_current`] may be called afterwards.
+    unsafe fn abandon(&self) {
+        // SAFETY: neither field is used again: the destructor leaves the values of an ancestor alone.
+        let (value, pipe) = unsafe { (ptr::read(&self.value), ptr::read(&self.pipe)) };
+        pipe.silence();
+        ManuallyDrop::into_inner(value).abandon();
+        ManuallyDrop::into_inner(pipe).close_in_child();
     }
 
     /// Returns whether this process created the value. False in a child, after a callback has forked.
@@ -128,7 +157,7 @@ impl<T> ProcessValue<T> {
     }
 }
 
-impl<T> Deref for ProcessValue<T> {
+impl<T: Inherited> Deref for ProcessValue<T> {
     type Target = T;
 
     #[inline]
@@ -137,7 +166,7 @@ impl<T> Deref for ProcessValue<T> {
     }
 }
 
-impl<T> Drop for ProcessValue<T> {
+impl<T: Inherited> Drop for ProcessValue<T> {
     fn drop(&mut self) {
         if self.is_current() {
             // SAFETY: this is the destructor, so neither field is used again.

@@ -59,6 +59,11 @@ impl Overflow {
         entry
     }
 
+    /// Frees all memory, for good.
+    pub(crate) fn free(&mut self) {
+        self.parts = Box::default();
+    }
+
     fn part_of(&self, key: u64) -> usize {
         self.hasher.hash_one(key) as usize % PARTS
     }

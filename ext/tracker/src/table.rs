@@ -206,6 +206,12 @@ impl Table {
         Some(entry)
     }
 
+    /// Frees all memory, for good.
+    pub(crate) fn free(&mut self) {
+        self.parts = Box::default();
+        self.strings = StringArena::default();
+    }
+
     /// Returns the entries of one part, a number below [`PARTS`].
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &Entry> {
         self.parts.get(part).into_iter().flat_map(|part| &part.entries).filter(|entry| entry.key != VACANT)

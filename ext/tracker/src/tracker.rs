@@ -163,6 +163,11 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         dropped
     }
 
+    /// See [`Presence::rekey`].
+    pub fn rekey(&self, old: u64, new: u64) -> bool {
+        self.with(|presence, _| presence.rekey(old, new))
+    }
+
     /// Raises the signal even if nobody can be claimed: a claim that finds nobody clears it.
     pub fn wake_reactor(&self) {
         let presence = self.shared.lock();
@@ -201,6 +206,16 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     /// prints.
     pub fn timer_panics(&self) -> u64 {
         self.shared.timer_panics.load(Ordering::Relaxed)
+    }
+
+    /// Frees the users of a parent process in a child of `fork`, unless a thread of the parent had the lock at the
+    /// fork: then they may be half changed, and stay where they are. The timer thread is not there to be joined.
+    pub fn abandon_in_child(self) {
+        if let Ok(mut presence) = self.shared.presence.try_lock() {
+            presence.free();
+        }
+        // Its destructor would wait for the timer thread. What that thread shares with it is about a kilobyte.
+        std::mem::forget(self);
     }
 
     /// Runs one step of the timer thread. Returns for how many nanoseconds it may sleep: `Some(0)` for not at all,

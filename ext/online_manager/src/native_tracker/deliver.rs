@@ -78,7 +78,7 @@ impl NativeTracker {
             // `offline` has forked, and this is the child, which knows nobody.
         } else if is_entered {
             for user in tracker.departed_all(users) {
-                self.objects.release(ruby, user.key());
+                self.release(ruby, tracker, user.key());
             }
         } else {
             // Each goes to the front of the due queue, so the last user comes first, to keep the order.
@@ -89,7 +89,7 @@ impl NativeTracker {
     /// Undoes the claim of a user; the next `deliver` claims the user again.
     pub(super) fn unclaim(&self, ruby: &Ruby, tracker: &LocalTracker, user: User, transition: Transition) {
         if tracker.is_current() && tracker.unclaim(user, transition) == Departed::Offline {
-            self.objects.release(ruby, user.key());
+            self.release(ruby, tracker, user.key());
         }
     }
 }

@@ -223,7 +223,7 @@ impl SeenAll<'_> {
         }
         match self.tracker.announced(user, self.timeout, outcome) {
             Announced::Online => {}
-            Announced::Offline => self.native.objects.release(self.ruby, user.key()),
+            Announced::Offline => self.native.release(self.ruby, self.tracker, user.key()),
             Announced::Depart => self.native.unclaim(self.ruby, self.tracker, user, Transition::Offline),
         }
     }

@@ -3,6 +3,8 @@
 //! A user who leaves, or whose deadline is brought forward, leaves a key behind on the wheel, and a gap between the
 //! strings. Whatever makes more of them takes a few away: no call takes long, and nothing has to run in the background.
 
+use std::collections::VecDeque;
+
 use super::Presence;
 use crate::entry::Entry;
 use crate::id::{Id, is_valid_key};
@@ -16,8 +18,8 @@ const SWEPT_PER_KEY: usize = 8;
 /// How many keys may be left behind, whatever the number of users.
 const SPARE_KEYS: usize = 2;
 
-/// How many units of strings are searched for each unit of a string that is removed. Chunks that are filled to more than
-/// seven eighths are left alone, so this makes as many units free.
+/// How many units of strings are searched for each unit of a string that is removed. Chunks that are filled to more
+/// than seven eighths are left alone, so this makes as many units free.
 const UNITS_PER_UNIT: usize = 8;
 
 impl Presence {
@@ -86,6 +88,16 @@ impl Presence {
         self.put_on_wheel(place, tick);
         self.sweep_wheel();
         Some(place)
+    }
+
+    /// Forgets everybody and frees all memory, for good: no method may be called afterwards.
+    pub(crate) fn free(&mut self) {
+        self.table.free();
+        self.overflow.free();
+        self.wheel.clear();
+        self.drained = None;
+        self.due = VecDeque::new();
+        self.rejoining = VecDeque::new();
     }
 
     /// Returns how many entries, strings, keys on the wheel and keys in queues there are: 0 when all users have left
