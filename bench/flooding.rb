@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What does a heartbeat cost when an attacker chose the ids so that a predictable hash function would put them all into
-# one bucket?
+# What do a heartbeat and a leave cost when an attacker chose the ids so that a predictable hash function would put them
+# all into one bucket?
 
 require_relative "support/bench"
 require_relative "support/contenders/in_process"
@@ -28,6 +28,17 @@ module Flood
       "common suffix" => ->(number, _) { digits(number) + PADDING },
       "common prefix and suffix" => ->(number, _) { PADDING[...34] + digits(number) + PADDING[34..] }
     }
+  }.freeze
+
+  # Modulo 2^64 the inverse of the multiplier of Fibonacci hashing: the products of these ids' keys are small numbers.
+  INVERSE = 0xf1de83e19937733d
+
+  LEAVES = {
+    RANDOM => KINDS.fetch("integers").fetch(RANDOM),
+    "small products with Fibonacci's multiplier" => lambda do |number, _|
+      half = ((INVERSE * ((2 * number) + 1)) % (2**64)) >> 1
+      half < 2**62 ? half : half - (2**63)
+    end
   }.freeze
 
   # @return [String] eight digits
@@ -64,6 +75,34 @@ ensure
   beaters&.each_value(&:close)
 end
 
+# The users leave one after the other, in half an hour.
+class TimedLeaves
+  def initialize(choice, users)
+    random = Random.new(1)
+    @ids = Array.new(users) { |number| Flood::LEAVES.fetch(choice).call(number, random) }
+    ours = Bench::Ours.new
+    ours.prepare(@ids)
+    @manager = ours.manager
+  end
+
+  # @return [Float] nanoseconds of the longest leave
+  def longest
+    @ids.map do |id|
+      start = Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)
+      @manager.leave(id, after: 1_800)
+      Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond) - start
+    end.max.to_f
+  end
+end
+
+# @return [Hash{String => Array<Float>}] the longest leave of each round, by choice
+def longest_leaves(run, users)
+  choices = Flood::LEAVES.keys.to_h { |choice| [choice, choice] }
+  run.alternate(choices, rounds: run.rounds(5)) do |choice|
+    Bench::Child.open(-> { TimedLeaves.new(choice, users) }) { |child| child.call(:longest) }
+  end
+end
+
 REMARKS = <<~TEXT
   Each of the compared processes draws its own hash key. `cargo test` counts how many entries a lookup compares for such
   ids and for others, under a dozen keys.
@@ -81,5 +120,14 @@ Bench.measure("flooding") do |run|
     end
   end
   run.table("A heartbeat among #{Bench.thousands(users)} users whose ids were chosen to be slow",
-            ["ids", "a heartbeat", "to random ones"], rows, remarks: REMARKS)
+            ["ids", "a heartbeat", "to random ones"], rows)
+
+  leaves = longest_leaves(run, users)
+  rows = leaves.map do |choice, durations|
+    ratio = Bench.ratio(durations, leaves.fetch(Flood::RANDOM))
+    run.figure("leave/#{choice}", ratio) unless choice == Flood::RANDOM
+    ["integers, #{choice}", Bench.duration(Bench.median(durations)), Bench.times(ratio)]
+  end
+  run.table("The longest leave of #{Bench.thousands(users)} users", ["ids", "longest leave", "to random ones"], rows,
+            remarks: REMARKS)
 end
