@@ -29,7 +29,6 @@ use crate::error::{gem_error, store_error, system_error};
 use crate::handle::{Handle, NativeObject};
 use crate::key;
 use crate::pipe::SharedPipe;
-use crate::process_local::Inherited;
 use crate::store_id::{self, StoreId};
 
 static START_MEMBER: LazyId = LazyId::new("start_member");
@@ -47,11 +46,10 @@ pub(crate) struct NativeMember {
     check: Mutex<Option<Check>>,
 }
 
-impl Inherited for CoarseMember {
+impl crate::process_local::Inherited for CoarseMember {
     fn abandon(self) {
         if self.has_threads() {
-            // It was not paused, so its threads may have had any lock.
-            std::mem::forget(self);
+            std::mem::forget(self); // it was not paused, so its threads may have had any lock
         }
     }
 }
