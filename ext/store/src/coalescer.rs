@@ -22,7 +22,9 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use entry::{ColdEntry, HotEntry, NO_KEY, RETURN_MARGIN, Tick};
+#[cfg(test)]
+pub(crate) use entry::RETURN_MARGIN;
+use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.
@@ -123,8 +125,8 @@ impl Coalescer {
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
         let details = ColdEntry::new(key, user_id.clone(), timeout);
         let has_common_timeout = timeout == *common_timeout;
-        let is_return = self.recently_left.lock().remove(&user_id).is_some();
-        let at = if is_return { now.saturating_add(RETURN_MARGIN) } else { now };
+        let left_at = self.recently_left.lock().remove(&user_id);
+        let at = dated_after(left_at, now);
         let mut outbox = outbox.lock();
         let outbox = outbox.as_mut();
         match id {
@@ -200,7 +202,7 @@ impl Coalescer {
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
-        self.recently_left.lock().retain(|_, left| now < left.saturating_add(RETURN_MARGIN));
+        self.recently_left.lock().retain(|_, left_at| is_recent(*left_at, now));
     }
 
     fn scan_part(

@@ -287,7 +287,7 @@ impl Log {
             pending.event.failures += 1 + u32::from(pending.is_uncounted);
             pending.is_uncounted = false;
         } else {
-            pending.is_uncounted = pending.is_uncounted || pending.tries == 1;
+            pending.is_uncounted = pending.is_uncounted || (pending.tries == 1 && pending.event.failures == 0);
         }
         pending.successes = self.successes;
         let number = pending.event.number;

@@ -114,6 +114,17 @@ fn an_expired_user_is_forgotten_after_the_last_heartbeat_is_written() {
 }
 
 #[test]
+fn a_pass_that_comes_late_does_not_put_the_next_heartbeat_off() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    assert_eq!(process.written(0), [0]);
+    process.heartbeat(SECOND / 2, 3 * SECOND);
+    // The heartbeat was due after a second, the next one is after two.
+    assert_eq!(process.written(SECOND * 5 / 2).len(), 1);
+    assert_eq!(process.heartbeat(SECOND * 13 / 5, 3 * SECOND), Coalesced::WriteDue);
+}
+
+#[test]
 fn a_heartbeat_after_a_leave_is_written_at_once() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
@@ -336,7 +347,7 @@ fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    process.leave("ada", SECOND / 2, 0);
+    process.leave("ada", SECOND, 0);
     process.outbox.lock().take_batch(10);
     assert_eq!(process.heartbeat(SECOND, 3 * SECOND), Coalesced::WriteDue);
     // A shorter timeout at the same time is written all the same.
