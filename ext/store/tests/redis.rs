@@ -372,7 +372,7 @@ fn many_dead_letters_take_few_round_trips_and_hold_the_beginning_of_their_errors
     assert_eq!(sweep(&mut *store).expired, 1);
     let all = undelivered(&mut *store);
     let error = "é".repeat(50_000);
-    let dead = all[..256].iter().map(|event| (event.number, error.clone())).collect();
+    let dead = all[..256].iter().map(|event| (event.number, 5, error.clone())).collect();
     server.command(&["CONFIG", "RESETSTAT"]);
     let commits = [(partition, Commit { dead, failed: vec![(all[256].number, 1, error)], ..Commit::default() })];
     assert!(*store.commit(&membership(MEMBER_A, MINUTE), &commits).unwrap()[0].as_ref().unwrap());
