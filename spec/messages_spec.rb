@@ -619,6 +619,11 @@ RSpec.describe "The messages" do
     error { member("sqlite:store").check }
   end
   message("a store that no manager has created", { store => [/there is no such store/] })
+  message("a store that no manager could write", { store => [/there is nothing in it/] },
+          /: there is nothing in it yet: no process has written to it, or none could\. Check the path, and that the disk/) do
+    FileUtils.touch("store")
+    command_says("store", "store")
+  end
   message("a namespace that the command cannot find", { store => [/there is no namespace/, /there is none yet/] },
           %r{/store: there is no namespace "nowhere" in it; there are "a"\. Check the name}) do
     with_store("store", namespace: "a") { command_says("store", "#{Dir.pwd}/store", "--namespace", "nowhere") }

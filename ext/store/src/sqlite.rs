@@ -323,16 +323,13 @@ fn open_or_create(path: &Path, namespace: &str) -> Result<OpenFile, StoreError> 
 /// Opens the file, and changes nothing.
 fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     check_path(path)?;
-    let missing = || {
+    if !path.exists() {
         let message = format!(
             "{}: there is no such store yet, and no namespace. Check the path; the first process that participates \
              creates the file",
             path.display()
         );
-        StoreError::Missing(message)
-    };
-    if !path.exists() {
-        return Err(missing());
+        return Err(StoreError::Missing(message));
     }
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -340,7 +337,12 @@ fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     if schema::is_empty(&connection).map_err(failed)? {
-        return Err(missing());
+        let message = format!(
+            "{}: there is nothing in it yet: no process has written to it, or none could. Check the path, and that the disk \
+             has space",
+            path.display()
+        );
+        return Err(StoreError::Missing(message));
     }
     use_wal(path, &connection)?;
     connection.record()?;
