@@ -637,10 +637,18 @@ RSpec.describe "The messages" do
     "silent about its version" => [{ redis_version: nil }, /version/],
     "too old" => [{ redis_version: "5.0.1" }, /5\.0\.1.*newer/],
     "still loading" => [{ loading: 1 }, /loading/],
-    "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*Array/i],
+    "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*as an Array; on the command line, add --cluster/i],
     "a replica" => [{ role: "slave", master_host: "first" }, /replica of first.*(?:master|primary)/],
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
-    "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" }, /NOAUTH|Authentication/]
+    "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" },
+                                    %r{Authentication required\. Write its password into the URL: redis://:password@h}],
+    "one that wants another password" => [{ answer: "-WRONGPASS invalid username-password pair\r\n" },
+                                          /WRONGPASS.*\. Check the user and the password/],
+    "one of a cluster, which has one database" => [{ answer: "-ERR SELECT is not allowed in cluster mode\r\n" },
+                                                   /one of a Redis Cluster.*as an Array.*--cluster/],
+    "one with less databases" => [{ answer: "-ERR DB index is out of range\r\n" },
+                                  /DB index is out of range\. .*`databases`.*0 to 15/],
+    "something else, in several lines" => [{ answer: "no\nRedis\r\n" }, /this is no Redis: .*rediss:/]
   }.each do |what, (info, text)|
     message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] },
             text) do
@@ -664,9 +672,17 @@ RSpec.describe "The messages" do
     "redis://h?user=ann" => /has "user" in its query; write /,
     "redis://h?prefix=a{b}" => /has the prefix "a\{b\}"; it may have no braces/,
     "rediss://h?verify=all" => /has verify=all; leave it out to verify the server's certificate, or write verify=none/,
+    "redis://ann:1#b@h" => %r{"redis://ann:\*\*\*@h" has .*percent-encoded: .*"#" as %23, .*"%" as %25\z},
+    "redis://ann:1/b@h" => /percent-encoded/,
+    "redis://ann:1?b@h" => /percent-encoded/,
+    "redis://ann:p@a#b@h" => /percent-encoded/,
+    "rediss://h#b" => /has a "#"; leave it out/,
+    "redis://h?PASSWORD=secret" => /\?PASSWORD=\*\*\*" has the unknown parameter/,
+    "redis://h?%70assword=secret" => /\?%70assword=\*\*\*" has "password" in its query/,
+    "http://h?db=1;Token=secret" => /\?db=1;Token=\*\*\*"/,
     "redis://h?ca_file=a" => %r{has "ca_file", which is for TLS; write "rediss://…"}
   }.each do |url, text|
-    message("the URL #{url}", { store => [/has the|twice|two databases|in its query|verify=|which is for TLS/] },
+    message("the URL #{url}", { store => [/has the|twice|two databases|in its query|verify=|which is for TLS|has a |UNENCODED/] },
             text) do
       error { manager(store: url) }
     end
@@ -676,7 +692,29 @@ RSpec.describe "The messages" do
     error { manager(store: %w[redis://a?prefix=x redis://b?prefix=y]) }
   end
   message("TLS that fails",
-          { store => [/untrusted\(host/, /TLS failed/, /expected a server with TLS/, /certificate/, /the ca_file: /] })
+          { store => [/untrusted\(host/, /TLS failed/, /expected a server with TLS/, /certificate/, /\{said\}/] })
+  message("TLS with a server that has none", { store => [/NO_ANSWER/, /the connection timed out/] },
+          %r{the server gives no answer to TLS; if it is one without TLS, write "redis://…"}) do
+    silent = TCPServer.new("127.0.0.1", 0)
+    Thread.new { silent.accept.tap { |client| client.readpartial(1) }.close }
+    error { return_warning(member("rediss://127.0.0.1:#{silent.addr[1]}?verify=none")) }
+  ensure
+    silent.close
+  end
+  message("a server with TLS that gets none", { store => [/one with TLS/] },
+          %r{ends the connection; if it is one with TLS, write "rediss://…"}) do
+    server = TCPServer.new("127.0.0.1", 0)
+    Thread.new { server.accept.tap { |client| client.readpartial(1) }.close }
+    error { return_warning(member("redis://127.0.0.1:#{server.addr[1]}")) }
+  ensure
+    server.close
+  end
+  message("a file without certificates", { store => [/has no certificate/] },
+          /the ca_file has no certificate; expected PEM, with -----BEGIN CERTIFICATE-----\z/) do
+    File.write("key.pem", "a key")
+    error { member("rediss://h?ca_file=#{Dir.pwd}/key.pem").check }
+    error { member(["rediss://127.0.0.1:1?ca_file=#{Dir.pwd}/key.pem"]).check }
+  end
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
           %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do

@@ -34,9 +34,9 @@ fn misconfigured(url: &str) -> String {
 fn unusable_servers_are_refused_without_showing_a_password() {
     let server = Server::with(&["--requirepass", "secret"]);
     for (url, reason) in [
-        (format!("{}?pass=wrong", server.url()), "Password authentication failed"),
-        (server.url(), "Authentication required"),
-        (format!("{}?pass=secret&db=99", server.url()), "DB index is out of range"),
+        (format!("{}?pass=wrong", server.url()), "Check the user and the password"),
+        (server.url(), "Write its password into the URL"),
+        (format!("{}?pass=secret&db=99", server.url()), "0 to 15"),
         ("rediss://127.0.0.1:1?ca_file=/nowhere".to_owned(), "cannot be read"),
     ] {
         let message = misconfigured(&url);
@@ -55,7 +55,7 @@ fn a_replica_and_a_server_of_a_cluster_are_refused() {
     let server = Server::with(&["--replicaof", "127.0.0.1", "1"]);
     assert!(misconfigured(&server.url()).contains("read-only replica of 127.0.0.1"));
     let server = Server::with(&["--cluster-enabled", "yes"]);
-    assert!(misconfigured(&server.url()).contains("give the URLs of some of its servers as an Array"));
+    assert!(misconfigured(&server.url()).contains("as an Array; on the command line, add --cluster"));
 }
 
 #[test]

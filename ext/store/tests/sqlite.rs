@@ -502,7 +502,7 @@ fn the_text_of_an_error_is_cut_at_a_character() {
     let events = undelivered(&mut *store);
     let text = format!("x{}", "ü".repeat(50_000));
     let failed = vec![(events[0].number, 1, text.clone())];
-    let dead = vec![(events[1].number, text)];
+    let dead = vec![(events[1].number, 5, text)];
     let commit = Commit { failed, dead, ..Commit::default() };
     assert!(*store.commit(&membership(MEMBER_A, MINUTE), &[(0, commit)]).unwrap()[0].as_ref().unwrap());
     let error = store.dead_letters().unwrap().remove(0).error;
