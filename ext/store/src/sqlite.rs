@@ -151,7 +151,7 @@ impl Sqlite {
     /// The error for a namespace that does not exist.
     fn missing(&self) -> StoreError {
         match schema::namespaces(&self.connection) {
-            Ok(names) => missing_namespace(&self.path, &self.namespace, &names),
+            Ok(names) => StoreError::missing_namespace(&self.path.display(), &self.namespace, &names),
             Err(error) => store_error(&self.path, "read", &error),
         }
     }
@@ -364,20 +364,6 @@ fn use_wal(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", space::MAX_WAL_BYTES).map_err(failed)
-}
-
-/// The error for a namespace that is not in the file. `names` are those that are.
-fn missing_namespace(path: &Path, namespace: &str, names: &[String]) -> StoreError {
-    let there_are = match names {
-        [] => "there is none yet".to_owned(),
-        names => format!("there are {}", names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")),
-    };
-    let message = format!(
-        "{}: there is no namespace {namespace:?} in it; {there_are}. Check the name; the first process that \
-         participates creates it",
-        path.display()
-    );
-    StoreError::Missing(message)
 }
 
 /// Converts to an SQLite integer, which is signed: what does not fit becomes the maximum.
