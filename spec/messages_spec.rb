@@ -397,10 +397,10 @@ RSpec.describe "The messages" do
     ["store"] => ["no store", "no store: expected a path or a URL"],
     %w[store a b] => [" stores: expected one", "2 stores: expected one, or the URLs of one Redis Cluster"]
   }.each do |argv, (fragment, text)|
-    message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command/command_line.rb" => [fragment], "lib/online_manager/command.rb" => ["e.message"] },
-            "online_manager: #{text}#{usage}") do
-      command_says(*argv)
-    end
+    message("`online_manager #{argv.join(" ")}'",
+            { "lib/online_manager/command/command_line.rb" => [fragment],
+              "lib/online_manager/command.rb" => ["e.message"] },
+            "online_manager: #{text}#{usage}") { command_says(*argv) }
   end
   {
     %w[store a --watch --purge] => ["expected one of them", "--purge and --watch: expected one of them"],
