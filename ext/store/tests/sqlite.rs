@@ -297,7 +297,10 @@ fn who_only_asks_creates_nothing() {
     drop(folder.try_open("").unwrap());
     let before = std::fs::read(&path).unwrap();
     let message = missing(inspect(&folder, "chta"));
-    assert!(message.contains("\"chta\"") && message.contains("there are \"\", \"chat\""), "{message}");
+    assert!(
+        message.contains("\"chta\"") && message.contains("there are the one without a name and \"chat\""),
+        "{message}"
+    );
     assert_eq!(url.namespaces(&Interrupt::default()).unwrap(), ["", "chat"]);
     assert_eq!(inspect(&folder, "chat").unwrap().snapshot().unwrap().users.len(), 0);
     assert_eq!(files(&folder), ["presence.sqlite3"]);

@@ -12,9 +12,10 @@ pub(super) fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreErro
     // A parser's error has several lines.
     let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let said = said.trim_end_matches('.');
-    let advice = advice(servers, error, said);
+    if let Some(advice) = advice(servers, error, said) {
+        return StoreError::Misconfigured(format!("{servers}: {said}. {advice}"));
+    }
     match error.kind() {
-        _ if let Some(advice) = advice => StoreError::Misconfigured(format!("{servers}: {said}. {advice}")),
         ErrorKind::Parse => StoreError::Misconfigured(format!(
             "{servers}: this is no Redis: {said}. Check the host and the port{}",
             if servers.has_tls() { "" } else { "; if it is one with TLS, write \"rediss://…\"" }
