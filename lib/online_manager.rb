@@ -359,9 +359,12 @@ class OnlineManager
   end
 
   def check_namespace(namespace)
-    return namespace if [NilClass, String, Symbol].include?(namespace.class)
+    expected = if ![NilClass, String, Symbol].include?(namespace.class) then "a String or a Symbol"
+               elsif !StoreOption.utf8?(namespace) then "valid in UTF-8"
+               end
+    return namespace unless expected
 
-    raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
+    raise ArgumentError, "namespace must be #{expected}, got #{namespace.inspect}"
   end
 
   def launch(mode)

@@ -8,6 +8,14 @@ class OnlineManager
     # The prefix of a file's path, which may be relative.
     SQLITE = "sqlite:"
 
+    # @param text [String, Symbol]
+    # @return [Boolean] whether the text has a form in UTF-8, in which a store keeps names
+    def self.utf8?(text)
+      text.to_s.encode(Encoding::UTF_8).valid_encoding?
+    rescue EncodingError
+      false
+    end
+
     # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
     # @return [Integer] the shortest timeout that the store can keep, in nanoseconds; 0: any
@@ -51,10 +59,17 @@ class OnlineManager
       return given if given == :memory
 
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
+      check_encoding([*given]) if invalid.empty?
       return expand_path(given) if invalid.empty?
 
       raise ArgumentError,
             "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
+    end
+
+    def check_encoding(urls)
+      return if urls.all? { |url| self.class.utf8?(url) }
+
+      raise ArgumentError, "store must be valid in UTF-8, got a String in #{urls.first.encoding} that is not"
     end
 
     # Any object but the simplest ones may contain a URL with a password.

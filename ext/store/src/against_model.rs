@@ -15,8 +15,8 @@ use crate::id::UserId;
 use crate::model::Model;
 use crate::simulator::random::Random;
 use crate::store::{
-    Commit, Event, Heartbeat, Known, LeaseRequest, Leave, Membership, Partition, PollRequest, PollResult, Store, Sweep,
-    Token, Write,
+    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, Leave, Membership, Partition, PollRequest, PollResult,
+    Store, Sweep, Token, Write,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -252,8 +252,9 @@ impl<'a> Pair<'a> {
                     model.failed.push((other, failures, "it failed".into()));
                 }
                 4 => {
-                    real.dead.push((number, "it failed".into()));
-                    model.dead.push((other, "it failed".into()));
+                    let failures = random.range(1, 9) as u32;
+                    real.dead.push((number, failures, "it failed".into()));
+                    model.dead.push((other, failures, "it failed".into()));
                 }
                 _ => {}
             }
@@ -286,10 +287,12 @@ impl<'a> Pair<'a> {
         }
         assert_eq!(snapshot.undelivered_events as usize, self.model.undelivered().len(), "{}", self.calls());
         let letters = self.store.dead_letters().unwrap();
-        let described = |letters: &[crate::store::DeadLetter]| {
+        let described = |letters: &[DeadLetter]| {
             let mut all: Vec<_> = letters
                 .iter()
-                .map(|letter| (letter.event.id.clone(), format!("{:?}", letter.event.transition), letter.is_superseded))
+                .map(|DeadLetter { event, is_superseded, .. }| {
+                    (event.id.clone(), format!("{:?}", event.transition), event.failures, *is_superseded)
+                })
                 .collect();
             all.sort();
             all

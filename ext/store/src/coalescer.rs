@@ -1,5 +1,7 @@
 //! Who has sent heartbeats in this process, and which heartbeats the store needs.
 //!
+//! Over 400 lines: it is one table, and all calls that change a user in it.
+//!
 //! The coalescer writes a user's heartbeats to the store at most once per third of the timeout: the first one at once,
 //! the last one always. It only records the time of those in between.
 //!

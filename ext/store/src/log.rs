@@ -157,7 +157,7 @@ impl Log {
         let (through, mut except) = self.handled.get(partition)?;
         except.extend(self.undelivered(partition).map(|pending| pending.event.number));
         let dead = self.commits.get(&partition).into_iter().flat_map(|commit| &commit.dead);
-        except.extend(dead.map(|(number, _)| *number));
+        except.extend(dead.map(|(number, ..)| *number));
         Some((through, except))
     }
 
@@ -290,12 +290,11 @@ impl Log {
             pending.is_uncounted = pending.is_uncounted || (pending.tries == 1 && pending.event.failures == 0);
         }
         pending.successes = self.successes;
-        let number = pending.event.number;
-        if pending.event.failures >= MAX_FAILURES {
-            self.commit(pending.partition, |commit| commit.dead.push((number, error.to_owned())));
+        let (number, failures) = (pending.event.number, pending.event.failures);
+        if failures >= MAX_FAILURES {
+            self.commit(pending.partition, |commit| commit.dead.push((number, failures, error.to_owned())));
             self.resume_user(&pending.event.id);
         } else {
-            let failures = pending.event.failures;
             let commit = self.commits.entry(pending.partition).or_default();
             commit.failed.push((number, failures, error.to_owned()));
             self.back_off(pending, now);

@@ -407,12 +407,13 @@ impl Model {
                 event.failures = *failures;
             }
         }
-        for (number, error) in &commit.dead {
+        for (number, failures, error) in &commit.dead {
             let Some(event) = data.log.remove(number) else { continue };
             let later = data.log.range(number + 1..).filter(|(_, later)| later.id == event.id);
             let newest = later.map(|(_, later)| later.version).max().unwrap_or(event.version);
             let known = data.superseded.entry(event.id.clone()).or_insert(0);
             *known = newest.max(*known).max(event.version);
+            let event = Logged { failures: *failures, ..event };
             data.dead.insert(*number, Dead { event, error: error.clone() });
         }
         for number in &commit.done {

@@ -235,8 +235,8 @@ pub struct Commit {
     pub done: Vec<u64>,
     /// The events whose callback failed, with the number of failures and the last error. They stay in the log.
     pub failed: Vec<(u64, u32, String)>,
-    /// The events that have failed too often, with the last error. They become dead letters.
-    pub dead: Vec<(u64, String)>,
+    /// The events that have failed too often, with the number of failures and the last error. They become dead letters.
+    pub dead: Vec<(u64, u32, String)>,
 }
 
 impl Commit {

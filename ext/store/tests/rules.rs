@@ -372,6 +372,7 @@ fn only_the_lease_holder_commits(place: &dyn Place) {
     assert_eq!((left.len(), &left[0].id, left[0].failures), (1, &user("bob"), 2));
     let letters = other.dead_letters().unwrap();
     assert_eq!((letters.len(), letters[0].error.as_str(), letters[0].is_superseded), (1, "never", false));
+    assert_eq!(letters[0].event.failures, 1, "the failure that made it a dead letter counts");
     let snapshot = other.snapshot().unwrap();
     assert_eq!((snapshot.undelivered_events, snapshot.dead_letters), (1, 1));
 }

@@ -120,7 +120,7 @@ fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
     }
     // The later event of that user is next.
     let commit = log.take_commits(|_| true).remove(0).1;
-    assert_eq!(commit.dead, [(1, "no".to_owned())]);
+    assert_eq!(commit.dead, [(1, MAX_FAILURES, "no".to_owned())]);
     // The first failure counts as soon as another callback has succeeded.
     let failures: Vec<u32> =
         commit.failed.iter().filter(|(number, ..)| *number == 1).map(|(_, failures, _)| *failures).collect();

@@ -123,8 +123,8 @@ pub(super) fn commit(transaction: &Transaction<'_>, namespace: i64, commit: &Com
     }
     if !commit.dead.is_empty() {
         let later = later_versions(transaction, namespace, commit)?;
-        for (number, error) in &commit.dead {
-            add_dead_letter(transaction, namespace, (to_sql(*number), cut(error)), &later)?;
+        for (number, failures, error) in &commit.dead {
+            add_dead_letter(transaction, namespace, (to_sql(*number), *failures, cut(error)), &later)?;
         }
     }
     // Deleted last: an event that was delivered may supersede one that has become a dead letter.
@@ -138,11 +138,11 @@ type Versions = HashMap<Vec<u8>, Vec<(i64, i64)>>;
 fn later_versions(transaction: &Transaction<'_>, namespace: i64, commit: &Commit) -> rusqlite::Result<Versions> {
     let mut versions = Versions::new();
     let mut find = transaction.prepare_cached("SELECT id FROM events WHERE namespace = ?1 AND number = ?2")?;
-    for (number, _) in &commit.dead {
+    for (number, _, _) in &commit.dead {
         let id: Option<Vec<u8>> = find.query_row(params![namespace, to_sql(*number)], |row| row.get(0)).optional()?;
         versions.extend(id.map(|id| (id, Vec::new())));
     }
-    let first = commit.dead.iter().map(|(number, _)| to_sql(*number)).min();
+    let first = commit.dead.iter().map(|(number, _, _)| to_sql(*number)).min();
     let mut query =
         transaction.prepare_cached("SELECT number, id, version FROM events WHERE namespace = ?1 AND number > ?2")?;
     let mut rows = query.query(params![namespace, first])?;
@@ -158,16 +158,16 @@ fn later_versions(transaction: &Transaction<'_>, namespace: i64, commit: &Commit
 fn add_dead_letter(
     transaction: &Transaction<'_>,
     namespace: i64,
-    (number, error): (i64, &str),
+    (number, failures, error): (i64, u32, &str),
     later: &Versions,
 ) -> rusqlite::Result<()> {
     let delete = "DELETE FROM events WHERE namespace = ?1 AND number = ?2
-                  RETURNING id, is_online, is_leave, due, version, failures";
+                  RETURNING id, is_online, is_leave, due, version";
     let event = transaction.prepare_cached(delete)?.query_row(params![namespace, number], |row| {
         let (id, is_online, is_leave) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?);
-        Ok((id, is_online, is_leave, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?))
+        Ok((id, is_online, is_leave, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
     });
-    let Some((id, is_online, is_leave, due, version, failures)) = event.optional()? else { return Ok(()) };
+    let Some((id, is_online, is_leave, due, version)) = event.optional()? else { return Ok(()) };
     let later = later.get(&id).into_iter().flatten().filter(|(later, _)| *later > number);
     let newest = later.map(|(_, version)| *version).max().unwrap_or(version).max(version);
     transaction
