@@ -144,7 +144,9 @@ class OnlineManager
     # Calls the next callback.
     #
     # @return [Boolean] whether there was one
-    def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))
+    def deliver_next
+      @native.deliver(@config.offline_all?, Integration.current.notify?(:offline), @reactor&.reads_heartbeats? || false)
+    end
 
     def warn_if_not_alone = Integration.current.warn_if_not_alone(@namespace)
 

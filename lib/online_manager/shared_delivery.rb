@@ -128,7 +128,9 @@ class OnlineManager
 
     def build_native = @store.open(self, @namespace.to_s)
 
-    def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
+    def deliver_next
+      @native.deliver(@config.online_all?, @config.offline_all?, @reactor&.reads_heartbeats? || false)
+    end
 
     def drained? = @native.ended?
 

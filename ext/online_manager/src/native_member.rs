@@ -130,7 +130,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("try_size", method!(NativeMember::size, 0))?;
     class.define_method("try_counts", method!(NativeMember::counts, 0))?;
     class.define_method("status", method!(NativeMember::status, 0))?;
-    class.define_method("deliver", method!(NativeMember::deliver, 2))?;
+    class.define_method("deliver", method!(NativeMember::deliver, 3))?;
     class.define_method("pipe", method!(NativeMember::pipe, 0))?;
     class.define_method("wake", method!(NativeMember::wake, 0))?;
     class.define_method("stop", method!(NativeMember::stop, 0))?;

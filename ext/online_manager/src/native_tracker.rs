@@ -122,7 +122,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("size", method!(NativeTracker::size, 0))?;
     class.define_method("last_seen", method!(NativeTracker::last_seen, 1))?;
     class.define_method("counts", method!(NativeTracker::counts, 0))?;
-    class.define_method("deliver", method!(NativeTracker::deliver, 2))?;
+    class.define_method("deliver", method!(NativeTracker::deliver, 3))?;
     class.define_method("pipe", method!(NativeTracker::pipe, 0))?;
     class.define_method("wake", method!(NativeTracker::wake, 0))?;
     class.define_method("stop", method!(NativeTracker::stop, 0))?;

@@ -1,7 +1,5 @@
 //! Who has sent heartbeats in this process, and which heartbeats the store needs.
 //!
-//! Over 400 lines: it is one table, and all calls that change a user in it.
-//!
 //! The coalescer writes a user's heartbeats to the store at most once per third of the timeout: the first one at once,
 //! the last one always. It only records the time of those in between.
 //!
@@ -20,6 +18,7 @@ use crate::id::{Kind, UserId};
 use crate::outbox::Outbox;
 
 mod entry;
+mod passes;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -234,40 +233,6 @@ impl Coalescer {
             scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_user(cold, id)), outbox)
         {
             remove(cold, hash, |cold| is_user(cold, &id));
-        }
-    }
-
-    /// Puts everyone into the outbox whose timeout was not over at `settled_at`, until when the store has surely delivered the
-    /// user's events: it may have lost what it knew.
-    ///
-    /// # Arguments
-    ///
-    /// * `settled_at` - that time of a user's partition; `None` for users of partitions that lost nothing
-    /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
-    pub(crate) fn resend(
-        &self,
-        now: Nanos,
-        settled_at: impl Fn(&UserId) -> Option<Nanos>,
-        is_resend: bool,
-        outbox: &Mutex<impl AsMut<Outbox>>,
-    ) {
-        for part in &self.parts {
-            let mut part = part.lock();
-            let mut outbox = outbox.lock();
-            let Part { keys, strings, cold, .. } = &mut *part;
-            for cold in cold.iter() {
-                let Some(settled_at) = settled_at(&cold.id).map(Tick::of) else { continue };
-                let hash = self.hash_of(cold.key, &cold.id);
-                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
-                    if !hot.is_expired(settled_at, cold.timeout) {
-                        hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
-                    }
-                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id)
-                    && !hot.is_expired(settled_at, cold.timeout)
-                {
-                    hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
-                }
-            }
         }
     }
 

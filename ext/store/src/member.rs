@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, StallDetector, Transition};
 use parking_lot::{Condvar, Mutex};
 
 use crate::coalescer::{Coalesced, Coalescer};
@@ -108,6 +108,8 @@ struct Shared<C, S> {
     reader_wakeup: Condvar,
     interrupt: Interrupt,
     call_rate: Mutex<CallRate>,
+    /// Its lock is taken after that of the state.
+    stalls: Mutex<StallDetector>,
     /// When a fork began to wait for the threads.
     pausing_since: AtomicU64,
     clock: C,
@@ -135,6 +137,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             reader_wakeup: Condvar::new(),
             interrupt: Interrupt::default(),
             call_rate: Mutex::new(CallRate { since: clock.now(), ..CallRate::default() }),
+            stalls: Mutex::default(),
             pausing_since: AtomicU64::new(0),
             clock,
             signal,
@@ -224,13 +227,25 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// Claims events for delivery: several for one call if `together` says so for their transition. Clears the signal when
     /// there are none. [`Member::delivered`] must follow.
-    pub fn claim(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
+    ///
+    /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
+    /// them from being read, and their users' deadlines are put off.
+    pub fn claim(
+        &self,
+        reads_heartbeats: bool,
+        together: impl Fn(Transition) -> bool,
+    ) -> (Option<Transition>, Vec<Event>) {
         let mut state = self.shared.state.lock();
         let now = self.now();
+        let mut stalls = self.shared.stalls.lock();
+        stalls.answer(now).into_iter().for_each(|stall| state.stall_ended(stall));
         let is_running = matches!(state.phase, Phase::Running | Phase::Pausing);
         let claimed = if is_running { state.log.claim(now, together) } else { (None, Vec::new()) };
         if claimed.1.is_empty() && state.outages.is_empty() {
             self.shared.signal.clear();
+        }
+        if !claimed.1.is_empty() && !reads_heartbeats {
+            stalls.calls();
         }
         claimed
     }

@@ -94,7 +94,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Delivers the events of the next call. Returns how many.
 fn deliver(member: &Member<MachineClock, NoSignal>) -> usize {
-    let (_, events) = member.claim(|transition| transition == Transition::Online);
+    let (_, events) = member.claim(false, |transition| transition == Transition::Online);
     if !events.is_empty() {
         member.delivered(&DeliveryOutcome::Returned);
     }

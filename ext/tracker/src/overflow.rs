@@ -9,8 +9,9 @@ use crate::time::Nanos;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OverflowEntry {
     /// Online, with a deadline that does not follow from the last heartbeat or is beyond the horizon. `deadline` is a
-    /// tick; with `is_leave` a leave has set it. It stays through `offline` unless a heartbeat has to be remembered.
-    Online { last_seen: Nanos, deadline: u64, is_leave: bool },
+    /// tick; `left_at` is the time of the leave that has set it, if one has. It stays through `offline` unless a heartbeat
+    /// has to be remembered.
+    Online { last_seen: Nanos, deadline: u64, left_at: Option<Nanos> },
     /// What came while `online` was running: the last heartbeat's timeout, and the tick of the earliest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
     /// A heartbeat that came while `offline` was running: its timeout, and whether that `offline` has returned.
@@ -76,7 +77,7 @@ mod tests {
     fn a_crowd_is_spread_and_leaves_no_memory_behind() {
         let mut overflow = Overflow::new();
         for number in 0..64_000 {
-            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, left_at: None });
         }
         assert!(overflow.parts.iter().all(|part| (500..2_000).contains(&part.len())));
         assert_eq!(overflow.len(), 64_000);

@@ -11,6 +11,7 @@ use crate::presence::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Presence, Transition,
     User,
 };
+use crate::stalls::StallDetector;
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, TryLockError, thread,
 };
@@ -53,6 +54,8 @@ struct Shared<C, S> {
     /// Whether the timer thread has to end.
     is_ended: AtomicBool,
     timer_panics: AtomicU64,
+    /// Its lock is taken after that of the presence, by the timer thread and the reactor only.
+    stalls: Mutex<StallDetector>,
     clock: C,
     signal: S,
 }
@@ -80,6 +83,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             waiting_threads: AtomicUsize::new(0),
             is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
+            stalls: Mutex::new(StallDetector::default()),
             clock,
             signal,
         };
@@ -118,9 +122,19 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 
     /// See [`Presence::claim`]. Clears the signal if nobody can be claimed.
-    pub fn claim(&self, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+    ///
+    /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
+    /// them from being read, and puts claims off (rule 14).
+    pub fn claim(&self, max: usize, reads_heartbeats: bool, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
-        let transition = presence.claim(self.now(), max, claimed);
+        let now = self.now();
+        let mut stalls = self.shared.stalls();
+        stalls.answer(now).into_iter().for_each(|stall| presence.add_stall(stall));
+        let transition = presence.claim(now, max, claimed);
+        if !claimed.is_empty() && !reads_heartbeats {
+            stalls.calls();
+        }
+        drop(stalls);
         if transition.is_none() {
             // Under the lock: a user who becomes due between the claim and this would wake nobody.
             self.shared.signal.clear();
@@ -323,17 +337,26 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     /// See [`Tracker::step`].
     fn step(&self, presence: &mut Presence) -> Option<Nanos> {
         let now = self.clock.now();
+        let mut stalls = self.stalls();
+        stalls.timer_awake(now).into_iter().for_each(|stall| presence.add_stall(stall));
         let next = presence.advance(now, CHECKS_PER_STEP);
-        if presence.is_claimable() {
+        let (is_asked, ask_at) = stalls.ask(now, presence.shortest_timeout());
+        if is_asked || presence.is_claimable() {
             self.signal.raise();
         }
-        match next {
-            Next::Now => Some(0),
+        let wake_at = match next {
+            Next::Now => Some(now),
             // At least a tick: a clock that moves in steps may not have reached the moment after the sleep, and the
             // thread would spin until it has.
-            Next::At(moment) => Some(moment.saturating_sub(now).max(TICK)),
-            Next::Never => None,
-        }
+            Next::At(moment) => Some(moment.min(ask_at.unwrap_or(Nanos::MAX)).max(now.saturating_add(TICK))),
+            Next::Never => ask_at,
+        };
+        stalls.timer_sleeps(wake_at);
+        wake_at.map(|moment| moment.saturating_sub(now))
+    }
+
+    fn stalls(&self) -> MutexGuard<'_, StallDetector> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the timer thread until the tracker is stopped or dropped. It survives a panic, which is a bug: without it

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use naive::{Naive, UserIndex};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK,
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Stall, StringId, TICK,
     Transition, User,
 };
 use proptest::prelude::*;
@@ -62,6 +62,8 @@ enum Step {
     Unclaim {
         which: usize,
     },
+    /// Everything stood still for this long until now.
+    Stall(Nanos),
     Stop,
 }
 
@@ -98,6 +100,7 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
         100 => (1usize..4).prop_map(|max| Step::Claim { max }),
         160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::EndCallback { which, outcome }),
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
+        8 => prop_oneof![1..3 * TICK, 1..20 * SECOND, 1..HOUR].prop_map(Step::Stall),
         1 => Just(Step::Stop),
     ];
     prop::collection::vec(step, 1..300)
@@ -209,6 +212,11 @@ impl Run {
                     let callback = self.callbacks.swap_remove(which % self.callbacks.len());
                     self.unclaim(callback);
                 }
+            }
+            Step::Stall(length) => {
+                let (start, end) = (self.now.saturating_sub(length), self.now);
+                self.presence.add_stall(Stall { start, end });
+                self.naive.stalled(start, end);
             }
             Step::Stop => self.stop(),
         }

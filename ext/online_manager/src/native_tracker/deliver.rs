@@ -15,19 +15,27 @@ static REJOIN: LazyId = LazyId::new("rejoin");
 static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 
 impl NativeTracker {
-    /// `deliver(together, detailed) -> whether a user was claimed`: makes one call of the target
+    /// `deliver(together, detailed, reads_heartbeats) -> whether a user was claimed`: makes one call of the target
     ///
     /// With `together`, up to `BATCH_SIZE` users go into one `offline_all`. With `detailed`, the target gets each
-    /// user's reason and lateness, else nil. Only one thread at a time may call it.
-    pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
+    /// user's reason and lateness, else nil. `reads_heartbeats`: see [`Tracker::claim`]. Only one thread at a time may
+    /// call it.
+    ///
+    /// [`Tracker::claim`]: online_manager_tracker::Tracker::claim
+    pub(super) fn deliver(
+        ruby: &Ruby,
+        this: &NativeTracker,
+        together: bool,
+        detailed: bool,
+        reads_heartbeats: bool,
+    ) -> Result<bool, Error> {
         let Some(tracker) = this.handle.current() else { return Ok(false) };
         // The target adds an element just before it enters the config's method. If the call ends earlier (because the
         // thread is killed, say), the claim is undone, so that no user is lost.
         let entered = ruby.ary_new();
         let mut claimed = Vec::new();
-        let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut claimed) else {
-            return Ok(false);
-        };
+        let max = if together { BATCH_SIZE } else { 1 };
+        let Some(transition) = tracker.claim(max, reads_heartbeats, &mut claimed) else { return Ok(false) };
         let Some(first) = claimed.first() else { return Ok(true) };
 
         let details = if detailed { details(ruby, &claimed).map(Some) } else { Ok(None) };

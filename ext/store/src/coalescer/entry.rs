@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use online_manager_tracker::{Nanos, TICK};
+use online_manager_tracker::{Nanos, Stall, TICK};
 use parking_lot::Mutex;
 
 use super::Coalesced;
@@ -92,6 +92,8 @@ pub(super) struct ColdEntry {
     /// When the user left in this process, and after how long the soonest such leave makes the user due: kept to be
     /// written again.
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
+    /// The latest deadline that a stall has set.
+    pub(super) prolonged_until: Cell<Nanos>,
 }
 
 impl ColdEntry {
@@ -103,6 +105,7 @@ impl ColdEntry {
             shortest_timeout: Cell::new(timeout),
             is_left: Cell::new(false),
             leave: Cell::new(None),
+            prolonged_until: Cell::new(0),
         }
     }
 }
@@ -192,6 +195,19 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::of(now);
     }
 
+    /// Puts the last heartbeat into the outbox with a later deadline, if a stall puts that off, and the user has not left.
+    pub(super) fn prolong(&mut self, cold: &ColdEntry, stall: Stall, is_lasting: bool, outbox: &mut Outbox) {
+        let seen = self.seen_at();
+        let due = seen.saturating_add(cold.timeout);
+        let until = stall.put_off(seen, due);
+        // While the stall lasts this is called again: a user who is not due by then needs none now.
+        let needed = if is_lasting { stall.end } else { until };
+        if needed > due.max(cold.prolonged_until.get()) && until > due && !cold.is_left.get() {
+            cold.prolonged_until.set(until);
+            outbox.heartbeat(cold.id.clone(), seen, until.saturating_sub(seen), false);
+        }
+    }
+
     /// Makes the last heartbeat due and unwritten.
     pub(super) fn mark_unwritten(&mut self, tick: Tick) {
         self.is_unwritten = true;
@@ -234,6 +250,7 @@ impl<K> HotEntry<K> {
             self.enqueue_write(cold, (self.seen_at(), due_at), false, outbox);
         }
         let is_leave_recent = cold.is_left.get() && is_recent(self.quiet_until.start(), now);
-        self.is_unwritten || is_leave_recent || !self.is_expired(Tick::of(last_ok), cold.timeout)
+        let is_prolonged = last_ok < cold.prolonged_until.get();
+        self.is_unwritten || is_leave_recent || is_prolonged || !self.is_expired(Tick::of(last_ok), cold.timeout)
     }
 }

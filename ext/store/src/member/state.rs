@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use online_manager_tracker::{Nanos, TICK};
+use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::{MILLISECOND, Phase, SECOND};
 use crate::error::StoreError;
@@ -106,6 +106,12 @@ pub(crate) enum Call {
     },
     /// Put everyone into the outbox whose timeout was not over at a moment, in each partition that has one.
     Resend(Resend),
+    /// Put the users into the outbox who were due in a stall, or soon, with later deadlines: heartbeats may wait to be read.
+    Prolong {
+        stall: Stall,
+        /// Whether the stall is not over.
+        is_lasting: bool,
+    },
     /// These users left, in this process or another one.
     MarkLeft(Vec<UserId>),
     /// Put every heartbeat into the outbox that has not been written.
@@ -288,6 +294,14 @@ enum InFlight {
     Polls(Vec<PollRequest>, Nanos),
 }
 
+/// After this time a process that stands still counts as dead: its users expire.
+const LONGEST_STALL: Nanos = 60 * SECOND;
+
+/// How far ahead deadlines are put off while a stall lasts, and how long no partition is swept after one, so that the later
+/// deadlines are written first.
+const STALL_MARGIN: Nanos = 500 * MILLISECOND;
+const SWEEP_DELAY: Nanos = 50 * MILLISECOND;
+
 /// A member's counters, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -328,6 +342,12 @@ pub(crate) struct MemberState {
     resends: VecDeque<Resend>,
     /// The users whose leaves the store has reported.
     left: Vec<UserId>,
+    /// Since when what reads the heartbeats of this process stands still, if it does.
+    pub(crate) stalled_since: Option<Nanos>,
+    /// When the deadlines are put off next while it does.
+    prolong_at: Nanos,
+    /// Stalls that are over, and whose users are to be written again with later deadlines.
+    stalls: VecDeque<Stall>,
     /// Whether the store took or gave anything in this cycle.
     has_progressed: bool,
     /// Whether the last write left something in the outbox that can be written at once.
@@ -389,6 +409,9 @@ impl MemberState {
             in_flight: InFlight::Nothing,
             resends: VecDeque::new(),
             left: Vec::new(),
+            stalled_since: None,
+            prolong_at: 0,
+            stalls: VecDeque::new(),
             has_progressed: false,
             has_more: false,
             register_at: 0,
@@ -460,9 +483,33 @@ impl MemberState {
         !self.outages.is_empty() || (self.log.next(now) == Some(0) && !self.log.is_calling())
     }
 
+    /// What reads the heartbeats of this process stood still, and goes on.
+    pub(crate) fn stall_ended(&mut self, stall: Stall) {
+        for partition in &mut self.partitions {
+            partition.sweep_at = partition.sweep_at.max(stall.end + SWEEP_DELAY);
+        }
+        self.stalls.push_back(stall);
+    }
+
+    /// Returns the next stall whose users are to be written again: one that is over, or what there is of one that lasts.
+    fn next_stall(&mut self, now: Nanos) -> Option<Call> {
+        if let Some(stall) = self.stalls.pop_front() {
+            return Some(Call::Prolong { stall, is_lasting: false });
+        }
+        let start = self.stalled_since.filter(|start| now < start.saturating_add(LONGEST_STALL))?;
+        if now < self.prolong_at {
+            return None;
+        }
+        self.prolong_at = now + STALL_MARGIN / 4;
+        Some(Call::Prolong { stall: Stall { start, end: now + STALL_MARGIN }, is_lasting: true })
+    }
+
     // -- one cycle ---------------------------------------------------------------------------
 
     fn run(&mut self, now: Nanos) -> Action {
+        if let Some(call) = self.next_stall(now) {
+            return Action::Call(call);
+        }
         if let Some(resend) = self.resends.pop_front() {
             return Action::Call(Call::Resend(resend));
         }

@@ -362,6 +362,10 @@ impl World {
                 process.coalescer.resend(clock, |id| resend.settled_at(id), resend.is_lost, &process.state);
                 return self.done(number);
             }
+            Call::Prolong { stall, is_lasting } => {
+                process.coalescer.prolong(stall, is_lasting, &process.state);
+                return self.done(number);
+            }
             Call::MarkLeft(users) => {
                 users.iter().for_each(|id| process.coalescer.mark_left(id, clock, &process.state));
                 return self.done(number);
@@ -478,9 +482,12 @@ impl World {
                 }
                 Reply::Committed(Ok(results))
             }
-            Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => {
-                Reply::Done
-            }
+            Call::Recover
+            | Call::Scan { .. }
+            | Call::Resend(_)
+            | Call::Prolong { .. }
+            | Call::MarkLeft(_)
+            | Call::EnqueueUnwritten => Reply::Done,
         }
     }
 
@@ -1114,6 +1121,11 @@ fn failed(call: &Call) -> Reply {
         Call::Commit(..) => Reply::Committed(Err(error())),
         Call::Write(..) => Reply::Written(Err(error())),
         Call::Poll(..) => Reply::Polled(Err(error())),
-        Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => Reply::Done,
+        Call::Recover
+        | Call::Scan { .. }
+        | Call::Resend(_)
+        | Call::Prolong { .. }
+        | Call::MarkLeft(_)
+        | Call::EnqueueUnwritten => Reply::Done,
     }
 }

@@ -106,7 +106,7 @@ fn a_claim_carries_its_reason_and_its_lateness() {
     harness.now += 2 * SECOND + TICK;
     assert_eq!(reasons(&mut harness), Some((Reason::Leave, 1)));
     harness.presence.unclaim(ada, Transition::Offline, harness.now);
-    assert_eq!(reasons(&mut harness), Some((Reason::Leave, 0)), "taken back, and claimed again");
+    assert_eq!(reasons(&mut harness), Some((Reason::Leave, 1)), "taken back, and claimed again");
     harness.presence.departed(ada);
 
     let bob = harness.come_online(BOB);
