@@ -322,6 +322,15 @@ class OnlineManager
     "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
   end
 
+  # A copy would share the tracker and not the state.
+  #
+  # @private
+  # @raise [TypeError] always: neither `dup` nor `clone` copies a manager
+  def initialize_copy(_)
+    raise TypeError, "a manager cannot be copied by dup or clone: pass the manager itself around, or create another " \
+                     "one with #{self.class}.new"
+  end
+
   private
 
   def state

@@ -160,6 +160,9 @@ RSpec.describe "The messages" do
           "the manager has been stopped and cannot be set up again: create a new one") do
     error { manager.tap(&:stop).setup }
   end
+  message("a copy of a manager", { running => ["cannot be copied"] },
+          "a manager cannot be copied by dup or clone: pass the manager itself around, or create another one with " \
+          "OnlineManager.new") { error { manager.dup } }
 
   { 1 => "1 user has not been set offline", 2 => "2 users have not been set offline" }.each do |users, left|
     message("a stop that leaves #{users}",
