@@ -32,7 +32,9 @@ require_relative "online_manager/error"
 # - `on_error(exception, user_id)`: gets what a callback on the reactor raised. For the `_all` methods `user_id` is an
 #   Array of ids; when a shared store fails, it is nil.
 #
-# A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user.
+# A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user. One
+# that declares `last_seen:` gets the Time of the user's last heartbeat: for `online` of the one that brought the user
+# online, for `offline` of the one after which no other came. The `_all` methods get an Array, in the order of the ids.
 #
 # A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
 # one. With a shared store it is an Integer, a String or a Symbol.
@@ -239,7 +241,7 @@ class OnlineManager
   # @raise (see #online?)
   def last_seen(user_id)
     seconds = @native.last_seen(user_id)
-    seconds && (Time.now - seconds).round(3)
+    seconds && Call.time_ago(seconds)
   end
 
   # Returns figures for monitoring. Never raises. With a shared store it waits 1 s at most; those figures that come from

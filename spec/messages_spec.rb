@@ -225,7 +225,7 @@ RSpec.describe "The messages" do
           /\AOnlineManager: MyConfig#online raised, and will be called again:\n.*: no row \(RuntimeError\)$/) do
     config.define_singleton_method(:online) { |_| raise "no row" }
     shared.reactor = OnlineManager::Reactor.for_setup(:thread, shared)
-    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]]) }
+    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]], [0.0]) }
   end
   message("a callback that takes long", { "lib/online_manager/watchdog.rb" => ["has been running"] },
           "OnlineManager: MyConfig#offline has been running for 10 s: all other callbacks wait for it; " \

@@ -72,13 +72,18 @@ class OnlineManager
     def batch?(transition) = transition == :online ? online_all? : offline_all?
 
     # @param method [Symbol] a callback
-    # @return [Boolean] whether the method declares the keyword `version:`
-    def version?(method)
-      (@versioned ||= {}).fetch(method) do
+    # @param name [Symbol] :version or :last_seen
+    # @return [Boolean] whether the method declares the keyword
+    def keyword?(method, name)
+      (@keywords ||= {}).fetch(method) do
         parameters = last_object.method(method).parameters
-        @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
-      end
+        @keywords[method] = parameters.filter_map { |kind, keyword| keyword if %i[key keyreq].include?(kind) }
+      end.include?(name)
     end
+
+    # @param method [Symbol] a callback
+    # @return [Boolean] whether the next call of the method may be one with `last_seen:`; a reload may change that
+    def dated?(method) = @stale || (last_object.respond_to?(method) && keyword?(method, :last_seen))
 
     # Calls nothing of the application: a Proc is not resolved for its name.
     #
@@ -116,7 +121,7 @@ class OnlineManager
       @stale = false
       found = load_object
       found.setup(&@heartbeat) if @heartbeat
-      @versioned = nil
+      @keywords = nil
       @object = found
     rescue StandardError, ScriptError => e
       @stale = true

@@ -107,11 +107,12 @@ class OnlineManager
     # @param versions [Array<Integer>] in the order of the users
     # @param entered [Array] see {CallbackInvoker#deliver_call}
     # @param details [Array] see {Call}
+    # @param seen_ago [Array<Float>] see {Call}
     # @return [true, String] true if the callback returned; the class and message of what it raised
-    def deliver_events(transition, user_ids, versions, entered, details)
+    def deliver_events(transition, user_ids, versions, entered, details, seen_ago) # rubocop:disable Metrics/ParameterLists
       @raised = nil
       batch = @config.batch?(transition)
-      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:), entered) || @raised
+      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:, seen_ago:), entered) || @raised
     end
 
     # Reports that the store has failed. Called once for each outage.

@@ -1008,8 +1008,9 @@ impl MemberState {
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
         // Others are perhaps replaced too: all are polled at once, so that one message is for all of them.
         self.partitions.iter_mut().for_each(|partition| partition.is_polled = false);
-        for (id, due) in self.log.undelivered_offline(partition, now) {
-            self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
+        for (id, (seen, due)) in self.log.undelivered_offline(partition, now) {
+            // The last heartbeat, with the timeout that ends when the user was due.
+            self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), true);
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);

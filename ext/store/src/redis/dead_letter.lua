@@ -20,8 +20,8 @@ for i = 7, #ARGV, 2 do
   if entry then
     local event = fields_of(entry)
     local failures = (redis.call('HGET', FAILURES, event.number) or '0'):match('^%d+')
-    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 'v', event.v,
-      'f', failures, 'e', ARGV[i + 1])
+    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 's', event.s,
+      'v', event.v, 'f', failures, 'e', ARGV[i + 1])
     redis.call('XDEL', EVENTS, number)
     redis.call('HDEL', FAILURES, event.number)
     local latest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0

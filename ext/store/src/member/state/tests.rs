@@ -1,6 +1,7 @@
 use super::*;
 use crate::id::{Charset, Kind as IdKind};
-use crate::store::Written;
+use crate::store::{Event, Heartbeat, Written};
+use online_manager_tracker::{Reason, Transition};
 
 const TRAITS: StoreTraits = StoreTraits {
     partitions: 2,
@@ -226,4 +227,29 @@ fn data_that_are_lost_in_every_partition_are_one_outage() {
     driver.state.partitions[1].fetch_at = Nanos::MAX;
     assert_eq!(driver.run(10 * SECOND), ["other data"]);
     assert_eq!(driver.replaced, [false, false]);
+}
+
+#[test]
+fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    let id = UserId::new(IdKind::String(Charset::Ascii), b"a");
+    let partition = id.partition(2);
+    let event = Event {
+        number: 1,
+        id: id.clone(),
+        transition: Transition::Offline,
+        reason: Reason::Timeout,
+        lateness: 10 * SECOND,
+        seen_ago: 30 * SECOND,
+        version: 1,
+        failures: 0,
+    };
+    driver.now = 100 * SECOND;
+    driver.state.log.add_fetched(partition, vec![event], driver.now);
+    driver.now += SECOND;
+    driver.state.partition_replaced(driver.now, partition);
+    let (age, timeout) = (31 * SECOND, 20 * SECOND);
+    let expected = Write::Heartbeat(Heartbeat { id, age, timeout, is_resend: true });
+    assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
 }
