@@ -30,7 +30,10 @@ require_relative "online_manager/error"
 #   store, for all users whose events wait.
 # - `offline_all(user_ids)`: called instead of `offline` for all users who are due at a time, even if that is one.
 # - `on_error(exception, user_id)`: gets what a callback on the reactor raised. For the `_all` methods `user_id` is an
-#   Array of ids; when a shared store fails, it is nil.
+#   Array of ids; when a shared store fails, or `last_version`, it is nil.
+# - `last_version`: returns the highest version that a callback has got, such as the maximum of a column, or nil; the
+#   versions that follow are higher. Called in each process before the first callback, on its thread. What it raises
+#   goes to `on_error` or is reported; the callback is called all the same, and `last_version` again before the next.
 #
 # A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user. One
 # that declares `last_seen:` gets the Time of the user's last heartbeat: for `online` of the one that brought the user

@@ -11,14 +11,21 @@ class OnlineManager
 
     class << self
       # Returns the version of a transition with the store `:memory`: the wall clock's microseconds, or one more than
-      # the last version of this process. So versions grow within a process and, unless the clock is set back, across
-      # restarts.
+      # the last version of this process, or of the config's `last_version`. So versions grow within a process and
+      # across restarts: without a `last_version`, unless the clock is set back in between.
       #
       # @return [Integer]
       def next_version
         now = Process.clock_gettime(Process::CLOCK_REALTIME, :microsecond)
         # Needs no mutex: Ruby switches threads at no point between these reads and the write.
         @version = now > @version ? now : @version + 1
+      end
+
+      # Makes every later version greater than this one.
+      #
+      # @param version [Integer]
+      def last_version=(version)
+        @version = version if version > @version
       end
 
       # @param seconds [Float]

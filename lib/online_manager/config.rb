@@ -63,6 +63,28 @@ class OnlineManager
 
     def on_error(exception, user_id) = last_object.on_error(exception, user_id)
 
+    def last_version? = last_object.respond_to?(:last_version)
+
+    # Calls the config's `last_version`.
+    #
+    # @param limit [Integer] what it has to be below
+    # @return [Integer] 0 for nil
+    # @raise [TypeError] if it is neither an Integer nor nil
+    # @raise [ArgumentError] if it is negative, or not below the limit
+    # @raise what the method raises
+    def last_version(limit)
+      version = object.last_version
+      return 0 if version.nil?
+
+      unless version.is_a?(Integer)
+        raise TypeError, "#{name}#last_version must return an Integer or nil, got #{version.inspect}"
+      end
+      return version if version >= 0 && version < limit
+
+      raise ArgumentError, "#{name}#last_version must return a version from 0 to #{limit - 1}, got #{version}; " \
+                           "return the highest one that a callback has got, or nil"
+    end
+
     def online_all? = last_object.respond_to?(:online_all)
     def offline_all? = last_object.respond_to?(:offline_all)
     def on_error? = last_object.respond_to?(:on_error)

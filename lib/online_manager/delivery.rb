@@ -4,6 +4,7 @@ require_relative "callback_invoker"
 require_relative "integration"
 require_relative "latch"
 require_relative "lifecycle"
+require_relative "store_option"
 require_relative "watchdog"
 
 class OnlineManager
@@ -150,6 +151,13 @@ class OnlineManager
     private
 
     def build_native = NativeTracker.new(self)
+
+    # @return [Integer] what a version has to be below
+    def max_version = StoreOption::MAX_VERSIONS[:memory]
+
+    def last_version=(version)
+      Call.last_version = version
+    end
 
     # Calls the next callback.
     #
