@@ -349,7 +349,7 @@ fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
 }
 
 #[test]
-fn a_heartbeat_after_a_leave_that_this_process_sent_or_heard_of_is_dated_forward_whoever_knows_the_user() {
+fn a_heartbeat_after_a_leave_that_this_process_sent_or_heard_of_is_dated_forward_if_the_user_is_known_or_not() {
     let step = 4_000_000;
     let of_unknown = |leave: fn(&Process)| {
         let process = Process::new();
