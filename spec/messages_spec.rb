@@ -171,6 +171,9 @@ RSpec.describe "The messages" do
           "the manager has been stopped and cannot be set up again: create a new one") do
     error { manager.tap(&:stop).setup }
   end
+  message("a copy of a manager", { running => ["cannot be copied"] },
+          "a manager cannot be copied by dup or clone: pass the manager itself around, or create another one with " \
+          "OnlineManager.new") { error { manager.dup } }
 
   { 1 => "1 user has not been set offline", 2 => "2 users have not been set offline" }.each do |users, left|
     message("a stop that leaves #{users}",
@@ -229,11 +232,27 @@ RSpec.describe "The messages" do
     shared.reactor = OnlineManager::Reactor.for_setup(:thread, shared)
     printed { shared.send(:report_to_config, RuntimeError.new("no row"), 7) }
   end
+  message("a last_version that raises", { callbacks => ["last_version raised"] },
+          /\AOnlineManager: MyConfig#last_version raised, and will be called again:\n.*: no table \(RuntimeError\)$/) do
+    config.define_singleton_method(:last_version) { raise "no table" }
+    printed { manager.tap(&:setup).seen(7) }
+  end
+  message("a last_version that is no number", { "lib/online_manager/config.rb" => ["must return an Integer or nil"] },
+          'MyConfig#last_version must return an Integer or nil, got "7"') do
+    config.define_singleton_method(:last_version) { "7" }
+    error { OnlineManager::Config.new(config).last_version(10) }
+  end
+  message("a last_version that nothing can follow", { "lib/online_manager/config.rb" => ["must return a version"] },
+          "MyConfig#last_version must return a version from 0 to 9, got 10; " \
+          "return the highest one that a callback has got, or nil") do
+    config.define_singleton_method(:last_version) { 10 }
+    error { OnlineManager::Config.new(config).last_version(10) }
+  end
   message("an event whose callback raises", { "lib/online_manager/shared_delivery.rb" => ["will be called again"] },
           /\AOnlineManager: MyConfig#online raised, and will be called again:\n.*: no row \(RuntimeError\)$/) do
     config.define_singleton_method(:online) { |_| raise "no row" }
     shared.reactor = OnlineManager::Reactor.for_setup(:thread, shared)
-    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]]) }
+    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]], [0.0]) }
   end
   message("a callback that takes long", { "lib/online_manager/watchdog.rb" => ["has been running"] },
           "OnlineManager: MyConfig#offline has been running for 10 s: all other callbacks wait for it; " \

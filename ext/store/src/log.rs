@@ -161,8 +161,9 @@ impl Log {
         Some((through, except))
     }
 
-    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was due.
-    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, Nanos)> {
+    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen
+    /// last and due.
+    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, (Nanos, Nanos))> {
         let mut last: HashMap<&UserId, &Pending> = HashMap::new();
         for pending in self.undelivered(partition) {
             let known = last.entry(&pending.event.id).or_insert(pending);
@@ -171,7 +172,8 @@ impl Log {
             }
         }
         let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
-        offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
+        let times = |event: &Event| (now.saturating_sub(event.seen_ago), now.saturating_sub(event.lateness));
+        offline.map(|pending| (pending.event.id.clone(), times(&pending.as_of(now)))).collect()
     }
 
     /// Suspends or resumes the claims from a partition: its lease is about to be released, or is kept after all.

@@ -176,6 +176,27 @@ impl<C: Clock, S: Signal> Member<C, S> {
         Ok(())
     }
 
+    /// Has the member leave the store alone until [`Member::set_last_version`]. Does nothing once that was called, or the thread
+    /// runs.
+    pub fn await_last_version(&self) {
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Inactive && !state.has_last_version {
+            state.awaits_last_version = true;
+        }
+    }
+
+    /// Returns whether the reactor is to ask for the application's last version, and call [`Member::set_last_version`].
+    pub fn awaits_last_version(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.awaits_last_version && !matches!(state.phase, Phase::Inactive | Phase::Ended)
+    }
+
+    /// Sets the application's last version, 0 if none is known: the store gives out higher ones from then on.
+    pub fn set_last_version(&self, version: u64) {
+        self.shared.state.lock().set_last_version(version);
+        self.shared.wake_thread();
+    }
+
     /// Keeps a thread that was started, and removes those that have ended.
     fn keep(&self, thread: JoinHandle<()>) {
         let mut threads = self.threads.lock();

@@ -222,6 +222,9 @@ pub struct Event {
     /// How long before the event was read the user was due, in nanoseconds; for an `online`, how long before that the
     /// heartbeat was.
     pub lateness: Nanos,
+    /// How long before the event was read the user's last heartbeat was, in nanoseconds: the last one that the store knew of
+    /// when it appended the event.
+    pub seen_ago: Nanos,
     /// Greater than the version of every earlier transition of the user.
     pub version: i64,
     /// How often the callback has failed for this event while other callbacks succeeded.

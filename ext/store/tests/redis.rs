@@ -609,3 +609,28 @@ fn a_lease_that_another_member_held_and_released_can_be_acquired_but_not_renewed
     assert_eq!(ask(&one, LeaseRequest::Renew), LeaseState::Free);
     assert_eq!(ask(&one, LeaseRequest::Acquire), LeaseState::Acquired);
 }
+
+#[test]
+fn an_event_of_an_older_version_of_the_gem_counts_as_seen_when_it_was_due() {
+    let server = Server::new();
+    let mut store = server.open();
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    write(&mut *store, &[heartbeat("ada", MINUTE, MILLISECOND), heartbeat("ada", 0, MINUTE)]);
+    // As `append` wrote it: without the field of the last heartbeat.
+    let events = key(&*store, "ada", "events");
+    let due = MINUTE / 1_000;
+    let script = "local now = redis.call('TIME'); return redis.call('XADD', KEYS[1], '9000000000000000-0', 'u', ARGV[1], \
+                  'k', 't', 'd', string.format('%.0f', now[1] * 1000000 + now[2] - ARGV[2]))";
+    let id = String::from_utf8(user("ada").as_bytes().to_vec()).unwrap();
+    server.command(&["EVAL", script, "1", &events, &id, &due.to_string()]);
+    let event = undelivered(&mut *store).into_iter().next_back().unwrap();
+    assert_eq!((event.number, event.seen_ago / MINUTE, event.lateness / MINUTE), (9_000_000_000_000_000, 1, 1));
+    let mut polled =
+        poll_all(&mut *store, &membership(MEMBER_A, MINUTE), PollRequest { events: Some((0, 9)), ..EMPTY_POLL });
+    let partition = store.partition_of(&user("ada"));
+    let polled = polled.remove(usize::from(partition)).events;
+    let read = polled.last().unwrap();
+    assert_eq!((read.number, read.seen_ago / MINUTE), (9_000_000_000_000_000, 1));
+    assert!(commit(&mut *store, MEMBER_A, &[(read, Outcome::Dead)]));
+    assert_eq!(store.dead_letters().unwrap()[0].event.seen_ago / MINUTE, 1);
+}

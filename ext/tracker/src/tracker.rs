@@ -200,6 +200,12 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         presence.last_seen(id, self.now())
     }
 
+    /// See [`Presence::last_seen_in_callback`].
+    pub fn last_seen_in_callback(&self, user: User) -> Option<Nanos> {
+        let presence = self.shared.lock();
+        presence.last_seen_in_callback(user, self.now())
+    }
+
     /// See [`Presence::counts`].
     pub fn counts(&self) -> Counts {
         self.shared.lock().counts()

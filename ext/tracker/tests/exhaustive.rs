@@ -220,9 +220,11 @@ impl State {
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
-            (Some(transition), [Claimed { user, id, .. }]) => {
+            (Some(transition), [Claimed { user, id, seen_ago, .. }]) => {
                 assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
                 self.naive.claimed(INDEX, transition, self.now);
+                let (real, seen) = (self.now - seen_ago, self.naive.last_seen_in_callback(INDEX));
+                assert!(real + TICK > seen.earliest && real < seen.latest + TICK, "seen {seen:?}, not at {real:?}");
                 self.call(*user, transition, Caller::Reactor);
             }
             claimed => panic!("{claimed:?}"),

@@ -276,10 +276,15 @@ impl Run {
         let transition = self.presence.claim(self.now, max, &mut claimed);
         assert!(transition.is_some() || claimed.is_empty());
         assert!(claimed.len() <= if transition == Some(Transition::Online) { 1 } else { max });
-        for Claimed { user, id, .. } in claimed {
+        for Claimed { user, id, seen_ago, .. } in claimed {
             let index = (0..self.users).find(|index| owned_id(*index) == id).expect("the id comes back as it came in");
             let transition = transition.expect("a user was claimed");
             self.naive.claimed(index, transition, self.now);
+            let (real, seen) = (self.now - seen_ago, self.naive.last_seen_in_callback(index));
+            assert!(
+                real + TICK > seen.earliest && real <= seen.latest + TICK,
+                "{index} was seen {seen:?}, not at {real}, when it was claimed"
+            );
             self.call(Callback { index, user, transition, timeout: REJOIN_TIMEOUT });
         }
         if transition.is_none() {
@@ -314,6 +319,9 @@ impl Run {
                 assert_eq!(announced, self.naive.announced(index, self.now, timeout, outcome));
                 self.record_end(&callback, announced == Announced::Offline);
                 if announced == Announced::Depart {
+                    let real = self.presence.last_seen_in_callback(user, self.now).unwrap();
+                    let seen = self.naive.last_seen_in_callback(index);
+                    assert!(real + TICK > seen.earliest && real <= seen.latest + TICK, "{seen:?}, not at {real}");
                     self.call(Callback { transition: Transition::Offline, ..callback });
                 }
             }

@@ -8,7 +8,7 @@ use online_manager_store::store::Event;
 use online_manager_tracker::Transition;
 
 use super::NativeMember;
-use crate::native_tracker::{detail, is_entered};
+use crate::native_tracker::{detail, is_entered, seconds};
 use crate::store_id;
 
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
@@ -63,12 +63,15 @@ impl NativeMember {
         let ids = ruby.ary_new_capa(events.len());
         let versions = ruby.ary_new_capa(events.len());
         let details = ruby.ary_new_capa(events.len());
+        let seen_ago = ruby.ary_new_capa(events.len());
         for event in events {
             details.push(detail(ruby, event.reason, event.lateness)?)?;
             ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
+            seen_ago.push(seconds(event.seen_ago))?;
         }
-        self.handle.target.call(ruby, &DELIVER_EVENTS, (symbol(ruby, transition), ids, versions, entered, details))
+        let arguments = (symbol(ruby, transition), ids, versions, entered, details, seen_ago);
+        self.handle.target.call(ruby, &DELIVER_EVENTS, arguments)
     }
 }
 

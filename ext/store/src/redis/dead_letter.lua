@@ -20,8 +20,8 @@ for i = 7, #ARGV, 3 do
   local entry = redis.call('XRANGE', EVENTS, number, number)[1]
   if entry then
     local event = fields_of(entry)
-    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 'v', event.v,
-      'f', ARGV[i + 1], 'e', ARGV[i + 2])
+    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 's', event.s,
+      'v', event.v, 'f', ARGV[i + 1], 'e', ARGV[i + 2])
     redis.call('XDEL', EVENTS, number)
     redis.call('HDEL', FAILURES, event.number)
     local latest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0

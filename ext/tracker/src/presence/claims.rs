@@ -124,7 +124,8 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        claimed.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
+        let reason = Reason::Heartbeat;
+        claimed.push(Claimed { user: User(key), id, reason, lateness, seen_ago: lateness });
     }
 
     /// Claims the user for `offline` if the deadline has still passed.
@@ -140,8 +141,9 @@ impl Presence {
             self.schedule(place, put_off, now);
         } else if let Some(id) = self.owned_id(key) {
             let reason = if self.left_at(place).is_some() { Reason::Leave } else { Reason::Timeout };
-            self.depart(place, now);
-            claimed.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            let seen_ago = now.saturating_sub(self.depart(place, now));
+            let lateness = now.saturating_sub(start_of(deadline));
+            claimed.push(Claimed { user: User(key), id, reason, lateness, seen_ago });
         }
     }
 
@@ -180,16 +182,16 @@ impl Presence {
             self.stop_cursor = place;
             let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
             let Some(id) = self.owned_id(key) else { break };
-            self.depart(place, now);
-            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
+            let seen_ago = now.saturating_sub(self.depart(place, now));
+            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0, seen_ago });
         }
         (!claimed.is_empty()).then_some(Transition::Offline)
     }
 
-    /// Makes a user who is Online or Announcing Departing.
-    pub(super) fn depart(&mut self, place: Place, now: Nanos) {
+    /// Makes a user who is Online or Announcing Departing. Returns the time of the last heartbeat.
+    pub(super) fn depart(&mut self, place: Place, now: Nanos) -> Nanos {
         let last_seen = self.last_seen_of(place, now).unwrap_or(now);
-        let Some(entry) = self.table.get_mut(place) else { return };
+        let Some(entry) = self.table.get_mut(place) else { return last_seen };
         let (key, old) = (entry.key, entry.state());
         // The overflow entry of a user who is Online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
@@ -201,6 +203,17 @@ impl Presence {
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
+        last_seen
+    }
+
+    /// Returns when the last heartbeat came of a user whose callback is running. A heartbeat during `offline` counts.
+    pub fn last_seen_in_callback(&self, user: User, now: Nanos) -> Option<Nanos> {
+        let entry = self.table.find_key(user.key()).and_then(|place| self.table.get(place))?;
+        let is_in_callback = matches!(entry.state(), State::ANNOUNCING | State::DEPARTING);
+        match self.overflow.get(entry.key) {
+            Some(OverflowEntry::Online { last_seen, .. }) if is_in_callback => Some(last_seen.min(now)),
+            _ => is_in_callback.then(|| start_of(entry.deadline(tick_of(now))).min(now)),
+        }
     }
 
     /// Takes a claim back whose callback was not entered. Returns [`Departed::Rejoining`] if the user is the next to be

@@ -330,6 +330,14 @@ impl Naive {
         }
     }
 
+    /// Returns when the user was last seen, also within a callback.
+    pub(crate) fn last_seen_in_callback(&self, index: UserIndex) -> LastSeen {
+        match self.users[&index] {
+            UserState::Announcing { seen, .. } | UserState::Online { seen, .. } => seen,
+            UserState::Departing { seen, .. } => seen,
+        }
+    }
+
     /// Returns the counts; `due` is 0.
     pub(crate) fn counts(&self) -> Counts {
         let count = |is_in: fn(&UserState) -> bool| self.users.values().filter(|user| is_in(user)).count();
