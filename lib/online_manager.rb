@@ -30,9 +30,14 @@ require_relative "online_manager/error"
 #   store, for all users whose events wait.
 # - `offline_all(user_ids)`: called instead of `offline` for all users who are due at a time, even if that is one.
 # - `on_error(exception, user_id)`: gets what a callback on the reactor raised. For the `_all` methods `user_id` is an
-#   Array of ids; when a shared store fails, it is nil.
+#   Array of ids; when a shared store fails, or `last_version`, it is nil.
+# - `last_version`: returns the highest version that a callback has got, such as the maximum of a column, or nil; the
+#   versions that follow are higher. Called in each process before the first callback, on its thread. What it raises
+#   goes to `on_error` or is reported; the callback is called all the same, and `last_version` again before the next.
 #
-# A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user.
+# A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user. One
+# that declares `last_seen:` gets the Time of the user's last heartbeat: for `online` of the one that brought the user
+# online, for `offline` of the one after which no other came. The `_all` methods get an Array, in the order of the ids.
 #
 # A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
 # one. With a shared store it is an Integer, a String or a Symbol.
@@ -239,7 +244,7 @@ class OnlineManager
   # @raise (see #online?)
   def last_seen(user_id)
     seconds = @native.last_seen(user_id)
-    seconds && (Time.now - seconds).round(3)
+    seconds && Call.time_ago(seconds)
   end
 
   # Returns figures for monitoring. Never raises. With a shared store it waits 1 s at most; those figures that come from
@@ -322,6 +327,15 @@ class OnlineManager
     "#<#{self.class} #{@config.name} #{state}, #{@store.shared? ? @store.name : "#{size} online"}>"
   end
 
+  # A copy would share the tracker and not the state.
+  #
+  # @private
+  # @raise [TypeError] always: neither `dup` nor `clone` copies a manager
+  def initialize_copy(_)
+    raise TypeError, "a manager cannot be copied by dup or clone: pass the manager itself around, or create another " \
+                     "one with #{self.class}.new"
+  end
+
   private
 
   def state
@@ -359,9 +373,12 @@ class OnlineManager
   end
 
   def check_namespace(namespace)
-    return namespace if [NilClass, String, Symbol].include?(namespace.class)
+    expected = if ![NilClass, String, Symbol].include?(namespace.class) then "a String or a Symbol"
+               elsif !StoreOption.utf8?(namespace) then "valid in UTF-8"
+               end
+    return namespace unless expected
 
-    raise ArgumentError, "namespace must be a String or a Symbol, got #{namespace.inspect}"
+    raise ArgumentError, "namespace must be #{expected}, got #{namespace.inspect}"
   end
 
   def launch(mode)

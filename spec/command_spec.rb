@@ -45,7 +45,7 @@ RSpec.describe OnlineManager::Command do
   def expect_summary(said, partitions: 1)
     expect(said).to include("online: 3", "waiting to be delivered: 1, the oldest for …", "dead letters: 0",
                             "members: 1", "member: HOST:#{Process.pid}, registered for another …",
-                            "partitions: #{partitions}", "events:", '  online "eve", …, failed 1 times')
+                            "partitions: #{partitions}", "events:", '  online "eve", …, failed once')
     expect(said.grep(/\A  (?:\d|…)+ .*HOST +(?:…|#{Process.pid})/).size).to eq partitions
   end
 
@@ -151,7 +151,7 @@ RSpec.describe OnlineManager::Command do
       status, out, err = purge("chat\n")
 
       expect([status, err]).to eq [0, ""]
-      expect(out).to match(/chat.*2 users who are online.*; 1 events .*; and 0 dead letters.*Type chat .*deleted\n\z/m)
+      expect(out).to match(/chat.*2 users who .*; 1 event that has .*; and 0 dead letters.*Type chat .*deleted\n\z/m)
       expect(purge("chat\n")).to match [1, "", /no namespace "chat"/]
     end
 
@@ -165,7 +165,7 @@ RSpec.describe OnlineManager::Command do
 
     it "refuses while processes participate, unless it is forced" do
       leave_something_behind do
-        expect(purge("chat\n")).to match [1, "", /1 processes participate \(.*:#{Process.pid}\).*--force/]
+        expect(purge("chat\n")).to match [1, "", /1 process participates \(.*:#{Process.pid}\).*--force/]
         expect(report("presence.sqlite3", "-n", "chat")).to include("online: 2")
         expect(purge("chat\n", "--force")).to match [0, /deleted/, ""]
       end
@@ -256,6 +256,8 @@ RSpec.describe OnlineManager::Command do
     %w[store a b] => [2, /2 stores: expected one/],
     ["store", "--no-such"] => [2, /invalid option: --no-such/],
     ["store", "a", "--watch", "--requeue"] => [2, /--requeue and --watch: expected one of them\nUsage/],
+    ["store", "a", "--purge", "b", "-n", "b"] => [1, /a: there is no such file/],
+    ["store", "a", "-n", "c", "--purge", "b"] => [2, /--purge "b" and --namespace "c" differ: write /],
     ["store", "a", "--force"] => [2, /--force without --purge\nUsage/],
     ["store", "a", "--purge"] => [1, /a: there is no such file/]
   }.each do |argv, (status, message)|
@@ -284,10 +286,34 @@ RSpec.describe OnlineManager::Command do
         partitions: 2, 1 WITHOUT A LEASE HOLDER: 1
           partition  online  waiting  oldest  dead  lease holder  process  lease  hold   data since (UTC)
           0          70      0        -       0     web-1         4711     3.1 s  -      2023-11-14 22:13:20
-          1          7       21       45.0 s  2     NOBODY        -        -      2.5 s  2023-11-14 22:13:20, went back 1 times
+          1          7       21       45.0 s  2     NOBODY        -        -      2.5 s  2023-11-14 22:13:20, went back once
         member: web-1:4711, registered for another 2.0 s
         events: 21, listed with --events
       TEXT
+    end
+
+    it "cuts long names and ids, so that its lines stay readable" do
+      long = "x" * 300
+      many = [partition.merge(lease_holder: "#{long}:4711"), orphan]
+      shown = described_class.new("sqlite:/p", long, contents.merge(partitions: many, users: { long => 1.0 },
+                                                                    members: [{ name: "#{long}:4711", remaining: 1 }]))
+
+      expect(shown.to_s.lines.map(&:size).max).to be < 200
+      expect(shown.to_s)
+        .to include("#{"x" * 29}…  4711", "member: #{"x" * 29}…:4711,", "\"#{"x" * 58}…, seen 1.0 s ago")
+      expect(shown.heading).to eq "sqlite:/p, namespace \"#{"x" * 58}…"
+      expect(JSON.parse(shown.to_json)["partitions"][0]["lease_holder"]).to eq "#{long}:4711"
+    end
+
+    it "speaks of one and of many" do
+      single = partition.merge(online: 1, dead_letters: 1)
+      one = described_class.new("sqlite:/p", "", contents.merge(partitions: [single]))
+      many = described_class.new("sqlite:/p", "", contents)
+
+      expect(one.losses).to eq "This deletes 1 user who is online, without calling `offline`; 0 events that have not " \
+                               "been delivered; and 1 dead letter."
+      expect(many.losses).to eq "This deletes 77 users who are online, without calling `offline`; 21 events that " \
+                                "have not been delivered; and 2 dead letters."
     end
 
     it "has the same as JSON, with the error texts of dead letters" do
@@ -305,7 +331,7 @@ RSpec.describe OnlineManager::Command do
   end
 
   it "prints its usage and its version" do
-    expect(online_manager("--help").stdout).to start_with(described_class::USAGE).and include("--requeue")
+    expect(online_manager("--help").stdout).to start_with(described_class::CommandLine::USAGE).and include("--requeue")
     expect(online_manager("--version").lines).to eq [OnlineManager::VERSION]
   end
 end

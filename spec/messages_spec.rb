@@ -132,6 +132,17 @@ RSpec.describe "The messages" do
   end
   message("a namespace that is none", { running => ["namespace must be"] },
           "namespace must be a String or a Symbol, got 7") { error { manager(namespace: 7) } }
+  message("a namespace that is no text", { running => ["namespace must be"] },
+          'namespace must be valid in UTF-8, got "\xFF"') { error { manager(namespace: "\xFF") } }
+  message("a namespace that has no form in UTF-8", { running => ["namespace must be"] },
+          'namespace must be valid in UTF-8, got "a\xFF"') { error { manager(namespace: "a\xFF".b) } }
+  message("a store that is no text", { "lib/online_manager/store_option.rb" => ["valid in UTF-8"] },
+          "store must be valid in UTF-8, got a String in UTF-8 that is not") { error { manager(store: "sqlite:\xFF") } }
+  message("a namespace of the command that is no text",
+          { "lib/online_manager/command/command_line.rb" => ["valid in UTF-8"] },
+          /\Aonline_manager: the command line must be valid in UTF-8, got "\\xFF"\nUsage: /) do
+    command_says("store", "a", "-n", "\xFF")
+  end
   message("a timeout that is none", { "lib/online_manager/seconds.rb" => ["must be"] },
           'timeout must be a finite number of seconds above 0, got "soon"') do
     error { manager.seen(7, timeout: "soon") }
@@ -160,6 +171,9 @@ RSpec.describe "The messages" do
           "the manager has been stopped and cannot be set up again: create a new one") do
     error { manager.tap(&:stop).setup }
   end
+  message("a copy of a manager", { running => ["cannot be copied"] },
+          "a manager cannot be copied by dup or clone: pass the manager itself around, or create another one with " \
+          "OnlineManager.new") { error { manager.dup } }
 
   { 1 => "1 user has not been set offline", 2 => "2 users have not been set offline" }.each do |users, left|
     message("a stop that leaves #{users}",
@@ -218,11 +232,27 @@ RSpec.describe "The messages" do
     shared.reactor = OnlineManager::Reactor.for_setup(:thread, shared)
     printed { shared.send(:report_to_config, RuntimeError.new("no row"), 7) }
   end
+  message("a last_version that raises", { callbacks => ["last_version raised"] },
+          /\AOnlineManager: MyConfig#last_version raised, and will be called again:\n.*: no table \(RuntimeError\)$/) do
+    config.define_singleton_method(:last_version) { raise "no table" }
+    printed { manager.tap(&:setup).seen(7) }
+  end
+  message("a last_version that is no number", { "lib/online_manager/config.rb" => ["must return an Integer or nil"] },
+          'MyConfig#last_version must return an Integer or nil, got "7"') do
+    config.define_singleton_method(:last_version) { "7" }
+    error { OnlineManager::Config.new(config).last_version(10) }
+  end
+  message("a last_version that nothing can follow", { "lib/online_manager/config.rb" => ["must return a version"] },
+          "MyConfig#last_version must return a version from 0 to 9, got 10; " \
+          "return the highest one that a callback has got, or nil") do
+    config.define_singleton_method(:last_version) { 10 }
+    error { OnlineManager::Config.new(config).last_version(10) }
+  end
   message("an event whose callback raises", { "lib/online_manager/shared_delivery.rb" => ["will be called again"] },
           /\AOnlineManager: MyConfig#online raised, and will be called again:\n.*: no row \(RuntimeError\)$/) do
     config.define_singleton_method(:online) { |_| raise "no row" }
     shared.reactor = OnlineManager::Reactor.for_setup(:thread, shared)
-    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]]) }
+    printed { shared.deliver_events(:online, ["ann"], [1], [], [[:heartbeat, 0.0]], [0.0]) }
   end
   message("a callback that takes long", { "lib/online_manager/watchdog.rb" => ["has been running"] },
           "OnlineManager: MyConfig#offline has been running for 10 s: all other callbacks wait for it; " \
@@ -379,21 +409,32 @@ RSpec.describe "The messages" do
 
   # -- the command --------------------------------------------------------------------------------------------------
 
-  usage = "\n#{OnlineManager::Command::USAGE}"
+  usage = "\n#{OnlineManager::Command::CommandLine::USAGE}"
   {
     [] => ["no command", "no command: expected `store'"],
     ["stores"] => ["unknown command", "unknown command \"stores\": expected `store'"],
     ["store"] => ["no store", "no store: expected a path or a URL"],
     %w[store a b] => [" stores: expected one", "2 stores: expected one, or the URLs of one Redis Cluster"]
   }.each do |argv, (fragment, text)|
-    message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command.rb" => [fragment, "e.message"] },
+    message("`online_manager #{argv.join(" ")}'",
+            { "lib/online_manager/command/command_line.rb" => [fragment],
+              "lib/online_manager/command.rb" => ["e.message"] },
             "online_manager: #{text}#{usage}") { command_says(*argv) }
   end
   {
     %w[store a --watch --purge] => ["expected one of them", "--purge and --watch: expected one of them"],
-    %w[store a --force] => ["--force without --purge", "--force without --purge"]
+    %w[store a --force] => ["--force without --purge", "--force without --purge"],
+    %w[store a --purge b -n c] =>
+      [" differ: write", '--purge "b" and --namespace "c" differ: write the namespace once'],
+    %w[store a --requeue --json --users] =>
+      [" with \#{actions.first}", "--users and --json with --requeue: they are only for a listing; leave them out"],
+    %w[store a --purge --events] =>
+      [" with \#{actions.first}", "--events with --purge: that is only for a listing; leave it out"],
+    %w[store --purge presence.sqlite3] =>
+      ["what is behind --purge", "no store: what is behind --purge is a namespace; write `online_manager store " \
+                                 "PATH|URL --purge [NAMESPACE]'"]
   }.each do |argv, (fragment, text)|
-    message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command.rb" => [fragment] },
+    message("`online_manager #{argv.join(" ")}'", { "lib/online_manager/command/command_line.rb" => [fragment] },
             "online_manager: #{text}#{usage}") { command_says(*argv) }
   end
   message("a purge that is not confirmed",
@@ -402,8 +443,8 @@ RSpec.describe "The messages" do
     with_store("presence.sqlite3", namespace: "chat") { nil }
     command_says("store", "presence.sqlite3", "--purge", "chat", typed: "no\n")
   end
-  message("a purge beside processes", { "lib/online_manager/command.rb" => ["processes participate"] },
-          /\Aonline_manager: nothing was deleted: 1 processes participate \(.+:\d+\); stop them first, or .*\z/) do
+  message("a purge beside processes", { "lib/online_manager/command.rb" => ["participate"] },
+          /\Aonline_manager: nothing was deleted: 1 process participates \(.+:\d+\); stop it first, or .*\z/) do
     with_store("presence.sqlite3", namespace: "chat") { command_says("store", "presence.sqlite3", "--purge", "chat") }
   end
   message("requeued dead letters", {}, "requeued 0, dropped 0 that a later transition has superseded") do
@@ -619,9 +660,23 @@ RSpec.describe "The messages" do
     error { member("sqlite:store").check }
   end
   message("a store that no manager has created", { store => [/there is no such store/] })
+  message("a store that no manager could write", { store => [/there is nothing in it/] },
+          /: there is nothing in it yet: no process has written to it, or none could\. Check the path, and that /) do
+    FileUtils.touch("store")
+    command_says("store", "store")
+  end
   message("a namespace that the command cannot find", { store => [/there is no namespace/, /there is none yet/] },
-          %r{/store: there is no namespace "nowhere" in it; there are "a"\. Check the name}) do
+          %r{/store: there is no namespace "nowhere" in it; there is "a"\. Check the name}) do
     with_store("store", namespace: "a") { command_says("store", "#{Dir.pwd}/store", "--namespace", "nowhere") }
+  end
+  message("the namespace without a name that the command cannot find", { store => [/there is no namespace/] },
+          %r{/store: there is no namespace without a name in it; there are "a" and "b"\. Check the name}) do
+    with_store("store", namespace: "a") { nil }
+    with_store("store", namespace: "b") { command_says("store", "#{Dir.pwd}/store") }
+  end
+  message("a namespace beside the one without a name", { store => [/there is no namespace/] },
+          %r{/store: there is no namespace "a" in it; there is the one without a name\. Check the name}) do
+    with_store("store") { command_says("store", "#{Dir.pwd}/store", "-n", "a") }
   end
   message("a store that is not open", { store => [/the store is not open/] })
   message("a store that was replaced",
@@ -632,10 +687,18 @@ RSpec.describe "The messages" do
     "silent about its version" => [{ redis_version: nil }, /version/],
     "too old" => [{ redis_version: "5.0.1" }, /5\.0\.1.*newer/],
     "still loading" => [{ loading: 1 }, /loading/],
-    "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*Array/i],
+    "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*as an Array; on the command line, add --cluster/i],
     "a replica" => [{ role: "slave", master_host: "first" }, /replica of first.*(?:master|primary)/],
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
-    "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" }, /NOAUTH|Authentication/]
+    "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" },
+                                    %r{Authentication required\. Write its password into the URL: redis://:password@h}],
+    "one that wants another password" => [{ answer: "-WRONGPASS invalid username-password pair\r\n" },
+                                          /WRONGPASS.*\. Check the user and the password/],
+    "one of a cluster, which has one database" => [{ answer: "-ERR SELECT is not allowed in cluster mode\r\n" },
+                                                   /one of a Redis Cluster.*as an Array.*--cluster/],
+    "one with less databases" => [{ answer: "-ERR DB index is out of range\r\n" },
+                                  /DB index is out of range\. .*`databases`.*0 to 15/],
+    "something else, in several lines" => [{ answer: "no\nRedis\r\n" }, /this is no Redis: .*rediss:/]
   }.each do |what, (info, text)|
     message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] },
             text) do
@@ -659,10 +722,18 @@ RSpec.describe "The messages" do
     "redis://h?user=ann" => /has "user" in its query; write /,
     "redis://h?prefix=a{b}" => /has the prefix "a\{b\}"; it may have no braces/,
     "rediss://h?verify=all" => /has verify=all; leave it out to verify the server's certificate, or write verify=none/,
+    "redis://ann:1#b@h" => %r{"redis://ann:\*\*\*@h" has .*percent-encoded: .*"#" as %23, .*"%" as %25\z},
+    "redis://ann:1/b@h" => /percent-encoded/,
+    "redis://ann:1?b@h" => /percent-encoded/,
+    "redis://ann:p@a#b@h" => /percent-encoded/,
+    "rediss://h#b" => /has a "#"; leave it out/,
+    "redis://h?PASSWORD=secret" => /\?PASSWORD=\*\*\*" has the unknown parameter/,
+    "redis://h?%70assword=secret" => /\?%70assword=\*\*\*" has "password" in its query/,
+    "http://h?db=1;Token=secret" => /\?db=1;Token=\*\*\*"/,
     "redis://h?ca_file=a" => %r{has "ca_file", which is for TLS; write "rediss://…"}
   }.each do |url, text|
-    message("the URL #{url}", { store => [/has the|twice|two databases|in its query|verify=|which is for TLS/] },
-            text) do
+    message("the URL #{url}",
+            { store => [/has the|twice|two databases|in its query|verify=|is for TLS|has a |UNENCODED/] }, text) do
       error { manager(store: url) }
     end
   end
@@ -671,7 +742,29 @@ RSpec.describe "The messages" do
     error { manager(store: %w[redis://a?prefix=x redis://b?prefix=y]) }
   end
   message("TLS that fails",
-          { store => [/untrusted\(host/, /TLS failed/, /expected a server with TLS/, /certificate/, /the ca_file: /] })
+          { store => [/untrusted\(host/, /TLS failed/, /expected a server with TLS/, /certificate/, /\{said\}/] })
+  message("TLS with a server that has none", { store => [/NO_ANSWER/, /the connection timed out/] },
+          %r{the server gives no answer to TLS; if it is one without TLS, write "redis://…"}) do
+    silent = TCPServer.new("127.0.0.1", 0)
+    Thread.new { silent.accept.tap { |client| client.readpartial(1) }.close }
+    error { return_warning(member("rediss://127.0.0.1:#{silent.addr[1]}?verify=none")) }
+  ensure
+    silent.close
+  end
+  message("a server with TLS that gets none", { store => [/one with TLS/] },
+          %r{ends the connection; if it is one with TLS, write "rediss://…"}) do
+    server = TCPServer.new("127.0.0.1", 0)
+    Thread.new { server.accept.tap { |client| client.readpartial(1) }.close }
+    error { return_warning(member("redis://127.0.0.1:#{server.addr[1]}")) }
+  ensure
+    server.close
+  end
+  message("a file without certificates", { store => [/has no certificate/] },
+          /the ca_file has no certificate; expected PEM, with -----BEGIN CERTIFICATE-----\z/) do
+    File.write("key.pem", "a key")
+    error { member("rediss://h?ca_file=#{Dir.pwd}/key.pem").check }
+    error { member(["rediss://127.0.0.1:1?ca_file=#{Dir.pwd}/key.pem"]).check }
+  end
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
           %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do

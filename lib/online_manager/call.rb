@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require_relative "latch"
+
 class OnlineManager
   # One call of a config's callback: for a transition of one user, or in a batch of several.
   #
@@ -9,8 +11,8 @@ class OnlineManager
 
     class << self
       # Returns the version of a transition with the store `:memory`: the wall clock's microseconds, or one more than
-      # the last version of this process. So versions grow within a process and, unless the clock is set back, across
-      # restarts.
+      # the last version of this process, or of the config's `last_version`. So versions grow within a process and
+      # across restarts: without a `last_version`, unless the clock is set back in between.
       #
       # @return [Integer]
       def next_version
@@ -18,6 +20,17 @@ class OnlineManager
         # Needs no mutex: Ruby switches threads at no point between these reads and the write.
         @version = now > @version ? now : @version + 1
       end
+
+      # Makes every later version greater than this one.
+      #
+      # @param version [Integer]
+      def last_version=(version)
+        @version = version if version > @version
+      end
+
+      # @param seconds [Float]
+      # @return [Time] the wall clock's time that many seconds ago, to the millisecond: no clock behind it is finer
+      def time_ago(seconds) = (Time.now - seconds).round(3)
     end
 
     # @return [Symbol] :online or :offline
@@ -31,12 +44,16 @@ class OnlineManager
     # @param details [Array(Symbol, Float), nil] for each user in order the reason and how many seconds late it is; nil
     #   for an `online` within its heartbeat, and if nobody subscribes to notifications
     # @param versions [Array<Integer>, nil] for each user in order; nil with the store `:memory`, which has none
-    def initialize(transition, user_ids, batch: false, details: nil, versions: nil)
+    # @param seen_ago [Array<Float>, nil] how many seconds ago the last heartbeat of each user in order came; nil if
+    #   nobody asks
+    def initialize(transition, user_ids, batch: false, details: nil, versions: nil, seen_ago: nil)
       @transition = transition
       @user_ids = user_ids
       @batch = batch
       @details = details
       @versions = versions
+      @seen_ago = seen_ago
+      @made_at = Latch.now if seen_ago
     end
 
     # @return [Boolean] whether it calls the `_all` form
@@ -49,12 +66,13 @@ class OnlineManager
     def argument = @batch ? @user_ids : @user_ids.first
 
     # @param config [Config]
-    # @return [Array(Symbol, Object, Hash)] the method, its positional argument and its keywords: `version:`, if the
-    #   method declares it
+    # @return [Array(Symbol, Object, Hash)] the method, its positional argument and its keywords: `version:` and
+    #   `last_seen:`, if the method declares them
     def method_and_arguments(config)
-      return [method, argument, {}] unless config.version?(method)
-
-      [method, argument, { version: @batch ? versions : versions.first }]
+      keywords = {}
+      keywords[:version] = @batch ? versions : versions.first if config.keyword?(method, :version)
+      keywords[:last_seen] = @batch ? last_seen : last_seen.first if config.keyword?(method, :last_seen)
+      [method, argument, keywords]
     end
 
     # @param namespace [String, nil]
@@ -69,5 +87,11 @@ class OnlineManager
     private
 
     def versions = @versions ||= @user_ids.map { self.class.next_version }
+
+    # The framework may have taken its time since the call was made: to reload the application, for example.
+    def last_seen
+      since = Latch.now - @made_at
+      @seen_ago.map { |seconds| self.class.time_ago(seconds + since) }
+    end
   end
 end

@@ -19,6 +19,7 @@ class OnlineManager
       Integration.current.around_heartbeat do
         track_callback do
           config = @config.object
+          ask_last_version
           method, argument, keywords = call.method_and_arguments(@config)
           with_notification(call) { config.public_send(method, argument, **keywords) }
         end
@@ -43,6 +44,7 @@ class OnlineManager
     def invoke(call, entered)
       track_callback do
         config = @config.object
+        ask_last_version { @delivering = [:last_version, Latch.now] }
         method, argument, keywords = call.method_and_arguments(@config)
         @delivering = [method, Latch.now]
         with_notification(call) do
@@ -61,6 +63,34 @@ class OnlineManager
       false
     ensure
       @delivering = nil
+    end
+
+    # Asks the config for its last version, before the first callback in this process, on the thread that is about to
+    # call it. Another thread that gets here meanwhile asks too, and waits for nobody. After an error the callback is
+    # called all the same, since a version by the clock is nearly always right, and the next callback asks again.
+    #
+    # @yield before the config is asked
+    def ask_last_version
+      return if @asked_in == Process.pid
+
+      if @config.last_version?
+        yield if block_given?
+        self.last_version = @config.last_version(max_version)
+      end
+      @asked_in = Process.pid
+    rescue SystemExit, SignalException
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the callback is still called
+      raise if reactor_interrupt?(e)
+
+      report_last_version_error(e)
+    end
+
+    def report_last_version_error(error)
+      @errors += 1
+      return report_to_config(error, nil) if @config.on_error?
+
+      Integration.current.report(error, "#{@config.name}#last_version raised, and will be called again", nil)
     end
 
     def with_notification(call, &block)

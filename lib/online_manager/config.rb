@@ -63,6 +63,28 @@ class OnlineManager
 
     def on_error(exception, user_id) = last_object.on_error(exception, user_id)
 
+    def last_version? = last_object.respond_to?(:last_version)
+
+    # Calls the config's `last_version`.
+    #
+    # @param limit [Integer] what it has to be below
+    # @return [Integer] 0 for nil
+    # @raise [TypeError] if it is neither an Integer nor nil
+    # @raise [ArgumentError] if it is negative, or not below the limit
+    # @raise what the method raises
+    def last_version(limit)
+      version = object.last_version
+      return 0 if version.nil?
+
+      unless version.is_a?(Integer)
+        raise TypeError, "#{name}#last_version must return an Integer or nil, got #{version.inspect}"
+      end
+      return version if version >= 0 && version < limit
+
+      raise ArgumentError, "#{name}#last_version must return a version from 0 to #{limit - 1}, got #{version}; " \
+                           "return the highest one that a callback has got, or nil"
+    end
+
     def online_all? = last_object.respond_to?(:online_all)
     def offline_all? = last_object.respond_to?(:offline_all)
     def on_error? = last_object.respond_to?(:on_error)
@@ -72,13 +94,18 @@ class OnlineManager
     def batch?(transition) = transition == :online ? online_all? : offline_all?
 
     # @param method [Symbol] a callback
-    # @return [Boolean] whether the method declares the keyword `version:`
-    def version?(method)
-      (@versioned ||= {}).fetch(method) do
+    # @param name [Symbol] :version or :last_seen
+    # @return [Boolean] whether the method declares the keyword
+    def keyword?(method, name)
+      (@keywords ||= {}).fetch(method) do
         parameters = last_object.method(method).parameters
-        @versioned[method] = parameters.include?(%i[key version]) || parameters.include?(%i[keyreq version])
-      end
+        @keywords[method] = parameters.filter_map { |kind, keyword| keyword if %i[key keyreq].include?(kind) }
+      end.include?(name)
     end
+
+    # @param method [Symbol] a callback
+    # @return [Boolean] whether the next call of the method may be one with `last_seen:`; a reload may change that
+    def dated?(method) = @stale || (last_object.respond_to?(method) && keyword?(method, :last_seen))
 
     # Calls nothing of the application: a Proc is not resolved for its name.
     #
@@ -116,7 +143,7 @@ class OnlineManager
       @stale = false
       found = load_object
       found.setup(&@heartbeat) if @heartbeat
-      @versioned = nil
+      @keywords = nil
       @object = found
     rescue StandardError, ScriptError => e
       @stale = true

@@ -4,6 +4,7 @@ require_relative "callback_invoker"
 require_relative "integration"
 require_relative "latch"
 require_relative "lifecycle"
+require_relative "store_option"
 require_relative "watchdog"
 
 class OnlineManager
@@ -128,27 +129,48 @@ class OnlineManager
     # @return [Integer] nanoseconds
     def timeout = Integration.current.around_heartbeat { @config.timeout }
 
-    def online(user_id) = call_at_heartbeat(Call.new(:online, [user_id]))
+    # @param user_id [Object]
+    # @param seen_ago [Float] how many seconds ago the heartbeat came
+    def online(user_id, seen_ago) = call_at_heartbeat(Call.new(:online, [user_id], seen_ago: [seen_ago]))
 
-    def online_all(user_ids) = call_at_heartbeat(Call.new(:online, user_ids, batch: true))
+    # @param user_ids [Array]
+    # @param seen_ago [Float] how many seconds ago their heartbeats came
+    def online_all(user_ids, seen_ago)
+      call_at_heartbeat(Call.new(:online, user_ids, batch: true, seen_ago: Array.new(user_ids.size, seen_ago)))
+    end
 
     # Calls `online` on the reactor, for a user who sent a heartbeat during its `offline`.
-    def rejoin(user_id, entered, details) = deliver_call(Call.new(:online, [user_id], details:), entered)
+    def rejoin(user_id, entered, details, seen_ago)
+      deliver_call(Call.new(:online, [user_id], details:, seen_ago:), entered)
+    end
 
-    def offline(user_id, entered, details) = deliver_call(Call.new(:offline, [user_id], details:), entered)
+    def offline(user_id, entered, details, seen_ago)
+      deliver_call(Call.new(:offline, [user_id], details:, seen_ago:), entered)
+    end
 
-    def offline_all(user_ids, entered, details)
-      deliver_call(Call.new(:offline, user_ids, batch: true, details:), entered)
+    def offline_all(user_ids, entered, details, seen_ago)
+      deliver_call(Call.new(:offline, user_ids, batch: true, details:, seen_ago:), entered)
     end
 
     private
 
     def build_native = NativeTracker.new(self)
 
+    # @return [Integer] what a version has to be below
+    def max_version = StoreOption::MAX_VERSIONS[:memory]
+
+    def last_version=(version)
+      Call.last_version = version
+    end
+
     # Calls the next callback.
     #
     # @return [Boolean] whether there was one
-    def deliver_next = @native.deliver(@config.offline_all?, Integration.current.notify?(:offline))
+    def deliver_next
+      together = @config.offline_all?
+      dated = @config.dated?(:online) || @config.dated?(together ? :offline_all : :offline)
+      @native.deliver(together, Integration.current.notify?(:offline), dated, @reactor&.reads_heartbeats? || false)
+    end
 
     def warn_if_not_alone = Integration.current.warn_if_not_alone(@namespace)
 

@@ -108,9 +108,13 @@ class OnlineManager
     def finish
       return if stopped?
 
-      @delivery.close
-      @on_stopped.call
-      @stopped.open
+      begin
+        @delivery.close
+      ensure
+        # Also if Thread#kill comes meanwhile: threads wait for it.
+        @on_stopped.call
+        @stopped.open
+      end
     end
 
     # Yields to stop the manager, and to wait for that. If an exit or a signal interrupts the drain on another thread,

@@ -41,6 +41,9 @@ class OnlineManager
       #   `on_error`
       def raises_errors? = false
 
+      # @return [Boolean] whether what the reactor runs on reads heartbeats too, so that they wait while a callback runs
+      def reads_heartbeats? = false
+
       # @return [Boolean] whether the reactor raises such an exception to end what runs on it. It may interrupt a
       #   callback, but is not that callback's error.
       def shutdown_exception?(_exception) = false

@@ -95,9 +95,13 @@ class OnlineManager
     # Nothing to warn of: processes share the store.
     def warn_if_not_alone; end
 
-    # Starts the member's threads, unless a fork is in progress: then they start after it.
+    # Starts the member's threads, unless a fork is in progress: then they start after it. They leave the store alone
+    # until the reactor has asked the config for its last version.
     def start_member
-      @native.start_member unless Forks.in_progress?
+      return if Forks.in_progress?
+
+      @native.await_last_version if @config.last_version?
+      @native.start_member
     end
 
     # Calls the config for events of the log.
@@ -107,11 +111,12 @@ class OnlineManager
     # @param versions [Array<Integer>] in the order of the users
     # @param entered [Array] see {CallbackInvoker#deliver_call}
     # @param details [Array] see {Call}
+    # @param seen_ago [Array<Float>] see {Call}
     # @return [true, String] true if the callback returned; the class and message of what it raised
-    def deliver_events(transition, user_ids, versions, entered, details)
+    def deliver_events(transition, user_ids, versions, entered, details, seen_ago) # rubocop:disable Metrics/ParameterLists
       @raised = nil
       batch = @config.batch?(transition)
-      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:), entered) || @raised
+      deliver_call(Call.new(transition, user_ids, batch:, details:, versions:, seen_ago:), entered) || @raised
     end
 
     # Reports that the store has failed. Called once for each outage.
@@ -128,7 +133,29 @@ class OnlineManager
 
     def build_native = @store.open(self, @namespace.to_s)
 
-    def deliver_next = @native.deliver(@config.online_all?, @config.offline_all?)
+    def max_version = @store.max_version
+
+    def last_version=(version)
+      @native.last_version = version
+    end
+
+    def deliver_next
+      ask_for_member if @native.awaits_last_version?
+      @native.deliver(@config.online_all?, @config.offline_all?, @reactor&.reads_heartbeats? || false)
+    end
+
+    # Asks the config for its last version, for the member to begin. It begins in any case.
+    def ask_for_member
+      Integration.current.around_delivery do
+        track_callback { ask_last_version { @delivering = [:last_version, Latch.now] } }
+      end
+    rescue Unloadable => e
+      report_last_version_error(e)
+    ensure
+      @delivering = nil
+      # If there is none.
+      @native.last_version = 0
+    end
 
     def drained? = @native.ended?
 

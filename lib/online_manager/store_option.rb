@@ -7,6 +7,17 @@ class OnlineManager
   class StoreOption
     # The prefix of a file's path, which may be relative.
     SQLITE = "sqlite:"
+    # What a version has to be below, so that others can follow: SQL has 63 bits for it; the scripts of a Redis count in
+    # floating point, which is exact to 2**53.
+    MAX_VERSIONS = { memory: 2**63, sqlite: 2**62, redis: 2**52 }.freeze
+
+    # @param text [String, Symbol]
+    # @return [Boolean] whether the text has a form in UTF-8, in which a store keeps names
+    def self.utf8?(text)
+      text.to_s.encode(Encoding::UTF_8).valid_encoding?
+    rescue EncodingError
+      false
+    end
 
     # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
@@ -23,6 +34,13 @@ class OnlineManager
     end
 
     def shared? = @location != :memory
+
+    # @return [Integer] what the config's `last_version` has to be below
+    def max_version
+      return MAX_VERSIONS[:memory] unless shared?
+
+      MAX_VERSIONS[@location.is_a?(String) && @location.start_with?(SQLITE) ? :sqlite : :redis]
+    end
 
     # @param target [SharedDelivery]
     # @param namespace [String]
@@ -51,10 +69,17 @@ class OnlineManager
       return given if given == :memory
 
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
+      check_encoding([*given]) if invalid.empty?
       return expand_path(given) if invalid.empty?
 
       raise ArgumentError,
             "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
+    end
+
+    def check_encoding(urls)
+      return if urls.all? { |url| self.class.utf8?(url) }
+
+      raise ArgumentError, "store must be valid in UTF-8, got a String in #{urls.first.encoding} that is not"
     end
 
     # Any object but the simplest ones may contain a URL with a password.

@@ -12,6 +12,8 @@ class OnlineManager
   class Watchdog
     # Seconds until the warning: longer than a healthy callback takes, even one that waits for a database's lock.
     WARN_AFTER = 10
+    # The most seconds to wait for the thread's end: it may be inside a logger, and that may be stuck.
+    END_TIMEOUT = 1
 
     # @param name [#call] returns the config's name, for the warning
     # @yieldreturn [Array(Symbol, Float), nil] the callback that the reactor is running, and its start in seconds of the
@@ -32,8 +34,13 @@ class OnlineManager
     end
 
     # Ends the thread, after the last callback: a sleeping thread would keep the manager from being garbage-collected.
+    # Waits until it is gone. Not with Thread#join, which gives a fiber scheduler the chance to run other fibers.
     def finish
-      @thread.kill if @owner == Process.pid
+      return unless @owner == Process.pid
+
+      @thread.kill
+      stop_at = Latch.now + END_TIMEOUT
+      Thread.pass while @thread.alive? && Latch.now < stop_at
     end
 
     private

@@ -59,6 +59,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
         end
 
         call.call(:online_all, [eve, ann, bob], version: [30, 10, 2**53 + 1])
+        puts "last_version: \#{config.last_version}"
         call.call(:offline_all, [ann, bob, eve, 0], version: [11, 20, 29, 99])
         call.call(:offline, eve, version: 30)
         call.call(:offline, eve, version: 31)
@@ -69,6 +70,7 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
 
       expect(process.lines).to eq [
         "online_all: 1, 10 true, #{large} true, 30 true",
+        "last_version: #{large}",
         "offline_all: 1, 11 false, #{large} true, 30 true",
         "offline: 1, 11 false, #{large} true, 30 true",
         "offline: 1, 11 false, #{large} true, 31 false",

@@ -7,6 +7,7 @@
 
 mod check;
 mod deliver;
+mod last_version;
 mod report;
 
 use std::io;
@@ -130,6 +131,9 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("seen_all", method!(NativeMember::seen_all, 3))?;
     class.define_method("start", method!(NativeMember::start, 0))?;
     class.define_method("start_member", method!(NativeMember::start_member, 0))?;
+    class.define_method("await_last_version", method!(NativeMember::await_last_version, 0))?;
+    class.define_method("awaits_last_version?", method!(NativeMember::awaits_last_version, 0))?;
+    class.define_method("last_version=", method!(NativeMember::set_last_version, 1))?;
     class.define_method("now", method!(NativeMember::now, 0))?;
     class.define_method("record_leave", method!(NativeMember::record_leave, 3))?;
     class.define_method("try_online?", method!(NativeMember::is_online, 1))?;
@@ -138,7 +142,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("try_size", method!(NativeMember::size, 0))?;
     class.define_method("try_counts", method!(NativeMember::counts, 0))?;
     class.define_method("status", method!(NativeMember::status, 0))?;
-    class.define_method("deliver", method!(NativeMember::deliver, 2))?;
+    class.define_method("deliver", method!(NativeMember::deliver, 3))?;
     class.define_method("pipe", method!(NativeMember::pipe, 0))?;
     class.define_method("wake", method!(NativeMember::wake, 0))?;
     class.define_method("stop", method!(NativeMember::stop, 0))?;

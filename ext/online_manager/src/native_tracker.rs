@@ -17,7 +17,7 @@ use magnus::value::LazyId;
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
 use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
-pub(crate) use self::deliver::{detail, is_entered};
+pub(crate) use self::deliver::{detail, is_entered, seconds};
 use crate::clock::CoarseClock;
 use crate::handle::{Handle, NativeObject};
 use crate::key;
@@ -83,7 +83,7 @@ impl NativeObject for NativeTracker {
                 }
                 Ok(false)
             }
-            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, timeout).map(|()| true),
+            HeartbeatOutcome::Announce(user) => self.announce(ruby, tracker, user, id, (now, timeout)).map(|()| true),
         }
     }
 
@@ -128,7 +128,7 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("size", method!(NativeTracker::size, 0))?;
     class.define_method("last_seen", method!(NativeTracker::last_seen, 1))?;
     class.define_method("counts", method!(NativeTracker::counts, 0))?;
-    class.define_method("deliver", method!(NativeTracker::deliver, 2))?;
+    class.define_method("deliver", method!(NativeTracker::deliver, 4))?;
     class.define_method("pipe", method!(NativeTracker::pipe, 0))?;
     class.define_method("wake", method!(NativeTracker::wake, 0))?;
     class.define_method("stop", method!(NativeTracker::stop, 0))?;
@@ -141,7 +141,7 @@ impl NativeTracker {
         NativeTracker { handle: Handle::new(target), objects: Objects::new(ruby) }.wrap(ruby)
     }
 
-    /// Calls `online` for a new user, and reports the outcome.
+    /// Calls `online` for a new user, whose heartbeat came at `seen_at`, and reports the outcome.
     #[cold]
     fn announce(
         &self,
@@ -149,9 +149,10 @@ impl NativeTracker {
         tracker: &LocalTracker,
         user: User,
         id: Value,
-        timeout: Nanos,
+        (seen_at, timeout): (Nanos, Nanos),
     ) -> Result<(), Error> {
-        let online = self.handle.target.call(ruby, &ONLINE, (id,));
+        let seen_ago = seconds(tracker.now().saturating_sub(seen_at));
+        let online = self.handle.target.call(ruby, &ONLINE, (id, seen_ago));
         self.announced(ruby, tracker, user, id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
@@ -179,7 +180,10 @@ impl NativeTracker {
             Announced::Depart => {
                 let entered = ruby.ary_new();
                 let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
-                let offline = self.handle.target.call(ruby, &OFFLINE, (id, entered, details));
+                let seen_at = tracker.last_seen_in_callback(user);
+                let seen_ago = seconds(seen_at.map_or(0, |seen_at| tracker.now().saturating_sub(seen_at)));
+                let seen_ago = ruby.ary_new_from_values(&[ruby.into_value(seen_ago)]);
+                let offline = self.handle.target.call(ruby, &OFFLINE, (id, entered, details, seen_ago));
                 self.departed(ruby, tracker, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }

@@ -18,11 +18,14 @@ use crate::id::{Kind, UserId};
 use crate::outbox::Outbox;
 
 mod entry;
+mod passes;
 mod scan;
 #[cfg(test)]
 mod tests;
 
-use entry::{ColdEntry, HotEntry, NO_KEY, RETURN_MARGIN, Tick};
+#[cfg(test)]
+pub(crate) use entry::RETURN_MARGIN;
+use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.
@@ -123,8 +126,8 @@ impl Coalescer {
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
         let details = ColdEntry::new(key, user_id.clone(), timeout);
         let has_common_timeout = timeout == *common_timeout;
-        let is_return = self.recently_left.lock().remove(&user_id).is_some();
-        let at = if is_return { now.saturating_add(RETURN_MARGIN) } else { now };
+        let left_at = self.recently_left.lock().remove(&user_id);
+        let at = dated_after(left_at, now);
         let mut outbox = outbox.lock();
         let outbox = outbox.as_mut();
         match id {
@@ -200,7 +203,7 @@ impl Coalescer {
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
-        self.recently_left.lock().retain(|_, left| now < left.saturating_add(RETURN_MARGIN));
+        self.recently_left.lock().retain(|_, left_at| is_recent(*left_at, now));
     }
 
     fn scan_part(
@@ -230,40 +233,6 @@ impl Coalescer {
             scan.run(strings, describe_string, |(hash, id)| cold.find(*hash, |cold| is_user(cold, id)), outbox)
         {
             remove(cold, hash, |cold| is_user(cold, &id));
-        }
-    }
-
-    /// Puts everyone into the outbox whose timeout was not over at `settled_at`, until when the store has surely delivered the
-    /// user's events: it may have lost what it knew.
-    ///
-    /// # Arguments
-    ///
-    /// * `settled_at` - that time of a user's partition; `None` for users of partitions that lost nothing
-    /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
-    pub(crate) fn resend(
-        &self,
-        now: Nanos,
-        settled_at: impl Fn(&UserId) -> Option<Nanos>,
-        is_resend: bool,
-        outbox: &Mutex<impl AsMut<Outbox>>,
-    ) {
-        for part in &self.parts {
-            let mut part = part.lock();
-            let mut outbox = outbox.lock();
-            let Part { keys, strings, cold, .. } = &mut *part;
-            for cold in cold.iter() {
-                let Some(settled_at) = settled_at(&cold.id).map(Tick::of) else { continue };
-                let hash = self.hash_of(cold.key, &cold.id);
-                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
-                    if !hot.is_expired(settled_at, cold.timeout) {
-                        hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
-                    }
-                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id)
-                    && !hot.is_expired(settled_at, cold.timeout)
-                {
-                    hot.enqueue_write(cold, (hot.seen_at(), now), is_resend, outbox.as_mut());
-                }
-            }
         }
     }
 

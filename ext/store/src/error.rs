@@ -17,6 +17,28 @@ pub enum StoreError {
     Missing(String),
 }
 
+impl StoreError {
+    /// The error for a namespace that is not in the store. `names` are those that are.
+    pub(crate) fn missing_namespace(store: &dyn fmt::Display, namespace: &str, names: &[String]) -> StoreError {
+        let what = if namespace.is_empty() { "without a name".to_owned() } else { format!("{namespace:?}") };
+        let quoted = |name: &String| {
+            if name.is_empty() { "the one without a name".to_owned() } else { format!("{name:?}") }
+        };
+        let there_are = match names {
+            [] => "there is none yet".to_owned(),
+            [name] => format!("there is {}", quoted(name)),
+            [names @ .., last] => {
+                let names = names.iter().map(quoted).collect::<Vec<_>>().join(", ");
+                format!("there are {names} and {}", quoted(last))
+            }
+        };
+        StoreError::Missing(format!(
+            "{store}: there is no namespace {what} in it; {there_are}. Check the name; the first process that \
+             participates creates it"
+        ))
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -157,12 +157,13 @@ impl Log {
         let (through, mut except) = self.handled.get(partition)?;
         except.extend(self.undelivered(partition).map(|pending| pending.event.number));
         let dead = self.commits.get(&partition).into_iter().flat_map(|commit| &commit.dead);
-        except.extend(dead.map(|(number, _)| *number));
+        except.extend(dead.map(|(number, ..)| *number));
         Some((through, except))
     }
 
-    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was due.
-    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, Nanos)> {
+    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen
+    /// last and due.
+    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, (Nanos, Nanos))> {
         let mut last: HashMap<&UserId, &Pending> = HashMap::new();
         for pending in self.undelivered(partition) {
             let known = last.entry(&pending.event.id).or_insert(pending);
@@ -171,7 +172,8 @@ impl Log {
             }
         }
         let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
-        offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).lateness))).collect()
+        let times = |event: &Event| (now.saturating_sub(event.seen_ago), now.saturating_sub(event.lateness));
+        offline.map(|pending| (pending.event.id.clone(), times(&pending.as_of(now)))).collect()
     }
 
     /// Suspends or resumes the claims from a partition: its lease is about to be released, or is kept after all.
@@ -287,15 +289,14 @@ impl Log {
             pending.event.failures += 1 + u32::from(pending.is_uncounted);
             pending.is_uncounted = false;
         } else {
-            pending.is_uncounted = pending.is_uncounted || pending.tries == 1;
+            pending.is_uncounted = pending.is_uncounted || (pending.tries == 1 && pending.event.failures == 0);
         }
         pending.successes = self.successes;
-        let number = pending.event.number;
-        if pending.event.failures >= MAX_FAILURES {
-            self.commit(pending.partition, |commit| commit.dead.push((number, error.to_owned())));
+        let (number, failures) = (pending.event.number, pending.event.failures);
+        if failures >= MAX_FAILURES {
+            self.commit(pending.partition, |commit| commit.dead.push((number, failures, error.to_owned())));
             self.resume_user(&pending.event.id);
         } else {
-            let failures = pending.event.failures;
             let commit = self.commits.entry(pending.partition).or_default();
             commit.failed.push((number, failures, error.to_owned()));
             self.back_off(pending, now);

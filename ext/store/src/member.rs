@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use online_manager_tracker::{Clock, Id, Nanos, Signal, Transition};
+use online_manager_tracker::{Clock, Id, Nanos, Signal, StallDetector, Transition};
 use parking_lot::{Condvar, Mutex};
 
 use crate::coalescer::{Coalesced, Coalescer};
@@ -108,6 +108,8 @@ struct Shared<C, S> {
     reader_wakeup: Condvar,
     interrupt: Interrupt,
     call_rate: Mutex<CallRate>,
+    /// Its lock is taken after that of the state.
+    stalls: Mutex<StallDetector>,
     /// When a fork began to wait for the threads.
     pausing_since: AtomicU64,
     clock: C,
@@ -135,6 +137,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             reader_wakeup: Condvar::new(),
             interrupt: Interrupt::default(),
             call_rate: Mutex::new(CallRate { since: clock.now(), ..CallRate::default() }),
+            stalls: Mutex::default(),
             pausing_since: AtomicU64::new(0),
             clock,
             signal,
@@ -171,6 +174,27 @@ impl<C: Clock, S: Signal> Member<C, S> {
             state.name = format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id());
         }
         Ok(())
+    }
+
+    /// Has the member leave the store alone until [`Member::set_last_version`]. Does nothing once that was called, or the thread
+    /// runs.
+    pub fn await_last_version(&self) {
+        let mut state = self.shared.state.lock();
+        if state.phase == Phase::Inactive && !state.has_last_version {
+            state.awaits_last_version = true;
+        }
+    }
+
+    /// Returns whether the reactor is to ask for the application's last version, and call [`Member::set_last_version`].
+    pub fn awaits_last_version(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.awaits_last_version && !matches!(state.phase, Phase::Inactive | Phase::Ended)
+    }
+
+    /// Sets the application's last version, 0 if none is known: the store gives out higher ones from then on.
+    pub fn set_last_version(&self, version: u64) {
+        self.shared.state.lock().set_last_version(version);
+        self.shared.wake_thread();
     }
 
     /// Keeps a thread that was started, and removes those that have ended.
@@ -224,13 +248,25 @@ impl<C: Clock, S: Signal> Member<C, S> {
 
     /// Claims events for delivery: several for one call if `together` says so for their transition. Clears the signal when
     /// there are none. [`Member::delivered`] must follow.
-    pub fn claim(&self, together: impl Fn(Transition) -> bool) -> (Option<Transition>, Vec<Event>) {
+    ///
+    /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
+    /// them from being read, and their users' deadlines are put off.
+    pub fn claim(
+        &self,
+        reads_heartbeats: bool,
+        together: impl Fn(Transition) -> bool,
+    ) -> (Option<Transition>, Vec<Event>) {
         let mut state = self.shared.state.lock();
         let now = self.now();
+        let mut stalls = self.shared.stalls.lock();
+        stalls.answer(now).into_iter().for_each(|stall| state.stall_ended(stall));
         let is_running = matches!(state.phase, Phase::Running | Phase::Pausing);
         let claimed = if is_running { state.log.claim(now, together) } else { (None, Vec::new()) };
         if claimed.1.is_empty() && state.outages.is_empty() {
             self.shared.signal.clear();
+        }
+        if !claimed.1.is_empty() && !reads_heartbeats {
+            stalls.calls();
         }
         claimed
     }

@@ -123,6 +123,8 @@ struct Logged {
     id: UserId,
     reason: Reason,
     due: Nanos,
+    /// When the last heartbeat was.
+    seen: Nanos,
     version: i64,
     failures: u32,
 }
@@ -407,12 +409,13 @@ impl Model {
                 event.failures = *failures;
             }
         }
-        for (number, error) in &commit.dead {
+        for (number, failures, error) in &commit.dead {
             let Some(event) = data.log.remove(number) else { continue };
             let later = data.log.range(number + 1..).filter(|(_, later)| later.id == event.id);
             let newest = later.map(|(_, later)| later.version).max().unwrap_or(event.version);
             let known = data.superseded.entry(event.id.clone()).or_insert(0);
             *known = newest.max(*known).max(event.version);
+            let event = Logged { failures: *failures, ..event };
             data.dead.insert(*number, Dead { event, error: error.clone() });
         }
         for number in &commit.done {
@@ -566,17 +569,17 @@ impl Model {
             user.generation = generation;
             let reason = if user.is_leave { Reason::Leave } else { Reason::Timeout };
             if !is_silent {
-                versions.push((id.clone(), reason, due));
+                versions.push((id.clone(), reason, (due, user.seen.unwrap_or(due))));
             }
         }
-        for (id, reason, due) in versions {
-            self.append(partition, wall, id, reason, due);
+        for (id, reason, times) in versions {
+            self.append(partition, wall, id, reason, times);
         }
         let data = self.data(partition);
         Sweep { expired: due.len(), lag, next: first(data).map(|first| first.saturating_sub(now)) }
     }
 
-    fn append(&mut self, partition: Partition, wall: u64, id: UserId, reason: Reason, due: Nanos) {
+    fn append(&mut self, partition: Partition, wall: u64, id: UserId, reason: Reason, (due, seen): (Nanos, Nanos)) {
         let goes_by_wall = self.is(Broken::WallVersions);
         let data = self.data(partition);
         let version = if goes_by_wall { wall } else { wall.max(data.last + 1) };
@@ -588,7 +591,7 @@ impl Model {
         while data.log.contains_key(&number) {
             number += 1;
         }
-        data.log.insert(number, Logged { id, reason, due, version: version as i64, failures: 0 });
+        data.log.insert(number, Logged { id, reason, due, seen, version: version as i64, failures: 0 });
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
@@ -633,7 +636,7 @@ impl Model {
         if user.deadline > now || takes_expired {
             user.is_online = true;
             user.generation = generation;
-            self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, seen);
+            self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, (seen, seen));
             1
         } else {
             if heartbeat.is_resend && is_new && !never_resends {
@@ -693,6 +696,7 @@ impl Logged {
             transition: if self.reason == Reason::Heartbeat { Transition::Online } else { Transition::Offline },
             reason: self.reason,
             lateness: now.saturating_sub(self.due),
+            seen_ago: now.saturating_sub(self.seen),
             version: self.version,
             failures: self.failures,
         }

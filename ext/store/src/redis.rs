@@ -19,6 +19,7 @@ use crate::store::{
 use crate::store_url::Access;
 
 mod connection;
+mod errors;
 mod events;
 mod operator;
 mod replies;

@@ -151,7 +151,7 @@ impl Sqlite {
     /// The error for a namespace that does not exist.
     fn missing(&self) -> StoreError {
         match schema::namespaces(&self.connection) {
-            Ok(names) => missing_namespace(&self.path, &self.namespace, &names),
+            Ok(names) => StoreError::missing_namespace(&self.path.display(), &self.namespace, &names),
             Err(error) => store_error(&self.path, "read", &error),
         }
     }
@@ -323,16 +323,13 @@ fn open_or_create(path: &Path, namespace: &str) -> Result<OpenFile, StoreError> 
 /// Opens the file, and changes nothing.
 fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     check_path(path)?;
-    let missing = || {
+    if !path.exists() {
         let message = format!(
             "{}: there is no such store yet, and no namespace. Check the path; the first process that participates \
              creates the file",
             path.display()
         );
-        StoreError::Missing(message)
-    };
-    if !path.exists() {
-        return Err(missing());
+        return Err(StoreError::Missing(message));
     }
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -340,7 +337,12 @@ fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     if schema::is_empty(&connection).map_err(failed)? {
-        return Err(missing());
+        let message = format!(
+            "{}: there is nothing in it yet: no process has written to it, or none could. Check the path, and that the disk \
+             has space",
+            path.display()
+        );
+        return Err(StoreError::Missing(message));
     }
     use_wal(path, &connection)?;
     connection.record()?;
@@ -362,20 +364,6 @@ fn use_wal(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", space::MAX_WAL_BYTES).map_err(failed)
-}
-
-/// The error for a namespace that is not in the file. `names` are those that are.
-fn missing_namespace(path: &Path, namespace: &str, names: &[String]) -> StoreError {
-    let there_are = match names {
-        [] => "there is none yet".to_owned(),
-        names => format!("there are {}", names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")),
-    };
-    let message = format!(
-        "{}: there is no namespace {namespace:?} in it; {there_are}. Check the name; the first process that \
-         participates creates it",
-        path.display()
-    );
-    StoreError::Missing(message)
 }
 
 /// Converts to an SQLite integer, which is signed: what does not fit becomes the maximum.

@@ -222,6 +222,9 @@ pub struct Event {
     /// How long before the event was read the user was due, in nanoseconds; for an `online`, how long before that the
     /// heartbeat was.
     pub lateness: Nanos,
+    /// How long before the event was read the user's last heartbeat was, in nanoseconds: the last one that the store knew of
+    /// when it appended the event.
+    pub seen_ago: Nanos,
     /// Greater than the version of every earlier transition of the user.
     pub version: i64,
     /// How often the callback has failed for this event while other callbacks succeeded.
@@ -235,8 +238,8 @@ pub struct Commit {
     pub done: Vec<u64>,
     /// The events whose callback failed, with the number of failures and the last error. They stay in the log.
     pub failed: Vec<(u64, u32, String)>,
-    /// The events that have failed too often, with the last error. They become dead letters.
-    pub dead: Vec<(u64, String)>,
+    /// The events that have failed too often, with the number of failures and the last error. They become dead letters.
+    pub dead: Vec<(u64, u32, String)>,
 }
 
 impl Commit {

@@ -107,6 +107,15 @@ impl StoreUrl {
         }
     }
 
+    /// Whether nobody can be online in a store that was found to be [`StoreError::Missing`]. A file without anything in it
+    /// may be one that a process could not write: its disk was full, say.
+    pub(crate) fn is_unused(&self) -> bool {
+        match self {
+            StoreUrl::Sqlite(path) => !path.exists() || Sqlite::namespaces(path).is_ok(),
+            StoreUrl::Redis(_) => true,
+        }
+    }
+
     /// Returns the shortest timeout that the store can keep, in nanoseconds: several times its poll interval.
     pub fn min_timeout(&self) -> Nanos {
         match self {

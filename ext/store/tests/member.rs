@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::id::{Charset, Kind};
 use online_manager_store::log::DeliveryOutcome;
-use online_manager_store::member::{Member, ReadResult};
+use online_manager_store::member::{Member, ReadResult, Timed};
 use online_manager_store::{StoreUrl, UserId, boot_clock};
 use online_manager_tracker::{Clock, Id, Nanos, Signal, StringId, Transition};
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Delivers the events of the next call. Returns how many.
 fn deliver(member: &Member<MachineClock, NoSignal>) -> usize {
-    let (_, events) = member.claim(|transition| transition == Transition::Online);
+    let (_, events) = member.claim(false, |transition| transition == Transition::Online);
     if !events.is_empty() {
         member.delivered(&DeliveryOutcome::Returned);
     }
@@ -247,6 +247,57 @@ fn a_snapshot_that_was_read_delays_no_new_files() {
     assert!(message.contains("was deleted or replaced while this process used it"), "{message}");
     wait_until("it goes on", || deliver(&member) > 0);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// Asks until there is a result or an error.
+fn ready<T>(what: &str, mut ask: impl FnMut() -> ReadResult<T>) -> Result<Arc<Timed<T>>, String> {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        match ask() {
+            ReadResult::Ready(timed) => return Ok(timed),
+            ReadResult::Failed(error) => return Err(error),
+            ReadResult::NotYet => assert!(Instant::now() < limit, "waited in vain for {what}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_member_that_cannot_create_its_store_does_not_report_that_nobody_is_online() {
+    // The folder is there, and not even root can create a file in it.
+    let member = member_of("sqlite:/proc/presence.sqlite3");
+    heartbeat(&member, "ada");
+    assert!(ready("figures", || member.summary()).is_err_and(|error| error.contains("/proc/presence.sqlite3")));
+    assert!(ready("users", || member.snapshot()).is_err_and(|error| error.contains("/proc/presence.sqlite3")));
+}
+
+#[test]
+fn a_store_is_reported_as_empty_only_if_nobody_can_have_tried_to_write_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store_url = StoreUrl::parse(&format!("sqlite:{}", path(&folder))).unwrap();
+    let reader = || Member::new(store_url.clone(), String::new(), MachineClock, NoSignal).unwrap();
+    let unused = reader();
+    assert!(ready("users", || unused.snapshot()).is_ok_and(|snapshot| snapshot.value.users.is_empty()));
+    let other = reader();
+    assert!(ready("figures", || other.summary()).is_ok_and(|summary| summary.value.members.is_empty()));
+    // A process that finds the disk full leaves such a file behind.
+    std::fs::write(path(&folder), "").unwrap();
+    let other = reader();
+    assert!(ready("figures", || other.summary()).is_err_and(|error| error.contains("nothing in it yet")));
+}
+
+#[test]
+fn the_figures_of_a_store_whose_folder_was_lost_are_gone_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let member = member(&folder);
+    wait_until(
+        "it is registered",
+        || matches!(member.summary(), ReadResult::Ready(summary) if summary.value.members.len() == 1),
+    );
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let lost = Instant::now();
+    wait_until("it fails", || matches!(member.summary(), ReadResult::Failed(_)));
+    assert!(lost.elapsed() < Duration::from_secs(2), "after {:?}", lost.elapsed());
 }
 
 /// Returns how many scripts the server has run.

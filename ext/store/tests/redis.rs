@@ -34,9 +34,9 @@ fn misconfigured(url: &str) -> String {
 fn unusable_servers_are_refused_without_showing_a_password() {
     let server = Server::with(&["--requirepass", "secret"]);
     for (url, reason) in [
-        (format!("{}?pass=wrong", server.url()), "Password authentication failed"),
-        (server.url(), "Authentication required"),
-        (format!("{}?pass=secret&db=99", server.url()), "DB index is out of range"),
+        (format!("{}?pass=wrong", server.url()), "Check the user and the password"),
+        (server.url(), "Write its password into the URL"),
+        (format!("{}?pass=secret&db=99", server.url()), "0 to 15"),
         ("rediss://127.0.0.1:1?ca_file=/nowhere".to_owned(), "cannot be read"),
     ] {
         let message = misconfigured(&url);
@@ -55,7 +55,7 @@ fn a_replica_and_a_server_of_a_cluster_are_refused() {
     let server = Server::with(&["--replicaof", "127.0.0.1", "1"]);
     assert!(misconfigured(&server.url()).contains("read-only replica of 127.0.0.1"));
     let server = Server::with(&["--cluster-enabled", "yes"]);
-    assert!(misconfigured(&server.url()).contains("give the URLs of some of its servers as an Array"));
+    assert!(misconfigured(&server.url()).contains("as an Array; on the command line, add --cluster"));
 }
 
 #[test]
@@ -274,13 +274,13 @@ fn to_inspect_creates_nothing_and_lists_the_namespaces() {
         Err(error) => panic!("{error:?}"),
         Ok(_) => panic!("it opened"),
     };
-    assert!(missing("typo").contains("no namespace \"typo\"; it has no namespace at all"));
+    assert!(missing("typo").contains("no namespace \"typo\" in it; there is none yet"));
     assert_eq!(server.command(&["DBSIZE"]), redis::Value::Int(0));
     for namespace in ["b:3", "a{}"] {
         write(&mut *server.try_open(namespace).unwrap(), &[heartbeat("ada", 0, MINUTE)]);
     }
     server.try_open("registered").unwrap().register(&membership(MEMBER_A, MINUTE)).unwrap();
-    assert!(missing("typo").ends_with("it has \"a{}\", \"b:3\", \"registered\""));
+    assert!(missing("typo").contains("there are \"a{}\", \"b:3\" and \"registered\". Check the name"));
     assert_eq!(inspect(&server.url(), "a{}").unwrap().snapshot().unwrap().users.len(), 1);
     let url = StoreUrl::parse(&server.url()).unwrap();
     assert_eq!(url.namespaces(&Interrupt::default()).unwrap(), ["a{}", "b:3", "registered"]);
@@ -372,7 +372,7 @@ fn many_dead_letters_take_few_round_trips_and_hold_the_beginning_of_their_errors
     assert_eq!(sweep(&mut *store).expired, 1);
     let all = undelivered(&mut *store);
     let error = "é".repeat(50_000);
-    let dead = all[..256].iter().map(|event| (event.number, error.clone())).collect();
+    let dead = all[..256].iter().map(|event| (event.number, 5, error.clone())).collect();
     server.command(&["CONFIG", "RESETSTAT"]);
     let commits = [(partition, Commit { dead, failed: vec![(all[256].number, 1, error)], ..Commit::default() })];
     assert!(*store.commit(&membership(MEMBER_A, MINUTE), &commits).unwrap()[0].as_ref().unwrap());
@@ -608,4 +608,29 @@ fn a_lease_that_another_member_held_and_released_can_be_acquired_but_not_renewed
     assert_eq!(ask(&other, LeaseRequest::Release), LeaseState::Free);
     assert_eq!(ask(&one, LeaseRequest::Renew), LeaseState::Free);
     assert_eq!(ask(&one, LeaseRequest::Acquire), LeaseState::Acquired);
+}
+
+#[test]
+fn an_event_of_an_older_version_of_the_gem_counts_as_seen_when_it_was_due() {
+    let server = Server::new();
+    let mut store = server.open();
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    write(&mut *store, &[heartbeat("ada", MINUTE, MILLISECOND), heartbeat("ada", 0, MINUTE)]);
+    // As `append` wrote it: without the field of the last heartbeat.
+    let events = key(&*store, "ada", "events");
+    let due = MINUTE / 1_000;
+    let script = "local now = redis.call('TIME'); return redis.call('XADD', KEYS[1], '9000000000000000-0', 'u', ARGV[1], \
+                  'k', 't', 'd', string.format('%.0f', now[1] * 1000000 + now[2] - ARGV[2]))";
+    let id = String::from_utf8(user("ada").as_bytes().to_vec()).unwrap();
+    server.command(&["EVAL", script, "1", &events, &id, &due.to_string()]);
+    let event = undelivered(&mut *store).into_iter().next_back().unwrap();
+    assert_eq!((event.number, event.seen_ago / MINUTE, event.lateness / MINUTE), (9_000_000_000_000_000, 1, 1));
+    let mut polled =
+        poll_all(&mut *store, &membership(MEMBER_A, MINUTE), PollRequest { events: Some((0, 9)), ..EMPTY_POLL });
+    let partition = store.partition_of(&user("ada"));
+    let polled = polled.remove(usize::from(partition)).events;
+    let read = polled.last().unwrap();
+    assert_eq!((read.number, read.seen_ago / MINUTE), (9_000_000_000_000_000, 1));
+    assert!(commit(&mut *store, MEMBER_A, &[(read, Outcome::Dead)]));
+    assert_eq!(store.dead_letters().unwrap()[0].event.seen_ago / MINUTE, 1);
 }

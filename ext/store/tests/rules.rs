@@ -36,7 +36,7 @@ on_every_store!(
     of_two_heartbeats_without_a_certain_order_the_later_arrival_counts,
     a_late_heartbeat_never_lowers_a_deadline,
     only_a_later_heartbeat_undoes_a_leave,
-    an_event_carries_its_reason_and_its_lateness,
+    an_event_carries_its_reason_its_lateness_and_the_last_heartbeat,
     a_leave_never_postpones_the_deadline,
     nobody_expires_for_one_timeout_after_a_gap_in_the_sweeps,
     versions_grow_even_when_the_data_is_lost,
@@ -190,17 +190,18 @@ fn only_a_later_heartbeat_undoes_a_leave(place: &dyn Place) {
     assert_eq!(store.snapshot().unwrap().users.len(), 3);
 }
 
-fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
+fn an_event_carries_its_reason_its_lateness_and_the_last_heartbeat(place: &dyn Place) {
     let mut store = place.open();
     let reasons = |store: &mut dyn Store| -> Vec<_> {
         let mut reasons: Vec<_> = undelivered(store)
             .iter()
             .map(|event| {
-                (name(&event.id), event.transition == Transition::Offline, event.reason, event.lateness / MINUTE)
+                let minutes = (event.lateness / MINUTE, event.seen_ago / MINUTE);
+                (name(&event.id), event.transition == Transition::Offline, event.reason, minutes)
             })
             .collect();
         reasons.sort_by_key(|(name, is_offline, ..)| (*is_offline, name.clone()));
-        reasons.into_iter().map(|(_, _, reason, minutes)| (reason, minutes)).collect()
+        reasons.into_iter().map(|(_, _, reason, (late, seen_ago))| (reason, late, seen_ago)).collect()
     };
     sweep(&mut *store);
     // Ada is silent; Bob leaves; Cy leaves, and a heartbeat undoes it.
@@ -213,17 +214,18 @@ fn an_event_carries_its_reason_and_its_lateness(place: &dyn Place) {
     assert_eq!(sweep(&mut *store).expired, 3);
     // A store may keep deadlines in milliseconds, rounded up.
     thread::sleep(Duration::from_millis(5));
-    let online = [4, 3, 5].map(|minutes| (Reason::Heartbeat, minutes));
-    let offline = [(Reason::Timeout, 2), (Reason::Leave, 1), (Reason::Timeout, 3)];
+    let online = [4, 3, 5].map(|minutes| (Reason::Heartbeat, minutes, minutes));
+    let offline = [(Reason::Timeout, 2, 3), (Reason::Leave, 1, 3), (Reason::Timeout, 3, 4)];
     assert_eq!(reasons(&mut *store), [&online[..], &offline[..]].concat());
 
-    // A dead letter keeps both.
+    // A dead letter keeps all three.
     assert!(acquire(&mut *store, MEMBER_A, MINUTE));
     let left = undelivered(&mut *store).into_iter().rfind(|event| event.id == user("bob")).unwrap();
     assert!(commit(&mut *store, MEMBER_A, &[(&left, Outcome::Dead)]));
     assert_eq!(store.dead_letters().unwrap()[0].event.reason, Reason::Leave);
+    assert_eq!(store.dead_letters().unwrap()[0].event.seen_ago / MINUTE, 3);
     assert_eq!(store.requeue_dead_letters().unwrap(), (1, 0));
-    assert_eq!(reasons(&mut *store)[4], (Reason::Leave, 1));
+    assert_eq!(reasons(&mut *store)[4], (Reason::Leave, 1, 3));
 }
 
 fn a_leave_never_postpones_the_deadline(place: &dyn Place) {
@@ -372,6 +374,7 @@ fn only_the_lease_holder_commits(place: &dyn Place) {
     assert_eq!((left.len(), &left[0].id, left[0].failures), (1, &user("bob"), 2));
     let letters = other.dead_letters().unwrap();
     assert_eq!((letters.len(), letters[0].error.as_str(), letters[0].is_superseded), (1, "never", false));
+    assert_eq!(letters[0].event.failures, 1, "the failure that made it a dead letter counts");
     let snapshot = other.snapshot().unwrap();
     assert_eq!((snapshot.undelivered_events, snapshot.dead_letters), (1, 1));
 }

@@ -38,6 +38,45 @@ fn after_a_reboot_everyone_stays_online_for_one_timeout() {
     assert_eq!(sweep(&mut *store).expired, 1);
 }
 
+#[test]
+fn after_a_reboot_the_wall_clock_says_when_a_user_was_last_seen() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
+    drop(store);
+    // The heartbeat was an hour before this boot.
+    let seen: i64 = rusqlite::Connection::open(folder.path())
+        .unwrap()
+        .query_row("SELECT seen FROM users", [], |row| row.get(0))
+        .unwrap();
+    edit(&folder.path(), &format!("UPDATE boot SET id = 'another one', began = began - {seen} - 60 * {MINUTE}"));
+    let mut store = folder.open();
+    let before_boot = |ago: u64| (ago - seen as u64) as f64 / MINUTE as f64;
+    assert!((59.9..61.0).contains(&before_boot(store.snapshot().unwrap().users[&user("ada")])));
+    thread::sleep(Duration::from_millis(10));
+    assert_eq!(sweep(&mut *store).expired, 1);
+    let events = undelivered(&mut *store);
+    assert_eq!(events.len(), 2, "online in the earlier boot, and offline in this one");
+    for event in events {
+        assert!((59.9..61.0).contains(&before_boot(event.seen_ago)), "{event:?}");
+    }
+}
+
+#[test]
+fn after_a_reboot_a_wall_clock_that_was_set_back_dates_no_heartbeat_into_this_boot() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    sweep(&mut *store);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    drop(store);
+    edit(&folder.path(), &format!("UPDATE boot SET id = 'another one', began = began + {}", 1_000_000 * MINUTE));
+    let mut store = folder.open();
+    // A heartbeat of this boot, which has waited for the store, counts.
+    write(&mut *store, &[heartbeat("ada", 40 * MILLISECOND, MINUTE)]);
+    assert!((40 * MILLISECOND..10_000 * MILLISECOND).contains(&store.snapshot().unwrap().users[&user("ada")]));
+}
+
 fn edit(path: &Path, sql: &str) {
     rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
@@ -61,7 +100,7 @@ fn unusable_files_are_refused_with_their_path() {
     assert!(open_error(&path).contains("file is not a database"));
     std::fs::remove_file(&path).unwrap();
     drop(folder.open());
-    for (version, age) in [(2, "an older"), (4, "a newer")] {
+    for (version, age) in [(3, "an older"), (5, "a newer")] {
         edit(&path, &format!("PRAGMA user_version = {version}"));
         let message = open_error(&path);
         let expected = format!("{age} version of online_manager has written the file, in format {version}");
@@ -297,7 +336,10 @@ fn who_only_asks_creates_nothing() {
     drop(folder.try_open("").unwrap());
     let before = std::fs::read(&path).unwrap();
     let message = missing(inspect(&folder, "chta"));
-    assert!(message.contains("\"chta\"") && message.contains("there are \"\", \"chat\""), "{message}");
+    assert!(
+        message.contains("\"chta\"") && message.contains("there are the one without a name and \"chat\""),
+        "{message}"
+    );
     assert_eq!(url.namespaces(&Interrupt::default()).unwrap(), ["", "chat"]);
     assert_eq!(inspect(&folder, "chat").unwrap().snapshot().unwrap().users.len(), 0);
     assert_eq!(files(&folder), ["presence.sqlite3"]);
@@ -502,7 +544,7 @@ fn the_text_of_an_error_is_cut_at_a_character() {
     let events = undelivered(&mut *store);
     let text = format!("x{}", "ü".repeat(50_000));
     let failed = vec![(events[0].number, 1, text.clone())];
-    let dead = vec![(events[1].number, text)];
+    let dead = vec![(events[1].number, 5, text)];
     let commit = Commit { failed, dead, ..Commit::default() };
     assert!(*store.commit(&membership(MEMBER_A, MINUTE), &[(0, commit)]).unwrap()[0].as_ref().unwrap());
     let error = store.dead_letters().unwrap().remove(0).error;

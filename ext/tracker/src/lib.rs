@@ -6,13 +6,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`presence`] | the state machine of one user, rules 1 to 13 and 16; time is an argument |
+//! | [`presence`] | the state machine of one user, rules 1 to 14 and 16; time is an argument |
 //! | [`id`] | user ids: keys and strings |
 //! | [`table`] | the hash table of users: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |
 //! | [`overflow`] | what does not fit into those sixteen bytes |
 //! | [`string_arena`] | the bytes of ids that are strings |
 //! | [`timeouts`] | a number for each timeout in use, which fits into an entry |
+//! | [`stalls`] | when the process stood still, and until when that puts a claim off |
 //! | [`wheel`] | the timing wheel: which users to check at which tick |
 //! | [`tracker`] | the lock around the state machine, and the timer thread |
 //! | `sync` | the locks and threads of the standard library, or of shuttle |
@@ -23,6 +24,7 @@ mod entry;
 pub mod id;
 mod overflow;
 pub mod presence;
+pub mod stalls;
 mod string_arena;
 mod sync;
 mod table;
@@ -35,5 +37,6 @@ pub use id::{Id, OwnedId, StringId};
 pub use presence::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Reason, Transition, User,
 };
+pub use stalls::{Stall, StallDetector};
 pub use time::{Clock, Nanos, TICK};
 pub use tracker::{HeartbeatBatch, Signal, Tracker};

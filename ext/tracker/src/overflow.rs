@@ -12,8 +12,9 @@ use crate::time::Nanos;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OverflowEntry {
     /// Online, with a deadline that does not follow from the last heartbeat or is beyond the horizon. `deadline` is a
-    /// tick; with `is_leave` a leave has set it. It stays through `offline` unless a heartbeat has to be remembered.
-    Online { last_seen: Nanos, deadline: u64, is_leave: bool },
+    /// tick; `left_at` is the time of the leave that has set it, if one has. It stays through `offline` unless a heartbeat
+    /// has to be remembered.
+    Online { last_seen: Nanos, deadline: u64, left_at: Option<Nanos> },
     /// What came while `online` was running: the last heartbeat's timeout, and the tick of the earliest leave.
     Announcing { timeout: Option<Nanos>, leave: Option<u64> },
     /// A heartbeat that came while `offline` was running: its timeout, and whether that `offline` has returned.
@@ -88,7 +89,7 @@ mod tests {
     fn a_crowd_is_spread_and_leaves_no_memory_behind() {
         let mut overflow = Overflow::new();
         for number in 0..64_000 {
-            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, left_at: None });
         }
         assert!(overflow.parts.iter().all(|part| (500..2_000).contains(&part.len())));
         assert_eq!(overflow.len(), 64_000);
@@ -109,7 +110,7 @@ mod tests {
             [inverse, 1 << 8, 1 << 32, 1 << 48].map(|step| (0..64_000).map(move |n: u64| n.wrapping_mul(step) | 1));
         for keys in chosen {
             let mut overflow = Overflow::new();
-            let entry = OverflowEntry::Online { last_seen: 0, deadline: 0, is_leave: false };
+            let entry = OverflowEntry::Online { last_seen: 0, deadline: 0, left_at: None };
             keys.for_each(|key| overflow.insert(key, entry));
             let mean = overflow.len() / PARTS;
             assert!(overflow.parts.iter().all(|part| (mean / 2..2 * mean).contains(&part.len())), "not spread");
@@ -120,7 +121,7 @@ mod tests {
     fn a_part_shrinks_with_its_crowd() {
         let mut overflow = Overflow::new();
         for number in 0..64_000 {
-            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, is_leave: false });
+            overflow.insert(number << 1 | 1, OverflowEntry::Online { last_seen: number, deadline: 0, left_at: None });
         }
         for number in 1_000..64_000 {
             overflow.remove(number << 1 | 1);

@@ -27,6 +27,7 @@ pub use self::transition::{
 use crate::entry::{Entry, HORIZON, State};
 use crate::id::{Id, OwnedId};
 use crate::overflow::{Overflow, OverflowEntry};
+use crate::stalls::Stalls;
 use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
@@ -51,6 +52,7 @@ pub struct Presence {
     /// Users with a heartbeat during their `offline`, which has returned: `online` is to be called.
     rejoining: VecDeque<u64>,
     counts: Counts,
+    stalls: Stalls,
     /// Nanoseconds that are added to every deadline, see [`crate::Clock::jitter`].
     jitter: Nanos,
     /// The tick of the timer's next [`Presence::advance`]: 0 while the timer is awake or has been woken, `u64::MAX` if
@@ -71,8 +73,8 @@ struct Online {
     deadline: u64,
     /// When the last heartbeat came.
     last_seen: Nanos,
-    /// Whether a leave has set the deadline.
-    is_leave: bool,
+    /// When a leave has set the deadline, if one has.
+    left_at: Option<Nanos>,
 }
 
 impl Presence {
@@ -87,6 +89,7 @@ impl Presence {
             due: VecDeque::new(),
             rejoining: VecDeque::new(),
             counts: Counts::default(),
+            stalls: Stalls::default(),
             jitter,
             timer_tick: u64::MAX,
             is_wake_requested: false,
@@ -176,14 +179,14 @@ impl Presence {
             }
             _ => {
                 let deadline = self.deadline_after(now, timeout);
-                self.set_online(place, Online { state, deadline, last_seen: now, is_leave: false }, now);
+                self.set_online(place, Online { state, deadline, last_seen: now, left_at: None }, now);
             }
         }
     }
 
     /// Makes the user at `place` Online, and schedules the deadline unless the user is scheduled early enough already.
     fn set_online(&mut self, place: Place, online: Online, now: Nanos) {
-        let Online { state, deadline, last_seen, is_leave } = online;
+        let Online { state, deadline, last_seen, left_at } = online;
         let Some(entry) = self.table.get_mut(place) else { return };
         let (key, old) = (entry.key, entry.state());
         let is_scheduled = old.is_online() && entry.is_scheduled_by(deadline, tick_of(now));
@@ -192,7 +195,7 @@ impl Presence {
         self.timeouts.enter(state);
         self.timeouts.exit(old);
         if state == State::OVERFLOW {
-            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, left_at });
         } else if old == State::OVERFLOW {
             self.overflow.remove(key);
         }
@@ -230,13 +233,13 @@ impl Presence {
         let deadline = self.deadline_after(now, timeout);
         let online = match leave {
             Some(leave) if leave < deadline => {
-                Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true }
+                Online { state: State::OVERFLOW, deadline: leave, last_seen, left_at: Some(now) }
             }
             // Derived from the deadline, the last heartbeat would be too late by the length of `online`.
             _ if now.saturating_sub(last_seen) >= SLOW_ONLINE => {
-                Online { state: State::OVERFLOW, deadline, last_seen, is_leave: false }
+                Online { state: State::OVERFLOW, deadline, last_seen, left_at: None }
             }
-            _ => Online { state: self.timeouts.state_for(timeout), deadline, last_seen: now, is_leave: false },
+            _ => Online { state: self.timeouts.state_for(timeout), deadline, last_seen: now, left_at: None },
         };
         self.set_online(place, online, now);
         Announced::Online
@@ -271,10 +274,10 @@ impl Presence {
                 stayed(false)
             }
             _ => {
-                if leave < self.deadline_of(place, now)
+                if leave < self.deadline_of(place, now).max(self.put_off(place, now))
                     && let Some(last_seen) = self.last_seen_of(place, now)
                 {
-                    let online = Online { state: State::OVERFLOW, deadline: leave, last_seen, is_leave: true };
+                    let online = Online { state: State::OVERFLOW, deadline: leave, last_seen, left_at: Some(now) };
                     self.set_online(place, online, now);
                 }
                 stayed(true)

@@ -76,6 +76,11 @@ impl Timeouts {
         self.interned.get(usize::from(state.timeout_index()?)).map(|interned| interned.timeout)
     }
 
+    /// Returns the shortest timeout that has a number.
+    pub(crate) fn shortest(&self) -> Option<Nanos> {
+        self.interned.iter().filter(|interned| interned.users > 0).map(|interned| interned.timeout).min()
+    }
+
     /// Counts a user who enters `state`.
     pub(crate) fn enter(&mut self, state: State) {
         if let Some(interned) = self.interned_mut(state) {

@@ -3,14 +3,18 @@
 //! The lock is the standard library's, which has no table that all locks share: a lock that another thread held at a
 //! fork does not affect the child process, which makes a tracker of its own.
 
+mod heartbeat_batch;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+pub use self::heartbeat_batch::HeartbeatBatch;
 use crate::id::{Id, OwnedId};
 use crate::presence::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Presence, Transition,
     User,
 };
+use crate::stalls::StallDetector;
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, TryLockError, thread,
 };
@@ -53,6 +57,8 @@ struct Shared<C, S> {
     /// Whether the timer thread has to end.
     is_ended: AtomicBool,
     timer_panics: AtomicU64,
+    /// Its lock is taken after that of the presence, by the timer thread and the reactor only.
+    stalls: Mutex<StallDetector>,
     clock: C,
     signal: S,
 }
@@ -80,6 +86,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             waiting_threads: AtomicUsize::new(0),
             is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
+            stalls: Mutex::new(StallDetector::default()),
             clock,
             signal,
         };
@@ -104,7 +111,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     /// Takes the lock for several heartbeats of one moment: a few hundred at most, since other threads wait meanwhile.
     /// No other method of the tracker may be called on this thread before the batch is dropped, or it deadlocks.
     pub fn heartbeat_batch(&self, now: Nanos, timeout: Nanos) -> HeartbeatBatch<'_, C, S> {
-        HeartbeatBatch { shared: &self.shared, presence: Some(self.shared.lock()), now, timeout }
+        HeartbeatBatch::new(&self.shared, now, timeout)
     }
 
     /// See [`Presence::announced`].
@@ -118,9 +125,19 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 
     /// See [`Presence::claim`]. Clears the signal if nobody can be claimed.
-    pub fn claim(&self, max: usize, claimed: &mut Vec<Claimed>) -> Option<Transition> {
+    ///
+    /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
+    /// them from being read, and puts claims off (rule 14).
+    pub fn claim(&self, max: usize, reads_heartbeats: bool, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
-        let transition = presence.claim(self.now(), max, claimed);
+        let now = self.now();
+        let mut stalls = self.shared.stalls();
+        stalls.answer(now).into_iter().for_each(|stall| presence.add_stall(stall));
+        let transition = presence.claim(now, max, claimed);
+        if !claimed.is_empty() && !reads_heartbeats {
+            stalls.calls();
+        }
+        drop(stalls);
         if transition.is_none() {
             // Under the lock: a user who becomes due between the claim and this would wake nobody.
             self.shared.signal.clear();
@@ -191,6 +208,12 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         presence.last_seen(id, self.now())
     }
 
+    /// See [`Presence::last_seen_in_callback`].
+    pub fn last_seen_in_callback(&self, user: User) -> Option<Nanos> {
+        let presence = self.shared.lock();
+        presence.last_seen_in_callback(user, self.now())
+    }
+
     /// See [`Presence::counts`].
     pub fn counts(&self) -> Counts {
         self.shared.lock().counts()
@@ -250,42 +273,6 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     }
 }
 
-/// The lock, held for several heartbeats of one moment and one timeout. See [`Tracker::heartbeat_batch`].
-pub struct HeartbeatBatch<'a, C: Clock, S: Signal> {
-    shared: &'a Shared<C, S>,
-    /// `None` only while the batch is being dropped.
-    presence: Option<MutexGuard<'a, Presence>>,
-    now: Nanos,
-    timeout: Nanos,
-}
-
-impl<C: Clock, S: Signal> HeartbeatBatch<'_, C, S> {
-    /// See [`Presence::prefetch`].
-    #[inline]
-    pub fn prefetch(&self, id: Id<'_>) {
-        if let Some(presence) = &self.presence {
-            presence.prefetch(id);
-        }
-    }
-
-    /// See [`Presence::heartbeat`].
-    #[inline]
-    pub fn heartbeat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
-        match &mut self.presence {
-            Some(presence) => presence.heartbeat(id, self.now, self.timeout),
-            None => HeartbeatOutcome::Ignored,
-        }
-    }
-}
-
-impl<C: Clock, S: Signal> Drop for HeartbeatBatch<'_, C, S> {
-    fn drop(&mut self) {
-        if let Some(presence) = self.presence.take() {
-            self.shared.release(presence);
-        }
-    }
-}
-
 impl<C: Clock, S: Signal> Drop for Tracker<C, S> {
     /// Ends the timer thread and joins it. It waits for nothing but the lock and the wakeup, so this does not hang.
     fn drop(&mut self) {
@@ -338,17 +325,26 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     /// See [`Tracker::step`].
     fn step(&self, presence: &mut Presence) -> Option<Nanos> {
         let now = self.clock.now();
+        let mut stalls = self.stalls();
+        stalls.timer_awake(now).into_iter().for_each(|stall| presence.add_stall(stall));
         let next = presence.advance(now, CHECKS_PER_STEP);
-        if presence.is_claimable() {
+        let (is_asked, ask_at) = stalls.ask(now, presence.shortest_timeout());
+        if is_asked || presence.is_claimable() {
             self.signal.raise();
         }
-        match next {
-            Next::Now => Some(0),
+        let wake_at = match next {
+            Next::Now => Some(now),
             // At least a tick: a clock that moves in steps may not have reached the moment after the sleep, and the
             // thread would spin until it has.
-            Next::At(moment) => Some(moment.saturating_sub(now).max(TICK)),
-            Next::Never => None,
-        }
+            Next::At(moment) => Some(moment.min(ask_at.unwrap_or(Nanos::MAX)).max(now.saturating_add(TICK))),
+            Next::Never => ask_at,
+        };
+        stalls.timer_sleeps(wake_at);
+        wake_at.map(|moment| moment.saturating_sub(now))
+    }
+
+    fn stalls(&self) -> MutexGuard<'_, StallDetector> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the timer thread until the tracker is stopped or dropped. It survives a panic, which is a bug: without it

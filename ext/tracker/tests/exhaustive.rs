@@ -2,7 +2,7 @@
 //! [`Presence`].
 //!
 //! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
-//! stop and a tick of the clock. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
+//! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
 //! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
 //! state that was reached before is not searched again.
 
@@ -16,7 +16,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use naive::Naive;
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK, Transition, User,
+    Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, Stall, StringId, TICK,
+    Transition, User,
 };
 
 /// The user, in the naive model.
@@ -37,6 +38,7 @@ const MAX_KEPT: usize = 5;
 const MAX_WHEEL_KEYS: usize = 8;
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
+const STALLS: [Nanos; 1] = [2 * TICK];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -51,6 +53,8 @@ enum Step {
     EndCallback(CallbackOutcome),
     /// The callback was never entered.
     Unclaim,
+    /// Everything stood still for this number of nanoseconds until now.
+    Stall(Nanos),
     Stop,
 }
 
@@ -82,6 +86,7 @@ struct State {
     timer: Next,
     /// Whether the timer has checked everyone at the present moment.
     has_advanced: bool,
+    has_stalled: bool,
 }
 
 fn steps() -> Vec<Step> {
@@ -89,7 +94,7 @@ fn steps() -> Vec<Step> {
     let leaves = LEAVES.map(Step::Leave);
     let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::EndCallback);
     let others = [Step::Wait, Step::Advance(usize::MAX), Step::Advance(1), Step::Claim, Step::Unclaim, Step::Stop];
-    [&heartbeats[..], &leaves, &ends, &others].concat()
+    [&heartbeats[..], &leaves, &ends, &others, &STALLS.map(Step::Stall)].concat()
 }
 
 fn id() -> Id<'static> {
@@ -107,6 +112,7 @@ impl State {
             is_online: false,
             timer: Next::Never,
             has_advanced: true,
+            has_stalled: false,
         }
     }
 
@@ -120,6 +126,7 @@ impl State {
             self.is_online,
             format!("{:?}", self.timer),
             self.has_advanced,
+            self.has_stalled,
         );
         let hash = |salt: u64| {
             let mut hasher = DefaultHasher::new();
@@ -139,6 +146,8 @@ impl State {
             // The reactor does one thing at a time.
             (Step::Claim, Some(call)) => call.caller == Caller::HeartbeatThread,
             (Step::Stop, _) => !self.presence.is_stopping(),
+            // One is enough, and two are too many states.
+            (Step::Stall(length), _) => !self.has_stalled && self.now >= START + length,
             _ => true,
         }
     }
@@ -181,6 +190,12 @@ impl State {
                 let unclaimed = self.presence.unclaim(user, transition, self.now);
                 assert_eq!(unclaimed, self.naive.unclaim(INDEX, transition, self.now));
             }
+            Step::Stall(length) => {
+                self.has_stalled = true;
+                let (start, end) = (self.now - length, self.now);
+                self.presence.add_stall(Stall { start, end });
+                self.naive.stalled(start, end);
+            }
             Step::Stop => assert_eq!(self.presence.stop().len(), self.naive.stop().len()),
         }
         if self.presence.take_wake_request() {
@@ -211,9 +226,11 @@ impl State {
                 assert!(!self.presence.is_claimable());
             }
             (Some(_), []) => {}
-            (Some(transition), [Claimed { user, id, .. }]) => {
+            (Some(transition), [Claimed { user, id, seen_ago, .. }]) => {
                 assert_eq!(*id, OwnedId::String { bytes: (*b"ada").into(), class: 1, label: 2 });
                 self.naive.claimed(INDEX, transition, self.now);
+                let (real, seen) = (self.now - seen_ago, self.naive.last_seen_in_callback(INDEX));
+                assert!(real + TICK > seen.earliest && real < seen.latest + TICK, "seen {seen:?}, not at {real:?}");
                 self.call(*user, transition, Caller::Reactor);
             }
             claimed => panic!("{claimed:?}"),
@@ -307,8 +324,8 @@ fn search(steps: &[Step], ticks: u64, is_too_much: impl Fn(&Presence) -> bool) -
 #[test]
 fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
     let (states, rules) = search(&steps(), TICKS, |presence| presence.kept() > MAX_KEPT);
-    let shown: Vec<u32> = (1..=13).filter(|rule| rules & 1 << rule != 0).collect();
-    assert_eq!(shown, (1..=13).collect::<Vec<_>>(), "the search has not shown every rule");
+    let shown: Vec<u32> = (1..=14).filter(|rule| rules & 1 << rule != 0).collect();
+    assert_eq!(shown, (1..=14).collect::<Vec<_>>(), "the search has not shown every rule");
     assert!(states > 1_000, "only {states} states");
 }
 

@@ -149,7 +149,7 @@ impl Harness {
             loop {
                 let histories = self.histories.lock().unwrap().clone();
                 let mut claimed = Vec::new();
-                let Some(transition) = self.tracker.claim(1, &mut claimed) else { break };
+                let Some(transition) = self.tracker.claim(1, false, &mut claimed) else { break };
                 for Claimed { user, id, .. } in claimed {
                     assert_eq!(id, OwnedId::Key(user.key()));
                     if self.only_expiry && transition == Transition::Offline {

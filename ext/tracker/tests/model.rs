@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use naive::{Naive, UserIndex};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
-    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, StringId, TICK,
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Stall, StringId, TICK,
     Transition, User,
 };
 use proptest::prelude::*;
@@ -66,6 +66,8 @@ enum Step {
     Rekey {
         index: UserIndex,
     },
+    /// Everything stood still for this long until now.
+    Stall(Nanos),
     Stop,
 }
 
@@ -103,6 +105,7 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
         160 => (any::<usize>(), outcomes).prop_map(|(which, outcome)| Step::EndCallback { which, outcome }),
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
         20 => (0..users / 2).prop_map(|index| Step::Rekey { index: 2 * index + 1 }),
+        8 => prop_oneof![1..3 * TICK, 1..20 * SECOND, 1..HOUR].prop_map(Step::Stall),
         1 => Just(Step::Stop),
     ];
     prop::collection::vec(step, 1..300)
@@ -228,6 +231,11 @@ impl Run {
                 }
             }
             Step::Rekey { index } => self.rekey(index),
+            Step::Stall(length) => {
+                let (start, end) = (self.now.saturating_sub(length), self.now);
+                self.presence.add_stall(Stall { start, end });
+                self.naive.stalled(start, end);
+            }
             Step::Stop => self.stop(),
         }
         self.check();
@@ -286,12 +294,17 @@ impl Run {
         let transition = self.presence.claim(self.now, max, &mut claimed);
         assert!(transition.is_some() || claimed.is_empty());
         assert!(claimed.len() <= if transition == Some(Transition::Online) { 1 } else { max });
-        for Claimed { user, id, .. } in claimed {
+        for Claimed { user, id, seen_ago, .. } in claimed {
             let index = (0..self.users)
                 .find(|index| owned_id(*index, self.versions[*index]) == id)
                 .expect("the id comes back as it came in");
             let transition = transition.expect("a user was claimed");
             self.naive.claimed(index, transition, self.now);
+            let (real, seen) = (self.now - seen_ago, self.naive.last_seen_in_callback(index));
+            assert!(
+                real + TICK > seen.earliest && real <= seen.latest + TICK,
+                "{index} was seen {seen:?}, not at {real}, when it was claimed"
+            );
             self.call(Callback { index, user, transition, timeout: REJOIN_TIMEOUT });
         }
         if transition.is_none() {
@@ -326,6 +339,9 @@ impl Run {
                 assert_eq!(announced, self.naive.announced(index, self.now, timeout, outcome));
                 self.record_end(&callback, announced == Announced::Offline);
                 if announced == Announced::Depart {
+                    let real = self.presence.last_seen_in_callback(user, self.now).unwrap();
+                    let seen = self.naive.last_seen_in_callback(index);
+                    assert!(real + TICK > seen.earliest && real <= seen.latest + TICK, "{seen:?}, not at {real}");
                     self.call(Callback { transition: Transition::Offline, ..callback });
                 }
             }

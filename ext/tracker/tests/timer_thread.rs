@@ -92,7 +92,7 @@ fn come_online(tracker: &Tracker<RealClock, ChannelSignal>, id: Id<'_>, timeout:
 fn wait_for_offline(tracker: &Tracker<RealClock, ChannelSignal>, raised: &Receiver<Instant>, user: User) {
     loop {
         let mut claimed = Vec::new();
-        match tracker.claim(1, &mut claimed) {
+        match tracker.claim(1, false, &mut claimed) {
             Some(transition) => {
                 if let [Claimed { user: claimed_user, .. }] = claimed[..] {
                     assert_eq!((transition, claimed_user), (Transition::Offline, user));

@@ -75,6 +75,21 @@ fn come_online(tracker: &Tracker<SharedClock, MockSignal>, id: Id<'_>) -> User {
     user
 }
 
+/// Moves the clock as the timer thread does that comes in time, while the reactor answers.
+fn wait(tracker: &Tracker<SharedClock, MockSignal>, clock: &MockClock, time: Nanos) {
+    let until = tracker.now() + time;
+    loop {
+        let sleep = tracker.step().unwrap_or(time);
+        if tracker.counts().due == 0 {
+            assert_eq!(tracker.claim(1, false, &mut Vec::new()), None);
+        }
+        if tracker.now() == until {
+            break;
+        }
+        clock.advance(sleep.min(until - tracker.now()));
+    }
+}
+
 // Rule 6: callbacks may call the tracker, since no lock is held while one runs.
 
 #[test]
@@ -92,13 +107,13 @@ fn rule_6_callbacks_may_call_back() {
     tracker.step();
     assert!(signal.is_raised());
     let mut claimed = Vec::new();
-    assert_eq!(tracker.claim(1, &mut claimed), Some(Transition::Offline));
+    assert_eq!(tracker.claim(1, false, &mut claimed), Some(Transition::Offline));
     assert_eq!(claimed.len(), 1);
     // Inside offline.
     assert_eq!(heartbeat(), HeartbeatOutcome::Known);
     assert!(!tracker.is_online(ADA));
     assert!(!tracker.leave(ADA, 0).was_online);
-    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert_eq!(tracker.claim(1, false, &mut Vec::new()), None);
     tracker.step();
     assert_eq!(tracker.counts(), Counts { departing: 1, ..Counts::default() });
     assert_eq!(tracker.stop(), []);
@@ -114,14 +129,59 @@ fn a_step_returns_how_long_the_timer_may_sleep() {
     assert_eq!(tracker.step(), None);
     come_online(&tracker, ADA);
     let mut steps = 0;
-    // A key that was far away comes up on the way, but not often.
-    while let Some(sleep) = tracker.step() {
+    // The reactor is asked every 250 ms. A key that was far away comes up on the way, but not often.
+    let mut claimed = Vec::new();
+    while claimed.is_empty() {
+        let sleep = tracker.step().unwrap();
         assert!(sleep >= TICK, "the thread would spin on a clock that moves in steps");
-        clock.advance(sleep);
+        tracker.claim(1, false, &mut claimed);
+        clock.advance(if claimed.is_empty() { sleep } else { 0 });
         steps += 1;
     }
-    assert!(steps <= 4, "{steps} steps");
+    assert!(steps <= 4 * TIMEOUT / SECOND + 4, "{steps} steps");
     assert!((TIMEOUT..TIMEOUT + 3 * TICK).contains(&tracker.now()));
+    tracker.departed(claimed[0].user);
+    assert_eq!(tracker.step(), None, "nobody is online, so nobody is asked");
+}
+
+#[test]
+fn rule_14_a_claim_is_put_off_if_the_reactor_or_the_timer_thread_stood_still() {
+    for (reads_heartbeats, is_calling, is_put_off) in
+        [(false, false, true), (true, true, true), (false, true, false), (true, false, true)]
+    {
+        let (tracker, clock, signal) = tracker();
+        let ada = come_online(&tracker, ADA);
+        come_online(&tracker, BOB);
+        tracker.step();
+        if is_calling {
+            // A callback of Ada that takes long: whether Bob can be heard meanwhile depends on the reactor.
+            tracker.leave(ADA, 0);
+            assert_eq!(tracker.claim(1, reads_heartbeats, &mut Vec::new()), Some(Transition::Offline));
+        }
+        // The timer thread goes on.
+        for _ in 0..24 {
+            clock.advance(SECOND / 4);
+            tracker.step();
+        }
+        assert!(signal.is_raised(), "the reactor is asked");
+        if is_calling {
+            tracker.departed(ada);
+        }
+        let mut claimed = Vec::new();
+        tracker.claim(1, reads_heartbeats, &mut claimed);
+        assert_eq!(claimed.is_empty(), is_put_off, "{reads_heartbeats} {is_calling}");
+    }
+    let (tracker, clock, _) = tracker();
+    come_online(&tracker, ADA);
+    tracker.step();
+    clock.advance(TIMEOUT + SECOND);
+    tracker.step();
+    let mut claimed = Vec::new();
+    tracker.claim(1, false, &mut claimed);
+    assert!(claimed.is_empty(), "the whole process stood still");
+    wait(&tracker, &clock, TIMEOUT + SECOND / 4);
+    tracker.claim(1, false, &mut claimed);
+    assert_eq!(claimed.len(), 1, "and goes on");
 }
 
 #[test]
@@ -152,32 +212,31 @@ fn the_signal_is_raised_while_somebody_can_be_claimed() {
     let bob = come_online(&tracker, BOB);
     tracker.step();
     assert!(!signal.is_raised());
-    clock.advance(TIMEOUT + TICK);
-    tracker.step();
+    wait(&tracker, &clock, TIMEOUT + TICK);
     assert!(signal.is_raised(), "two are due");
 
     let mut claimed = Vec::new();
-    tracker.claim(1, &mut claimed);
+    tracker.claim(1, false, &mut claimed);
     assert!(signal.is_raised(), "one is left");
     tracker.departed(claimed[0].user);
     assert_eq!(tracker.heartbeat(BOB, tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
     // The heartbeat does not clear the signal, the claim that finds nobody does.
     let mut claimed = Vec::new();
-    while tracker.claim(1, &mut claimed).is_some() {}
+    while tracker.claim(1, false, &mut claimed).is_some() {}
     assert!(claimed.is_empty());
     assert!(!signal.is_raised());
 
     tracker.leave(BOB, 0);
     assert!(signal.is_raised(), "Bob leaves");
-    tracker.claim(1, &mut claimed);
+    tracker.claim(1, false, &mut claimed);
     assert_eq!(claimed.len(), 1);
-    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert_eq!(tracker.claim(1, false, &mut Vec::new()), None);
     tracker.heartbeat(BOB, tracker.now(), TIMEOUT);
     assert!(!signal.is_raised(), "offline has not returned");
     tracker.departed(bob);
     assert!(signal.is_raised(), "Bob is to be announced");
-    assert_eq!(tracker.claim(1, &mut Vec::new()), Some(Transition::Online));
-    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert_eq!(tracker.claim(1, false, &mut Vec::new()), Some(Transition::Online));
+    assert_eq!(tracker.claim(1, false, &mut Vec::new()), None);
     assert!(!signal.is_raised());
     tracker.unclaim(bob, Transition::Online);
     assert!(signal.is_raised(), "Bob is to be announced again");
@@ -190,7 +249,7 @@ fn departed_all_forgets_everyone_without_a_new_heartbeat() {
     clock.advance(TIMEOUT + TICK);
     while tracker.step() == Some(0) {}
     let mut claimed = Vec::new();
-    tracker.claim(1_000, &mut claimed);
+    tracker.claim(1_000, false, &mut claimed);
     assert_eq!(claimed.len(), 1_000);
 
     // Users of the first, the second and the last time that the lock is taken.
@@ -198,7 +257,7 @@ fn departed_all_forgets_everyone_without_a_new_heartbeat() {
     for user in rejoining {
         assert_eq!(tracker.heartbeat(Id::Key(user.key()), tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
     }
-    tracker.claim(1, &mut Vec::new());
+    tracker.claim(1, false, &mut Vec::new());
     assert!(!signal.is_raised());
     let forgotten: Vec<User> = crowd.iter().copied().filter(|user| !rejoining.contains(user)).collect();
     assert_eq!(tracker.departed_all(crowd), forgotten);
@@ -223,7 +282,7 @@ fn a_stop_and_wake_reactor_raise_the_signal() {
     let (tracker, _, signal) = tracker();
     tracker.wake_reactor();
     assert!(signal.is_raised());
-    assert_eq!(tracker.claim(1, &mut Vec::new()), None);
+    assert_eq!(tracker.claim(1, false, &mut Vec::new()), None);
     assert!(!signal.is_raised());
     tracker.stop();
     assert!(signal.is_raised());

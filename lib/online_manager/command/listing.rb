@@ -15,6 +15,9 @@ class OnlineManager
                  "data since (UTC)"].freeze
       # In the column of the lease holder, if there is none.
       NO_LEASE_HOLDER = "NOBODY"
+      # The most characters of a machine's name, and of an id or a namespace.
+      MAX_NAME = 30
+      MAX_ID = 60
 
       # @param store [String, Array<String>] the URL, or the URLs of servers of a Redis Cluster
       # @param namespace [String]
@@ -27,6 +30,10 @@ class OnlineManager
         new(store, namespace, NativeMember.report(store, namespace, users || false, *limits))
       end
 
+      # @param number [Integer]
+      # @return [String] such as "1 user" or "2 users"
+      def self.count(number, one, many = "#{one}s") = "#{number} #{number == 1 ? one : many}"
+
       # @param contents [Hash] what NativeMember.report returned
       def initialize(store, namespace, contents)
         @store = NativeMember.describe(store)
@@ -36,17 +43,18 @@ class OnlineManager
       end
 
       # @return [Array<String>] the names of the processes that participate
-      def members = @contents[:members].map { |member| member[:name] }
+      def members = @contents[:members].map { |member| process_name(member) }
 
       # @return [String] the store and the namespace
       def heading
-        "#{@store}, #{@namespace.empty? ? "the namespace without a name" : "namespace #{@namespace.inspect}"}"
+        "#{@store}, #{@namespace.empty? ? "the namespace without a name" : "namespace #{inspected(@namespace)}"}"
       end
 
       # @return [String] what is lost if the namespace is purged
       def losses
-        "This deletes #{sum(:online)} users who are online, without calling `offline`; #{sum(:waiting)} events that " \
-          "have not been delivered; and #{sum(:dead_letters)} dead letters."
+        "This deletes #{count(:online, "user who is", "users who are")} online, without calling `offline`; " \
+          "#{count(:waiting, "event that has", "events that have")} not been delivered; " \
+          "and #{count(:dead_letters, "dead letter")}."
       end
 
       # @return [String] several lines
@@ -64,6 +72,15 @@ class OnlineManager
       private
 
       def sum(name) = @partitions.sum { |partition| partition[name] }
+      def count(name, *words) = self.class.count(sum(name), *words)
+      def times(number) = number == 1 ? "once" : "#{number} times"
+      def cut(text, max) = text.size > max ? "#{text[0, max - 1]}…" : text
+      def inspected(id) = cut(id.inspect, MAX_ID)
+
+      def process_name(member)
+        machine, colon, process = member[:name].rpartition(":")
+        "#{cut(machine, MAX_NAME)}#{colon}#{process}"
+      end
 
       def totals
         { online: sum(:online), waiting: sum(:waiting),
@@ -95,8 +112,9 @@ class OnlineManager
 
       def row(partition)
         machine, _, process = partition[:lease_holder]&.rpartition(":")
+        machine = machine ? cut(machine, MAX_NAME) : NO_LEASE_HOLDER
         [*partition.values_at(:number, :online, :waiting), seconds(partition[:oldest_waiting]),
-         partition[:dead_letters], machine || NO_LEASE_HOLDER, process || "-", seconds(partition[:lease_remaining]),
+         partition[:dead_letters], machine, process || "-", seconds(partition[:lease_remaining]),
          seconds(partition[:hold].nonzero?), age(partition)].map(&:to_s)
       end
 
@@ -106,17 +124,19 @@ class OnlineManager
         return "-" if epoch.zero?
 
         began = Time.at(epoch / 1_000_000).utc.strftime("%F %T")
-        generation.zero? ? began : "#{began}, went back #{generation} times"
+        generation.zero? ? began : "#{began}, went back #{times(generation)}"
       end
 
       def list_members
-        @contents[:members].map { |one| "member: #{one[:name]}, registered for another #{seconds(one[:remaining])}" }
+        @contents[:members].map do |member|
+          "member: #{process_name(member)}, registered for another #{seconds(member[:remaining])}"
+        end
       end
 
       def list_users
         users = @contents[:users] or return []
 
-        ["users:", *users.sort_by(&:last).map { |id, ago| "  #{id.inspect}, seen #{seconds(ago)} ago" }]
+        ["users:", *users.sort_by(&:last).map { |id, ago| "  #{inspected(id)}, seen #{seconds(ago)} ago" }]
       end
 
       def list_events
@@ -137,8 +157,8 @@ class OnlineManager
       end
 
       def describe(event)
-        failed = ", failed #{event[:failures]} times" if event[:failures].positive?
-        "#{event[:transition]} #{event[:user_id].inspect}, version #{event[:version]}#{failed}"
+        failed = ", failed #{times(event[:failures])}" if event[:failures].positive?
+        "#{event[:transition]} #{inspected(event[:user_id])}, version #{event[:version]}#{failed}"
       end
 
       def seconds(number) = number ? "#{number.round(1)} s" : "-"

@@ -58,6 +58,8 @@ class OnlineManager
 
       def name = :eventmachine
 
+      def reads_heartbeats? = true
+
       # As in version 0.0.3, where `offline` ran in a timer: its exceptions go to EM.error_handler, or out of EM.run.
       def raises_errors? = true
 

@@ -21,6 +21,8 @@ class OnlineManager
 
       def name = :fiber
 
+      def reads_heartbeats? = true
+
       # Starts the fiber that delivers, and calls the block on the current fiber. Does not leave that to the first
       # heartbeat: it may come on another thread, which cannot start a fiber here.
       def setup

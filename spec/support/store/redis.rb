@@ -45,6 +45,7 @@ module Stores
       -- A score holds 1,024 classes for each millisecond.
       shift_scores(KEYS[1], shift * 1024)
       shift_entries(KEYS[2], 'd', shift * 1000)
+      shift_entries(KEYS[2], 's', shift * 1000)
       for _, name in ipairs({'swept', 'hold', 'until', 'silent', 'longest_until'}) do
         local time = redis.call('HGET', KEYS[3], name)
         if time then

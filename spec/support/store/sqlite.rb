@@ -13,7 +13,7 @@ module Stores
     # The columns that hold times, in nanoseconds since the machine's start.
     TIMES = {
       namespaces: %w[swept hold silent_until longest_until leased_until], members: %w[expires_at],
-      users: %w[seen deadline left left_until sweep_at], events: %w[due], leaves: %w[left]
+      users: %w[seen deadline left left_until sweep_at], events: %w[due seen], leaves: %w[left]
     }.freeze
 
     def self.to_s = "SQLite"

@@ -8,22 +8,26 @@ use online_manager_store::store::Event;
 use online_manager_tracker::Transition;
 
 use super::NativeMember;
-use crate::native_tracker::{detail, is_entered};
+use crate::native_tracker::{detail, is_entered, seconds};
 use crate::store_id;
 
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
 impl NativeMember {
-    /// `deliver(online_together, offline_together) -> whether there was something to do`: makes one call of the target
+    /// `deliver(online_together, offline_together, reads_heartbeats) -> whether there was something to do`: makes one call of
+    /// the target
     ///
     /// Several events go into one call if the argument for their transition is true. An outage of the store comes
-    /// first. Only one thread at a time may call it.
+    /// first. `reads_heartbeats`: see [`Member::claim`]. Only one thread at a time may call it.
+    ///
+    /// [`Member::claim`]: online_manager_store::member::Member::claim
     pub(super) fn deliver(
         ruby: &Ruby,
         this: &NativeMember,
         online_together: bool,
         offline_together: bool,
+        reads_heartbeats: bool,
     ) -> Result<bool, Error> {
         let Some(member) = this.handle.current() else { return Ok(false) };
         if let Some(message) = member.next_outage() {
@@ -32,7 +36,7 @@ impl NativeMember {
         }
         // See `NativeTracker::deliver`.
         let entered = ruby.ary_new();
-        let (transition, events) = member.claim(|transition| match transition {
+        let (transition, events) = member.claim(reads_heartbeats, |transition| match transition {
             Transition::Online => online_together,
             Transition::Offline => offline_together,
         });
@@ -59,12 +63,15 @@ impl NativeMember {
         let ids = ruby.ary_new_capa(events.len());
         let versions = ruby.ary_new_capa(events.len());
         let details = ruby.ary_new_capa(events.len());
+        let seen_ago = ruby.ary_new_capa(events.len());
         for event in events {
             details.push(detail(ruby, event.reason, event.lateness)?)?;
             ids.push(store_id::to_value(ruby, &event.id)?)?;
             versions.push(event.version)?;
+            seen_ago.push(seconds(event.seen_ago))?;
         }
-        self.handle.target.call(ruby, &DELIVER_EVENTS, (symbol(ruby, transition), ids, versions, entered, details))
+        let arguments = (symbol(ruby, transition), ids, versions, entered, details, seen_ago);
+        self.handle.target.call(ruby, &DELIVER_EVENTS, arguments)
     }
 }
 

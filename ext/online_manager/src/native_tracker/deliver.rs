@@ -15,31 +15,43 @@ static REJOIN: LazyId = LazyId::new("rejoin");
 static OFFLINE_ALL: LazyId = LazyId::new("offline_all");
 
 impl NativeTracker {
-    /// `deliver(together, detailed) -> whether a user was claimed`: makes one call of the target
+    /// `deliver(together, detailed, dated, reads_heartbeats) -> whether a user was claimed`: makes one call of the target
     ///
     /// With `together`, up to `BATCH_SIZE` users go into one `offline_all`. With `detailed`, the target gets each
-    /// user's reason and lateness, else nil. Only one thread at a time may call it.
-    pub(super) fn deliver(ruby: &Ruby, this: &NativeTracker, together: bool, detailed: bool) -> Result<bool, Error> {
+    /// user's reason and lateness, else nil. With `dated` it gets how many seconds ago each was last seen, else nil.
+    /// `reads_heartbeats`: see [`Tracker::claim`]. Only one thread at a time may call it.
+    ///
+    /// [`Tracker::claim`]: online_manager_tracker::Tracker::claim
+    pub(super) fn deliver(
+        ruby: &Ruby,
+        this: &NativeTracker,
+        together: bool,
+        detailed: bool,
+        dated: bool,
+        reads_heartbeats: bool,
+    ) -> Result<bool, Error> {
         let Some(tracker) = this.handle.current() else { return Ok(false) };
         // The target adds an element just before it enters the config's method. If the call ends earlier (because the
         // thread is killed, say), the claim is undone, so that no user is lost.
         let entered = ruby.ary_new();
         let mut claimed = Vec::new();
-        let Some(transition) = tracker.claim(if together { BATCH_SIZE } else { 1 }, &mut claimed) else {
-            return Ok(false);
-        };
+        let max = if together { BATCH_SIZE } else { 1 };
+        let Some(transition) = tracker.claim(max, reads_heartbeats, &mut claimed) else { return Ok(false) };
         let Some(first) = claimed.first() else { return Ok(true) };
 
         let details = if detailed { details(ruby, &claimed).map(Some) } else { Ok(None) };
-        let called = details.and_then(|details| match transition {
-            Transition::Offline if together => this
-                .ids_of(ruby, &claimed)
-                .and_then(|ids| this.handle.target.call(ruby, &OFFLINE_ALL, (ids, entered, details))),
-            _ => {
-                let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
-                this.handle.target.call(ruby, name, (key::to_value(ruby, &first.id, &this.objects), entered, details))
-            }
-        });
+        let seen_ago = if dated { seen_ago(ruby, &claimed).map(Some) } else { Ok(None) };
+        let called =
+            details.and_then(|details| Ok((details, seen_ago?))).and_then(|(details, seen_ago)| match transition {
+                Transition::Offline if together => this
+                    .ids_of(ruby, &claimed)
+                    .and_then(|ids| this.handle.target.call(ruby, &OFFLINE_ALL, (ids, entered, details, seen_ago))),
+                _ => {
+                    let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
+                    let id = key::to_value(ruby, &first.id, &this.objects);
+                    this.handle.target.call(ruby, name, (id, entered, details, seen_ago))
+                }
+            });
         let is_entered = is_entered(entered, &called);
         // The target returns false when the config's method has raised: it has handled the exception.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
@@ -103,6 +115,20 @@ fn details(ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
     Ok(details)
 }
 
+/// Returns how many seconds ago each claimed user was last seen.
+fn seen_ago(ruby: &Ruby, claimed: &[Claimed]) -> Result<RArray, Error> {
+    let seen_ago = ruby.ary_new_capa(claimed.len());
+    for user in claimed {
+        seen_ago.push(seconds(user.seen_ago))?;
+    }
+    Ok(seen_ago)
+}
+
+/// Converts nanoseconds to seconds.
+pub(crate) fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e9
+}
+
 /// Returns a callback's reason and its lateness in seconds: `[:timeout, 0.004]`. `lateness` is in nanoseconds.
 pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RArray, Error> {
     let name = match reason {
@@ -113,7 +139,7 @@ pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RAr
     };
     let detail = ruby.ary_new_capa(2);
     detail.push(ruby.to_symbol(name))?;
-    detail.push(lateness as f64 / 1e9)?;
+    detail.push(seconds(lateness))?;
     Ok(detail)
 }
 

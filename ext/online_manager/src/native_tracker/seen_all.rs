@@ -9,7 +9,7 @@ use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
 };
 
-use super::{LocalTracker, NativeTracker, ONLINE_ALL, outcome};
+use super::{LocalTracker, NativeTracker, ONLINE_ALL, outcome, seconds};
 use crate::clock::CoarseClock;
 use crate::handle::NativeObject;
 use crate::key;
@@ -36,13 +36,22 @@ impl NativeTracker {
         }
         let ids = Ids::new(ids);
         let found = this.find_objects(ruby, &ids)?;
-        let (_, timeout) = this.handle.target.now_and_timeout(ruby, timeout)?;
+        let (seen_at, timeout) = this.handle.target.now_and_timeout(ruby, timeout)?;
         let Some(tracker) = this.handle.current() else {
             // Ruby code that ran above has forked, and this is the child.
             return Self::seen_all(ruby, this, ids.0, together, Some(timeout));
         };
-        let mut call =
-            SeenAll { ruby, native: this, tracker, ids, timeout, place: 0, arrivals: Vec::new(), all_recorded: true };
+        let mut call = SeenAll {
+            ruby,
+            native: this,
+            tracker,
+            ids,
+            seen_at,
+            timeout,
+            place: 0,
+            arrivals: Vec::new(),
+            all_recorded: true,
+        };
         let recorded = call.record(&found);
         if !tracker.is_current() {
             // The `hash` of an id has forked, and this is the child.
@@ -109,6 +118,8 @@ struct SeenAll<'a> {
     native: &'a NativeTracker,
     tracker: &'a LocalTracker,
     ids: Ids,
+    /// When the heartbeats came, for `online`.
+    seen_at: Nanos,
     timeout: Nanos,
     /// The place of the next id to be recorded.
     place: usize,
@@ -187,7 +198,7 @@ impl SeenAll<'_> {
         }
         arrivals.try_for_each(|(user, place)| {
             let id = self.ids.at(self.ruby, place);
-            self.native.announce(self.ruby, self.tracker, user, id, self.timeout)
+            self.native.announce(self.ruby, self.tracker, user, id, (self.seen_at, self.timeout))
         })
     }
 
@@ -196,7 +207,8 @@ impl SeenAll<'_> {
         for (_, place) in arrivals.as_slice() {
             ids.push(self.ids.at(self.ruby, *place))?;
         }
-        let online = self.native.handle.target.call(self.ruby, &ONLINE_ALL, (ids,));
+        let seen_ago = seconds(self.tracker.now().saturating_sub(self.seen_at));
+        let online = self.native.handle.target.call(self.ruby, &ONLINE_ALL, (ids, seen_ago));
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use online_manager_tracker::{Nanos, TICK};
+use online_manager_tracker::{Nanos, Stall, TICK};
 use parking_lot::Mutex;
 
 use super::Coalesced;
@@ -18,7 +18,17 @@ const WRITES_PER_TIMEOUT: u64 = 3;
 /// By how much a heartbeat is dated forward that undoes a leave that this process has sent or heard of, in nanoseconds: two
 /// steps of the clock that may come late. Otherwise a store could take it for older than the leave. Less than
 /// [`ORDER_TOLERANCE`](crate::store::ORDER_TOLERANCE), so that the next leave counts.
-pub(super) const RETURN_MARGIN: Nanos = 10_000_000;
+pub(crate) const RETURN_MARGIN: Nanos = 10_000_000;
+
+/// Whether a leave that this process sent or heard of at `left_at` may still seem later than a heartbeat at `now`.
+pub(super) fn is_recent(left_at: Nanos, now: Nanos) -> bool {
+    now < left_at.saturating_add(RETURN_MARGIN)
+}
+
+/// Returns the time that a heartbeat at `now` is dated at, after a leave that this process sent or heard of at `left_at`.
+pub(super) fn dated_after(left_at: Option<Nanos>, now: Nanos) -> Nanos {
+    if left_at.is_some_and(|left_at| is_recent(left_at, now)) { now.saturating_add(RETURN_MARGIN) } else { now }
+}
 
 /// A time in ticks, in six bytes: they last for 9,000 years. With four, a timeout of more than 26 days would wrap
 /// around.
@@ -82,6 +92,8 @@ pub(super) struct ColdEntry {
     /// When the user left in this process, and after how long the soonest such leave makes the user due: kept to be
     /// written again.
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
+    /// The latest deadline that a stall has set.
+    pub(super) prolonged_until: Cell<Nanos>,
 }
 
 impl ColdEntry {
@@ -93,6 +105,7 @@ impl ColdEntry {
             shortest_timeout: Cell::new(timeout),
             is_left: Cell::new(false),
             leave: Cell::new(None),
+            prolonged_until: Cell::new(0),
         }
     }
 }
@@ -140,18 +153,18 @@ impl<K> HotEntry<K> {
         hot
     }
 
-    /// Puts the heartbeat at `at` into the outbox. The next one is due after a third of the timeout, or at once if the
-    /// user has left: it undoes the leave.
+    /// Puts the heartbeat at `at` into the outbox, which was due at `due_at`. The next one is due a third of the timeout
+    /// later, or at once if the user has left: it undoes the leave.
     pub(super) fn enqueue_write(
         &mut self,
         cold: &ColdEntry,
-        (at, now): (Nanos, Nanos),
+        (at, due_at): (Nanos, Nanos),
         is_resend: bool,
         outbox: &mut Outbox,
     ) {
         self.is_unwritten = false;
         let quiet_ticks = if cold.is_left.get() { 0 } else { quiet_ticks(cold.timeout) };
-        self.quiet_until = Tick::new(now / TICK + quiet_ticks);
+        self.quiet_until = Tick::new(due_at / TICK + quiet_ticks);
         cold.shortest_timeout.set(cold.timeout);
         outbox.heartbeat(cold.id.clone(), at, cold.timeout, is_resend);
         if let Some((at, after)) = cold.leave.get() {
@@ -182,6 +195,19 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::of(now);
     }
 
+    /// Puts the last heartbeat into the outbox with a later deadline, if a stall puts that off, and the user has not left.
+    pub(super) fn prolong(&mut self, cold: &ColdEntry, stall: Stall, is_lasting: bool, outbox: &mut Outbox) {
+        let seen = self.seen_at();
+        let due = seen.saturating_add(cold.timeout);
+        let until = stall.put_off(seen, due);
+        // While the stall lasts this is called again: a user who is not due by then needs none now.
+        let needed = if is_lasting { stall.end } else { until };
+        if needed > due.max(cold.prolonged_until.get()) && until > due && !cold.is_left.get() {
+            cold.prolonged_until.set(until);
+            outbox.heartbeat(cold.id.clone(), seen, until.saturating_sub(seen), false);
+        }
+    }
+
     /// Makes the last heartbeat due and unwritten.
     pub(super) fn mark_unwritten(&mut self, tick: Tick) {
         self.is_unwritten = true;
@@ -207,8 +233,8 @@ impl<K> HotEntry<K> {
         cold.timeout = timeout;
         self.has_common_timeout = timeout == common_timeout;
         cold.leave.set(None);
-        // The store may see the leave up to this much too late.
-        let at = if cold.is_left.take() { now.saturating_add(RETURN_MARGIN) } else { now };
+        let left_at = cold.is_left.take().then(|| self.quiet_until.start());
+        let at = dated_after(left_at, now);
         if self.is_quiet(Tick::of(now)) {
             return Coalesced::Known;
         }
@@ -219,9 +245,12 @@ impl<K> HotEntry<K> {
     /// Puts the heartbeat into the outbox if it is unwritten and due. Returns whether the user is kept.
     pub(super) fn scan(&mut self, cold: &ColdEntry, (now, last_ok): (Nanos, Nanos), outbox: &mut Outbox) -> bool {
         if self.is_unwritten && !self.is_quiet(Tick::of(now)) {
-            self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
+            // However late the pass comes, the next heartbeat waits as if this one had been written when it was due.
+            let due_at = self.quiet_until.start().max(self.seen_at());
+            self.enqueue_write(cold, (self.seen_at(), due_at), false, outbox);
         }
-        let is_leave_recent = cold.is_left.get() && now < self.quiet_until.start().saturating_add(RETURN_MARGIN);
-        self.is_unwritten || is_leave_recent || !self.is_expired(Tick::of(last_ok), cold.timeout)
+        let is_leave_recent = cold.is_left.get() && is_recent(self.quiet_until.start(), now);
+        let is_prolonged = last_ok < cold.prolonged_until.get();
+        self.is_unwritten || is_leave_recent || is_prolonged || !self.is_expired(Tick::of(last_ok), cold.timeout)
     }
 }

@@ -7,8 +7,12 @@ use crate::id::{Charset, Kind};
 use crate::store::{Heartbeat, Write};
 
 // Beside this file, since a folder of tests is no part of the gem.
+#[path = "leaves.rs"]
+mod leaves;
 #[path = "long_timeouts.rs"]
 mod long_timeouts;
+#[path = "stalls.rs"]
+mod stalls;
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -111,6 +115,17 @@ fn an_expired_user_is_forgotten_after_the_last_heartbeat_is_written() {
     assert_eq!(process.coalescer.last_seen(string("ada"), 3 * SECOND + TICK), None);
     assert_eq!(process.written(5 * SECOND), [5 * SECOND]);
     assert_eq!(process.heartbeat(6 * SECOND, 3 * SECOND), Coalesced::Unknown);
+}
+
+#[test]
+fn a_pass_that_comes_late_does_not_put_the_next_heartbeat_off() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    assert_eq!(process.written(0), [0]);
+    process.heartbeat(SECOND / 2, 3 * SECOND);
+    // The heartbeat was due after a second, the next one is after two.
+    assert_eq!(process.written(SECOND * 5 / 2).len(), 1);
+    assert_eq!(process.heartbeat(SECOND * 13 / 5, 3 * SECOND), Coalesced::WriteDue);
 }
 
 #[test]
@@ -329,72 +344,4 @@ fn a_heartbeat_that_is_newer_than_a_pass_is_written_with_its_own_time() {
     assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
     process.coalescer.resend(1_000 * TICK, |_| Some(0), true, &process.outbox);
     assert_eq!(process.written(12_000 * TICK), [10_000 * TICK]);
-}
-
-#[test]
-fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
-    let process = Process::new();
-    process.heartbeat(0, 3 * SECOND);
-    process.written(0);
-    process.leave("ada", SECOND / 2, 0);
-    process.outbox.lock().take_batch(10);
-    assert_eq!(process.heartbeat(SECOND, 3 * SECOND), Coalesced::WriteDue);
-    // A shorter timeout at the same time is written all the same.
-    process.heartbeat(SECOND, TICK);
-    let writes = process.outbox.lock().take_batch(10).writes(SECOND + SECOND / 50, 0);
-    let [Write::Heartbeat(Heartbeat { age, timeout, .. })] = writes[..] else { panic!("{writes:?}") };
-    assert_eq!((age, timeout), (SECOND / 100, TICK));
-    process.heartbeat(SECOND + SECOND / 10, TICK);
-    assert_eq!(process.written(SECOND + SECOND / 10), [0], "only that one");
-}
-
-#[test]
-fn a_heartbeat_after_a_leave_that_this_process_sent_or_heard_of_is_dated_forward_whoever_knows_the_user() {
-    let step = 4_000_000;
-    let of_unknown = |leave: fn(&Process)| {
-        let process = Process::new();
-        leave(&process);
-        process.outbox.lock().take_batch(10);
-        process.heartbeat(SECOND, 3 * SECOND);
-        process.written(SECOND + 3 * step)
-    };
-    assert_eq!(of_unknown(|process| process.leave("ada", SECOND, 0)), [3 * step - SECOND / 100], "sent");
-    let hear = |process: &Process| process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
-    assert_eq!(of_unknown(hear), [3 * step - SECOND / 100], "heard of");
-    assert_eq!(of_unknown(|_| {}), [3 * step], "nobody left");
-
-    let process = Process::new();
-    process.heartbeat(0, SECOND / 2);
-    process.written(0);
-    process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
-    // A pass forgets who has expired, but not at once who has left.
-    assert_eq!(process.written(SECOND), Vec::<Nanos>::new());
-    process.heartbeat(SECOND, 3 * SECOND);
-    assert_eq!(process.written(SECOND + 3 * step), [3 * step - SECOND / 100], "heard of, of a user who had expired");
-}
-
-#[test]
-fn a_leave_of_an_unknown_user_is_remembered_for_a_moment() {
-    let process = Process::new();
-    process.leave("ada", SECOND, 0);
-    process.outbox.lock().take_batch(10);
-    assert_eq!(process.coalescer.recently_left.lock().len(), 1);
-    process.written(2 * SECOND);
-    assert_eq!(process.coalescer.recently_left.lock().len(), 0);
-}
-
-#[test]
-fn of_several_leaves_in_this_process_the_soonest_deadline_is_written_again() {
-    let process = Process::new();
-    process.heartbeat(0, 30 * SECOND);
-    process.written(0);
-    process.leave("ada", SECOND, 2 * SECOND);
-    process.leave("ada", 2 * SECOND, 9 * SECOND);
-    process.outbox.lock().take_batch(10);
-    process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
-    let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);
-    let Some(Write::Leave(leave)) = writes.last() else { panic!("no leave: {writes:?}") };
-    assert_eq!((leave.age, leave.after), (2 * SECOND, SECOND), "the later leave, and the deadline of the earlier one");
-    process.heartbeat(5 * SECOND, 30 * SECOND);
-    assert_eq!(process.written(5 * SECOND), [0], "no leave: the heartbeat has undone both");
 }

@@ -24,10 +24,12 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Returns the event with its lateness as of `now`.
+    /// Returns the event with its lateness, and the age of the last heartbeat, as of `now`.
     pub(super) fn as_of(&self, now: Nanos) -> Event {
-        let lateness = self.event.lateness.saturating_add(now.saturating_sub(self.read_at));
-        Event { lateness, ..self.event.clone() }
+        let since = now.saturating_sub(self.read_at);
+        let (lateness, seen_ago) =
+            (self.event.lateness.saturating_add(since), self.event.seen_ago.saturating_add(since));
+        Event { lateness, seen_ago, ..self.event.clone() }
     }
 }
 

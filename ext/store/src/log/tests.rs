@@ -14,7 +14,7 @@ fn id(user: u64) -> UserId {
 
 fn event(number: u64, user: u64, transition: Transition, version: i64) -> Event {
     let reason = if transition == Transition::Online { Reason::Heartbeat } else { Reason::Timeout };
-    Event { number, id: id(user), transition, reason, lateness: 0, version, failures: 0 }
+    Event { number, id: id(user), transition, reason, lateness: 0, seen_ago: 0, version, failures: 0 }
 }
 
 /// Returns a log with events of these users, numbered from 1. The first event of each is online.
@@ -64,14 +64,15 @@ fn events_are_claimed_in_order_and_committed() {
 }
 
 #[test]
-fn an_events_lateness_includes_its_time_in_the_queue() {
+fn an_events_lateness_and_age_include_its_time_in_the_queue() {
     let mut log = Log::default();
     log.set_lease(0, Nanos::MAX);
-    log.add_fetched(0, vec![Event { lateness: SECOND, ..event(1, 1, Transition::Offline, 1) }], 5 * SECOND);
-    let lateness = |log: &mut Log, now| log.claim(now, |_| false).1.first().map(|event| event.lateness);
-    assert_eq!(lateness(&mut log, 7 * SECOND), Some(3 * SECOND));
+    let times = Event { lateness: SECOND, seen_ago: 4 * SECOND, ..event(1, 1, Transition::Offline, 1) };
+    log.add_fetched(0, vec![times], 5 * SECOND);
+    let ages = |log: &mut Log, now| log.claim(now, |_| false).1.first().map(|event| (event.lateness, event.seen_ago));
+    assert_eq!(ages(&mut log, 7 * SECOND), Some((3 * SECOND, 6 * SECOND)));
     fail(&mut log, 7 * SECOND);
-    assert_eq!(lateness(&mut log, 9 * SECOND), Some(5 * SECOND), "retried");
+    assert_eq!(ages(&mut log, 9 * SECOND), Some((5 * SECOND, 8 * SECOND)), "retried");
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
     }
     // The later event of that user is next.
     let commit = log.take_commits(|_| true).remove(0).1;
-    assert_eq!(commit.dead, [(1, "no".to_owned())]);
+    assert_eq!(commit.dead, [(1, MAX_FAILURES, "no".to_owned())]);
     // The first failure counts as soon as another callback has succeeded.
     let failures: Vec<u32> =
         commit.failed.iter().filter(|(number, ..)| *number == 1).map(|(_, failures, _)| *failures).collect();

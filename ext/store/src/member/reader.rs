@@ -8,7 +8,7 @@ use std::time::Duration;
 use online_manager_tracker::{Clock, Nanos, Signal};
 use parking_lot::MutexGuard;
 
-use super::{Member, SECOND, Shared};
+use super::{Member, Phase, SECOND, Shared};
 use crate::error::StoreError;
 use crate::store::{Snapshot, Store, StoreSummary};
 use crate::store_url::Access;
@@ -16,11 +16,16 @@ use crate::store_url::Access;
 /// A result is read again once it is older than the reading took, with opening the store, times this: then reading takes 5 % of the time at most.
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
-/// The figures are not older than this: an operator sees an outage within seconds, however long the timeout is.
+/// The figures are not older than this, however long reading them takes.
 const MAX_SUMMARY_AGE: Nanos = 5 * SECOND;
 
 /// The reading thread ends when nobody has asked for this long.
 const READER_IDLE: Duration = Duration::from_secs(10);
+
+/// How often, and after what delay, a store is opened again that another process is perhaps creating. Together shorter than
+/// a fork waits.
+const CREATION_RETRIES: usize = 20;
+const CREATION_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// The result of [`Member::snapshot`] or [`Member::summary`].
 #[derive(Clone, Debug)]
@@ -85,19 +90,23 @@ impl<C: Clock, S: Signal> Member<C, S> {
     pub fn snapshot(&self) -> ReadResult<Snapshot> {
         let changed_at = self.shared.state.lock().changed_at;
         let max_age = self.shared.timeout.load(Ordering::Relaxed) / 3;
-        self.read(|reader| &mut reader.snapshot, max_age, |at| changed_at >= at)
+        // A short outage does not change who is online.
+        self.read(|reader| &mut reader.snapshot, max_age, max_age, |at| changed_at >= at)
     }
 
     /// Returns the store's figures: as a rule read anew, since other members change them at any time.
     pub fn summary(&self) -> ReadResult<StoreSummary> {
-        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, |_| true)
+        // An operator is to see an outage at once.
+        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, 0, |_| true)
     }
 
-    /// Returns the answer to a question, not older than `max_age`. `has_changed` says whether what was read at a moment may have changed since.
+    /// Returns the answer to a question, not older than `max_age`, or than `max_age_after_error` if reading it again has failed.
+    /// `has_changed` says whether what was read at a moment may have changed since.
     fn read<T>(
         &self,
         question: impl Fn(&mut Reader) -> &mut Question<T>,
         max_age: Nanos,
+        max_age_after_error: Nanos,
         has_changed: impl Fn(Nanos) -> bool,
     ) -> ReadResult<T> {
         let now = self.now();
@@ -127,7 +136,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         }
         match (latest, error) {
             // An older result would be a guess.
-            (_, Some(error)) if age > max_age => ReadResult::Failed(error),
+            (_, Some(error)) if age > max_age_after_error => ReadResult::Failed(error),
             (Some(latest), _) => ReadResult::Ready(latest),
             (None, _) => ReadResult::NotYet,
         }
@@ -187,8 +196,8 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
-    /// Reads from the store; opens it if need be, and once more if that fails. Before any member has created the store
-    /// nobody is online.
+    /// Reads from the store; opens it if need be, and once more if that fails. Nobody is online in a store that does not
+    /// exist, if that is because no process can have tried to write it.
     fn read<T: Default>(
         &self,
         store: &mut Option<Box<dyn Store>>,
@@ -203,16 +212,31 @@ impl<C: Clock, S: Signal> Shared<C, S> {
             *store = Some(old);
             return Ok(timed(at, value));
         }
-        let at = self.clock.now();
-        let opened = self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt);
-        let result = opened.and_then(|mut opened| {
+        let mut open_and_read = |at| {
+            let mut opened = self.store_url.open(&self.namespace, Access::Inspect, &self.interrupt)?;
             let value = read(&mut *opened)?;
             *store = Some(opened);
-            Ok(value)
-        });
-        match result {
-            Err(StoreError::Missing(_)) => Ok(Timed { at, ..Timed::default() }),
-            result => result.map(|value| timed(at, value)),
+            Ok(timed(at, value))
+        };
+        let at = self.clock.now();
+        let mut result = open_and_read(at);
+        if let Err(StoreError::Missing(_)) = result
+            && self.state.lock().phase == Phase::Running
+        {
+            // This process' users are not in it yet. If the store cannot be created, the error says why.
+            drop(self.store_url.open(&self.namespace, Access::Participate, &self.interrupt)?);
+            result = open_and_read(at);
         }
+        for _ in 0..CREATION_RETRIES {
+            match result {
+                Err(StoreError::Missing(_)) if self.store_url.is_unused() => {
+                    return Ok(Timed { at, ..Timed::default() });
+                }
+                Err(StoreError::Missing(_)) => thread::sleep(CREATION_RETRY_DELAY),
+                result => return result,
+            }
+            result = open_and_read(at);
+        }
+        result
     }
 }

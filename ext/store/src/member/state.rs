@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use online_manager_tracker::{Nanos, TICK};
+use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::{MILLISECOND, Phase, SECOND};
 use crate::error::StoreError;
@@ -106,6 +106,12 @@ pub(crate) enum Call {
     },
     /// Put everyone into the outbox whose timeout was not over at a moment, in each partition that has one.
     Resend(Resend),
+    /// Put the users into the outbox who were due in a stall, or soon, with later deadlines: heartbeats may wait to be read.
+    Prolong {
+        stall: Stall,
+        /// Whether the stall is not over.
+        is_lasting: bool,
+    },
     /// These users left, in this process or another one.
     MarkLeft(Vec<UserId>),
     /// Put every heartbeat into the outbox that has not been written.
@@ -288,6 +294,14 @@ enum InFlight {
     Polls(Vec<PollRequest>, Nanos),
 }
 
+/// After this time a process that stands still counts as dead: its users expire.
+const LONGEST_STALL: Nanos = 60 * SECOND;
+
+/// How far ahead deadlines are put off while a stall lasts, and how long no partition is swept after one, so that the later
+/// deadlines are written first.
+const STALL_MARGIN: Nanos = 500 * MILLISECOND;
+const SWEEP_DELAY: Nanos = 50 * MILLISECOND;
+
 /// A member's counters, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -306,6 +320,13 @@ pub(crate) struct MemberState {
     pub(crate) log: Log,
     pub(crate) phase: Phase,
     pub(crate) has_seen_heartbeat: bool,
+    /// Whether the application is to be asked for its last version first. Until it has answered, the store is left alone: what
+    /// is written there gets a version.
+    pub(crate) awaits_last_version: bool,
+    /// Whether it has answered.
+    pub(crate) has_last_version: bool,
+    /// Every version that is given out is greater than this.
+    last_version: u64,
     /// The config's timeout.
     pub(crate) timeout: Nanos,
     /// What the application is to hear: one message for each outage.
@@ -328,6 +349,12 @@ pub(crate) struct MemberState {
     resends: VecDeque<Resend>,
     /// The users whose leaves the store has reported.
     left: Vec<UserId>,
+    /// Since when what reads the heartbeats of this process stands still, if it does.
+    pub(crate) stalled_since: Option<Nanos>,
+    /// When the deadlines are put off next while it does.
+    prolong_at: Nanos,
+    /// Stalls that are over, and whose users are to be written again with later deadlines.
+    stalls: VecDeque<Stall>,
     /// Whether the store took or gave anything in this cycle.
     has_progressed: bool,
     /// Whether the last write left something in the outbox that can be written at once.
@@ -374,6 +401,9 @@ impl MemberState {
             log: Log::default(),
             phase: Phase::Inactive,
             has_seen_heartbeat: false,
+            awaits_last_version: false,
+            has_last_version: false,
+            last_version: 0,
             timeout: SECOND,
             outages: VecDeque::new(),
             counters: Counters::default(),
@@ -389,6 +419,9 @@ impl MemberState {
             in_flight: InFlight::Nothing,
             resends: VecDeque::new(),
             left: Vec::new(),
+            stalled_since: None,
+            prolong_at: 0,
+            stalls: VecDeque::new(),
             has_progressed: false,
             has_more: false,
             register_at: 0,
@@ -424,7 +457,7 @@ impl MemberState {
                 if let Err(error) = result {
                     return self.handle_failure(now, kind, &error);
                 }
-                self.run(now)
+                if self.awaits_last_version { Action::Wait(SECOND) } else { self.run(now) }
             }
             Phase::Pausing if self.has_seen_heartbeat || self.store.is_none() => Action::End,
             Phase::Pausing | Phase::Stopping => self.end(now, result),
@@ -455,14 +488,47 @@ impl MemberState {
         self.partition_error = None;
     }
 
+    /// Takes in the application's last version, 0 if it has none or none is known.
+    pub(crate) fn set_last_version(&mut self, version: u64) {
+        self.awaits_last_version = false;
+        self.has_last_version = true;
+        self.last_version = self.last_version.max(version);
+    }
+
     /// Whether the reactor has something to do.
     pub(crate) fn has_news(&self, now: Nanos) -> bool {
-        !self.outages.is_empty() || (self.log.next(now) == Some(0) && !self.log.is_calling())
+        self.awaits_last_version
+            || !self.outages.is_empty()
+            || (self.log.next(now) == Some(0) && !self.log.is_calling())
+    }
+
+    /// What reads the heartbeats of this process stood still, and goes on.
+    pub(crate) fn stall_ended(&mut self, stall: Stall) {
+        for partition in &mut self.partitions {
+            partition.sweep_at = partition.sweep_at.max(stall.end + SWEEP_DELAY);
+        }
+        self.stalls.push_back(stall);
+    }
+
+    /// Returns the next stall whose users are to be written again: one that is over, or what there is of one that lasts.
+    fn next_stall(&mut self, now: Nanos) -> Option<Call> {
+        if let Some(stall) = self.stalls.pop_front() {
+            return Some(Call::Prolong { stall, is_lasting: false });
+        }
+        let start = self.stalled_since.filter(|start| now < start.saturating_add(LONGEST_STALL))?;
+        if now < self.prolong_at {
+            return None;
+        }
+        self.prolong_at = now + STALL_MARGIN / 4;
+        Some(Call::Prolong { stall: Stall { start, end: now + STALL_MARGIN }, is_lasting: true })
     }
 
     // -- one cycle ---------------------------------------------------------------------------
 
     fn run(&mut self, now: Nanos) -> Action {
+        if let Some(call) = self.next_stall(now) {
+            return Action::Call(call);
+        }
         if let Some(resend) = self.resends.pop_front() {
             return Action::Call(Call::Resend(resend));
         }
@@ -1008,8 +1074,9 @@ impl MemberState {
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
         // Others are perhaps replaced too: all are polled at once, so that one message is for all of them.
         self.partitions.iter_mut().for_each(|partition| partition.is_polled = false);
-        for (id, due) in self.log.undelivered_offline(partition, now) {
-            self.outbox.heartbeat(id, due.saturating_sub(1), 1, true);
+        for (id, (seen, due)) in self.log.undelivered_offline(partition, now) {
+            // The last heartbeat, with the timeout that ends when the user was due.
+            self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), true);
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);
@@ -1053,6 +1120,17 @@ impl MemberState {
     /// commits and releases, and does not try twice.
     fn end(&mut self, now: Nanos, result: Result<(), StoreError>) -> Action {
         let is_stopping = self.phase == Phase::Stopping;
+        if self.awaits_last_version {
+            let deadline = *self.shutdown_deadline.get_or_insert(now.saturating_add(SHUTDOWN_TIMEOUT));
+            if !self.has_seen_heartbeat {
+                return self.ended(is_stopping);
+            }
+            if now < deadline {
+                return Action::Wait(SHUTDOWN_POLL_INTERVAL);
+            }
+            // The application does not answer: what is unwritten counts more than its versions.
+            self.awaits_last_version = false;
+        }
         if let Err(error) = result {
             if !is_stopping {
                 self.counters.store_errors += 1;
@@ -1206,8 +1284,15 @@ impl MemberState {
             name: self.name.clone(),
             lease: self.lease_length(),
             timeout: self.timeout,
-            known: self.partitions.iter().map(|partition| partition.known).collect(),
+            known: self.partitions.iter().map(|partition| self.known_above_last_version(partition)).collect(),
         }
+    }
+
+    /// What the member knows of a partition; as a newcomer that knows of the application's last version, if the data have
+    /// given out no number as high. They do not from then on.
+    fn known_above_last_version(&self, partition: &PartitionState) -> Known {
+        let is_lower = partition.known.last < self.last_version;
+        if is_lower { Known { last: self.last_version, ..PartitionState::NEW.known } } else { partition.known }
     }
 
     fn poll_interval(&self, now: Nanos) -> Nanos {

@@ -49,10 +49,17 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     fn step(&self, reply: Reply) -> Action {
         let mut state = self.state.lock();
         let now = self.clock.now();
+        let mut stalls = self.stalls.lock();
+        stalls.timer_awake(now).into_iter().for_each(|stall| state.stall_ended(stall));
+        let (is_asked, _) = stalls.ask(now, state.has_seen_heartbeat.then_some(state.timeout));
+        state.stalled_since = stalls.stalled_since(now);
         let action = state.step(now, reply);
         // Under the lock, so that no claim clears the signal in between.
-        if state.has_news(now) {
+        if is_asked || state.has_news(now) {
             self.signal.raise();
+        }
+        if let Action::Wait(duration) = action {
+            stalls.timer_sleeps(Some(now.saturating_add(duration)));
         }
         action
     }
@@ -81,6 +88,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
             }
             Call::Resend(resend) => {
                 self.coalescer.resend(self.clock.now(), |id| resend.settled_at(id), resend.is_lost, &self.state);
+                Reply::Done
+            }
+            Call::Prolong { stall, is_lasting } => {
+                self.coalescer.prolong(stall, is_lasting, &self.state);
                 Reply::Done
             }
             Call::MarkLeft(users) => {

@@ -1,8 +1,9 @@
-//! The connection to a Redis server or a cluster, and its errors.
+//! The connection to a Redis server or a cluster.
 //!
 //! tokio runs on the calling thread, for as long as a call takes, and its runtime ends with the connection: nothing of
 //! it is left for a fork to copy.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
@@ -16,6 +17,7 @@ use redis::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use super::errors::{connect_error, store_error};
 use super::scripts::Script;
 use super::server::{check, hello_text, info_text};
 use super::tls;
@@ -25,6 +27,9 @@ use crate::interrupt::Interrupt;
 
 /// How long a reply may take. A slow network may need seconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long the handshake of TLS may take: it takes two round trips, also with a server far away.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a reply of a cluster may take: shorter, since the replies of all its servers are awaited together.
 const CLUSTER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -277,11 +282,7 @@ fn is_of_connection(error: &RedisError) -> bool {
 
 /// Connects and checks the servers. Returns the connection and warnings for the operator.
 async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError> {
-    let failed = |error: RedisError| match error.kind() {
-        // The database does not exist, for example.
-        ErrorKind::Server(ServerErrorKind::ResponseError) => StoreError::Misconfigured(format!("{servers}: {error}")),
-        _ => store_error(servers, &error),
-    };
+    let failed = |error: RedisError| connect_error(servers, &error);
     let infos = servers.connection_infos()?;
     let mut link = if servers.is_cluster() {
         let mut builder = ClusterClientBuilder::new(infos)
@@ -290,6 +291,7 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
             .overall_response_timeout(Some(CLUSTER_REPLY_TIMEOUT))
             .retries(1);
         if let Some(ca) = servers.ca()? {
+            tls::certificates(servers, &ca)?;
             builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(ca) });
         }
         let client = builder.build().map_err(failed)?;
@@ -356,35 +358,18 @@ async fn connect_to_one(servers: &ServerUrls, info: ConnectionInfo) -> Result<Mu
     if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         return Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?);
     }
-    let connecting = async {
-        let stream = tls::connect(servers, info.addr()).await.map_err(Failure::Store)?;
-        Ok(MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?)
-    };
-    let timed_out = || StoreError::Unavailable(format!("{servers}: the server did not answer in time"));
-    let connected: Result<_, Failure> =
-        tokio::time::timeout(REPLY_TIMEOUT, connecting).await.map_err(|_| Failure::Store(timed_out()))?;
-    let (connection, driver) = connected?;
+    let timed_out =
+        |what: &str| Failure::Store(StoreError::Unavailable(format!("{servers}: the connection timed out{what}")));
+    let verifier = Arc::new(tls::Verifier::new(servers).map_err(Failure::Store)?);
+    let tcp = tokio::time::timeout(REPLY_TIMEOUT, tls::connect_tcp(servers, info.addr()));
+    let tcp = tcp.await.map_err(|_| timed_out(""))?.map_err(Failure::Store)?;
+    // A server without TLS waits for the end of a line.
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls::connect(servers, info.addr(), tcp, verifier));
+    let stream = stream.await.map_err(|_| timed_out(&format!("; {}", tls::NO_ANSWER)))?.map_err(Failure::Store)?;
+    let connected = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+    let (connection, driver) =
+        tokio::time::timeout(REPLY_TIMEOUT, connected).await.map_err(|_| timed_out(": no reply"))??;
     // It ends with the connection, or with the runtime.
     tokio::spawn(driver);
     Ok(connection)
-}
-
-/// Turns an error of the client into one for the operator: permanent if the server refuses the credentials, its
-/// certificate is not trusted, or it is no Redis.
-fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreError {
-    let is_refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
-    match error.kind() {
-        ErrorKind::Parse => StoreError::Misconfigured(format!("{servers}: this is no Redis: {error}")),
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-            StoreError::Misconfigured(format!("{servers}: {error}"))
-        }
-        _ if error.code() == Some("NOPERM") => StoreError::Misconfigured(format!(
-            "{servers}: {error}. The user needs the commands that README.md lists under \"More than one machine\""
-        )),
-        _ if is_refused => StoreError::Misconfigured(format!("{servers}: {error}")),
-        _ if error.to_string().contains("certificate") => {
-            StoreError::Misconfigured(format!("{servers}: {error}{}", tls::explanation(error)))
-        }
-        _ => StoreError::Unavailable(format!("{servers}: {error}")),
-    }
 }

@@ -3,7 +3,8 @@
 --
 -- KEYS: see partition.lua.
 -- ARGV: 5 the caller's token; 6 the number of the event behind which to look for later transitions, or "" for the first
--- event that is moved; then two arguments for each event to move: its number and the last error.
+-- event that is moved; then three arguments for each event to move: its number, how often it has failed, and the last
+-- error.
 -- Returns {'ok', epoch, generation, last number, 1, the number of the event behind which to call the script again, with
 -- no events, or 0}; or 0 and 0, and changes nothing, unless the caller acquired the lease last.
 if last_holder ~= ARGV[5] then
@@ -14,14 +15,13 @@ end
 local MAX_SEARCHED, PAGE = 5120, 256
 
 local after = tonumber(ARGV[6])
-for i = 7, #ARGV, 2 do
+for i = 7, #ARGV, 3 do
   local number = ARGV[i] .. '-0'
   local entry = redis.call('XRANGE', EVENTS, number, number)[1]
   if entry then
     local event = fields_of(entry)
-    local failures = (redis.call('HGET', FAILURES, event.number) or '0'):match('^%d+')
-    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 'v', event.v,
-      'f', failures, 'e', ARGV[i + 1])
+    redis.call('XADD', DEAD_LETTERS, entry_id(next_number()), 'u', event.u, 'k', event.k, 'd', event.d, 's', event.s,
+      'v', event.v, 'f', ARGV[i + 1], 'e', ARGV[i + 2])
     redis.call('XDEL', EVENTS, number)
     redis.call('HDEL', FAILURES, event.number)
     local latest = tonumber(redis.call('HGET', SUPERSEDED, event.u)) or 0

@@ -46,7 +46,7 @@ impl Redis {
         &mut self,
         membership: &Membership,
         partition: Partition,
-        dead: &[(u64, String)],
+        dead: &[(u64, u32, String)],
     ) -> Result<bool, StoreError> {
         for dead in dead.chunks(EVENTS_PER_SCRIPT) {
             let mut after = String::new();
@@ -54,9 +54,9 @@ impl Redis {
             // Once, unless the log is long: then the script goes through it in several calls.
             while after != "0" {
                 let call = self.call(scripts::dead_letter(), partition, membership).arg(hex(membership.token));
-                let call = dead
-                    .iter()
-                    .fold(call.arg(&after), |call, (number, error)| call.number(number).arg(shortened(error)));
+                let call = dead.iter().fold(call.arg(&after), |call, (number, failures, error)| {
+                    call.number(number).number(failures).arg(shortened(error))
+                });
                 let replies = self.call_partitions::<(u8, u64)>(vec![(partition, call)])?;
                 let (_, reply) = replies.into_iter().next().ok_or_else(unexpected_reply)?;
                 let ((is_held, next), _) = reply?;

@@ -30,14 +30,8 @@ impl Redis {
 
     /// Returns the error for a namespace without a key.
     pub(super) fn missing(&mut self, namespace: &str) -> Result<StoreError, StoreError> {
-        let names: Vec<String> = namespaces(&mut self.connection)?.iter().map(|name| format!("{name:?}")).collect();
-        let servers = self.connection.servers();
-        let others = if names.is_empty() {
-            "it has no namespace at all. The first process that participates creates one".to_owned()
-        } else {
-            format!("it has {}", names.join(", "))
-        };
-        Ok(StoreError::Missing(format!("{servers}: there is no namespace {namespace:?}; {others}")))
+        let names = namespaces(&mut self.connection)?;
+        Ok(StoreError::missing_namespace(self.connection.servers(), namespace, &names))
     }
 
     /// Reads the figures of all partitions and the members, in two round trips.

@@ -91,15 +91,21 @@ end
 -- Whether any user of the partition has a dead letter; nil until the script has asked.
 local has_dead_letters = nil
 
--- Appends an event to the log. A version is passed for an event that had one before; otherwise its number is its
--- version.
-local function append(id, kind, due, version)
+-- Appends an event to the log. The time of the last heartbeat is nil where it is `due`. A version is passed for an event
+-- that had one before; otherwise its number is its version.
+local function append(id, kind, due, seen, version)
   local number = next_number()
+  local fields = {'u', id, 'k', kind, 'd', due}
+  if seen then
+    fields[7], fields[8] = 's', seen
+  end
   if version then
-    redis.call('XADD', EVENTS, entry_id(number), 'u', id, 'k', kind, 'd', due, 'v', version)
+    fields[#fields + 1], fields[#fields + 2] = 'v', version
+  end
+  redis.call('XADD', EVENTS, entry_id(number), unpack(fields))
+  if version then
     return
   end
-  redis.call('XADD', EVENTS, entry_id(number), 'u', id, 'k', kind, 'd', due)
   if has_dead_letters == nil then
     has_dead_letters = redis.call('EXISTS', SUPERSEDED) == 1
   end
@@ -109,7 +115,8 @@ local function append(id, kind, due, version)
 end
 
 -- Returns the fields of an entry of the log or of the dead letters by name: u the user id, k the kind ("o" online, "t"
--- offline by timeout, "l" offline by a leave), d when it was due, v its version, number its number, and for a dead
+-- offline by timeout, "l" offline by a leave), d when it was due, s when the user's last heartbeat was (an `online`, and an
+-- event of an older version of the gem, has no such field: it is d then), v its version, number its number, and for a dead
 -- letter f how often it failed and e the last error.
 local function fields_of(entry)
   local fields = {}
@@ -117,7 +124,7 @@ local function fields_of(entry)
     fields[entry[2][i]] = entry[2][i + 1]
   end
   fields.number = entry[1]:match('^%d+')
-  fields.v = fields.v or fields.number
+  fields.s, fields.v = fields.s or fields.d, fields.v or fields.number
   return fields
 end
 

@@ -11,7 +11,8 @@
 -- caller's as before, 3 acquired), how many users were set offline, how long ago the first of them was due, in how long
 -- the next user may be due (-1 if nobody is online), the events, the users who left, the number above which to ask for
 -- leaves next, how long ago the oldest event became due (-1 if there is none)}. Each event is {number, id, kind,
--- lateness, version, failures}; the list is empty unless the caller holds the lease. Durations are microseconds.
+-- lateness, version, failures, how long ago the last heartbeat was}; the list is empty unless the caller holds the lease.
+-- Durations are microseconds.
 local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
   ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local LEAVES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
@@ -86,7 +87,7 @@ local function expire()
         stale_overflows[#stale_overflows + 1] = id
       end
     end
-    append(id, is_leave and 'l' or 't', math.max(deadline * 1000, held_until))
+    append(id, is_leave and 'l' or 't', math.max(deadline * 1000, held_until), (seen or deadline) * 1000)
     tombstones[#tombstones + 1] = math.max(seen or 0, left or 0)
     tombstones[#tombstones + 1] = id
   end
@@ -161,7 +162,7 @@ local function read_events()
   for n, entry in ipairs(found) do
     local event = fields_of(entry)
     numbers[n] = event.number
-    list[n] = {event.number, event.u, event.k, math.max(now - event.d, 0), event.v}
+    list[n] = {event.number, event.u, event.k, math.max(now - event.d, 0), event.v, 0, math.max(now - event.s, 0)}
   end
   local failures = #found > 0 and redis.call('EXISTS', FAILURES) == 1 and redis.call('HMGET', FAILURES, unpack(numbers)) or {}
   for n, event in ipairs(list) do

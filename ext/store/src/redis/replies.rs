@@ -21,6 +21,8 @@ pub(super) struct Entry {
     pub(super) kind: String,
     /// When the user was due, in microseconds of the partition's clock.
     pub(super) due: i64,
+    /// When the last heartbeat was, by the same clock.
+    pub(super) seen: i64,
     pub(super) version: i64,
     pub(super) failures: u32,
     pub(super) error: String,
@@ -31,33 +33,36 @@ impl Entry {
         let number = number.split('-').next().and_then(|number| number.parse().ok()).ok_or_else(unexpected_reply)?;
         let fields: HashMap<String, Vec<u8>> = fields.into_iter().collect();
         let text = |name: &str| fields.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let due = text("d").and_then(|due| due.parse().ok()).unwrap_or_default();
         Ok(Entry {
             number,
             id: fields.get("u").cloned().ok_or_else(unexpected_reply)?,
             kind: text("k").unwrap_or_default(),
-            due: text("d").and_then(|due| due.parse().ok()).unwrap_or_default(),
+            due,
+            seen: text("s").and_then(|seen| seen.parse().ok()).unwrap_or(due),
             version: text("v").and_then(|version| version.parse().ok()).unwrap_or(number as i64),
             failures: text("f").and_then(|failures| failures.parse().ok()).unwrap_or_default(),
             error: text("e").unwrap_or_default(),
         })
     }
 
-    /// Returns the event, with its lateness as of `now`, in microseconds of the partition's clock. `None` if a newer
-    /// version of the gem has written it.
+    /// Returns the event as of `now`, in microseconds of the partition's clock. `None` if a newer version of the gem has
+    /// written it.
     pub(super) fn event(&self, now: i64) -> Option<Event> {
-        event(self.number, &self.id, &self.kind, now - self.due, self.version, self.failures)
+        let (lateness, seen_ago) = (now - self.due, now - self.seen);
+        event((self.number, self.id.clone(), self.kind.clone(), lateness, self.version, self.failures, seen_ago))
     }
 }
 
-fn event(number: u64, id: &[u8], kind: &str, late: i64, version: i64, failures: u32) -> Option<Event> {
-    let (transition, reason) = match kind {
+fn event((number, id, kind, lateness, version, failures, seen_ago): PollReplyEvent) -> Option<Event> {
+    let (transition, reason) = match kind.as_str() {
         "o" => (Transition::Online, Reason::Heartbeat),
         "l" => (Transition::Offline, Reason::Leave),
         "t" => (Transition::Offline, Reason::Timeout),
         _ => return None,
     };
-    let lateness = nanos(late);
-    Some(Event { number, id: UserId::from_store(id)?, transition, reason, lateness, version, failures })
+    let (lateness, seen_ago) = (nanos(lateness), nanos(seen_ago));
+    Some(Event { number, id: UserId::from_store(&id)?, transition, reason, lateness, seen_ago, version, failures })
 }
 
 /// The reply of `summary.lua`.
@@ -115,8 +120,8 @@ impl Summary {
     }
 }
 
-/// An event in the reply of `poll.lua`: number, id, kind, lateness, version, failures.
-pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32);
+/// An event in the reply of `poll.lua`: number, id, kind, lateness, version, failures, how long ago the last heartbeat was.
+pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32, i64);
 
 /// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
 /// next is due, the events, the users who left, the number after the leaves, and the age of the oldest event.
@@ -133,12 +138,7 @@ pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known)
         },
         sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
         // An event that a newer version of the gem has written is left to it.
-        events: events
-            .into_iter()
-            .filter_map(|(number, id, kind, late, version, failures)| {
-                event(number, &id, &kind, late, version, failures)
-            })
-            .collect(),
+        events: events.into_iter().filter_map(event).collect(),
         leaves: leaves.iter().filter_map(|id| UserId::from_store(id)).collect(),
         leaves_until,
         oldest: (oldest >= 0).then(|| nanos(oldest)),

@@ -9,7 +9,7 @@ for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARG
   if (tonumber(redis.call('HGET', SUPERSEDED, letter.u)) or 0) > tonumber(letter.v) then
     dropped = dropped + 1
   else
-    append(letter.u, letter.k, letter.d, letter.v)
+    append(letter.u, letter.k, letter.d, letter.s, letter.v)
     requeued = requeued + 1
   end
   redis.call('XDEL', DEAD_LETTERS, entry[1])

@@ -8,6 +8,10 @@ use crate::error::StoreError;
 /// The oldest version that works: the scripts use ZMSCORE, and LIMIT with BYSCORE.
 const MIN_VERSION: (u32, u32) = (6, 2);
 
+/// How to use a cluster.
+pub(super) const AS_CLUSTER: &str =
+    "give the URLs of some of its servers as an Array; on the command line, add --cluster";
+
 pub(super) fn info_text(info: Value) -> String {
     redis::from_redis_value(info).unwrap_or_default()
 }
@@ -56,9 +60,7 @@ pub(super) fn check(servers: &ServerUrls, info: &str) -> Result<Vec<String>, Sto
     }
     if !servers.is_cluster() {
         if field("cluster_enabled") == Some("1") {
-            return misconfigured(
-                "this is a server of a Redis Cluster; give the URLs of some of its servers as an Array".into(),
-            );
+            return misconfigured(format!("this is a server of a Redis Cluster; {AS_CLUSTER}"));
         }
         if field("role") == Some("slave") {
             let master = field("master_host").unwrap_or("another server");

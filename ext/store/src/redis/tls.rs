@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use redis::{ConnectionAddr, RedisError};
+use redis::ConnectionAddr;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -20,41 +20,77 @@ use tokio_rustls::client::TlsStream;
 use super::url::ServerUrls;
 use crate::error::StoreError;
 
-/// Connects to the server of a `rediss://` URL.
+/// What to do about a server that does not take part in the handshake.
+pub(super) const NO_ANSWER: &str = "the server gives no answer to TLS; if it is one without TLS, write \"redis://…\"";
+
+/// Connects to the server of a `rediss://` URL, without TLS yet.
+pub(super) async fn connect_tcp(servers: &ServerUrls, address: &ConnectionAddr) -> Result<TcpStream, StoreError> {
+    let (host, port) = host_and_port(servers, address)?;
+    let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("{servers}: {error}"));
+    let stream = TcpStream::connect((host, port)).await.map_err(unavailable)?;
+    stream.set_nodelay(true).map_err(unavailable)?;
+    Ok(stream)
+}
+
+fn host_and_port<'a>(servers: &ServerUrls, address: &'a ConnectionAddr) -> Result<(&'a str, u16), StoreError> {
+    match address {
+        ConnectionAddr::TcpTls { host, port, .. } => Ok((host, *port)),
+        _ => Err(StoreError::Misconfigured(format!("{servers}: expected a server with TLS"))),
+    }
+}
+
+/// Begins TLS with the server of a `rediss://` URL.
 pub(super) async fn connect(
     servers: &ServerUrls,
     address: &ConnectionAddr,
+    stream: TcpStream,
+    verifier: Arc<Verifier>,
 ) -> Result<TlsStream<TcpStream>, StoreError> {
-    let ConnectionAddr::TcpTls { host, port, .. } = address else {
-        return Err(StoreError::Misconfigured(format!("{servers}: expected a server with TLS")));
-    };
+    let (host, _) = host_and_port(servers, address)?;
     let misconfigured = |what: String| StoreError::Misconfigured(format!("{servers}: {what}"));
-    let verifier = Arc::new(Verifier::new(servers)?);
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| misconfigured(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::<Verifier>::clone(&verifier))
         .with_no_client_auth();
-    let name = ServerName::try_from(host.clone()).map_err(|error| misconfigured(error.to_string()))?;
-    let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("{servers}: {error}"));
-    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unavailable)?;
-    stream.set_nodelay(true).map_err(unavailable)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| misconfigured(error.to_string()))?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(Error::InvalidCertificate(reason)) => {
                 let subject = verifier.subject.lock().take().unwrap_or_default();
                 misconfigured(untrusted(host, &subject, reason, servers.ca_file().is_some()))
             }
+            Some(error @ Error::InvalidMessage(_)) => misconfigured(format!("TLS failed: {error}; {NO_ANSWER}")),
             Some(error) => misconfigured(format!("TLS failed: {error}")),
-            None => unavailable(error),
+            None => StoreError::Unavailable(format!("{servers}: {error}; {NO_ANSWER}")),
         }
     })
 }
 
+/// Returns the certificates of a `ca_file`.
+pub(super) fn certificates(servers: &ServerUrls, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let misconfigured = |what: String| StoreError::Misconfigured(format!("{servers}: {what}"));
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let certificates =
+        certificates.map_err(|error| misconfigured(format!("the ca_file cannot be read: {error}; expected PEM")))?;
+    if certificates.is_empty() {
+        return Err(misconfigured(
+            "the ca_file has no certificate; expected PEM, with -----BEGIN CERTIFICATE-----".into(),
+        ));
+    }
+    Ok(certificates)
+}
+
 /// The message for an operator about a cluster's certificate, which the client library verifies.
-pub(super) fn explanation(error: &RedisError) -> &'static str {
-    if error.to_string().contains("CaUsedAsEndEntity") {
+pub(super) fn explanation(said: &str, servers: &ServerUrls) -> &'static str {
+    if said.contains("UnknownIssuer") {
+        if servers.ca_file().is_some() {
+            ". Put the certificate of the authority that signed it into the ca_file"
+        } else {
+            ". Add ?ca_file=PATH with the certificate of the authority that signed it to the URL"
+        }
+    } else if said.contains("CaUsedAsEndEntity") {
         ". A server of a Redis Cluster needs a certificate that is no authority: make it with openssl req -x509 … \
          -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its.host.name"
     } else {
@@ -86,8 +122,12 @@ fn untrusted(host: &str, subject: &str, reason: &CertificateError, has_ca_file: 
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             ("it is not valid yet".to_owned(), "Check the clocks of both machines".to_owned())
         }
-        reason if format!("{reason:?}").contains("CaUsedAsEndEntity") => (
+        reason if format!("{reason:?}").contains("CaUsedAsEndEntity") && has_ca_file => (
             "it is that of an authority, and not itself in the ca_file".to_owned(),
+            "Put the certificate into the ca_file".to_owned(),
+        ),
+        reason if format!("{reason:?}").contains("CaUsedAsEndEntity") => (
+            "it is that of an authority, and the URL names no ca_file".to_owned(),
             "Add ?ca_file=PATH with the certificate to the URL".to_owned(),
         ),
         reason => (format!("{reason:?}"), "Make a new one: openssl req -x509 -newkey rsa:2048 -nodes …".to_owned()),
@@ -97,7 +137,7 @@ fn untrusted(host: &str, subject: &str, reason: &CertificateError, has_ca_file: 
 
 /// Verifies a server's certificate.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     /// `None` if every certificate is accepted.
     webpki: Option<Arc<WebPkiServerVerifier>>,
     /// The certificates of the `ca_file`.
@@ -108,7 +148,8 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(servers: &ServerUrls) -> Result<Verifier, StoreError> {
+    /// Reads the certificates to trust.
+    pub(super) fn new(servers: &ServerUrls) -> Result<Verifier, StoreError> {
         let misconfigured = |what: String| StoreError::Misconfigured(format!("{servers}: {what}"));
         let provider = ring::default_provider();
         let mut verifier =
@@ -117,12 +158,7 @@ impl Verifier {
             return Ok(verifier);
         }
         if let Some(pem) = servers.ca()? {
-            let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-            verifier.trusted = certificates
-                .map_err(|error| misconfigured(format!("the ca_file cannot be read: {error}; expected PEM")))?;
-            if verifier.trusted.is_empty() {
-                return Err(misconfigured("the ca_file has no certificate; expected PEM".into()));
-            }
+            verifier.trusted = certificates(servers, &pem)?;
         }
         let mut roots = RootCertStore::empty();
         if verifier.trusted.is_empty() {
@@ -139,7 +175,10 @@ impl Verifier {
             }
         }
         for certificate in &verifier.trusted {
-            roots.add(certificate.clone()).map_err(|error| misconfigured(format!("the ca_file: {error}")))?;
+            let added = roots.add(certificate.clone());
+            added.map_err(|error| {
+                misconfigured(format!("a certificate in the ca_file cannot be read: {error}. Copy the file anew"))
+            })?;
         }
         let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider)).build();
         verifier.webpki = Some(webpki.map_err(|error| misconfigured(error.to_string()))?);

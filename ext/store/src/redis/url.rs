@@ -43,8 +43,11 @@ impl ServerUrls {
     pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<ServerUrls, String> {
         let (mut client_urls, mut options) = (Vec::new(), Options::default());
         for url in urls {
-            let invalid = || format!("the store {:?} is no URL of a Redis; {EXPECTED}", redacted(url));
-            let failed = |what: String| format!("the store {:?} {what}", redacted(url));
+            let failed = |what: String| {
+                let what = if has_unencoded(url) { UNENCODED.to_owned() + ENCODING } else { what };
+                format!("the store {:?} {what}", redacted(url))
+            };
+            let invalid = || failed(format!("is no URL of a Redis; {EXPECTED}"));
             let mut parsed = redis::parse_redis_url(url).ok_or_else(invalid)?;
             let (database, own) = read_query(&parsed).map_err(failed)?;
             if is_cluster && database.as_deref().is_some_and(|database| database != "0") {
@@ -52,7 +55,7 @@ impl ServerUrls {
             }
             options.merge(own).map_err(failed)?;
             if parsed.fragment().is_some() {
-                return Err(failed("has a \"#\"; to accept any certificate, write ?verify=none".into()));
+                return Err(failed("has a \"#\"; leave it out, with what is behind it".into()));
             }
             if is_socket(parsed.scheme()) {
                 let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
@@ -76,6 +79,17 @@ impl ServerUrls {
     /// What is put before every key.
     pub(super) fn prefix(&self) -> &str {
         self.options.prefix.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the URL is one for TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.client_urls.iter().any(|url| url.starts_with("rediss:") || url.starts_with("valkeys:"))
+    }
+
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        let info = self.client_urls.first().and_then(|url| url.as_str().into_connection_info().ok());
+        info.map_or(0, |info| info.redis_settings().db())
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -214,13 +228,30 @@ impl fmt::Debug for ServerUrls {
     }
 }
 
+/// How to write special characters.
+pub(super) const ENCODING: &str = "these characters are percent-encoded: write \"#\" as %23, \"/\" as %2F, \"?\" as %3F, \
+                                   \"@\" as %40 and \"%\" as %25";
+
+const UNENCODED: &str = "has a password that ends too soon: in it, ";
+
+/// Whether something behind the host looks like the end of a password.
+fn has_unencoded(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+    let (query, fragment) = query.split_once('#').unwrap_or((query, ""));
+    // The values of a query may have one, as in a path of a file.
+    let is_in_query = query.contains('@') && !authority.contains('@');
+    !is_socket(scheme) && (path.contains('@') || fragment.contains('@') || is_in_query)
+}
+
 /// Returns a URL without its password. The URL may be malformed: rather too much is left out than too little.
 pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         // The slashes may be missing.
         return match (url.split_once(':'), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, address))) => format!("{scheme}:***@{address}"),
-            _ => url.to_owned(),
+            (Some((scheme, _)), Some((_, address))) => format!("{scheme}:***@{}", redacted_query(address)),
+            _ => redacted_query(url),
         };
     };
     let rest = match rest.rsplit_once('@') {
@@ -230,17 +261,24 @@ pub(crate) fn redacted(url: &str) -> String {
         }
         None => rest.to_owned(),
     };
-    let rest = match rest.split_once('?') {
-        Some((address, query)) => {
-            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-                Some((name @ ("pass" | "password"), _)) => format!("{name}=***"),
-                _ => pair.to_owned(),
-            });
-            format!("{address}?{}", pairs.collect::<Vec<_>>().join("&"))
+    format!("{scheme}://{}", redacted_query(&rest))
+}
+
+/// The parameters whose values are shown: any other may hold a secret, however its name is written.
+const SHOWN_PARAMETERS: [&str; 5] = ["db", "prefix", "user", "ca_file", "verify"];
+
+/// Returns a URL or its end, without secrets behind its "?".
+fn redacted_query(url: &str) -> String {
+    let Some((address, query)) = url.split_once('?') else { return url.to_owned() };
+    let pairs = query.split_inclusive(['&', ';']).map(|pair| {
+        let separator = pair.get(pair.trim_end_matches(['&', ';']).len()..).unwrap_or_default();
+        match pair.trim_end_matches(['&', ';']).split_once('=') {
+            Some((name, _)) if SHOWN_PARAMETERS.contains(&name) => pair.to_owned(),
+            Some((name, _)) => format!("{name}=***{separator}"),
+            None => pair.to_owned(),
         }
-        None => rest,
-    };
-    format!("{scheme}://{rest}")
+    });
+    format!("{address}?{}", pairs.collect::<String>())
 }
 
 #[cfg(test)]
@@ -257,6 +295,10 @@ mod tests {
             ("redis+unix:///run/redis?db=1&user=ann&pass=secret", "redis+unix:///run/redis?db=1&user=ann&pass=***"),
             ("redis://ann:secret/@host", "redis://ann:***@host"),
             ("redis:ann:secret@host", "redis:***@host"),
+            ("redis://h?PASSWORD=secret&db=1", "redis://h?PASSWORD=***&db=1"),
+            ("redis://h?%70assword=secret", "redis://h?%70assword=***"),
+            ("redis+unix:///run/redis?db=1;Pass=secret", "redis+unix:///run/redis?db=1;Pass=***"),
+            ("redis:h?token=secret", "redis:h?token=***"),
             ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);
@@ -299,7 +341,11 @@ mod tests {
             ("redis://localhost?verify=none", "write \"rediss://…\""),
             ("rediss://localhost?verify=peer", "verify=none, which is unsafe"),
             ("rediss://localhost?verify=none&ca_file=/ca.pem", "both ca_file and verify=none"),
-            ("rediss://localhost#insecure", "write ?verify=none"),
+            ("rediss://localhost#insecure", "has a \"#\"; leave it out"),
+            ("redis://ann:1#secret@localhost", "percent-encoded: write \"#\" as %23"),
+            ("redis://ann:1/secret@localhost", "percent-encoded"),
+            ("redis://ann:1?secret@localhost", "percent-encoded"),
+            ("redis://ann:p@1/secret@localhost", "percent-encoded"),
         ] {
             let error = parse(url).err().unwrap_or_default();
             assert!(error.contains(message) && !error.contains("secret"), "{url}: {error}");

@@ -31,6 +31,8 @@ pub(super) struct User {
     pub(super) is_leave_certain: bool,
     /// The process of the last leave.
     pub(super) left_process: Option<usize>,
+    /// The last heartbeat came soon after a leave: it may be dated forward.
+    pub(super) is_return: bool,
     /// The last heartbeat must count even if it came right after the last leave: the same process got both.
     pub(super) is_return_certain: bool,
     /// The versions that a callback was called for.

@@ -12,6 +12,7 @@ use super::judge::{EQUAL, Judge, PROMPT};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
 use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
+use crate::coalescer::RETURN_MARGIN;
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::log::{DeliveryOutcome, MAX_FAILURES};
@@ -361,6 +362,10 @@ impl World {
                 process.coalescer.resend(clock, |id| resend.settled_at(id), resend.is_lost, &process.state);
                 return self.done(number);
             }
+            Call::Prolong { stall, is_lasting } => {
+                process.coalescer.prolong(stall, is_lasting, &process.state);
+                return self.done(number);
+            }
             Call::MarkLeft(users) => {
                 users.iter().for_each(|id| process.coalescer.mark_left(id, clock, &process.state));
                 return self.done(number);
@@ -477,9 +482,12 @@ impl World {
                 }
                 Reply::Committed(Ok(results))
             }
-            Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => {
-                Reply::Done
-            }
+            Call::Recover
+            | Call::Scan { .. }
+            | Call::Resend(_)
+            | Call::Prolong { .. }
+            | Call::MarkLeft(_)
+            | Call::EnqueueUnwritten => Reply::Done,
         }
     }
 
@@ -653,6 +661,7 @@ impl World {
         let is_woken = match sent {
             Sent::Heartbeat => {
                 known.is_return_certain = known.left_process == Some(number) && self.options.is_fast();
+                known.is_return = known.last_leave.is_some_and(|at| self.now - at < SECOND);
                 known.last_heartbeat = Some(self.now);
                 known.last_process = Some(number);
                 process.heartbeat(user, clock, timeout)
@@ -662,7 +671,9 @@ impl World {
                 process.leave(user, clock, 0);
                 let oldest = known.last_heartbeat.map(|at| self.now - at + self.options.clock_step);
                 let is_written = self.server.seen_ago(&user_id(user)).is_some_and(|ago| Some(ago) <= oldest);
-                let is_apart = known.last_heartbeat.is_none_or(|at| self.now - at >= EQUAL);
+                let margin = if known.is_return { RETURN_MARGIN } else { 0 };
+                let is_apart = known.last_heartbeat.is_none_or(|at| self.now - at >= EQUAL + margin);
+                let is_written = is_written && !known.is_return;
                 known.is_leave_certain = is_apart || is_written || known.last_process == Some(number);
                 known.last_leave = Some(self.now);
                 true
@@ -1110,6 +1121,11 @@ fn failed(call: &Call) -> Reply {
         Call::Commit(..) => Reply::Committed(Err(error())),
         Call::Write(..) => Reply::Written(Err(error())),
         Call::Poll(..) => Reply::Polled(Err(error())),
-        Call::Recover | Call::Scan { .. } | Call::Resend(_) | Call::MarkLeft(_) | Call::EnqueueUnwritten => Reply::Done,
+        Call::Recover
+        | Call::Scan { .. }
+        | Call::Resend(_)
+        | Call::Prolong { .. }
+        | Call::MarkLeft(_)
+        | Call::EnqueueUnwritten => Reply::Done,
     }
 }

@@ -19,21 +19,30 @@ fn cut(error: &str) -> &str {
     error.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
-/// Appends an event. `due` is when the user was due, or the time of the heartbeat that made it online. The event
-/// supersedes the dead letters of its user.
+/// Appends an event. `due` is when the user was due, or the time of the heartbeat that made it online; `seen` is the time of
+/// the last heartbeat. The event supersedes the dead letters of its user.
 pub(super) fn append(
     transaction: &Transaction<'_>,
     partition: &mut PartitionRow,
     id: &[u8],
-    (reason, due): (Reason, i64),
+    reason: Reason,
+    (due, seen): (i64, i64),
 ) -> rusqlite::Result<()> {
     let number = partition.next_number();
     transaction
         .prepare_cached(
-            "INSERT INTO events (namespace, number, id, is_online, is_leave, due, version)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2)",
+            "INSERT INTO events (namespace, number, id, is_online, is_leave, due, seen, version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?2)",
         )?
-        .execute(params![partition.number, number, id, reason == Reason::Heartbeat, reason == Reason::Leave, due])?;
+        .execute(params![
+            partition.number,
+            number,
+            id,
+            reason == Reason::Heartbeat,
+            reason == Reason::Leave,
+            due,
+            seen
+        ])?;
     transaction
         .prepare_cached("UPDATE dead_letters SET newest = ?3 WHERE namespace = ?1 AND id = ?2")?
         .execute(params![partition.number, id, number])?;
@@ -97,7 +106,7 @@ pub(super) fn events(
     (after, limit): (u64, usize),
 ) -> rusqlite::Result<Vec<Event>> {
     let mut query = connection.prepare_cached(
-        "SELECT number, id, is_online, is_leave, due, version, failures FROM events
+        "SELECT number, id, is_online, is_leave, due, version, failures, seen FROM events
          WHERE namespace = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -123,8 +132,8 @@ pub(super) fn commit(transaction: &Transaction<'_>, namespace: i64, commit: &Com
     }
     if !commit.dead.is_empty() {
         let later = later_versions(transaction, namespace, commit)?;
-        for (number, error) in &commit.dead {
-            add_dead_letter(transaction, namespace, (to_sql(*number), cut(error)), &later)?;
+        for (number, failures, error) in &commit.dead {
+            add_dead_letter(transaction, namespace, (to_sql(*number), *failures, cut(error)), &later)?;
         }
     }
     // Deleted last: an event that was delivered may supersede one that has become a dead letter.
@@ -138,11 +147,11 @@ type Versions = HashMap<Vec<u8>, Vec<(i64, i64)>>;
 fn later_versions(transaction: &Transaction<'_>, namespace: i64, commit: &Commit) -> rusqlite::Result<Versions> {
     let mut versions = Versions::new();
     let mut find = transaction.prepare_cached("SELECT id FROM events WHERE namespace = ?1 AND number = ?2")?;
-    for (number, _) in &commit.dead {
+    for (number, _, _) in &commit.dead {
         let id: Option<Vec<u8>> = find.query_row(params![namespace, to_sql(*number)], |row| row.get(0)).optional()?;
         versions.extend(id.map(|id| (id, Vec::new())));
     }
-    let first = commit.dead.iter().map(|(number, _)| to_sql(*number)).min();
+    let first = commit.dead.iter().map(|(number, _, _)| to_sql(*number)).min();
     let mut query =
         transaction.prepare_cached("SELECT number, id, version FROM events WHERE namespace = ?1 AND number > ?2")?;
     let mut rows = query.query(params![namespace, first])?;
@@ -158,25 +167,21 @@ fn later_versions(transaction: &Transaction<'_>, namespace: i64, commit: &Commit
 fn add_dead_letter(
     transaction: &Transaction<'_>,
     namespace: i64,
-    (number, error): (i64, &str),
+    (number, failures, error): (i64, u32, &str),
     later: &Versions,
 ) -> rusqlite::Result<()> {
-    let delete = "DELETE FROM events WHERE namespace = ?1 AND number = ?2
-                  RETURNING id, is_online, is_leave, due, version, failures";
-    let event = transaction.prepare_cached(delete)?.query_row(params![namespace, number], |row| {
-        let (id, is_online, is_leave) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?);
-        Ok((id, is_online, is_leave, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?, row.get::<_, u32>(5)?))
+    let insert = "INSERT INTO dead_letters
+                      (namespace, number, id, is_online, is_leave, due, seen, version, failures, error, newest)
+                  SELECT namespace, number, id, is_online, is_leave, due, seen, version, ?3, ?4, version
+                  FROM events WHERE namespace = ?1 AND number = ?2
+                  RETURNING id, version";
+    let event = transaction.prepare_cached(insert)?.query_row(params![namespace, number, failures, error], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
     });
-    let Some((id, is_online, is_leave, due, version, failures)) = event.optional()? else { return Ok(()) };
+    let Some((id, version)) = event.optional()? else { return Ok(()) };
+    delete_event(transaction, namespace, number as u64)?;
     let later = later.get(&id).into_iter().flatten().filter(|(later, _)| *later > number);
     let newest = later.map(|(_, version)| *version).max().unwrap_or(version).max(version);
-    transaction
-        .prepare_cached(
-            "INSERT INTO dead_letters
-                 (namespace, number, id, is_online, is_leave, due, version, failures, error, newest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?7)",
-        )?
-        .execute(params![namespace, number, id, is_online, is_leave, due, version, failures, error])?;
     // All dead letters of a user know its newest transition.
     transaction
         .prepare_cached(
@@ -194,11 +199,11 @@ pub(super) fn dead_letters(
     (namespace, now): (i64, Option<i64>),
 ) -> rusqlite::Result<Vec<DeadLetter>> {
     let mut query = connection.prepare_cached(
-        "SELECT number, id, is_online, is_leave, due, version, failures, error, newest > version FROM dead_letters
-         WHERE namespace = ?1 ORDER BY number",
+        "SELECT number, id, is_online, is_leave, due, version, failures, seen, error, newest > version
+         FROM dead_letters WHERE namespace = ?1 ORDER BY number",
     )?;
     let letters = query.query_map([namespace], |row| {
-        let (error, is_superseded) = (row.get(7)?, row.get(8)?);
+        let (error, is_superseded) = (row.get(8)?, row.get(9)?);
         Ok(read_event(row, now)?.map(|event| DeadLetter { event, error, is_superseded }))
     })?;
     letters.filter_map(Result::transpose).collect()
@@ -219,8 +224,8 @@ pub(super) fn requeue_dead_letters(
     for number in &numbers {
         transaction
             .prepare_cached(
-                "INSERT INTO events (namespace, number, id, is_online, is_leave, due, version)
-                 SELECT namespace, ?3, id, is_online, is_leave, due, version FROM dead_letters
+                "INSERT INTO events (namespace, number, id, is_online, is_leave, due, seen, version)
+                 SELECT namespace, ?3, id, is_online, is_leave, due, seen, version FROM dead_letters
                  WHERE namespace = ?1 AND number = ?2",
             )?
             .execute(params![namespace, number, partition.next_number()])?;
@@ -229,8 +234,8 @@ pub(super) fn requeue_dead_letters(
     Ok((numbers.len(), superseded))
 }
 
-/// Reads an event whose lateness is as of `now`; 0 if the event may be of another boot. Returns `None` if its id is of an
-/// unknown kind.
+/// Reads an event whose lateness and age are as of `now`; 0 if the event may be of another boot. Returns `None` if its id is
+/// of an unknown kind.
 fn read_event(row: &rusqlite::Row<'_>, now: Option<i64>) -> rusqlite::Result<Option<Event>> {
     let Some(id) = UserId::from_store(row.get_ref(1)?.as_blob()?) else { return Ok(None) };
     let (is_online, is_leave) = (row.get(2)?, row.get(3)?);
@@ -239,13 +244,14 @@ fn read_event(row: &rusqlite::Row<'_>, now: Option<i64>) -> rusqlite::Result<Opt
         (false, true) => Reason::Leave,
         (false, false) => Reason::Timeout,
     };
-    let due = row.get::<_, i64>(4)?;
+    let ago = |time: i64| now.map_or(0, |now| now.saturating_sub(time).max(0) as Nanos);
     Ok(Some(Event {
         number: row.get::<_, i64>(0)? as u64,
         id,
         transition: if is_online { Transition::Online } else { Transition::Offline },
         reason,
-        lateness: now.map_or(0, |now| now.saturating_sub(due).max(0) as Nanos),
+        lateness: ago(row.get(4)?),
+        seen_ago: ago(row.get(7)?),
         version: row.get(5)?,
         failures: row.get(6)?,
     }))

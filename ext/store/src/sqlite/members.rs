@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::events::oldest_due;
 use super::partition::PartitionRow;
+use super::schema::update_boot;
 use super::to_sql;
 use crate::store::{MemberSummary, Membership, PartitionSummary, StoreSummary, Token};
 
@@ -18,6 +19,7 @@ pub(super) fn register(
     membership: &Membership,
     now: i64,
 ) -> rusqlite::Result<()> {
+    update_boot(transaction)?;
     transaction.prepare_cached("DELETE FROM members WHERE expires_at <= ?1")?.execute([now])?;
     transaction
         .prepare_cached("INSERT OR REPLACE INTO members (namespace, token, name, expires_at) VALUES (?1, ?2, ?3, ?4)")?

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::files::store_error;
 use super::partition::PartitionRow;
@@ -14,9 +14,12 @@ use crate::error::StoreError;
 const APPLICATION: i64 = 0x4f6e_4d61;
 
 /// The format of the file, its `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 const SCHEMA: &str = "
-    CREATE TABLE boot (id TEXT NOT NULL);
+    CREATE TABLE boot (
+        id TEXT NOT NULL,
+        began INTEGER NOT NULL                   -- the wall clock's time, in nanoseconds, at time 0 of the boot's clock
+    );
     CREATE TABLE namespaces (
         number INTEGER PRIMARY KEY,
         name TEXT UNIQUE,                        -- NULL if it was purged and its rows are being deleted
@@ -62,6 +65,7 @@ const SCHEMA: &str = "
         is_online INTEGER NOT NULL,
         is_leave INTEGER NOT NULL,               -- whether a leave was the reason
         due INTEGER NOT NULL,                    -- when the user was due
+        seen INTEGER NOT NULL,                   -- the time of the last heartbeat
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
         error TEXT,
@@ -74,6 +78,7 @@ const SCHEMA: &str = "
         is_online INTEGER NOT NULL,
         is_leave INTEGER NOT NULL,
         due INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
         version INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         error TEXT NOT NULL,
@@ -157,7 +162,7 @@ pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite:
     let boot = boot_clock::boot_id();
     if is_empty(&transaction)? {
         transaction.execute_batch(SCHEMA)?;
-        transaction.execute("INSERT INTO boot (id) VALUES (?1)", [&boot])?;
+        transaction.execute("INSERT INTO boot (id, began) VALUES (?1, ?2)", params![boot, boot_began()])?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
@@ -168,17 +173,38 @@ pub(super) fn migrate(connection: &mut Connection, namespace: &str) -> rusqlite:
     transaction.commit()
 }
 
+/// The wall clock's time at time 0 of the boot's clock, in nanoseconds.
+fn boot_began() -> i64 {
+    boot_clock::wall_micros().saturating_mul(1_000).saturating_sub(to_sql(boot_clock::now()))
+}
+
+/// Records again when the boot began, if the wall clock has been set since or the machine has slept.
+pub(super) fn update_boot(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("UPDATE boot SET began = ?1 WHERE abs(began - ?1) > 1000000000")?
+        .execute([boot_began()])
+        .map(|_| ())
+}
+
 /// Times of another boot mean nothing on this boot's clock. Everyone stays online for one timeout; what was kept for late
-/// writes goes, since no process of that boot lives.
+/// writes goes, since no process of that boot lives. Of last heartbeats and events only the wall clock says how long ago they
+/// were. They were before this boot, whatever it says.
 fn adapt_times(transaction: &Transaction<'_>, boot: &str) -> rusqlite::Result<()> {
     let now = to_sql(boot_clock::now());
-    transaction.execute("UPDATE boot SET id = ?1", [boot])?;
+    let began = boot_began();
+    let before: i64 = transaction.query_row("SELECT began FROM boot", [], |row| row.get(0))?;
+    let shift = before.saturating_sub(began);
+    transaction.execute("UPDATE boot SET id = ?1, began = ?2", params![boot, began])?;
     transaction.execute("DELETE FROM users WHERE is_online = 0", [])?;
     transaction.execute(
-        "UPDATE users SET seen = 0, left = NULL, left_until = 0, is_leave = 0, deadline = ?1 + timeout,
+        "UPDATE users SET seen = min(seen + ?2, 0), left = NULL, left_until = 0, is_leave = 0, deadline = ?1 + timeout,
              sweep_at = ?1 + timeout",
-        [now],
+        [now, shift],
     )?;
+    for table in ["events", "dead_letters"] {
+        let shift_times = format!("UPDATE {table} SET due = min(due + ?1, 0), seen = min(seen + ?1, 0)");
+        transaction.execute(&shift_times, [shift])?;
+    }
     transaction.execute_batch("DELETE FROM leaves; DELETE FROM members")?;
     transaction.execute(
         "UPDATE namespaces SET swept = NULL, hold = 0, silent_until = 0, longest_until = ?1 + 2 * longest, lease = NULL,

@@ -170,7 +170,7 @@ pub(super) fn heartbeat(
     }
     user.save(transaction, (partition.number, id), before.as_ref())?;
     if is_online_now {
-        append(transaction, partition, id, (Reason::Heartbeat, seen))?;
+        append(transaction, partition, id, Reason::Heartbeat, (seen, seen))?;
     }
     Ok(usize::from(is_online_now))
 }
@@ -287,24 +287,24 @@ fn expire(
     limit: usize,
 ) -> rusqlite::Result<(usize, Nanos)> {
     let mut query = transaction.prepare_cached(
-        "SELECT id, deadline, is_leave FROM users WHERE namespace = ?1 AND is_online = 1 AND sweep_at <= ?2
+        "SELECT id, deadline, is_leave, ifnull(seen, deadline) FROM users WHERE namespace = ?1 AND is_online = 1 AND sweep_at <= ?2
          ORDER BY sweep_at LIMIT ?3",
     )?;
     let count = i64::try_from(limit.saturating_add(MAX_MAINTAINED)).unwrap_or(i64::MAX);
     let found = query
         .query_map(params![partition.number, now, count], |row| {
-            Ok((row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(2)?))
+            Ok((row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let (mut due, early): (Vec<_>, Vec<_>) = found.into_iter().partition(|(deadline, ..)| *deadline <= now);
     let set = "UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2";
-    for (deadline, id, _) in early {
+    for (deadline, id, ..) in early {
         transaction.prepare_cached(set)?.execute(params![partition.number, id, deadline])?;
     }
     due.sort();
     due.truncate(limit);
     let mut lag = 0;
-    for (deadline, id, is_leave) in &due {
+    for (deadline, id, is_leave, seen) in &due {
         transaction
             .prepare_cached(
                 "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen)), generation = ?3
@@ -312,7 +312,7 @@ fn expire(
             )?
             .execute(params![partition.number, id, partition.known.generation as i64])?;
         let due = (*deadline).max(partition.hold);
-        append(transaction, partition, id, (if *is_leave { Reason::Leave } else { Reason::Timeout }, due))?;
+        append(transaction, partition, id, if *is_leave { Reason::Leave } else { Reason::Timeout }, (due, *seen))?;
         lag = lag.max(now.saturating_sub(due) as Nanos);
     }
     Ok((due.len(), lag))

@@ -262,7 +262,7 @@ pub fn commit(store: &mut dyn Store, token: Token, outcomes: &[(&Event, Outcome)
         match outcome {
             Outcome::Done => commit.done.push(event.number),
             Outcome::Failed(failures) => commit.failed.push((event.number, *failures, "no".to_owned())),
-            Outcome::Dead => commit.dead.push((event.number, "never".to_owned())),
+            Outcome::Dead => commit.dead.push((event.number, event.failures + 1, "never".to_owned())),
         }
     }
     store.commit(&membership(token, MINUTE), &commits).unwrap().into_iter().all(Result::unwrap)

@@ -7,8 +7,9 @@ use std::ops::RangeInclusive;
 use super::{Claimed, Departed, Next, Presence, Reason, Transition, User};
 use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::overflow::OverflowEntry;
+use crate::stalls::Stall;
 use crate::table::{Place, Table};
-use crate::time::{Nanos, TICK, start_of, tick_of};
+use crate::time::{Nanos, TICK, start_of, tick_from, tick_of};
 
 /// How many users one claim checks before it returns, so that the lock is released even if a heartbeat has come for
 /// each of them.
@@ -130,7 +131,8 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
-        claimed.push(Claimed { user: User(key), id, reason: Reason::Heartbeat, lateness });
+        let reason = Reason::Heartbeat;
+        claimed.push(Claimed { user: User(key), id, reason, lateness, seen_ago: lateness });
     }
 
     /// Claims the user for `offline` if the deadline has still passed.
@@ -139,20 +141,41 @@ impl Presence {
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
             // Rule 2: a heartbeat came before the claim, so the user goes back onto the wheel.
-            self.schedule(place, deadline, now);
+            return self.schedule(place, deadline, now);
+        }
+        let put_off = self.put_off(place, now);
+        if put_off > tick_of(now) {
+            self.schedule(place, put_off, now);
         } else if let Some(id) = self.owned_id(key) {
-            let reason = if self.is_due_by_leave(place) { Reason::Leave } else { Reason::Timeout };
-            self.depart(place, now);
-            claimed.push(Claimed { user: User(key), id, reason, lateness: now.saturating_sub(start_of(deadline)) });
+            let reason = if self.left_at(place).is_some() { Reason::Leave } else { Reason::Timeout };
+            let seen_ago = now.saturating_sub(self.depart(place, now));
+            let lateness = now.saturating_sub(start_of(deadline));
+            claimed.push(Claimed { user: User(key), id, reason, lateness, seen_ago });
         }
     }
 
-    /// Whether a leave has set the deadline of a user who is Online.
-    fn is_due_by_leave(&self, place: Place) -> bool {
-        let overflow = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW);
-        overflow.is_some_and(|entry| {
-            matches!(self.overflow.get(entry.key), Some(OverflowEntry::Online { is_leave: true, .. }))
-        })
+    /// This process, or what reads its heartbeats, stood still until now: puts off the claims of those who could not be heard
+    /// (rule 14).
+    pub fn add_stall(&mut self, stall: Stall) {
+        self.stalls.add(stall);
+    }
+
+    /// Returns the shortest timeout of a user online that has a number, `Nanos::MAX` if none has; `None` if nobody is online.
+    pub fn shortest_timeout(&self) -> Option<Nanos> {
+        (self.counts.present > 0).then(|| self.timeouts.shortest().unwrap_or(Nanos::MAX))
+    }
+
+    /// Returns the tick until which stalls put off the claim of a user who is Online (rule 14); 0 if they do not.
+    pub(super) fn put_off(&self, place: Place, now: Nanos) -> u64 {
+        let heard_at = self.left_at(place).or_else(|| self.last_seen_of(place, now)).unwrap_or(now);
+        tick_from(self.stalls.put_off(heard_at, start_of(self.deadline_of(place, now))))
+    }
+
+    /// Returns when a leave has set the deadline of a user who is Online, if one has.
+    fn left_at(&self, place: Place) -> Option<Nanos> {
+        let entry = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW)?;
+        let Some(OverflowEntry::Online { left_at, .. }) = self.overflow.get(entry.key) else { return None };
+        left_at
     }
 
     /// Claims users after a stop, which makes everyone due. Users inside `online` are left to the thread that called
@@ -166,16 +189,16 @@ impl Presence {
             self.stop_cursor = place;
             let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
             let Some(id) = self.owned_id(key) else { break };
-            self.depart(place, now);
-            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0 });
+            let seen_ago = now.saturating_sub(self.depart(place, now));
+            claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0, seen_ago });
         }
         (!claimed.is_empty()).then_some(Transition::Offline)
     }
 
-    /// Makes a user who is Online or Announcing Departing.
-    pub(super) fn depart(&mut self, place: Place, now: Nanos) {
+    /// Makes a user who is Online or Announcing Departing. Returns the time of the last heartbeat.
+    pub(super) fn depart(&mut self, place: Place, now: Nanos) -> Nanos {
         let last_seen = self.last_seen_of(place, now).unwrap_or(now);
-        let Some(entry) = self.table.get_mut(place) else { return };
+        let Some(entry) = self.table.get_mut(place) else { return last_seen };
         let (key, old) = (entry.key, entry.state());
         // The overflow entry of a user who is Online stays until `offline` has returned: the claim may be taken back.
         entry.set_state(State::DEPARTING);
@@ -183,10 +206,21 @@ impl Presence {
         self.timeouts.exit(old);
         if old != State::OVERFLOW && tick_of(now) - tick_of(last_seen) > HORIZON {
             // The last heartbeat is so long ago that the entry's bits may soon not distinguish it.
-            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline: tick_of(now), is_leave: false });
+            self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline: tick_of(now), left_at: None });
         }
         self.counts.present -= 1;
         self.counts.departing += 1;
+        last_seen
+    }
+
+    /// Returns when the last heartbeat came of a user whose callback is running. A heartbeat during `offline` counts.
+    pub fn last_seen_in_callback(&self, user: User, now: Nanos) -> Option<Nanos> {
+        let entry = self.table.find_key(user.key()).and_then(|place| self.table.get(place))?;
+        let is_in_callback = matches!(entry.state(), State::ANNOUNCING | State::DEPARTING);
+        match self.overflow.get(entry.key) {
+            Some(OverflowEntry::Online { last_seen, .. }) if is_in_callback => Some(last_seen.min(now)),
+            _ => is_in_callback.then(|| start_of(entry.deadline(tick_of(now))).min(now)),
+        }
     }
 
     /// Takes a claim back whose callback was not entered. Returns [`Departed::Rejoining`] if the user is the next to be
@@ -219,16 +253,18 @@ impl Presence {
                 entry.queue_due();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
-                let (last_seen, deadline, is_leave) = match self.overflow.get(key) {
+                let (last_seen, deadline, left_at) = match self.overflow.get(key) {
                     // With the claim taken back, a heartbeat after it counts as one before it (rule 2). Only its tick
                     // is known.
                     Some(OverflowEntry::Departing { timeout, .. }) => {
-                        (last_seen, self.deadline_after(last_seen + TICK, timeout), false)
+                        (last_seen, self.deadline_after(last_seen + TICK, timeout), None)
                     }
-                    Some(OverflowEntry::Online { last_seen, is_leave, .. }) => (last_seen, tick_of(now), is_leave),
-                    _ => (last_seen, tick_of(now), false),
+                    Some(OverflowEntry::Online { last_seen, deadline, left_at }) => {
+                        (last_seen, deadline.min(tick_of(now)), left_at)
+                    }
+                    _ => (last_seen, tick_of(now), None),
                 };
-                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, is_leave });
+                self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, left_at });
                 if !self.is_stopping {
                     self.due.push_front(key);
                 }

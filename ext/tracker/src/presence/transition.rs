@@ -58,6 +58,8 @@ pub struct Claimed {
     pub reason: Reason,
     /// How many nanoseconds ago the user became due; for `online`, how many ago the heartbeat came. Exact to a tick.
     pub lateness: Nanos,
+    /// How many nanoseconds ago the user's last heartbeat came. As exact as [`super::Presence::last_seen`].
+    pub seen_ago: Nanos,
 }
 
 /// How a callback ended.

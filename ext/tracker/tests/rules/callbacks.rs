@@ -83,7 +83,56 @@ fn rule_11_the_reactor_calls_the_online_after_an_offline() {
     assert!(!harness.presence.is_known(ADA));
 }
 
-// The reason and the lateness of a claim.
+// The reason and the lateness of a claim, and the last heartbeat before it.
+
+/// How many whole seconds ago the user was last seen whom the next claim is for.
+fn claim_seen_ago(harness: &mut Harness) -> Option<u64> {
+    let mut claimed = Vec::new();
+    harness.step();
+    harness.presence.claim(harness.now, 1, &mut claimed);
+    claimed.first().map(|claimed| (claimed.seen_ago + TICK) / SECOND)
+}
+
+#[test]
+fn a_claim_carries_when_the_user_was_last_seen() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    harness.wait(TIMEOUT + 3 * SECOND + TICK);
+    let timeout = TIMEOUT / SECOND;
+    assert_eq!(claim_seen_ago(&mut harness), Some(timeout + 3), "not the deadline, and not the claim");
+    harness.presence.unclaim(ada, Transition::Offline, harness.now);
+    harness.now += SECOND;
+    assert_eq!(claim_seen_ago(&mut harness), Some(timeout + 4), "taken back, and claimed again");
+    harness.heartbeat(ADA);
+    harness.now += 2 * SECOND;
+    harness.presence.departed(ada);
+    assert_eq!(claim_seen_ago(&mut harness), Some(2), "the heartbeat during offline");
+    harness.announced(ada, CallbackOutcome::Returned);
+
+    harness.now += SECOND;
+    harness.leave(ADA, SECOND);
+    harness.now += 2 * SECOND;
+    assert_eq!(claim_seen_ago(&mut harness), Some(5), "a leave is no heartbeat");
+    harness.presence.departed(ada);
+
+    let bob = harness.come_online(BOB);
+    harness.now += 2 * SECOND;
+    harness.presence.stop();
+    assert_eq!(claim_seen_ago(&mut harness), Some(2), "a stop neither");
+    harness.presence.departed(bob);
+}
+
+#[test]
+fn a_claim_of_a_user_with_a_timeout_beyond_the_horizon_carries_when_the_user_was_last_seen() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    let timeout = 60 * 86_400 * SECOND;
+    harness.presence.heartbeat(ADA, harness.now, timeout);
+    harness.now += timeout + 2 * SECOND;
+    assert_eq!(claim_seen_ago(&mut harness), Some(timeout / SECOND + 2));
+    let last_seen = harness.presence.last_seen_in_callback(ada, harness.now).unwrap();
+    assert_eq!((harness.now - last_seen + TICK) / SECOND, timeout / SECOND + 2);
+}
 
 #[test]
 fn a_claim_carries_its_reason_and_its_lateness() {
@@ -106,7 +155,7 @@ fn a_claim_carries_its_reason_and_its_lateness() {
     harness.now += 2 * SECOND + TICK;
     assert_eq!(reasons(&mut harness), Some((Reason::Leave, 1)));
     harness.presence.unclaim(ada, Transition::Offline, harness.now);
-    assert_eq!(reasons(&mut harness), Some((Reason::Leave, 0)), "taken back, and claimed again");
+    assert_eq!(reasons(&mut harness), Some((Reason::Leave, 1)), "taken back, and claimed again");
     harness.presence.departed(ada);
 
     let bob = harness.come_online(BOB);

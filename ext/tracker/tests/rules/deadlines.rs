@@ -1,7 +1,7 @@
 //! Rules 5 and 13: when a user is due, and which entries the wheel has for a user.
 
 use online_manager_tracker::presence::{Next, Presence};
-use online_manager_tracker::{CallbackOutcome, Departed, HeartbeatOutcome, Id, Nanos, TICK, Transition, User};
+use online_manager_tracker::{CallbackOutcome, Departed, HeartbeatOutcome, Id, Nanos, Stall, TICK, Transition, User};
 
 use crate::harness::{ADA, BOB, CY, Harness, SECOND, TIMEOUT};
 
@@ -255,4 +255,54 @@ fn kept_counts_everything_that_is_held() {
     harness.presence.heartbeat(ADA, harness.now, TIMEOUT);
     assert_eq!(harness.presence.departed(users[0]), Departed::Rejoining);
     assert_eq!(harness.presence.kept(), 3 + 2 + 1 + 1, "in the due queue, with an overflow entry, and rejoining");
+}
+
+// Rule 14: stalls.
+
+#[test]
+fn rule_14_a_heartbeat_that_waited_during_a_stall_keeps_its_user_online() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    harness.come_online(BOB);
+    let start = harness.now + SECOND;
+    harness.now += 3 * TIMEOUT;
+    harness.presence.add_stall(Stall { start, end: harness.now });
+    harness.step();
+    assert_eq!(harness.claim(), [], "nobody is claimed at once");
+    // Bob's heartbeat is read, Ada's never comes.
+    harness.now += SECOND;
+    harness.presence.heartbeat(BOB, harness.now, TIMEOUT);
+    harness.assert_offline_at(start - SECOND + 4 * TIMEOUT - TICK, ada);
+    assert!(harness.is_online(BOB));
+}
+
+#[test]
+fn rule_14_stalls_one_after_the_other_keep_nobody_online_for_more_than_one_of_them_and_a_timeout() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    let deadline = harness.now + TIMEOUT;
+    let length = SECOND / 2;
+    loop {
+        let start = harness.now;
+        harness.wait(length);
+        harness.presence.add_stall(Stall { start, end: harness.now });
+        if harness.claim() == [(Transition::Offline, ada)] {
+            break;
+        }
+        assert!(harness.now <= deadline + 2 * length + TICK, "Ada stays online for ever");
+    }
+    assert!(harness.now >= deadline);
+}
+
+#[test]
+fn rule_14_a_leave_is_not_put_off_by_a_stall_before_it() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    let start = harness.now + SECOND;
+    harness.now += 2 * TIMEOUT;
+    harness.presence.add_stall(Stall { start, end: harness.now });
+    harness.step();
+    assert_eq!(harness.claim(), []);
+    harness.leave(ADA, 0);
+    assert_eq!(harness.claim(), [(Transition::Offline, ada)]);
 }

@@ -105,7 +105,7 @@ fn rule_2_a_claim_without_a_callback_is_taken_back() {
     harness.wait(TIMEOUT + TICK);
     let mut claimed = Vec::new();
     assert_eq!(harness.presence.claim(harness.now, 1, &mut claimed), Some(Transition::Offline));
-    let [Claimed { user, id: OwnedId::Key(1), reason: Reason::Timeout, lateness }] = claimed[..] else {
+    let [Claimed { user, id: OwnedId::Key(1), reason: Reason::Timeout, lateness, .. }] = claimed[..] else {
         panic!("{claimed:?}")
     };
     assert_eq!(user, ada);

@@ -262,10 +262,13 @@ fn rule_12_a_stop_does_not_wait_for_online_and_offline_follows_it() {
     let mut harness = Harness::new();
     let ada = harness.announce(ADA);
     let bob = harness.announce(BOB);
+    let seen_at = harness.now;
+    harness.now += SECOND;
     harness.presence.stop();
     assert!(!harness.presence.is_claimable());
     assert_eq!(harness.claim(), []);
     assert_eq!(harness.announced(ada, CallbackOutcome::Returned), Announced::Depart);
+    assert!(harness.presence.last_seen_in_callback(ada, harness.now).unwrap().abs_diff(seen_at) <= TICK);
     assert!(!harness.is_online(ADA));
     // The thread that called `online` calls `offline`, not the reactor.
     assert_eq!(harness.claim(), []);

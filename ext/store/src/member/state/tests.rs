@@ -1,6 +1,7 @@
 use super::*;
 use crate::id::{Charset, Kind as IdKind};
-use crate::store::Written;
+use crate::store::{Event, Heartbeat, Written};
+use online_manager_tracker::{Reason, Transition};
 
 const TRAITS: StoreTraits = StoreTraits {
     partitions: 2,
@@ -226,4 +227,82 @@ fn data_that_are_lost_in_every_partition_are_one_outage() {
     driver.state.partitions[1].fetch_at = Nanos::MAX;
     assert_eq!(driver.run(10 * SECOND), ["other data"]);
     assert_eq!(driver.replaced, [false, false]);
+}
+
+#[test]
+fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    let id = UserId::new(IdKind::String(Charset::Ascii), b"a");
+    let partition = id.partition(2);
+    let event = Event {
+        number: 1,
+        id: id.clone(),
+        transition: Transition::Offline,
+        reason: Reason::Timeout,
+        lateness: 10 * SECOND,
+        seen_ago: 30 * SECOND,
+        version: 1,
+        failures: 0,
+    };
+    driver.now = 100 * SECOND;
+    driver.state.log.add_fetched(partition, vec![event], driver.now);
+    driver.now += SECOND;
+    driver.state.partition_replaced(driver.now, partition);
+    let (age, timeout) = (31 * SECOND, 20 * SECOND);
+    let expected = Write::Heartbeat(Heartbeat { id, age, timeout, is_resend: true });
+    assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
+}
+
+#[test]
+fn nothing_is_called_before_the_application_has_said_its_last_version() {
+    let mut driver = Driver::new();
+    driver.state.awaits_last_version = true;
+    driver.state.has_seen_heartbeat = true;
+    driver.heartbeat(20 * SECOND);
+    assert_eq!(driver.run(10 * SECOND), Vec::<String>::new());
+    assert_eq!(driver.calls, [0; Kind::COUNT]);
+    assert!(driver.state.has_news(driver.now), "the reactor is to ask");
+    driver.state.set_last_version(0);
+    driver.run(SECOND);
+    assert!(!driver.state.has_news(driver.now));
+    assert_eq!(driver.written, [false]);
+}
+
+#[test]
+fn every_call_says_the_last_version_until_the_data_have_come_as_far() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    // Late: an answer before it was none.
+    let known = Known { epoch: 5, generation: 1, last: 6_999 };
+    driver.state.partitions.iter_mut().for_each(|partition| partition.known = known);
+    assert_eq!(driver.state.membership().known, [known; 2]);
+    driver.state.set_last_version(7_000);
+    let newcomer = Known { epoch: 0, generation: 0, last: 7_000 };
+    assert_eq!(driver.state.membership().known, [newcomer; 2]);
+    let raised = Known { last: 7_001, ..known };
+    driver.state.partition_mut(0).unwrap().known = raised;
+    assert_eq!(driver.state.membership().known, [raised, newcomer]);
+    driver.state.set_last_version(0);
+    assert_eq!(driver.state.membership().known, [raised, newcomer], "never back");
+}
+
+#[test]
+fn a_stop_waits_for_the_last_version_but_not_for_ever() {
+    let mut driver = Driver::new();
+    driver.state.awaits_last_version = true;
+    driver.state.has_seen_heartbeat = true;
+    driver.heartbeat(20 * SECOND);
+    driver.state.phase = Phase::Stopping;
+    let began = driver.now;
+    while let Action::Wait(duration) = driver.state.step(driver.now, Reply::None) {
+        driver.now += duration;
+    }
+    assert!((SHUTDOWN_TIMEOUT..SHUTDOWN_TIMEOUT + SECOND).contains(&(driver.now - began)), "it writes then");
+
+    let mut idle = Driver::new();
+    idle.state.awaits_last_version = true;
+    idle.state.phase = Phase::Stopping;
+    assert_eq!(idle.state.step(idle.now, Reply::None), Action::End, "nothing is to be written");
+    assert_eq!(idle.state.phase, Phase::Closing);
 }

@@ -1,0 +1,85 @@
+//! Passes through all users of this process that put some of them into the outbox: after the store lost data, and when what
+//! reads the heartbeats stood still.
+
+use online_manager_tracker::{Nanos, Stall};
+use parking_lot::Mutex;
+
+use super::entry::{ColdEntry, HotEntry, Tick};
+use super::{Coalescer, Part};
+use crate::id::UserId;
+use crate::outbox::Outbox;
+
+/// What is done with each user.
+trait Pass {
+    fn visit<K>(&self, hot: &mut HotEntry<K>, cold: &ColdEntry, outbox: &mut Outbox);
+}
+
+/// Has those written again whose timeout was not over at a moment. `F` returns that of a user's partition.
+struct Resend<F> {
+    now: Nanos,
+    settled_at: F,
+    is_resend: bool,
+}
+
+impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
+    fn visit<K>(&self, hot: &mut HotEntry<K>, cold: &ColdEntry, outbox: &mut Outbox) {
+        let settled_at = (self.settled_at)(&cold.id).map(Tick::of);
+        if settled_at.is_some_and(|settled_at| !hot.is_expired(settled_at, cold.timeout)) {
+            hot.enqueue_write(cold, (hot.seen_at(), self.now), self.is_resend, outbox);
+        }
+    }
+}
+
+/// Puts off the deadlines of those who were due in a stall.
+struct Prolong {
+    stall: Stall,
+    is_lasting: bool,
+}
+
+impl Pass for Prolong {
+    fn visit<K>(&self, hot: &mut HotEntry<K>, cold: &ColdEntry, outbox: &mut Outbox) {
+        hot.prolong(cold, self.stall, self.is_lasting, outbox);
+    }
+}
+
+impl Coalescer {
+    /// Puts everyone into the outbox whose timeout was not over at `settled_at`, until when the store has surely delivered the
+    /// user's events: it may have lost what it knew.
+    ///
+    /// # Arguments
+    ///
+    /// * `settled_at` - that time of a user's partition; `None` for users of partitions that lost nothing
+    /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
+    pub(crate) fn resend(
+        &self,
+        now: Nanos,
+        settled_at: impl Fn(&UserId) -> Option<Nanos>,
+        is_resend: bool,
+        outbox: &Mutex<impl AsMut<Outbox>>,
+    ) {
+        self.pass(&Resend { now, settled_at, is_resend }, outbox);
+    }
+
+    /// Puts everyone into the outbox whose deadline a stall puts off, with the later deadline: heartbeats may wait to be read.
+    /// With `is_lasting` the stall is not over, and its end is a moment until which nobody is to expire.
+    pub(crate) fn prolong(&self, stall: Stall, is_lasting: bool, outbox: &Mutex<impl AsMut<Outbox>>) {
+        self.pass(&Prolong { stall, is_lasting }, outbox);
+    }
+
+    /// Visits every user. Locks one part at a time, before the outbox.
+    fn pass(&self, pass: &impl Pass, outbox: &Mutex<impl AsMut<Outbox>>) {
+        for part in &self.parts {
+            let mut part = part.lock();
+            let mut outbox = outbox.lock();
+            let Part { keys, strings, cold, .. } = &mut *part;
+            for cold in cold.iter() {
+                let hash = self.hash_of(cold.key, &cold.id);
+                if let Some(hot) = keys.find_mut(hash, |hot| hot.key == cold.key) {
+                    pass.visit(hot, cold, outbox.as_mut());
+                } else if let Some(hot) = strings.find_mut(hash, |hot| hot.key == cold.id) {
+                    pass.visit(hot, cold, outbox.as_mut());
+                }
+            }
+        }
+    }
+}
