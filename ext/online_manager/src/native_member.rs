@@ -163,20 +163,6 @@ impl NativeMember {
         NativeMember { handle: Handle::new(target), store_url, namespace, check: Mutex::default() }.wrap(ruby)
     }
 
-    /// `NativeMember.describe(store) -> String`: the URL without its password
-    ///
-    /// Raises an ArgumentError if there is no such store.
-    fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
-        Ok(parse_store_url(ruby, store)?.to_string())
-    }
-
-    /// `NativeMember.min_timeout(store) -> Integer`: the shortest timeout that the store can keep, in nanoseconds
-    ///
-    /// Raises an ArgumentError if there is no such store.
-    fn min_timeout(ruby: &Ruby, store: Value) -> Result<Nanos, Error> {
-        Ok(parse_store_url(ruby, store)?.min_timeout())
-    }
-
     /// `seen_all(ids, _, nanoseconds or nil) -> true`, or false after a stop. The second argument is there for the sake
     /// of `NativeTracker#seen_all`: here `online` is called when the event is delivered.
     fn seen_all(ruby: &Ruby, this: &NativeMember, ids: RArray, _: bool, timeout: Option<Nanos>) -> Result<bool, Error> {

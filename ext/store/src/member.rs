@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use online_manager_tracker::{Clock, Id, Nanos, Signal, StallDetector, Transition};
 use parking_lot::{Condvar, Mutex};
 
+use self::call_rate::CallRate;
 use crate::coalescer::{Coalesced, Coalescer};
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
@@ -18,6 +19,7 @@ use crate::log::DeliveryOutcome;
 use crate::store::{Event, Token};
 use crate::store_url::StoreUrl;
 
+mod call_rate;
 mod reader;
 pub(crate) mod state;
 mod thread;
@@ -64,28 +66,6 @@ pub struct Status {
     pub store_errors: u64,
     /// The calls of this process to the store, per second, since the last status that is at least a second old.
     pub calls_per_second: f64,
-}
-
-/// The rate of calls to the store in an interval.
-#[derive(Clone, Copy, Debug, Default)]
-struct CallRate {
-    /// When the present interval began, in nanoseconds, and the number of calls by then.
-    since: Nanos,
-    calls: u64,
-    /// The calls per second in the interval before.
-    per_second: f64,
-}
-
-impl CallRate {
-    /// Returns the rate; begins a new interval if the present one has lasted for a second.
-    fn update(&mut self, now: Nanos, calls: u64) -> f64 {
-        let length = now.saturating_sub(self.since);
-        if length >= SECOND {
-            let per_second = calls.saturating_sub(self.calls) as f64 * SECOND as f64 / length as f64;
-            *self = CallRate { since: now, calls, per_second };
-        }
-        self.per_second
-    }
 }
 
 /// The part of a process in a store. All methods may be called on any thread, and none waits for the store.
@@ -136,7 +116,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
             reader: Mutex::default(),
             reader_wakeup: Condvar::new(),
             interrupt: Interrupt::default(),
-            call_rate: Mutex::new(CallRate { since: clock.now(), ..CallRate::default() }),
+            call_rate: Mutex::new(CallRate::new(clock.now())),
             stalls: Mutex::default(),
             pausing_since: AtomicU64::new(0),
             clock,

@@ -17,6 +17,20 @@ pub(super) struct Check {
 }
 
 impl NativeMember {
+    /// `NativeMember.describe(store) -> String`: the URL without its password
+    ///
+    /// Raises an ArgumentError if there is no such store.
+    pub(super) fn describe(ruby: &Ruby, store: Value) -> Result<String, Error> {
+        Ok(parse_store_url(ruby, store)?.to_string())
+    }
+
+    /// `NativeMember.min_timeout(store) -> Integer`: the shortest timeout that the store can keep, in nanoseconds
+    ///
+    /// Raises an ArgumentError if there is no such store.
+    pub(super) fn min_timeout(ruby: &Ruby, store: Value) -> Result<Nanos, Error> {
+        Ok(parse_store_url(ruby, store)?.min_timeout())
+    }
+
     /// Locks the running check. The lock is held for a moment only, and never during a wait.
     fn check(&self) -> MutexGuard<'_, Option<Check>> {
         self.check.lock().unwrap_or_else(PoisonError::into_inner)
