@@ -351,7 +351,7 @@ class OnlineManager
 
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
      StoreOption.new(options.fetch(:store, :memory)),
-     check_namespace(options[:namespace])]
+     StoreOption.check_namespace(options[:namespace])]
   end
 
   def check_choice(option, given, choices)
@@ -370,15 +370,6 @@ class OnlineManager
     return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
 
     SharedDelivery.new(@config, @store, @namespace, &on_finish)
-  end
-
-  def check_namespace(namespace)
-    expected = if ![NilClass, String, Symbol].include?(namespace.class) then "a String or a Symbol"
-               elsif !StoreOption.utf8?(namespace) then "valid in UTF-8"
-               end
-    return namespace unless expected
-
-    raise ArgumentError, "namespace must be #{expected}, got #{namespace.inspect}"
   end
 
   def launch(mode)

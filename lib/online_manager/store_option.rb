@@ -19,6 +19,18 @@ class OnlineManager
       false
     end
 
+    # @param namespace [Object] the option `namespace`
+    # @return [String, Symbol, nil] the same
+    # @raise [ArgumentError] if it is none of these, or not valid in UTF-8
+    def self.check_namespace(namespace)
+      expected = if ![NilClass, String, Symbol].include?(namespace.class) then "a String or a Symbol"
+                 elsif !utf8?(namespace) then "valid in UTF-8"
+                 end
+      return namespace unless expected
+
+      raise ArgumentError, "namespace must be #{expected}, got #{namespace.inspect}"
+    end
+
     # @return [Symbol, String] `:memory`, or the URL as messages show it
     attr_reader :name
     # @return [Integer] the shortest timeout that the store can keep, in nanoseconds; 0: any

@@ -1,4 +1,5 @@
-//! The check of a store before `setup`: opens it once, to find wrong configuration early.
+//! What is asked of a store before `setup`: its name, its shortest timeout, and a check that opens it once, to find wrong
+//! configuration early.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -6,8 +7,9 @@ use std::thread::{self, JoinHandle};
 use magnus::{Error, Ruby, Value, prelude::*};
 use online_manager_store::StoreError;
 use online_manager_store::interrupt::Interrupt;
+use online_manager_tracker::Nanos;
 
-use super::NativeMember;
+use super::{NativeMember, parse_store_url};
 use crate::error::{store_error, system_error};
 
 /// A check that is running. It has a thread of its own, since a server that does not reply must not block Ruby.
