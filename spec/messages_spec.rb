@@ -130,11 +130,11 @@ RSpec.describe "The messages" do
           'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"') do
     error { manager(store: 7) }
   end
-  message("a namespace that is none", { running => ["namespace must be"] },
+  message("a namespace that is none", { "lib/online_manager/store_option.rb" => ["namespace must be"] },
           "namespace must be a String or a Symbol, got 7") { error { manager(namespace: 7) } }
-  message("a namespace that is no text", { running => ["namespace must be"] },
+  message("a namespace that is no text", { "lib/online_manager/store_option.rb" => ["namespace must be"] },
           'namespace must be valid in UTF-8, got "\xFF"') { error { manager(namespace: "\xFF") } }
-  message("a namespace that has no form in UTF-8", { running => ["namespace must be"] },
+  message("a namespace that has no form in UTF-8", { "lib/online_manager/store_option.rb" => ["namespace must be"] },
           'namespace must be valid in UTF-8, got "a\xFF"') { error { manager(namespace: "a\xFF".b) } }
   message("a store that is no text", { "lib/online_manager/store_option.rb" => ["valid in UTF-8"] },
           "store must be valid in UTF-8, got a String in UTF-8 that is not") { error { manager(store: "sqlite:\xFF") } }

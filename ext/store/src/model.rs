@@ -646,6 +646,9 @@ impl Model {
                 user.generation = UNCERTAIN;
                 // A number of its own: this, too, is noticed if the data go back.
                 data.last = wall.max(data.last + 1);
+            } else if is_new {
+                // An older heartbeat may follow that another process writes again: these data know no transition.
+                user.generation = UNCERTAIN;
             }
             0
         }

@@ -58,6 +58,7 @@ on_every_store!(
     of_several_leaves_the_soonest_deadline_counts,
     a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online,
     a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once,
+    a_resent_heartbeat_counts_though_a_newer_one_that_is_not_resent_is_no_longer_good_either,
     a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen,
     data_that_went_back_twice_are_replaced_for_a_member_that_saw_it_once,
     every_member_reads_the_leaves,
@@ -554,6 +555,17 @@ fn a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once(p
     assert_eq!(events(&mut *store), [("ada".to_owned(), Transition::Offline)]);
     write(&mut *store, &[resend()]);
     assert_eq!(sweep(&mut *store).expired, 0);
+}
+
+fn a_resent_heartbeat_counts_though_a_newer_one_that_is_not_resent_is_no_longer_good_either(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    // A process that started after the loss does not know that there was one.
+    write(&mut *store, &[heartbeat("ada", MINUTE / 3, MINUTE / 4)]);
+    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true };
+    write(&mut *store, &[Write::Heartbeat(resend)]);
+    assert_eq!(sweep(&mut *store).expired, 1);
+    assert_eq!(events(&mut *store), [("ada".to_owned(), Transition::Offline)]);
 }
 
 fn a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen(place: &dyn Place) {

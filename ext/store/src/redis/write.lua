@@ -119,6 +119,11 @@ local function heartbeat(n, age, timeout, is_resend)
     next_number()
     new_uncertain[#new_uncertain + 1] = seen
     new_uncertain[#new_uncertain + 1] = users[n]
+  elseif is_new then
+    -- An older heartbeat may follow that another process writes again: these data know no transition.
+    uncertain[n] = true
+    new_uncertain[#new_uncertain + 1] = seen
+    new_uncertain[#new_uncertain + 1] = users[n]
   end
 end
 

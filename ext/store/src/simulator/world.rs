@@ -930,8 +930,10 @@ impl World {
         let id = user_id(user);
         let partition = id.partition(self.options.partitions);
         self.processes.iter().filter(|process| process.is_alive).any(|process| {
+            // A process that has not polled since it started does not know that anything was lost.
+            let has_polled = process.state.lock().known(partition).last > 0;
             let due = process.state.lock().log.undelivered_offline(partition, clock);
-            process.knows(user, clock) || due.iter().any(|(other, _)| *other == id)
+            (process.knows(user, clock) && has_polled) || due.iter().any(|(other, _)| *other == id)
         })
     }
 

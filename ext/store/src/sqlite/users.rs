@@ -167,6 +167,9 @@ pub(super) fn heartbeat(
         // time to write a later heartbeat. A number of its own: this, too, is noticed if the data go back.
         (user.is_online, user.generation) = (true, UNCERTAIN);
         partition.next_number();
+    } else if !is_known_online && is_new {
+        // An older heartbeat may follow that another process writes again: these data know no transition.
+        user.generation = UNCERTAIN;
     }
     user.save(transaction, (partition.number, id), before.as_ref())?;
     if is_online_now {

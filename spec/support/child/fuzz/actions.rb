@@ -5,7 +5,7 @@ module Fuzz
   module Actions
     # All ways to send one heartbeat.
     HEARTBEATS = [
-      ->(manager, _, id) { manager.seen(id) }, ->(manager, _, id) { manager.dup.seen(id) },
+      ->(manager, _, id) { manager.seen(id) }, ->(manager, _, id) { manager.freeze.seen(id) },
       ->(manager, _, id) { manager.method(:seen).to_proc.call(id) },
       ->(manager, _, id) { manager.seen(id, timeout: Values::GOOD_SECONDS.sample) },
       ->(manager, _, id) { manager.seen_all([id]) },

@@ -38,7 +38,7 @@ module Fuzz
       def setup(random)
         manager = make(random)
         manager.setup
-        [manager.seen(Values.hostile(random)), manager.inspect, manager.stats, manager.dup.online_users]
+        [manager.seen(Values.hostile(random)), manager.inspect, manager.stats, manager.freeze.online_users]
       ensure
         stop(manager, random) if manager
       end
