@@ -177,8 +177,8 @@ RSpec.describe OnlineManager::Command do
       manager.seen(1)
       eventually { expect(manager.stats).to include(online: 1, waiting: 0) }
     end
-    insert_dead_letter = "INSERT INTO dead_letters " \
-                         "(namespace, number, id, is_online, is_leave, due, seen, version, failures, error, newest) VALUES "
+    insert_dead_letter = "INSERT INTO dead_letters (namespace, number, id, is_online, is_leave, due, seen, version, " \
+                         "failures, error, newest) VALUES "
     database("#{insert_dead_letter} (1, 17, x'736576', 1, 0, 0, 0, 17, 5, 'RuntimeError: no', 17), " \
              "(1, 18, x'7361', 0, 0, 0, 0, 18, 5, 'RuntimeError: no', 19)")
 
