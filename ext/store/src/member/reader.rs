@@ -19,6 +19,9 @@ const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 /// The figures are not older than this, however long reading them takes.
 const MAX_SUMMARY_AGE: Nanos = 5 * SECOND;
 
+/// How old figures are taken without reading them again, in nanoseconds: the caller asks again a few milliseconds later.
+const MIN_SUMMARY_AGE: Nanos = 20_000_000;
+
 /// The reading thread ends when nobody has asked for this long.
 const READER_IDLE: Duration = Duration::from_secs(10);
 
@@ -97,7 +100,9 @@ impl<C: Clock, S: Signal> Member<C, S> {
     /// Returns the store's figures: as a rule read anew, since other members change them at any time.
     pub fn summary(&self) -> ReadResult<StoreSummary> {
         // An operator is to see an outage at once.
-        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, 0, |_| true)
+        let now = self.now();
+        let may_have_changed = |at| now.saturating_sub(at) > MIN_SUMMARY_AGE;
+        self.read(|reader| &mut reader.summary, MAX_SUMMARY_AGE, 0, may_have_changed)
     }
 
     /// Returns the answer to a question, not older than `max_age`, or than `max_age_after_error` if reading it again has failed.
