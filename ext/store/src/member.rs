@@ -239,6 +239,7 @@ impl<C: Clock, S: Signal> Member<C, S> {
         let mut state = self.shared.state.lock();
         let now = self.now();
         let mut stalls = self.shared.stalls.lock();
+        state.awake(now);
         stalls.answer(now).into_iter().for_each(|stall| state.stall_ended(stall));
         let is_running = matches!(state.phase, Phase::Running | Phase::Pausing);
         let claimed = if is_running { state.log.claim(now, together) } else { (None, Vec::new()) };

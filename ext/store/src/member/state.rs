@@ -302,6 +302,10 @@ const LONGEST_STALL: Nanos = 60 * SECOND;
 const STALL_MARGIN: Nanos = 500 * MILLISECOND;
 const SWEEP_DELAY: Nanos = 50 * MILLISECOND;
 
+/// After a longer gap between two steps the member itself stood still, or the store was slow. Another member may have set its
+/// users offline meanwhile, whom later deadlines would bring back.
+const LONGEST_GAP: Nanos = 300 * MILLISECOND;
+
 /// A member's counters, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -351,6 +355,9 @@ pub(crate) struct MemberState {
     left: Vec<UserId>,
     /// Since when what reads the heartbeats of this process stands still, if it does.
     pub(crate) stalled_since: Option<Nanos>,
+    /// When the member last took a step, and until when it stood still itself.
+    stepped_at: Nanos,
+    slept_until: Nanos,
     /// When the deadlines are put off next while it does.
     prolong_at: Nanos,
     /// Stalls that are over, and whose users are to be written again with later deadlines.
@@ -420,6 +427,8 @@ impl MemberState {
             resends: VecDeque::new(),
             left: Vec::new(),
             stalled_since: None,
+            stepped_at: 0,
+            slept_until: 0,
             prolong_at: 0,
             stalls: VecDeque::new(),
             has_progressed: false,
@@ -445,6 +454,7 @@ impl MemberState {
 
     /// Takes in what became of the last call, and returns what to do next.
     pub(crate) fn step(&mut self, now: Nanos, reply: Reply) -> Action {
+        self.stepped_at = now;
         let kind = Kind::of(&reply);
         let result = self.take_in(now, reply);
         if let (Err(error), Some(kind)) = (&result, kind) {
@@ -502,8 +512,18 @@ impl MemberState {
             || (self.log.next(now) == Some(0) && !self.log.is_calling())
     }
 
+    /// The time goes on, on any thread: notes whether the member has stood still itself.
+    pub(crate) fn awake(&mut self, now: Nanos) {
+        if now > self.stepped_at.saturating_add(LONGEST_GAP) {
+            self.slept_until = now;
+        }
+    }
+
     /// What reads the heartbeats of this process stood still, and goes on.
     pub(crate) fn stall_ended(&mut self, stall: Stall) {
+        if stall.start < self.slept_until {
+            return;
+        }
         for partition in &mut self.partitions {
             partition.sweep_at = partition.sweep_at.max(stall.end + SWEEP_DELAY);
         }
@@ -515,7 +535,8 @@ impl MemberState {
         if let Some(stall) = self.stalls.pop_front() {
             return Some(Call::Prolong { stall, is_lasting: false });
         }
-        let start = self.stalled_since.filter(|start| now < start.saturating_add(LONGEST_STALL))?;
+        let is_known = |start: &Nanos| *start >= self.slept_until && now < start.saturating_add(LONGEST_STALL);
+        let start = self.stalled_since.filter(is_known)?;
         if now < self.prolong_at {
             return None;
         }

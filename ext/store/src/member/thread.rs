@@ -50,16 +50,13 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         let mut state = self.state.lock();
         let now = self.clock.now();
         let mut stalls = self.stalls.lock();
-        stalls.timer_awake(now).into_iter().for_each(|stall| state.stall_ended(stall));
+        state.awake(now);
         let (is_asked, _) = stalls.ask(now, state.has_seen_heartbeat.then_some(state.timeout));
         state.stalled_since = stalls.stalled_since(now);
         let action = state.step(now, reply);
         // Under the lock, so that no claim clears the signal in between.
         if is_asked || state.has_news(now) {
             self.signal.raise();
-        }
-        if let Action::Wait(duration) = action {
-            stalls.timer_sleeps(Some(now.saturating_add(duration)));
         }
         action
     }

@@ -9,7 +9,7 @@ use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
 use crate::overflow::OverflowEntry;
 use crate::stalls::Stall;
 use crate::table::{Place, Table};
-use crate::time::{Nanos, TICK, start_of, tick_from, tick_of};
+use crate::time::{Nanos, TICK, start_of, tick_of};
 
 /// How many users one claim checks before it returns, so that the lock is released even if a heartbeat has come for
 /// each of them.
@@ -168,7 +168,8 @@ impl Presence {
     /// Returns the tick until which stalls put off the claim of a user who is Online (rule 14); 0 if they do not.
     pub(super) fn put_off(&self, place: Place, now: Nanos) -> u64 {
         let heard_at = self.left_at(place).or_else(|| self.last_seen_of(place, now)).unwrap_or(now);
-        tick_from(self.stalls.put_off(heard_at, start_of(self.deadline_of(place, now))))
+        // Rounded down: a leave that is due at once is not put off to the next tick.
+        tick_of(self.stalls.put_off(heard_at, start_of(self.deadline_of(place, now))))
     }
 
     /// Returns when a leave has set the deadline of a user who is Online, if one has.

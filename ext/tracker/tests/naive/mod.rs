@@ -377,7 +377,8 @@ impl Naive {
         let from = until(latest + TICK, due.from.min(due.by.saturating_sub(TICK)));
         let by = until(earliest.saturating_sub(TICK), due.by);
         let by = if by == 0 { 0 } else { Due::after(by - 1, 1, 0).by };
-        Due { from: due.from.max(from), by: due.by.max(by) }
+        // It is rounded down to a tick.
+        Due { from: due.from.max(from.saturating_sub(TICK)), by: due.by.max(by) }
     }
 }
 

@@ -272,7 +272,7 @@ fn rule_14_a_heartbeat_that_waited_during_a_stall_keeps_its_user_online() {
     // Bob's heartbeat is read, Ada's never comes.
     harness.now += SECOND;
     harness.presence.heartbeat(BOB, harness.now, TIMEOUT);
-    harness.assert_offline_at(start - SECOND + 4 * TIMEOUT - TICK, ada);
+    harness.assert_offline_at(start - SECOND + 4 * TIMEOUT - 2 * TICK, ada);
     assert!(harness.is_online(BOB));
 }
 
@@ -304,5 +304,17 @@ fn rule_14_a_leave_is_not_put_off_by_a_stall_before_it() {
     harness.step();
     assert_eq!(harness.claim(), []);
     harness.leave(ADA, 0);
+    assert_eq!(harness.claim(), [(Transition::Offline, ada)]);
+}
+
+#[test]
+fn rule_14_a_leave_is_claimed_at_once_though_a_stall_ends_with_the_claim() {
+    let mut harness = Harness::new();
+    let ada = harness.come_online(ADA);
+    let start = harness.now;
+    harness.now += SECOND;
+    harness.leave(ADA, 0);
+    harness.now += TICK / 4;
+    harness.presence.add_stall(Stall { start, end: harness.now });
     assert_eq!(harness.claim(), [(Transition::Offline, ada)]);
 }
