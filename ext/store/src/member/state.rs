@@ -297,9 +297,10 @@ enum InFlight {
 /// After this time a process that stands still counts as dead: its users expire.
 const LONGEST_STALL: Nanos = 60 * SECOND;
 
-/// How far ahead deadlines are put off while a stall lasts, and how long no partition is swept after one, so that the later
-/// deadlines are written first.
+/// While a stall lasts, a user who is due within this time is written again with a later deadline.
 const STALL_MARGIN: Nanos = 500 * MILLISECOND;
+
+/// For how long no partition is swept after a stall, so that the later deadlines are written first.
 const SWEEP_DELAY: Nanos = 50 * MILLISECOND;
 
 /// After a longer gap between two steps the member itself stood still, or the store was slow. Another member may have set its
@@ -355,11 +356,11 @@ pub(crate) struct MemberState {
     left: Vec<UserId>,
     /// Since when what reads the heartbeats of this process stands still, if it does.
     pub(crate) stalled_since: Option<Nanos>,
+    /// When the deadlines are put off next while that stall lasts.
+    prolong_at: Nanos,
     /// When the member last took a step, and until when it stood still itself.
     stepped_at: Nanos,
     slept_until: Nanos,
-    /// When the deadlines are put off next while it does.
-    prolong_at: Nanos,
     /// Stalls that are over, and whose users are to be written again with later deadlines.
     stalls: VecDeque<Stall>,
     /// Whether the store took or gave anything in this cycle.

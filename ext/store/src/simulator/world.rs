@@ -114,10 +114,10 @@ pub(super) struct World {
     wrong: Option<String>,
 }
 
-/// How often the leases are checked once there are no more faults.
-/// More than any timeout.
+/// How long after a second leave its user is due: longer than any timeout.
 const LATER: Nanos = 60 * SECOND;
 
+/// How often the leases are checked once there are no more faults.
 const LEASE_CHECK_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// A year 2026 in microseconds, so that numbers are as large as real ones.
