@@ -65,6 +65,8 @@ struct Comparable {
     events: Vec<(UserId, Transition, String, u32)>,
     leaves: Vec<UserId>,
     has_oldest: bool,
+    /// Whether every event is delivered.
+    is_all_delivered: bool,
 }
 
 fn comparable(result: &PollResult) -> Comparable {
@@ -79,6 +81,7 @@ fn comparable(result: &PollResult) -> Comparable {
             .collect(),
         leaves: result.leaves.clone(),
         has_oldest: result.oldest.is_some(),
+        is_all_delivered: result.delivered_through == result.known.last,
     }
 }
 
@@ -217,6 +220,12 @@ impl<'a> Pair<'a> {
                 }
                 self.check_versions(&real.events);
                 self.check_versions(&model.events);
+                for result in [real, model] {
+                    // Each poll asks from the beginning of the log.
+                    let first = result.events.first().map(|event| event.number - 1);
+                    let through = first.unwrap_or(result.delivered_through);
+                    assert_eq!(result.delivered_through, through, "{}", self.calls());
+                }
                 let numbers = real.events.iter().map(|event| event.number).collect();
                 self.fetched.insert((member, partition), numbers);
                 self.note(member, partition, Some(real.known), Some(model.known));

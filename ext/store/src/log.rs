@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use online_manager_tracker::{Nanos, Transition};
 
 use crate::id::UserId;
-use crate::store::{Commit, Event, Partition};
+use crate::store::{Commit, Event, Handled, Partition};
 
 mod back_off;
 mod handled;
@@ -61,6 +61,10 @@ pub(crate) struct Log {
     backing_off: BackOff,
     /// The events of the present call of a callback.
     in_callback: Vec<Pending>,
+    /// The events of the present call whose lease was lost since, by partition and number.
+    orphans: Vec<(Partition, u64)>,
+    /// The partitions of such events whose callback has returned.
+    reports: Vec<Partition>,
     /// What the store has to learn, by partition.
     commits: HashMap<Partition, Commit>,
     leases: Leases,
@@ -93,6 +97,11 @@ impl Log {
     /// is claimed then.
     pub(crate) fn is_leased(&self, partition: Partition) -> bool {
         self.leases.is_held(partition)
+    }
+
+    /// Returns when the lease of a partition ends by this process' clock, unless it is renewed; 0 if it is not held.
+    pub(crate) fn leased_until(&self, partition: Partition) -> Nanos {
+        self.leases.until(partition)
     }
 
     /// Returns how many leases this process holds, as far as it knows.
@@ -137,7 +146,8 @@ impl Log {
         self.ready.drop_partition(partition);
         self.backing_off.drop_partition(partition);
         self.leases.remove(partition);
-        self.in_callback.retain(|pending| pending.partition != partition);
+        let called = self.in_callback.extract_if(.., |pending| pending.partition == partition);
+        self.orphans.extend(called.map(|pending| (partition, pending.event.number)));
         if let Some(commit) = self.commits.remove(&partition) {
             self.uncommitted -= finished_events(&commit);
         }
@@ -152,13 +162,29 @@ impl Log {
         all.filter(move |pending| pending.partition == partition)
     }
 
-    /// What is delivered of a partition: every event up to a number, and the exceptions. `None` if nothing was fetched.
-    pub(crate) fn handled(&self, partition: Partition) -> Option<(u64, Vec<u64>)> {
-        let (through, mut except) = self.handled.get(partition)?;
+    /// Notes what a poll says of a partition: of which data it is, and up to which number every event is delivered.
+    pub(crate) fn polled(&mut self, partition: Partition, epoch: u64, delivered_through: u64) {
+        self.handled.polled(partition, epoch, delivered_through);
+    }
+
+    /// What is delivered of a partition: every event up to a number, and the exceptions. `None` if nothing is known.
+    pub(crate) fn handled(&self, partition: Partition) -> Option<Handled> {
+        let (epoch, through, mut except) = self.handled.get(partition)?;
         except.extend(self.undelivered(partition).map(|pending| pending.event.number));
         let dead = self.commits.get(&partition).into_iter().flat_map(|commit| &commit.dead);
         except.extend(dead.map(|(number, ..)| *number));
-        Some((through, except))
+        Some(Handled { epoch, through, except })
+    }
+
+    /// Whether a callback runs for an event of a partition whose lease was lost since. The event is not fetched again
+    /// meanwhile: nobody knows yet whether it is delivered.
+    pub(crate) fn has_orphan(&self, partition: Partition) -> bool {
+        self.orphans.iter().any(|(other, _)| *other == partition)
+    }
+
+    /// Takes the partitions of events whose callback returned after the lease was lost: the store is to hear of it.
+    pub(crate) fn take_reports(&mut self) -> Vec<Partition> {
+        std::mem::take(&mut self.reports)
     }
 
     /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen
@@ -184,7 +210,9 @@ impl Log {
     /// Whether the lease of a partition can be released: nothing is being delivered, and all that was is committed.
     pub(crate) fn is_settled(&self, partition: Partition) -> bool {
         let is_committed = self.commits.get(&partition).is_none_or(Commit::is_empty);
-        is_committed && self.in_callback.iter().all(|pending| pending.partition != partition)
+        is_committed
+            && self.in_callback.iter().all(|pending| pending.partition != partition)
+            && !self.has_orphan(partition)
     }
 
     /// Returns how long after `now` an event can be claimed, in nanoseconds, 0 for now; `None` if none waits.
@@ -210,6 +238,8 @@ impl Log {
         is_batched: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
         debug_assert!(self.in_callback.is_empty());
+        // No callback runs any more, whether its outcome was reported or not.
+        self.orphans.clear();
         let remaining = self.suspension.remaining(now);
         if remaining.is_some_and(|remaining| remaining > 0) {
             return (None, Vec::new());
@@ -249,6 +279,12 @@ impl Log {
 
     /// Records the outcome of the call for the claimed events, at `now`.
     pub(crate) fn delivered(&mut self, outcome: &DeliveryOutcome, now: Nanos) {
+        for (partition, number) in std::mem::take(&mut self.orphans) {
+            if *outcome == DeliveryOutcome::Returned {
+                self.handled.delivered(partition, number);
+                self.reports.push(partition);
+            }
+        }
         let events = std::mem::take(&mut self.in_callback);
         if events.is_empty() {
             // The lease was lost meanwhile.

@@ -287,9 +287,11 @@ fn poll_result(
         Some(after) => events::leaves(transaction, namespace, after)?,
         None => Vec::new(),
     };
-    let oldest = events::oldest_due(transaction, namespace)?.map(|due| now.saturating_sub(due).max(0) as Nanos);
+    let first = events::oldest(transaction, namespace)?;
+    let oldest = first.map(|(_, due)| now.saturating_sub(due).max(0) as Nanos);
     let known = partition.known;
-    Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, known })
+    let delivered_through = first.map_or(known.last, |(number, _)| number - 1);
+    Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, delivered_through, known })
 }
 
 /// Opens a file while other processes may be creating it: then SQLite fails with "locked" at once, whatever its busy

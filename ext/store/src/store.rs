@@ -154,7 +154,7 @@ pub struct PollRequest {
     pub events: Option<(u64, usize)>,
     /// The leaves with a higher number than this are wanted; `None` for no leaves.
     pub leaves_after: Option<u64>,
-    /// What this member delivered before the data went back, sent once after that.
+    /// What this member knows to be delivered, sent once after the data perhaps went back. The store deletes these events.
     pub handled: Option<Handled>,
 }
 
@@ -184,6 +184,8 @@ pub struct PollResult {
     pub leaves_until: u64,
     /// How long ago the oldest event became due that is not delivered; `None` if all are.
     pub oldest: Option<Nanos>,
+    /// Every event up to this number is delivered.
+    pub delivered_through: u64,
     /// What is known of the partition from now on.
     pub known: Known,
 }

@@ -9,8 +9,10 @@ use crate::store::Partition;
 /// That stays true when the lease is lost, since the next lease holder gets every event that this one did not commit.
 #[derive(Debug, Default)]
 struct Handled {
+    /// Of which data: see [`Known::epoch`](crate::store::Known::epoch).
+    epoch: u64,
     through: u64,
-    /// The numbers of events that were in memory when the lease was lost, and have not been fetched since.
+    /// The numbers of events that were in memory when the lease was lost, and have not been fetched or delivered since.
     open: BTreeSet<u64>,
 }
 
@@ -19,6 +21,17 @@ struct Handled {
 pub(super) struct HandledPartitions(HashMap<Partition, Handled>);
 
 impl HandledPartitions {
+    /// The store says that every event up to a number is delivered. Nothing of other data counts any more: after a clock was
+    /// set back, these may give out the same numbers again.
+    pub(super) fn polled(&mut self, partition: Partition, epoch: u64, delivered_through: u64) {
+        let handled = self.0.entry(partition).or_default();
+        if handled.epoch != epoch {
+            *handled = Handled { epoch, ..Handled::default() };
+        }
+        handled.open = handled.open.split_off(&delivered_through.saturating_add(1));
+        handled.through = handled.through.max(delivered_through);
+    }
+
     /// Events with these numbers were fetched, in order.
     pub(super) fn fetched(&mut self, partition: Partition, numbers: impl Iterator<Item = u64>) {
         let handled = self.0.entry(partition).or_default();
@@ -35,9 +48,16 @@ impl HandledPartitions {
         handled.open.extend(numbers);
     }
 
-    /// Returns the number up to which everything is delivered, and the exceptions that are not in memory.
-    pub(super) fn get(&self, partition: Partition) -> Option<(u64, Vec<u64>)> {
+    /// The callback of an event has returned after the lease was lost.
+    pub(super) fn delivered(&mut self, partition: Partition, number: u64) {
+        if let Some(handled) = self.0.get_mut(&partition) {
+            handled.open.remove(&number);
+        }
+    }
+
+    /// Returns the epoch, the number up to which everything is delivered, and the exceptions that are not in memory.
+    pub(super) fn get(&self, partition: Partition) -> Option<(u64, u64, Vec<u64>)> {
         let handled = self.0.get(&partition).filter(|handled| handled.through > 0)?;
-        Some((handled.through, handled.open.iter().copied().collect()))
+        Some((handled.epoch, handled.through, handled.open.iter().copied().collect()))
     }
 }

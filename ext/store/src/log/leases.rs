@@ -60,6 +60,11 @@ impl Leases {
         self.0.get(&partition).is_some_and(|lease| lease.until > now && !lease.is_releasing)
     }
 
+    /// Returns when the lease ends unless it is renewed; 0 if it is not held.
+    pub(super) fn until(&self, partition: Partition) -> Nanos {
+        self.0.get(&partition).map_or(0, |lease| lease.until)
+    }
+
     /// Returns the number of the last event that was fetched from the partition's log, or 0.
     pub(super) fn last_fetched(&self, partition: Partition) -> u64 {
         self.0.get(&partition).map_or(0, |lease| lease.last_fetched)

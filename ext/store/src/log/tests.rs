@@ -300,3 +300,39 @@ fn a_suspension_outlives_the_loss_of_one_of_several_leases() {
     log.forget_partition(0);
     assert_eq!(numbers(&mut log, 1), [], "every callback fails");
 }
+
+/// What a log says of events up to 3 after the lease was lost while the callback of 1 ran.
+fn handled_after(outcome: &DeliveryOutcome) -> (Option<Handled>, Vec<Partition>) {
+    let mut log = log(&[1, 2, 3]);
+    log.polled(0, 5, 0);
+    log.add_fetched(0, vec![event(4, 4, Transition::Online, 1)], 0);
+    assert_eq!(numbers(&mut log, 0), [1]);
+    log.forget_partition(0);
+    assert!(log.has_orphan(0) && !log.is_settled(0));
+    log.delivered(outcome, 0);
+    assert!(!log.has_orphan(0) && log.is_settled(0));
+    (log.handled(0), log.take_reports())
+}
+
+#[test]
+fn an_event_whose_callback_returns_after_the_lease_was_lost_is_reported() {
+    let handled = |except| Some(Handled { epoch: 5, through: 4, except });
+    assert_eq!(handled_after(&DeliveryOutcome::Returned), (handled(vec![2, 3, 4]), vec![0]));
+    assert_eq!(
+        handled_after(&DeliveryOutcome::Interrupted),
+        (handled(vec![1, 2, 3, 4]), vec![]),
+        "it is to be called again"
+    );
+}
+
+#[test]
+fn what_the_store_no_longer_has_is_delivered_whoever_delivered_it() {
+    let mut log = Log::default();
+    assert_eq!(log.handled(0), None);
+    log.polled(0, 5, 10);
+    assert_eq!(log.handled(0), Some(Handled { epoch: 5, through: 10, except: vec![] }));
+    log.polled(0, 5, 8);
+    assert_eq!(log.handled(0).map(|handled| handled.through), Some(10), "the data went back");
+    log.polled(0, 6, 3);
+    assert_eq!(log.handled(0), Some(Handled { epoch: 6, through: 3, except: vec![] }), "these are other data");
+}

@@ -224,8 +224,8 @@ struct PartitionState {
     leaves_after: Option<u64>,
     /// What was delivered before the data were lost or went back, or the connection was lost, to be sent with the next poll.
     handled: Option<Handled>,
-    /// Whether the partition has been polled since the member knows it, or since it noticed other data in any partition.
-    /// Before that nothing is written.
+    /// Whether the partition has been polled since the member knows it, noticed other data in any partition, or lost its
+    /// connection. Before that nothing is written.
     is_polled: bool,
     /// Whether nobody held the lease at the last poll.
     is_free: bool,
@@ -233,6 +233,11 @@ struct PartitionState {
     free_since: Option<Nanos>,
     /// Until then the lease is kept though it is more than this member's share.
     keep_until: Nanos,
+    /// When the data perhaps went back, if ever: for one lease length from then on, the lease is left to the member that held
+    /// it before, whatever the store says.
+    uncertain_since: Option<Nanos>,
+    /// Until then that member is this one.
+    held_until: Nanos,
     /// Whether the lease is to be released as soon as everything that was delivered is committed.
     is_releasing: bool,
     known: Known,
@@ -241,6 +246,11 @@ struct PartitionState {
 }
 
 impl PartitionState {
+    /// From when on the lease may be acquired, if it is free.
+    fn acquire_at(&self, now: Nanos, lease_length: Nanos) -> Nanos {
+        self.uncertain_since.filter(|_| now >= self.held_until).map_or(0, |since| since + lease_length)
+    }
+
     /// A partition of which nothing is known.
     const NEW: PartitionState = PartitionState {
         lease_at: 0,
@@ -254,6 +264,8 @@ impl PartitionState {
         is_free: true,
         free_since: None,
         keep_until: 0,
+        uncertain_since: None,
+        held_until: 0,
         is_releasing: false,
         known: Known { epoch: 0, generation: 0, last: 0 },
         failures: Failures::NONE,
@@ -387,6 +399,8 @@ pub(crate) struct MemberState {
     /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a
     /// full disk every write fails, and polls work.
     is_outage: bool,
+    /// Until then other data belong to the same outage: another member may notice later that a partition has older ones.
+    replaced_until: Nanos,
     /// Until when a stop waits for the store.
     shutdown_deadline: Option<Nanos>,
     /// What a stop reports if it cannot write everything.
@@ -447,6 +461,7 @@ impl MemberState {
             partition_error: None,
             failures: Failures::NONE,
             is_outage: false,
+            replaced_until: 0,
             shutdown_deadline: None,
             label,
             name: String::new(),
@@ -461,7 +476,7 @@ impl MemberState {
         if let (Err(error), Some(kind)) = (&result, kind) {
             self.note_failure(now, None, kind, error);
         }
-        self.is_outage = self.is_outage && self.is_failing(now);
+        self.is_outage = self.is_outage && (self.is_failing(now) || self.may_be_replaced(now));
         match self.phase {
             Phase::Inactive | Phase::Closing | Phase::Ended => Action::End,
             Phase::Running => {
@@ -667,6 +682,7 @@ impl MemberState {
     }
 
     fn poll_what_is_due(&mut self, now: Nanos) -> Option<Call> {
+        self.log.take_reports().into_iter().for_each(|partition| self.report_handled(partition));
         let leeway = self.poll_interval(now) / 2;
         let soon = now + leeway;
         let mut free = self.max_leases.saturating_sub(self.log.leases());
@@ -688,27 +704,31 @@ impl MemberState {
     ) -> Option<PollRequest> {
         let partition = self.partition(request.partition)?;
         let is_leased = self.log.is_leased(request.partition);
-        let fetch_at = if is_leased { partition.fetch_at } else { Nanos::MAX };
-        if now < partition.lease_at.min(partition.sweep_at).min(fetch_at) && !partition.is_releasing {
+        let may_fetch = is_leased && !self.log.has_orphan(request.partition);
+        let fetch_at = if may_fetch { partition.fetch_at } else { Nanos::MAX };
+        let has_news = partition.is_releasing || request.handled.is_some();
+        if now < partition.lease_at.min(partition.sweep_at).min(fetch_at) && !has_news {
             return None;
         }
+        let may_acquire = partition.is_free && partition.acquire_at(now, self.lease_length()) <= now;
         let now = now + leeway;
         let lease = if partition.is_releasing {
             if self.log.is_settled(request.partition) { LeaseRequest::Release } else { LeaseRequest::Renew }
         } else if is_leased {
             if partition.lease_at <= now { LeaseRequest::Renew } else { LeaseRequest::None }
-        } else if partition.is_free && partition.lease_at <= now && (*free > 0 || self.is_orphan(partition, now)) {
+        } else if may_acquire && partition.lease_at <= now && (*free > 0 || self.is_orphan(partition, now)) {
             *free = free.saturating_sub(1);
             LeaseRequest::Acquire
         } else {
             LeaseRequest::None
         };
         let sweep = (partition.sweep_at <= now).then_some(SWEEP_BATCH_SIZE);
-        let is_to_fetch =
-            (is_leased && partition.fetch_at <= now && !partition.is_releasing) || lease == LeaseRequest::Acquire;
+        let is_to_fetch = (may_fetch && partition.fetch_at <= now && !partition.is_releasing)
+            || (lease == LeaseRequest::Acquire && !self.log.has_orphan(request.partition));
         let events = Some((self.log.last_fetched(request.partition), if is_to_fetch { budget.take() } else { 0 }));
         let events = events.filter(|(_, limit)| *limit > 0);
-        let is_due = partition.lease_at <= now || lease != LeaseRequest::None || sweep.is_some() || events.is_some();
+        let is_due =
+            has_news || partition.lease_at <= now || lease != LeaseRequest::None || sweep.is_some() || events.is_some();
         is_due.then_some(PollRequest { lease, sweep, events, ..request })
     }
 
@@ -771,7 +791,8 @@ impl MemberState {
         let has_budget = self.log.free_slots() > 0;
         for (number, partition) in (0..).zip(&self.partitions) {
             let mut at = partition.lease_at.min(partition.sweep_at);
-            if has_budget && !partition.is_releasing && self.log.is_leased(number) {
+            let may_fetch = self.log.is_leased(number) && !self.log.has_orphan(number);
+            if has_budget && !partition.is_releasing && may_fetch {
                 at = at.min(partition.fetch_at);
             }
             wait = wait.min(at.max(partition.retry_at).saturating_sub(now));
@@ -787,7 +808,7 @@ impl MemberState {
     fn take_in(&mut self, now: Nanos, reply: Reply) -> Result<(), StoreError> {
         match reply {
             Reply::None | Reply::Done => Ok(()),
-            Reply::Opened(result) => result.map(|(store, was_away)| self.opened(store, was_away)),
+            Reply::Opened(result) => result.map(|(store, was_away)| self.opened(now, store, was_away)),
             Reply::Registered(result) => self.registered(now, result),
             Reply::Deregistered(result) => result.map(|()| self.failures.succeeded(Kind::Register)),
             Reply::Committed(result) => self.committed(now, result),
@@ -796,7 +817,7 @@ impl MemberState {
         }
     }
 
-    fn opened(&mut self, store: StoreTraits, was_away: bool) {
+    fn opened(&mut self, now: Nanos, store: StoreTraits, was_away: bool) {
         // After a fork the store is opened anew. Its connection was lost too if something failed before.
         let is_new = self.store.is_none();
         let was_away = was_away || (is_new && self.failures.is_any());
@@ -806,8 +827,8 @@ impl MemberState {
         if was_away {
             // What was written last may be lost: heartbeats, and commits.
             self.resend(None, false);
-            // All at once, so that one message is for all whose data are others.
-            self.partitions.iter_mut().for_each(|partition| partition.sweep_at = 0);
+            (0..store.partitions).for_each(|partition| self.leave_lease(now, partition));
+            self.poll_anew();
         }
         if was_away || is_new {
             (0..store.partitions).for_each(|partition| self.report_handled(partition));
@@ -817,10 +838,18 @@ impl MemberState {
     /// Has the next poll say what was delivered of a partition: the store may have events again that it had not.
     fn report_handled(&mut self, partition: Partition) {
         let handled = self.log.handled(partition);
-        // Nothing is known of the data if they were replaced, and the partition has not been polled since.
-        if let Some(state) = self.partition_mut(partition).filter(|state| state.known.epoch != 0) {
-            let epoch = state.known.epoch;
-            state.handled = handled.map(|(through, except)| Handled { epoch, through, except });
+        if let Some(state) = self.partition_mut(partition) {
+            state.handled = handled;
+        }
+    }
+
+    /// Leaves the lease of a partition, for one lease length, to the member that holds it: the data perhaps went back, and
+    /// then they name a holder of before, or none.
+    fn leave_lease(&mut self, now: Nanos, partition: Partition) {
+        let held_until = self.log.leased_until(partition);
+        if let Some(state) = self.partition_mut(partition) {
+            state.uncertain_since = Some(now);
+            state.held_until = state.held_until.max(held_until);
         }
     }
 
@@ -950,15 +979,18 @@ impl MemberState {
         };
         let answers = result?;
         self.failures.succeeded(Kind::Poll);
+        let mut failed = Vec::new();
         for (request, answer) in requests.into_iter().zip(answers) {
             match answer {
                 Ok(result) => {
                     self.succeeded(request.partition, Kind::Poll);
                     self.apply_poll(request, result, asked_at, now);
                 }
-                Err(error) => self.partition_failed(now, request.partition, Kind::Poll, error),
+                Err(error) => failed.push((request.partition, error)),
             }
         }
+        // Last: a partition with other data has all of them polled anew, also those of this reply.
+        failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, Kind::Poll, error));
         Ok(())
     }
 
@@ -978,6 +1010,7 @@ impl MemberState {
         partition.leaves_after =
             Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });
         self.left.extend(result.leaves);
+        log.polled(request.partition, result.known.epoch, result.delivered_through);
         partition.handled = None;
         partition.known = result.known;
         partition.is_polled = true;
@@ -1011,7 +1044,8 @@ impl MemberState {
                 let is_to_be_had = lease != LeaseState::HeldByOther && log.leases() < max_leases;
                 // An orphaned lease is acquired in time, however often the partition is polled for something else.
                 let orphaned_at = partition.free_since.map_or(Nanos::MAX, |since| since + length / 2);
-                partition.lease_at = if is_to_be_had { now } else { orphaned_at.clamp(now, now + next_ask) };
+                let acquire_at = if is_to_be_had { now } else { orphaned_at }.max(partition.acquire_at(now, length));
+                partition.lease_at = acquire_at.clamp(now, now + next_ask);
             }
         }
         let is_leased = log.is_leased(request.partition);
@@ -1054,11 +1088,14 @@ impl MemberState {
     }
 
     /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails. The outage is over when
-    /// each kind of call has succeeded that failed.
+    /// each kind of call has succeeded that failed, and no other data can turn up that belong to it.
     fn note_failure(&mut self, now: Nanos, partition: Option<Partition>, kind: Kind, error: &StoreError) {
         if self.phase == Phase::Pausing {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
             return;
+        }
+        if let StoreError::Replaced(_) = error {
+            self.replaced_until = now + self.lease_length();
         }
         // Whichever call replied that the data is another: the polls that come first now show that it is there.
         let kind = if let StoreError::Replaced(_) = error { Kind::Poll } else { kind };
@@ -1080,6 +1117,12 @@ impl MemberState {
         !self.failures.are_over(now) || self.partitions.iter().any(|partition| !partition.failures.are_over(now))
     }
 
+    /// Whether further partitions may turn out to have other data, of the same outage: some are not polled again, or other
+    /// members are about to notice that theirs are older.
+    fn may_be_replaced(&self, now: Nanos) -> bool {
+        now < self.replaced_until || self.partitions.iter().any(|partition| !partition.is_polled)
+    }
+
     /// A partition has failed by itself.
     fn partition_failed(&mut self, now: Nanos, partition: Partition, kind: Kind, error: StoreError) {
         self.note_failure(now, Some(partition), kind, &error);
@@ -1094,14 +1137,14 @@ impl MemberState {
     /// A partition has lost its data, or has older ones. The member writes its users again, and those whose
     /// `offline` is not delivered.
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
-        // Others are perhaps replaced too: all are polled at once, so that one message is for all of them.
-        self.partitions.iter_mut().for_each(|partition| partition.is_polled = false);
+        self.poll_anew();
         for (id, (seen, due)) in self.log.undelivered_offline(partition, now) {
             // The last heartbeat, with the timeout that ends when the user was due.
             self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), true);
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);
+        self.leave_lease(now, partition);
         self.report_handled(partition);
         self.log.forget_partition(partition);
         self.resend(Some(partition), true);
@@ -1112,10 +1155,17 @@ impl MemberState {
                 known,
                 settled_at: state.settled_at,
                 handled: state.handled.take(),
+                uncertain_since: state.uncertain_since,
+                held_until: state.held_until,
                 failures: state.failures,
                 ..PartitionState::NEW
             };
         }
+    }
+
+    /// Has all partitions polled at once: one message is for all whose data are others.
+    fn poll_anew(&mut self) {
+        self.partitions.iter_mut().for_each(|partition| partition.is_polled = false);
     }
 
     /// Has everyone written again who was online when their partition last answered: of one partition, or of all.

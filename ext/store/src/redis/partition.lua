@@ -19,8 +19,8 @@ local KNOWN_EPOCH, KNOWN_GENERATION, KNOWN_LAST, TIMEOUT =
 local CLASSES = 1024
 local LAST_DEADLINE = 8796093022207
 
--- For how long after the data went back no event is handed out: every member polls within that time, and says what it
--- has delivered.
+-- For how long after the data went back no event is handed out: nearly every member polls within that time, and says
+-- what it has delivered. A slower one that held the lease finds it free: the others leave it alone for one lease length.
 local SETTLING = 1000000
 
 -- For how many seconds a key is kept that no member renews.

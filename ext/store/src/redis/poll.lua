@@ -10,9 +10,9 @@
 -- Returns {'ok', epoch, generation, last number, the state of the lease (0 free, 1 held by another member, 2 the
 -- caller's as before, 3 acquired), how many users were set offline, how long ago the first of them was due, in how long
 -- the next user may be due (-1 if nobody is online), the events, the users who left, the number above which to ask for
--- leaves next, how long ago the oldest event became due (-1 if there is none)}. Each event is {number, id, kind,
--- lateness, version, failures, how long ago the last heartbeat was}; the list is empty unless the caller holds the lease.
--- Durations are microseconds.
+-- leaves next, how long ago the oldest event became due (-1 if there is none), the number up to which every event is
+-- delivered}. Each event is {number, id, kind, lateness, version, failures, how long ago the last heartbeat was}; the list
+-- is empty unless the caller holds the lease. Durations are microseconds.
 local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
   ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local LEAVES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
@@ -184,10 +184,15 @@ local function read_leaves()
   return ids, #entries == MAX_LEAVES and tonumber(entries[#entries][1]:match('^%d+')) or last_number
 end
 
--- Returns how long ago the oldest event became due, or -1 if there is none.
-local function oldest_age()
+-- Returns how long ago the oldest event became due, or -1 if there is none, and the number up to which every event is
+-- delivered.
+local function oldest_event()
   local first = redis.call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
-  return first and math.max(now - fields_of(first).d, 0) or -1
+  if not first then
+    return -1, last_number
+  end
+  local fields = fields_of(first)
+  return math.max(now - fields.d, 0), fields.number - 1
 end
 
 local lease_state = update_lease()
@@ -201,5 +206,6 @@ end
 local reads_events = AFTER ~= '' and COUNT > 0 and lease_state >= 2 and now >= silent_until
 local events = reads_events and read_events() or {}
 local leaves, leaves_until = read_leaves()
+local oldest_age, delivered_through = oldest_event()
 return {'ok', epoch, generation, last_number, lease_state, expired, lag, next_due, events, leaves, leaves_until,
-  oldest_age()}
+  oldest_age, delivered_through}

@@ -124,11 +124,12 @@ impl Summary {
 pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32, i64);
 
 /// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
-/// next is due, the events, the users who left, the number after the leaves, and the age of the oldest event.
-pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>, Vec<Vec<u8>>, u64, i64);
+/// next is due, the events, the users who left, the number after the leaves, the age of the oldest event, and the number up
+/// to which every event is delivered.
+pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>, Vec<Vec<u8>>, u64, i64, u64);
 
 pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known) -> PollResult {
-    let (lease, expired, lag, next, events, leaves, leaves_until, oldest) = reply;
+    let (lease, expired, lag, next, events, leaves, leaves_until, oldest, delivered_through) = reply;
     PollResult {
         lease: match lease {
             0 => LeaseState::Free,
@@ -142,6 +143,7 @@ pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known)
         leaves: leaves.iter().filter_map(|id| UserId::from_store(id)).collect(),
         leaves_until,
         oldest: (oldest >= 0).then(|| nanos(oldest)),
+        delivered_through,
         known,
     }
 }

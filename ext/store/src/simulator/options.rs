@@ -24,6 +24,8 @@ pub(super) enum FaultKind {
     Cut,
     /// The server restarts with older data.
     RollBack,
+    /// Older data replace the server's while it answers, and a process stands still for most of a lease.
+    Restore,
     /// The server restarts without its data.
     Lose,
     /// A lease ends before its time.
@@ -45,7 +47,7 @@ pub(super) enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [FaultKind; 16] = [
+    const ALL: [FaultKind; 17] = [
         FaultKind::Kill,
         FaultKind::Stop,
         FaultKind::Pause,
@@ -53,6 +55,7 @@ impl FaultKind {
         FaultKind::ServerAway,
         FaultKind::Cut,
         FaultKind::RollBack,
+        FaultKind::Restore,
         FaultKind::Lose,
         FaultKind::EndLease,
         FaultKind::PartitionAway,

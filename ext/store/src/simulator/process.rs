@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use online_manager_tracker::{Id, Nanos, StringId};
 use parking_lot::Mutex;
 
+use super::options::Options;
 use crate::coalescer::{Coalesced, Coalescer};
 use crate::error::StoreError;
 use crate::id::{Charset, Kind, UserId};
@@ -47,6 +48,13 @@ pub(super) struct Process {
     pub(super) is_open: bool,
     /// The calls that failed and have not succeeded since: their kind, and the partition unless they failed as a whole.
     pub(super) failing: BTreeSet<(&'static str, Option<Partition>)>,
+    partitions: Partition,
+    /// The partitions that may turn out to have other data, and until when other data belong to the same outage.
+    pub(super) unpolled: BTreeSet<Partition>,
+    pub(super) replaced_until: Nanos,
+    pub(super) is_outage: bool,
+    /// The last loss of data that it has reported, by number, and until when all that is found belongs to it.
+    pub(super) reported_loss: Option<(u64, Nanos)>,
     pub(super) callback: Option<Callback>,
     pub(super) callback_generation: u64,
     /// When the member's last calls were made.
@@ -54,7 +62,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(number: usize, incarnation: u64, timeout: Nanos, seed: u64, jitter: Nanos) -> Process {
+    pub(super) fn new(number: usize, incarnation: u64, seed: u64, options: &Options) -> Process {
+        let (timeout, jitter) = (options.timeout, options.clock_step);
         let mut token = [0; 16];
         token[0] = number as u8 + 1;
         token[8..].copy_from_slice(&incarnation.to_le_bytes());
@@ -72,6 +81,11 @@ impl Process {
             is_connected: false,
             is_open: false,
             failing: BTreeSet::new(),
+            partitions: options.partitions,
+            unpolled: (0..options.partitions).collect(),
+            replaced_until: 0,
+            is_outage: false,
+            reported_loss: None,
             callback: None,
             callback_generation: 0,
             recent_calls: std::collections::VecDeque::new(),
@@ -79,26 +93,49 @@ impl Process {
     }
 
     /// Takes in which calls fail. Returns whether an outage begins with this reply: something fails, and nothing did before.
-    pub(super) fn begins_outage(&mut self, asked: &[Partition], reply: &Reply) -> bool {
+    pub(super) fn begins_outage(&mut self, asked: &[Partition], reply: &Reply, now: Nanos) -> bool {
         let is_pausing = self.state.get_mut().phase == Phase::Pausing;
-        let was_failing = !self.failing.is_empty();
+        let was_outage = self.is_outage;
+        let lease = self.state.get_mut().lease_length();
+        let mut has_failed = false;
+        if let Reply::Opened(Ok((_, true))) = reply {
+            self.poll_anew();
+        }
         for (kind, partition, error) in outcomes(asked, reply) {
             match error {
                 None => {
                     self.failing.remove(&(kind, partition));
+                    if kind == "poll" {
+                        partition.map(|partition| self.unpolled.remove(&partition));
+                    }
                 }
                 // What fails before a fork is not reported.
-                Some(_) if is_pausing => {}
-                // The data is another: a poll shows that it is there.
+                Some(error) if is_pausing => {
+                    if let StoreError::Replaced(_) = error {
+                        self.poll_anew();
+                    }
+                }
+                // The data is another: a poll shows that it is there. So may be the other partitions' data.
                 Some(StoreError::Replaced(_)) => {
+                    has_failed = true;
                     self.failing.insert(("poll", partition));
+                    self.replaced_until = now + lease;
+                    self.poll_anew();
                 }
                 Some(_) => {
+                    has_failed = true;
                     self.failing.insert((kind, partition));
                 }
             }
         }
-        !was_failing && !self.failing.is_empty()
+        let is_over = self.failing.is_empty() && self.unpolled.is_empty() && now >= self.replaced_until;
+        self.is_outage = (was_outage || has_failed) && !is_over;
+        !was_outage && has_failed
+    }
+
+    /// Each partition may turn out to have other data.
+    pub(super) fn poll_anew(&mut self) {
+        self.unpolled = (0..self.partitions).collect();
     }
 
     /// A heartbeat. Returns whether the member's thread has to be woken.

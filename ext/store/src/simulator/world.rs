@@ -107,6 +107,10 @@ pub(super) struct World {
     homes: Vec<usize>,
     part: Part,
     judge: Judge,
+    /// Until when a lease may last that the data lack which were put back.
+    restored_until: Nanos,
+    /// How often the data were lost, or went back.
+    losses: u64,
     /// By partition, the generation of data that went back, if no member has noticed yet.
     unnoticed: Vec<Option<u64>>,
     hash: DefaultHasher,
@@ -149,6 +153,8 @@ impl World {
             homes: (0..users).map(|_| random.range(0, options.processes as u64 - 1) as usize).collect(),
             part: Part::Faults,
             judge: Judge::new(users),
+            restored_until: 0,
+            losses: 0,
             unnoticed: vec![None; usize::from(options.partitions)],
             hash: DefaultHasher::new(),
             wrong: None,
@@ -173,7 +179,9 @@ impl World {
         // The members that knew the versions may be gone; the versions then go by a clock that was set back.
         let has = |kind| world.options.faults.contains(&kind);
         world.judge.may_repeat_anything = has(FaultKind::ClockJump)
-            && (has(FaultKind::RollBack) || (has(FaultKind::Lose) && (has(FaultKind::Kill) || has(FaultKind::Stop))));
+            && (has(FaultKind::RollBack)
+                || has(FaultKind::Restore)
+                || (has(FaultKind::Lose) && (has(FaultKind::Kill) || has(FaultKind::Stop))));
         world
     }
 
@@ -245,10 +253,18 @@ impl World {
 
     fn start_process(&mut self, number: usize) {
         self.incarnations += 1;
+        if self.now < self.restored_until {
+            // It does not know that another one holds a lease which the data that were put back do not show.
+            self.judge.may_repeat_all();
+            self.judge.repeats_until = self.judge.repeats_until.max(self.now + 2 * SECOND);
+        }
         let seed = self.random.next();
-        let jitter = self.options.clock_step;
-        let process = Process::new(number, self.incarnations, self.options.timeout, seed, jitter);
+        let mut process = Process::new(number, self.incarnations, seed, &self.options);
         if number < self.processes.len() {
+            // What was meant for the process before must not reach this one.
+            let before = &self.processes[number];
+            process.generation = before.generation + 1;
+            process.callback_generation = before.callback_generation + 1;
             self.processes[number] = process;
         } else {
             self.processes.push(process);
@@ -297,10 +313,19 @@ impl World {
         if self.is_traced && reply != Reply::None && reply != Reply::Done {
             println!("{:9.4}   process {number} <- {reply:?}", self.now as f64 / 1e9);
         }
-        let expected = usize::from(process.begins_outage(asked, &reply));
+        let expected = usize::from(process.begins_outage(asked, &reply, clock));
         let reports = process.state.get_mut().outages.len();
         let action = process.state.get_mut().step(clock, reply);
         let reports = process.state.get_mut().outages.len() - reports;
+        let loss = (self.losses, self.now + process.state.get_mut().lease_length());
+        let messages = process.state.get_mut().outages.iter().rev().take(reports);
+        let is_loss = messages.into_iter().any(|message| message.contains("the data are others"));
+        // A member that stood still for longer than a lease may notice older data once the others are done with them.
+        let before = if is_loss { process.reported_loss.replace(loss) } else { None };
+        if before.is_some_and(|(before, until)| before == loss.0 && self.now < until) {
+            self.wrong.get_or_insert(format!("process {number} reports one loss twice"));
+        }
+        let process = &mut self.processes[number];
         // A stop says besides what it could not write.
         if reports != expected && process.state.get_mut().phase == Phase::Running {
             let result = format!("process {number} reports {reports} outages where {expected} begin");
@@ -342,6 +367,7 @@ impl World {
             Phase::Pausing => {
                 process.state.get_mut().phase = Phase::Running;
                 process.state.get_mut().restart();
+                process.poll_anew();
                 process.is_open = false;
                 process.doing = Doing::Step(Reply::None);
                 self.go_on(number, 5 * MILLISECOND);
@@ -426,7 +452,8 @@ impl World {
             self.processes[number].doing = Doing::Call(call, None);
             return self.failure(number, generation);
         }
-        let reply = self.serve(number, &call);
+        let is_cut = !self.processes[number].is_connected && call != Call::Open;
+        let reply = if is_cut { failed(&call) } else { self.serve(number, &call) };
         let reply = if fails_after { failed(&call) } else { reply };
         if fails_after {
             self.judge.may_repeat_all();
@@ -464,7 +491,8 @@ impl World {
             Call::Write(membership, writes) => {
                 let results = self.server.write(membership, writes);
                 // The data to go back to have events that are delivered meanwhile.
-                if self.options.faults.contains(&FaultKind::RollBack) && self.random.percent(10) {
+                let has = |kind| self.options.faults.contains(&kind);
+                if (has(FaultKind::RollBack) || has(FaultKind::Restore)) && self.random.percent(10) {
                     self.server.back_up();
                 }
                 self.look_for_witnesses();
@@ -779,15 +807,7 @@ impl World {
                 if self.random.percent(50) {
                     self.server.back_up();
                 } else {
-                    self.lose_data();
-                    let before: Vec<u64> = self.partitions().map(|partition| self.server.last(partition)).collect();
-                    self.server.roll_back();
-                    for (partition, before) in self.partitions().zip(before) {
-                        if self.server.last(partition) < before {
-                            self.unnoticed[usize::from(partition)] = Some(self.server.generation(partition));
-                        }
-                    }
-                    self.look_for_witnesses();
+                    self.roll_back();
                     self.server_away(duration);
                     if self.random.percent(30) {
                         // A new process may write before those that knew the data.
@@ -795,6 +815,7 @@ impl World {
                     }
                 }
             }
+            FaultKind::Restore => self.restore(number),
             FaultKind::Lose => {
                 self.lose_data();
                 self.server.lose();
@@ -883,9 +904,40 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
+    /// Older data replace the present ones.
+    fn roll_back(&mut self) {
+        self.lose_data();
+        let before: Vec<u64> = self.partitions().map(|partition| self.server.last(partition)).collect();
+        self.server.roll_back();
+        for (partition, before) in self.partitions().zip(before) {
+            if self.server.last(partition) < before {
+                self.unnoticed[usize::from(partition)] = Some(self.server.generation(partition));
+            }
+        }
+        self.look_for_witnesses();
+    }
+
+    /// Older data replace the present ones, and every connection is cut. A process stands still from then on for less than a
+    /// lease: what it has delivered, and what it delivers, is not delivered again all the same.
+    fn restore(&mut self, number: usize) {
+        self.roll_back();
+        for process in &mut self.processes {
+            process.is_connected = false;
+        }
+        let lease = self.processes[number].state.get_mut().lease_length();
+        let pause = self.random.range(0, lease / 10 * 8);
+        self.trace(|| format!("process {number} stands still for {:.3} s", pause as f64 / 1e9));
+        let paused_until = &mut self.processes[number].paused_until;
+        *paused_until = (self.now + pause).max(*paused_until);
+        self.restored_until = self.now + lease;
+        self.judge.trouble(self.now + pause + 3 * SECOND);
+        self.at(pause, Happening::Repair(Repair::Resume(number)));
+    }
+
     /// The data are about to be lost: whom no process knows is lost with them.
     fn lose_data(&mut self) {
         self.judge.has_lost_data = true;
+        self.losses += 1;
         for user in 0..self.options.users {
             self.judge.users[user].is_lost |= !self.is_known(user);
         }
@@ -984,8 +1036,10 @@ impl World {
                     }
                 }
                 self.judge.trouble(self.now + pause + SECOND);
-                // What is under way may be slow, and a lease may have been granted for as long as a minute.
-                let lease = self.server.longest_lease();
+                // What is under way may be slow, and a lease may have been granted for as long as a minute. After a lost
+                // connection a member leaves it for as long to the one that held it.
+                let lengths = self.processes.iter_mut().map(|process| process.state.get_mut().lease_length());
+                let lease = lengths.max().unwrap_or(0).max(self.server.longest_lease());
                 self.at(pause + lease + 4 * SECOND, Happening::Part);
             }
             Part::Leases => {

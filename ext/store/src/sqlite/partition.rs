@@ -7,8 +7,9 @@ use super::{PARTITION, to_sql};
 use crate::boot_clock;
 use crate::store::{Known, LeaseRequest, LeaseState, Membership, Token};
 
-/// For how long after the data went back no event is handed out, in nanoseconds: every member polls within that time, and
-/// says what it has delivered.
+/// For how long after the data went back no event is handed out, in nanoseconds: nearly every member polls within that time,
+/// and says what it has delivered. A slower one that held the lease finds it free: the others leave it alone for one lease
+/// length.
 const SETTLING: i64 = 1_000_000_000;
 
 /// A namespace. Times are nanoseconds of the boot clock.

@@ -20,6 +20,11 @@ struct Driver {
     /// The partitions whose data are others, until the next call on them.
     replaced: [bool; 2],
     was_away: bool,
+    /// Another member holds every lease.
+    is_leased_by_other: bool,
+    /// When a lease was asked for by each poll that did, and which polls asked for events.
+    acquired_at: Vec<Nanos>,
+    fetches: Vec<PollRequest>,
     /// The passes over the users that were asked for.
     resends: Vec<Resend>,
     /// Whether each heartbeat was written as one that is resent.
@@ -38,6 +43,9 @@ impl Driver {
             failing: None,
             replaced: [false; 2],
             was_away: false,
+            is_leased_by_other: false,
+            acquired_at: Vec::new(),
+            fetches: Vec::new(),
             resends: Vec::new(),
             written: Vec::new(),
         }
@@ -83,6 +91,11 @@ impl Driver {
                 });
                 self.written.extend(heartbeats);
             }
+            Call::Poll(_, requests) => {
+                let acquires = requests.iter().any(|request| request.lease == LeaseRequest::Acquire);
+                self.acquired_at.extend(acquires.then_some(self.now));
+                self.fetches.extend(requests.iter().filter(|request| request.events.is_some()).cloned());
+            }
             _ => {}
         }
         let asked: Vec<Partition> = match call {
@@ -111,7 +124,16 @@ impl Driver {
                     .map(|()| writes.iter().map(|_| (0, part(Kind::Write, 0).map(|()| Written::default()))).collect()),
             ),
             Call::Poll(_, requests) => Reply::Polled(whole(Kind::Poll).map(|()| {
-                let part = |request: &PollRequest| part(Kind::Poll, request.partition).map(|()| polled(request));
+                let part = |request: &PollRequest| {
+                    let lease = if self.is_leased_by_other {
+                        LeaseState::HeldByOther
+                    } else if self.state.log.is_leased(request.partition) {
+                        LeaseState::Renewed
+                    } else {
+                        polled(request).lease
+                    };
+                    part(Kind::Poll, request.partition).map(|()| PollResult { lease, ..polled(request) })
+                };
                 let results = requests.iter().zip(replaced);
                 results.map(|(request, is_other)| if is_other { Err(other()) } else { part(request) }).collect()
             })),
@@ -133,6 +155,7 @@ fn polled(request: &PollRequest) -> PollResult {
         leaves: Vec::new(),
         leaves_until: 0,
         oldest: None,
+        delivered_through: 0,
         known: Known::default(),
     }
 }
@@ -227,6 +250,97 @@ fn data_that_are_lost_in_every_partition_are_one_outage() {
     driver.state.partitions[1].fetch_at = Nanos::MAX;
     assert_eq!(driver.run(10 * SECOND), ["other data"]);
     assert_eq!(driver.replaced, [false, false]);
+}
+
+#[test]
+fn data_that_are_found_to_be_older_one_partition_after_the_other_are_one_outage() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.replaced = [true, false];
+    assert_eq!(driver.run(SECOND), ["other data"]);
+    // Another member noticed this a moment ago.
+    driver.replaced = [false, true];
+    assert_eq!(driver.run(10 * SECOND), [""; 0]);
+    driver.replaced = [false, true];
+    assert_eq!(driver.run(SECOND), ["other data"], "another outage");
+}
+
+#[test]
+fn a_lost_connection_and_the_other_data_behind_it_are_one_outage() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.failing = Some((Kind::Open, true));
+    assert_eq!(driver.run(5 * SECOND), ["all of it"]);
+    (driver.failing, driver.was_away, driver.replaced) = (None, true, [true, true]);
+    assert_eq!(driver.run(SECOND), [""; 0]);
+    assert_eq!(driver.replaced, [false, false]);
+}
+
+#[test]
+fn a_lease_that_another_member_held_is_left_to_it_for_one_lease_after_the_data_perhaps_went_back() {
+    let mut driver = Driver::new();
+    driver.is_leased_by_other = true;
+    driver.run(SECOND);
+    driver.acquired_at.clear();
+    // The connection was lost, and the data say now that nobody holds a lease.
+    (driver.was_away, driver.is_leased_by_other) = (true, false);
+    let lost_at = driver.now;
+    driver.run(10 * SECOND);
+    let length = driver.state.lease_length();
+    assert!(driver.acquired_at[0] - lost_at >= length, "{:?}", driver.acquired_at);
+    assert!(driver.acquired_at[0] - lost_at < length + SECOND, "{:?}", driver.acquired_at);
+}
+
+#[test]
+fn the_member_that_held_a_lease_acquires_it_at_once_after_the_data_went_back() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.acquired_at.clear();
+    driver.replaced = [true, true];
+    let lost_at = driver.now;
+    driver.run(SECOND);
+    assert!(driver.acquired_at[0] - lost_at < SECOND / 2, "{:?}", driver.acquired_at);
+    // Its lease is over before it hears of the loss: another one may hold it.
+    driver.acquired_at.clear();
+    driver.replaced = [true, true];
+    driver.now += 10 * SECOND;
+    let lost_at = driver.now;
+    driver.run(SECOND);
+    assert_eq!(driver.acquired_at, [0; 0]);
+    driver.run(10 * SECOND);
+    assert!(driver.acquired_at[0] - lost_at >= driver.state.lease_length(), "{:?}", driver.acquired_at);
+}
+
+#[test]
+fn an_event_in_a_callback_while_the_data_go_back_is_reported_and_not_fetched_before() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    let id = UserId::new(IdKind::String(Charset::Ascii), b"a");
+    let partition = id.partition(2);
+    let event = Event {
+        number: 7,
+        id,
+        transition: Transition::Online,
+        reason: Reason::Heartbeat,
+        lateness: 0,
+        seen_ago: 0,
+        version: 7,
+        failures: 0,
+    };
+    driver.state.log.add_fetched(partition, vec![event], driver.now);
+    assert_eq!(driver.state.log.claim(driver.now, |_| false).1.len(), 1);
+    driver.replaced[usize::from(partition)] = true;
+    driver.fetches.clear();
+    driver.run(SECOND);
+    assert!(driver.acquired_at.len() > 1, "it holds the lease again");
+    driver.fetches.retain(|request| request.partition == partition);
+    // The poll that learns of the other data may ask.
+    assert!(driver.fetches.len() <= 1, "{:?}", driver.fetches);
+    driver.fetches.clear();
+    driver.state.log.delivered(&crate::log::DeliveryOutcome::Returned, driver.now);
+    driver.run(SECOND);
+    let first = driver.fetches.iter().find(|request| request.partition == partition).unwrap();
+    assert_eq!(first.handled, Some(Handled { epoch: 0, through: 7, except: vec![] }));
 }
 
 #[test]
