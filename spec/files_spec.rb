@@ -21,7 +21,8 @@ RSpec.describe "A file of code" do
 
   it "is longer than #{limit} lines only where it is listed here" do
     expect(long).to contain_exactly(
-      "ext/store/src/against_model.rs", "ext/store/src/member/state.rs",
+      "ext/store/src/against_model.rs", "ext/store/src/log.rs", "ext/store/src/member/state.rs",
+      "ext/store/src/member/state/tests.rs",
       "ext/store/src/model.rs", "ext/store/src/simulator/world.rs", "ext/store/src/sqlite.rs",
       "ext/store/src/store.rs", "ext/store/tests/redis.rs", "ext/store/tests/rules.rs", "ext/store/tests/sqlite.rs",
       "ext/tracker/tests/interleavings.rs", "ext/tracker/tests/model.rs", "lib/online_manager.rb",

@@ -112,7 +112,7 @@ impl Sqlite {
             return Ok(());
         }
         // The old connection is closed first: a new one to the same database would share its index.
-        self.connection.close().map_err(|error| store_error(&self.path, "opened", &error))?;
+        self.connection.close_stale().map_err(|error| store_error(&self.path, "opened", &error))?;
         self.is_reopened = true;
         let fresh = Sqlite::open(&self.path, &self.namespace, self.access)?;
         self.connection = fresh.connection;

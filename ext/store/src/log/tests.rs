@@ -326,7 +326,7 @@ fn an_event_whose_callback_returns_after_the_lease_was_lost_is_reported() {
 }
 
 #[test]
-fn what_the_store_no_longer_has_is_delivered_whoever_delivered_it() {
+fn what_the_store_no_longer_has_is_delivered_by_this_process_or_another_one() {
     let mut log = Log::default();
     assert_eq!(log.handled(0), None);
     log.polled(0, 5, 10);

@@ -502,6 +502,8 @@ impl MemberState {
                 settled_at: state.settled_at,
                 leaves_after: state.leaves_after,
                 handled: state.handled.take(),
+                uncertain_since: state.uncertain_since,
+                held_until: state.held_until,
                 failures: state.failures,
                 ..PartitionState::NEW
             };

@@ -587,6 +587,9 @@ impl World {
             if is_hanging { self.random.range(SECOND, 6 * SECOND) } else { self.random.range(50_000, 5 * MILLISECOND) };
         if is_hanging {
             self.judge.trouble(self.now + duration);
+            if self.now < self.restored_until {
+                events.iter().for_each(|event| self.judge.may_repeat(user_of(&event.id), event.version));
+            }
         }
         let outcome = if fails { DeliveryOutcome::Failed("it fails".into()) } else { DeliveryOutcome::Returned };
         let process = &mut self.processes[number];
@@ -815,7 +818,9 @@ impl World {
                     }
                 }
             }
-            FaultKind::Restore => self.restore(number),
+            // Of data that were just lost in another way nobody knows enough.
+            FaultKind::Restore if self.judge.is_calm(self.now, 0) => self.restore(number),
+            FaultKind::Restore => {}
             FaultKind::Lose => {
                 self.lose_data();
                 self.server.lose();
@@ -923,6 +928,13 @@ impl World {
         self.roll_back();
         for process in &mut self.processes {
             process.is_connected = false;
+        }
+        // A callback that hangs for longer than a lease does not keep it.
+        if self.options.faults.contains(&FaultKind::CallbackHangs) {
+            let callbacks = self.processes.iter().filter_map(|process| process.callback.as_ref());
+            for event in callbacks.flat_map(|callback| &callback.events) {
+                self.judge.may_repeat(user_of(&event.id), event.version);
+            }
         }
         let lease = self.processes[number].state.get_mut().lease_length();
         let pause = self.random.range(0, lease / 10 * 8);

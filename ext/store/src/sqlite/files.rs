@@ -1,8 +1,10 @@
 //! The files of a store: which ones a connection has open, and why a path cannot be that of a store.
-#![allow(unsafe_code, reason = "the operating system's check of a folder's permissions")]
+#![allow(unsafe_code, reason = "the operating system's check of a folder's permissions, and its lock")]
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -104,6 +106,30 @@ impl OpenFile {
     pub(super) fn close(&mut self) -> rusqlite::Result<()> {
         let nothing = OpenFile { path: self.path.clone(), connection: Connection::open_in_memory()?, entry: None };
         *self = nothing;
+        Ok(())
+    }
+
+    /// Closes the connection to a write-ahead log that was deleted or replaced, and deletes the index of that log if it is still
+    /// there: a new connection would look up in it what the new log does not have, and the database would be damaged.
+    pub(super) fn close_stale(&mut self) -> rusqlite::Result<()> {
+        let before = self.entry.as_ref().map(|entry| entry.1);
+        self.close()?;
+        // Another process may do the same. One that has noticed opens the new files after it was here: so the index that is
+        // deleted is never a new one.
+        let folder = self.path.parent().and_then(|folder| File::open(folder).ok());
+        if let Some(folder) = &folder {
+            // SAFETY: the descriptor is open. The lock ends when it is closed.
+            unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX) };
+        }
+        let (wal, index) = (beside(&self.path, "-wal"), beside(&self.path, "-shm"));
+        if let Some(before) = before
+            && file_id(&self.path) == Some(before.database)
+            && file_id(&wal) != Some(before.wal)
+            && file_id(&index) == Some(before.index)
+        {
+            // If that fails, opening the store says why.
+            let _ = std::fs::remove_file(index);
+        }
         Ok(())
     }
 

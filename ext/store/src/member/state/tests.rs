@@ -1,3 +1,7 @@
+//! Outages, their delays, and what follows when the data were lost or went back.
+//!
+//! Over 400 lines: all tests share one driver.
+
 use super::*;
 use crate::id::{Charset, Kind as IdKind};
 use crate::store::{Event, Heartbeat, Written};
