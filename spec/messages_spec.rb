@@ -630,6 +630,12 @@ RSpec.describe "The messages" do
   message("a URL of something else", { store => [/unknown store|expected/] },
           %r{http://ann:\*\*\*@host.*:memory.*sqlite:PATH.*redis://}) { error { manager(store: "http://ann:secret@host") } }
   message("no URL of a cluster", { store => [/empty Array/] }, /empty Array.*URLs/) { error { manager(store: []) } }
+  message("a socket of a cluster", { store => [/has no socket/] },
+          %r{redis\+unix:///s.*has no socket; .*"redis://host:}) do
+    error { return_warning(member(["redis+unix:///s"])) }
+  end
+  message("a cluster without a server that answers", { store => [/gives no answer/] })
+  message("a cluster that is not complete", { store => [/no server of the cluster has/] })
   message("a URL that is none of a cluster's", { store => [/URL of a server|Cluster/] }, %r{sqlite:/x.*redis://}) do
     error { manager(store: ["sqlite:/x"]) }
   end

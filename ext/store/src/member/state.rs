@@ -227,6 +227,8 @@ struct PartitionState {
     /// Whether the partition has been polled since the member knows it, or since it noticed other data in any partition.
     /// Before that nothing is written.
     is_polled: bool,
+    /// Whether it has failed since the last poll that succeeded: what was written last may be lost.
+    was_away: bool,
     /// Whether nobody held the lease at the last poll.
     is_free: bool,
     /// Since when polls found that nobody held the lease.
@@ -251,6 +253,7 @@ impl PartitionState {
         leaves_after: None,
         handled: None,
         is_polled: false,
+        was_away: false,
         is_free: true,
         free_since: None,
         keep_until: 0,
@@ -723,6 +726,9 @@ impl MemberState {
         let count = self.count();
         // Another partition is first in each cycle, so that a scarce budget goes round.
         let first = (self.cycles % u64::from(count.max(1))) as Partition;
+        // What was written last may be lost: heartbeats, and commits.
+        let away = (0..).zip(&self.partitions).filter(|(_, partition)| partition.was_away).map(|(number, _)| number);
+        away.collect::<Vec<_>>().into_iter().for_each(|partition| self.report_handled(partition));
         let requests: Vec<PollRequest> = (0..count)
             .map(|number| (number + first) % count)
             .filter(|partition| is_available(&self.partitions, *partition, now))
@@ -954,6 +960,9 @@ impl MemberState {
             match answer {
                 Ok(result) => {
                     self.succeeded(request.partition, Kind::Poll);
+                    if self.partition_mut(request.partition).is_some_and(|state| std::mem::take(&mut state.was_away)) {
+                        self.resend(Some(request.partition), false);
+                    }
                     self.apply_poll(request, result, asked_at, now);
                 }
                 Err(error) => self.partition_failed(now, request.partition, Kind::Poll, error),
@@ -1087,6 +1096,7 @@ impl MemberState {
             self.partition_replaced(now, partition);
         } else if let Some(state) = self.partition_mut(partition) {
             state.retry_at = now + PARTITION_RETRY_DELAY;
+            state.was_away = true;
         }
         self.partition_error.get_or_insert(error);
     }

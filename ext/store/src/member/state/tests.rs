@@ -217,6 +217,19 @@ fn everyone_is_sent_again_after_a_connection_was_lost() {
 }
 
 #[test]
+fn the_users_of_a_partition_that_was_away_are_sent_again() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.failing = Some((Kind::Poll, false));
+    driver.run(2 * SECOND);
+    assert_eq!(driver.resends.len(), 0, "{:?}", driver.resends);
+    driver.failing = None;
+    driver.run(2 * SECOND);
+    let [resend] = &driver.resends[..] else { panic!("{:?}", driver.resends) };
+    assert!(!resend.is_lost && matches!(resend.settled_at[..], [Some(_), None]), "{resend:?}");
+}
+
+#[test]
 fn data_that_are_lost_in_every_partition_are_one_outage() {
     let mut driver = Driver::new();
     driver.run(SECOND);
