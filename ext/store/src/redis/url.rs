@@ -296,18 +296,21 @@ pub(crate) fn redacted(url: &str) -> String {
 /// The parameters whose values are shown: any other may hold a secret, however its name is written.
 const SHOWN_PARAMETERS: [&str; 5] = ["db", "prefix", "user", "ca_file", "verify"];
 
-/// Returns a URL or its end, without secrets behind its "?".
+/// What may stand before a parameter, also where it is written by mistake.
+const BEFORE_PARAMETERS: [char; 4] = ['?', '&', ';', '#'];
+
+/// Returns a URL or its end, without the values of parameters that may be secrets.
 fn redacted_query(url: &str) -> String {
-    let Some((address, query)) = url.split_once('?') else { return url.to_owned() };
-    let pairs = query.split_inclusive(['&', ';']).map(|pair| {
-        let separator = pair.get(pair.trim_end_matches(['&', ';']).len()..).unwrap_or_default();
-        match pair.trim_end_matches(['&', ';']).split_once('=') {
+    let (address, query) = url.split_at(url.find(BEFORE_PARAMETERS).unwrap_or(url.len()));
+    let pairs = query.split_inclusive(BEFORE_PARAMETERS).map(|pair| {
+        let separator = pair.get(pair.trim_end_matches(BEFORE_PARAMETERS).len()..).unwrap_or_default();
+        match pair.trim_end_matches(BEFORE_PARAMETERS).split_once('=') {
             Some((name, _)) if SHOWN_PARAMETERS.contains(&name) => pair.to_owned(),
             Some((name, _)) => format!("{name}=***{separator}"),
             None => pair.to_owned(),
         }
     });
-    format!("{address}?{}", pairs.collect::<String>())
+    address.to_owned() + &pairs.collect::<String>()
 }
 
 #[cfg(test)]
@@ -328,6 +331,9 @@ mod tests {
             ("redis://h?%70assword=secret", "redis://h?%70assword=***"),
             ("redis+unix:///run/redis?db=1;Pass=secret", "redis+unix:///run/redis?db=1;Pass=***"),
             ("redis:h?token=secret", "redis:h?token=***"),
+            ("redis+unix:///run/redis;pass=secret", "redis+unix:///run/redis;pass=***"),
+            ("redis+unix:///run/redis&pass=secret?db=1", "redis+unix:///run/redis&pass=***?db=1"),
+            ("redis://h/0#password=secret", "redis://h/0#password=***"),
             ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);
