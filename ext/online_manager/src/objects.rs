@@ -11,9 +11,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
-use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
+use magnus::rb_sys::{AsRawValue, FromRawValue};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
+
+use crate::protect::protect;
 
 /// The key of slot 0. All slots' keys are multiples of eight from here on: no immediate value has such bits in any
 /// version of Ruby.
@@ -85,8 +87,9 @@ struct SlotEntry {
 const MOVES_PER_RELEASE: usize = 64;
 
 impl Objects {
-    pub(crate) fn new(ruby: &Ruby) -> Objects {
-        Objects { array: ruby.ary_new().into(), index: Mutex::default() }
+    /// Returns an index without objects. They will be in `array`, which is empty, and which the caller has marked.
+    pub(crate) fn new(array: RArray) -> Objects {
+        Objects { array: array.into(), index: Mutex::default() }
     }
 
     /// Returns the Array, for the garbage collector to mark.
@@ -307,15 +310,14 @@ fn hash_of(value: Value) -> Result<u64, Error> {
         if is_symbol(value) {
             return Ok(rb_sys::rb_str_hash(rb_sys::rb_sym2str(value.as_raw())));
         }
-        protect(|| rb_sys::rb_hash(value.as_raw()))
+        protect(|| Ok(rb_sys::rb_hash(value.as_raw())))
     }
 }
 
 /// Calls `eql?`, as a Ruby Hash does.
 fn is_eql(value: Value, known: Value) -> Result<bool, Error> {
-    // SAFETY: both are alive. `protect` catches what `eql?` raises; it returns a VALUE, so the result is made one.
-    protect(|| unsafe { rb_sys::VALUE::from(rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0) })
-        .map(|answer| answer != 0)
+    // SAFETY: both are alive. `protect` catches what `eql?` raises.
+    protect(|| Ok(unsafe { rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0 }))
 }
 
 /// Returns the object to keep: a frozen copy of a String, and any other object itself, even one of a subclass of
@@ -326,7 +328,7 @@ fn owned(value: Value) -> Result<Value, Error> {
         if !is_string(value) || rb_sys::rb_obj_class(value.as_raw()) != rb_sys::rb_cString {
             return Ok(value);
         }
-        protect(|| rb_sys::rb_str_new_frozen(value.as_raw())).map(|frozen| Value::from_raw(frozen))
+        protect(|| Ok(Value::from_raw(rb_sys::rb_str_new_frozen(value.as_raw()))))
     }
 }
 

@@ -57,6 +57,8 @@ struct Shared<C, S> {
     /// Whether the timer thread has to end.
     is_ended: AtomicBool,
     timer_panics: AtomicU64,
+    /// What was claimed last, until [`Tracker::end_claim`]. Used by the reactor only.
+    claimed: Mutex<Option<(Transition, Vec<User>)>>,
     /// Its lock is taken after that of the presence, by the timer thread and the reactor only.
     stalls: Mutex<StallDetector>,
     clock: C,
@@ -86,6 +88,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             waiting_threads: AtomicUsize::new(0),
             is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
+            claimed: Mutex::new(None),
             stalls: Mutex::new(StallDetector::default()),
             clock,
             signal,
@@ -128,6 +131,8 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     ///
     /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
     /// them from being read, and puts claims off (rule 14).
+    ///
+    /// [`Tracker::end_claim`] must follow, before the next claim.
     pub fn claim(&self, max: usize, reads_heartbeats: bool, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
         let now = self.now();
@@ -143,7 +148,23 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             self.shared.signal.clear();
         }
         self.shared.release(presence);
+        *self.shared.claimed() =
+            transition.map(|transition| (transition, claimed.iter().map(|user| user.user).collect()));
         transition
+    }
+
+    /// Notes that the outcome of the last claim is reported. If it never was (a continuation has left the callback),
+    /// reports that the callback has ended. Returns the users who are forgotten by that.
+    pub fn end_claim(&self, is_reported: bool) -> Vec<User> {
+        let claimed = self.shared.claimed().take();
+        match claimed {
+            Some((Transition::Offline, users)) if !is_reported => self.departed_all(users),
+            Some((Transition::Online, mut users)) if !is_reported => {
+                users.retain(|user| self.announced(*user, 0, CallbackOutcome::Aborted) == Announced::Offline);
+                users
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// See [`Presence::unclaim`].
@@ -341,6 +362,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         };
         stalls.timer_sleeps(wake_at);
         wake_at.map(|moment| moment.saturating_sub(now))
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, Option<(Transition, Vec<User>)>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalls(&self) -> MutexGuard<'_, StallDetector> {
