@@ -52,7 +52,8 @@ end
 
 FAULTS_FOLDER = "tmp/faults"
 
-# Only the specs with "a faulty extension" need it, and invoke it. Cargo runs each time here too, and builds at most one crate.
+# Only the specs with "a faulty extension" need it, and invoke it. Cargo runs each time here too, and builds at most one
+# crate.
 desc "Build the extension that can be made to fail, into #{FAULTS_FOLDER}/lib"
 task "compile:faults" do
   build_extension_into(FAULTS_FOLDER, { "RB_SYS_EXTRA_CARGO_ARGS" => "--locked --features faults" })

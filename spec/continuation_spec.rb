@@ -50,7 +50,7 @@ RSpec.describe "A continuation" do
     # An id that has the same `hash` as all of them.
     Same = Struct.new(:name) do
       def hash = 7
-      
+
       def eql?(_)
         continue
         false
@@ -84,14 +84,14 @@ RSpec.describe "A continuation" do
             "while the callback, or the method of an id, that captured it runs"
 
   {
-    "`online` in `seen`" => ["Config.new(:online)", 'manager.seen("user #{number}")'],
-    "`online` in the heartbeat" => ["Config.new(:online)", 'manager.heartbeat.call("user #{number}")'],
-    "`online` in `seen_all`" => ["Config.new(:online)", 'manager.seen_all(["user #{number}", [number]])'],
+    "`online` in `seen`" => ["Config.new(:online)", "manager.seen(number.to_s)"],
+    "`online` in the heartbeat" => ["Config.new(:online)", "manager.heartbeat.call(number.to_s)"],
+    "`online` in `seen_all`" => ["Config.new(:online)", "manager.seen_all([number.to_s, [number]])"],
     "`online_all` in `seen_all`" =>
-      ["ConfigOfMany.new(:online_all)", 'manager.seen_all(["user #{number}", [number]])'],
+      ["ConfigOfMany.new(:online_all)", "manager.seen_all([number.to_s, [number]])"],
     "the `hash` of an id in `seen`" => ["Config.new", "manager.seen(Id.new(number))"],
-    "the `hash` of an id in `seen_all`" => ["Config.new", 'manager.seen_all(["user #{number}", Id.new(number)])'],
-    "the `eql?` of an id in `seen_all`" => ["Config.new", 'manager.seen_all(["user #{number}", Same.new(number)])'],
+    "the `hash` of an id in `seen_all`" => ["Config.new", "manager.seen_all([number.to_s, Id.new(number)])"],
+    "the `eql?` of an id in `seen_all`" => ["Config.new", "manager.seen_all([number.to_s, Same.new(number)])"],
     "the `hash` of an id in `leave`" => ["Config.new", "manager.leave(Id.new(number))"]
   }.each do |what, (config, act)|
     it "that enters a call again raises an error: from #{what}", limit: 60 do

@@ -186,13 +186,15 @@ RSpec.describe "A fork" do
               sleep 0.001 until Faults.none?
               fork_and_reap
               sleep 0.001 while manager.online?(4)
+              puts "internal errors \#{manager.stats[:internal_errors]}"
               check_parent
             end
           end
         RUBY
 
         expect(lines(process, /^child/)).to eq life
-        expect(lines(process, /^ended|^goes/)).to eq ["ended 5", "goes on with [1, 2, 3]"]
+        expect(lines(process, /^ended|^goes|^internal/))
+          .to eq ["ended 5", "internal errors 1", "goes on with [1, 2, 3]"]
         expect_nobody_lost(process)
         expect(process.stderr.scan("the fault that was asked for").size).to eq 1
       end

@@ -23,6 +23,7 @@ use online_manager_store::coalescer::Coalesced;
 use online_manager_store::member::{Member, ReadResult};
 use online_manager_store::store::{PartitionSummary, StoreSummary};
 use online_manager_tracker::Nanos;
+use online_manager_tracker::invariant::violations;
 
 use self::check::Check;
 use crate::clock::CoarseClock;
@@ -333,6 +334,7 @@ impl NativeMember {
         hash.aset(ruby.to_symbol("retries"), status.retries)?;
         hash.aset(ruby.to_symbol("store_errors"), status.store_errors)?;
         hash.aset(ruby.to_symbol("calls_per_second"), status.calls_per_second)?;
+        hash.aset(ruby.to_symbol("internal_errors"), violations())?;
         Ok(hash)
     }
 

@@ -16,6 +16,7 @@ use magnus::rb_sys::AsRawValue;
 use magnus::typed_data::Obj;
 use magnus::value::LazyId;
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
+use online_manager_tracker::invariant::violations;
 use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
 pub(crate) use self::deliver::{detail, is_entered, seconds};
@@ -244,7 +245,7 @@ impl NativeTracker {
     }
 
     /// `counts -> Hash`: how many users are `:online`, how many are in an `online` (`:announcing`) or in an `offline`
-    /// (`:departing`), and how many are `:due`
+    /// (`:departing`), and how many are `:due`. And `:internal_errors`: how many bugs of the gem this process has noticed
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
         let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
@@ -252,6 +253,8 @@ impl NativeTracker {
         hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
         hash.aset(ruby.to_symbol("departing"), counts.departing)?;
         hash.aset(ruby.to_symbol("due"), counts.due)?;
+        let panics = this.handle.current().map_or(0, |tracker| tracker.timer_panics());
+        hash.aset(ruby.to_symbol("internal_errors"), violations() + panics)?;
         Ok(hash)
     }
 

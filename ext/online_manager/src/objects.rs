@@ -14,6 +14,7 @@ use foldhash::quality::RandomState;
 use magnus::rb_sys::{AsRawValue, FromRawValue};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
+use online_manager_tracker::invariant::violated;
 
 use crate::protect::protect;
 
@@ -174,7 +175,7 @@ impl Objects {
         }
         // None of this can fail: the Array has these places and is not frozen. It only becomes shorter, which runs no
         // Ruby.
-        let _stored = array.store(slot.0 as isize, ruby.qnil());
+        check(array.store(slot.0 as isize, ruby.qnil()));
         for _ in 0..MOVES_PER_RELEASE {
             index.drop_last_slots();
             let (Some(free), Some(last)) = (index.take_free(), index.last()) else { break };
@@ -185,12 +186,12 @@ impl Objects {
             let hash = index.entry(last).hash;
             index.unlink(last);
             index.link(free, hash);
-            let _stored = array.entry::<Value>(last.0 as isize).and_then(|object| array.store(free.0 as isize, object));
+            check(array.entry::<Value>(last.0 as isize).and_then(|object| array.store(free.0 as isize, object)));
         }
         index.drop_last_slots();
         // Ruby gives memory back when more than sixteen places go at once, and sometimes when one is popped.
         if array.len() > index.slots.len() + 16 {
-            let _resized = array.resize(index.slots.len());
+            check(array.resize(index.slots.len()));
         }
         while array.len() > index.slots.len() && array.pop::<Value>().is_ok() {}
         index.shrink();
@@ -201,14 +202,16 @@ impl Objects {
         let mut index = self.index();
         *index = Index { changes: index.changes + 1, ..Index::default() };
         drop(index);
-        // This cannot fail: the Array is not frozen.
-        let _cleared = ruby.get_inner(self.array).clear();
+        check(ruby.get_inner(self.array).clear());
     }
 
     /// Returns the object in a slot; nil if the slot is free.
     pub(crate) fn get(&self, ruby: &Ruby, slot: Slot) -> Value {
         let array = ruby.get_inner(self.array);
-        array.entry(slot.0 as isize).unwrap_or_else(|_| ruby.qnil().as_value())
+        array.entry(slot.0 as isize).unwrap_or_else(|error| {
+            check(Err(error));
+            ruby.qnil().as_value()
+        })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -246,8 +249,9 @@ impl Index {
         }
         self.changes += 1;
         let entry = SlotEntry { hash, version: self.changes, next: self.chains.insert(hash, slot) };
-        if let Some(place) = self.entry_mut(slot) {
-            *place = entry;
+        match self.entry_mut(slot) {
+            Some(place) => *place = entry,
+            None => violated("a slot that is taken is one of those that there are, or the next one"),
         }
     }
 
@@ -296,6 +300,13 @@ impl Index {
         self.free.push(Reverse(slot));
         self.changes += 1;
         true
+    }
+}
+
+/// Counts an operation on the Array of ids that has failed: it is not frozen, and has the places.
+fn check(result: Result<(), Error>) {
+    if result.is_err() {
+        violated("the Array of ids has a place for each slot, and can be changed");
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use online_manager_tracker::Signal;
+use online_manager_tracker::invariant::violated;
 
 /// Both ends of the pipe, non-blocking and closed on exec. Ruby gets a duplicate: if it closes that, our writes still
 /// go to an open pipe, and cause no SIGPIPE.
@@ -53,15 +54,17 @@ impl Signal for Pipe {
     fn raise(&self) {
         if !self.raised.swap(true, Ordering::Relaxed) {
             // The pipe is never full, since it holds one byte at most. `write_all` repeats an interrupted write.
-            let written = (&self.writer).write_all(b"!");
-            debug_assert!(written.is_ok());
+            if (&self.writer).write_all(b"!").is_err() {
+                // Not raised, so that the next time tries again: otherwise the reactor would sleep for ever.
+                self.raised.store(false, Ordering::Relaxed);
+                violated("the wakeup pipe is open and empty while it is not raised");
+            }
         }
     }
 
     fn clear(&self) {
-        if self.raised.swap(false, Ordering::Relaxed) {
-            let read = (&self.reader).read_exact(&mut [0]);
-            debug_assert!(read.is_ok());
+        if self.raised.swap(false, Ordering::Relaxed) && (&self.reader).read_exact(&mut [0]).is_err() {
+            violated("the wakeup pipe holds a byte while it is raised");
         }
     }
 }

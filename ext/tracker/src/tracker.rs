@@ -4,6 +4,7 @@
 //! fork does not affect the child process, which makes a tracker of its own.
 
 mod heartbeat_batch;
+mod last_claim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -151,20 +152,6 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         *self.shared.claimed() =
             transition.map(|transition| (transition, claimed.iter().map(|user| user.user).collect()));
         transition
-    }
-
-    /// Notes that the outcome of the last claim is reported. If it never was (a continuation has left the callback),
-    /// reports that the callback has ended. Returns the users who are forgotten by that.
-    pub fn end_claim(&self, is_reported: bool) -> Vec<User> {
-        let claimed = self.shared.claimed().take();
-        match claimed {
-            Some((Transition::Offline, users)) if !is_reported => self.departed_all(users),
-            Some((Transition::Online, mut users)) if !is_reported => {
-                users.retain(|user| self.announced(*user, 0, CallbackOutcome::Aborted) == Announced::Offline);
-                users
-            }
-            _ => Vec::new(),
-        }
     }
 
     /// See [`Presence::unclaim`].
@@ -362,10 +349,6 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         };
         stalls.timer_sleeps(wake_at);
         wake_at.map(|moment| moment.saturating_sub(now))
-    }
-
-    fn claimed(&self) -> MutexGuard<'_, Option<(Transition, Vec<User>)>> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalls(&self) -> MutexGuard<'_, StallDetector> {

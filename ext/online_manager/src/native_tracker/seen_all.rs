@@ -4,6 +4,7 @@ use std::vec;
 
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
+use online_manager_tracker::invariant::violated;
 use online_manager_tracker::presence::Presence;
 use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
@@ -97,7 +98,10 @@ impl Ids {
     fn at(&self, ruby: &Ruby, place: usize) -> Value {
         // SAFETY: the id is copied out before Ruby runs again.
         let id = unsafe { self.from(place) }.first().copied();
-        id.unwrap_or_else(|| ruby.qnil().as_value())
+        id.unwrap_or_else(|| {
+            violated("each place is one of the Array of ids");
+            ruby.qnil().as_value()
+        })
     }
 
     /// Returns the ids from a place on.
