@@ -293,11 +293,13 @@ impl Presence {
 
     /// Whether the timer has to be woken, since it would come too late. Takes the request: it is returned once.
     pub fn take_wake_request(&mut self) -> bool {
-        if self.is_wake_requested {
-            // The timer is about to call `advance`, which sets its next tick.
-            self.timer_tick = 0;
+        if !self.is_wake_requested {
+            return false;
         }
-        std::mem::take(&mut self.is_wake_requested)
+        self.is_wake_requested = false;
+        // The timer is about to call `advance`, which sets its next tick.
+        self.timer_tick = 0;
+        true
     }
 
     /// Whether the timer's next tick has begun.
