@@ -336,6 +336,19 @@ RSpec.describe "The messages" do
     manager.setup
     error { config.instance_variable_get(:@heartbeat).call(7, 8) }
   end
+  message("a continuation of an earlier heartbeat", { "ext" => ["a continuation has entered"] },
+          "a continuation has entered a call of online_manager again that had returned: call a continuation only " \
+          "while the callback, or the method of an id, that captured it runs") do
+    child(<<~RUBY)
+      $VERBOSE = nil # "callcc is obsolete"
+      require "continuation"
+      captured = nil
+      MyConfig.define_method(:online) { |_| captured ? captured.call : callcc { |its| captured = its } }
+      OnlineManager.setup(MyConfig.new)
+      puts [1, 2].filter_map { |id| OnlineManager.current.seen(id) && nil rescue $!.message }
+      exit!
+    RUBY
+  end
   message("an id that a store cannot keep", { "ext" => ["a user id in a shared store must be"] },
           "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class Array: " \
           "pass the user's database id, for example") do

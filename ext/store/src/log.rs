@@ -209,7 +209,8 @@ impl Log {
         now: Nanos,
         is_batched: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
-        debug_assert!(self.in_callback.is_empty());
+        // Empty, unless a continuation (`callcc`) has left the last call: its outcome never comes.
+        self.delivered(&DeliveryOutcome::Interrupted, now);
         let remaining = self.suspension.remaining(now);
         if remaining.is_some_and(|remaining| remaining > 0) {
             return (None, Vec::new());
