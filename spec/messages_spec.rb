@@ -698,6 +698,7 @@ RSpec.describe "The messages" do
     with_store("store") { command_says("store", "#{Dir.pwd}/store", "-n", "a") }
   end
   message("a store that is not open", { store => [/the store is not open/] })
+  message("a store that leaves an answer out", { store => [/has not answered a request/] })
   message("a store that was replaced",
           { store => [/replaced/, /data are gone|data|lost/, /Every process writes its users again/] })
 

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use online_manager_tracker::invariant::violated;
 use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::{MILLISECOND, Phase, SECOND};
@@ -877,8 +878,9 @@ impl MemberState {
         };
         self.failures.succeeded(Kind::Commit);
         self.changed(now);
-        for ((partition, commit), answer) in commits.into_iter().zip(answers) {
-            match answer {
+        let mut answers = answers.into_iter();
+        for (partition, commit) in commits {
+            match next_answer(&mut answers) {
                 Ok(is_held) => {
                     self.has_progressed = true;
                     self.succeeded(partition, Kind::Commit);
@@ -956,8 +958,9 @@ impl MemberState {
         };
         let answers = result?;
         self.failures.succeeded(Kind::Poll);
-        for (request, answer) in requests.into_iter().zip(answers) {
-            match answer {
+        let mut answers = answers.into_iter();
+        for request in requests {
+            match next_answer(&mut answers) {
                 Ok(result) => {
                     self.succeeded(request.partition, Kind::Poll);
                     if self.partition_mut(request.partition).is_some_and(|state| std::mem::take(&mut state.was_away)) {
@@ -980,7 +983,9 @@ impl MemberState {
         }
         let (poll_interval, max_leases, timeout) = (self.poll_interval(now), self.max_leases, self.timeout);
         let log = &mut self.log;
-        let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else { return };
+        let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else {
+            return violated("a request is about a partition that the store has");
+        };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
         partition.settled_at = asked_at.saturating_sub(result.oldest.unwrap_or(0));
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
@@ -1356,6 +1361,14 @@ impl MemberState {
         let random = self.random.hash_one((self.cycles, length, now));
         length - length / 4 + random % (length / 2).max(1)
     }
+}
+
+/// Returns the answer to the next request. Without one the request counts as failed, so that nothing of it is lost.
+fn next_answer<T>(answers: &mut impl Iterator<Item = Result<T, StoreError>>) -> Result<T, StoreError> {
+    answers.next().unwrap_or_else(|| {
+        violated("a store answers each request");
+        Err(StoreError::Unavailable("the store has not answered a request".into()))
+    })
 }
 
 fn is_available(partitions: &[PartitionState], partition: Partition, now: Nanos) -> bool {

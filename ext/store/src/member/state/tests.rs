@@ -268,6 +268,12 @@ fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
 }
 
 #[test]
+#[should_panic(expected = "a store answers each request")]
+fn a_store_that_leaves_an_answer_out_is_a_bug() {
+    let _ = next_answer::<()>(&mut std::iter::empty());
+}
+
+#[test]
 fn nothing_is_called_before_the_application_has_said_its_last_version() {
     let mut driver = Driver::new();
     driver.state.awaits_last_version = true;
