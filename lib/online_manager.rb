@@ -256,6 +256,7 @@ class OnlineManager
   #   - `:reactor`, `:store`, `:namespace`: the ones in use; a store's password is not shown
   #   - `:online`: how many users are online; from the store if it is shared
   #   - `:errors`: how many callbacks on the reactor have raised
+  #   - `:internal_errors`: how many bugs of the gem this process has noticed, and gone on; please report one
   #   - `:delivering`, `:delivering_for`: the callback that the reactor is in, and for how many seconds; nil if none
   #
   #   With the store `:memory`:

@@ -3,8 +3,8 @@
 # How long each question takes at full size, in seconds, for the progress bar. The report has the same order.
 BENCH_QUESTIONS = {
   "heartbeat" => 240, "flooding" => 90, "growth" => 75, "seen_all" => 40, "queries" => 80, "expiry" => 220,
-  "lateness" => 120, "memory" => 170, "gc" => 40, "timer_thread" => 60, "store" => 150, "redis_store" => 180,
-  "core" => 150
+  "lateness" => 120, "stall" => 190, "memory" => 170, "gc" => 40, "timer_thread" => 60, "store" => 150,
+  "redis_store" => 180, "core" => 150
 }.freeze
 BENCH_FOLDER = "tmp/bench"
 

@@ -52,8 +52,9 @@ end
 
 FAULTS_FOLDER = "tmp/faults"
 
-# Only spec/fork_spec.rb needs it, and invokes it. Cargo runs each time here too, and builds at most one crate.
-desc "Build the extension whose timer thread can be made to fail, into #{FAULTS_FOLDER}/lib"
+# Only the specs with "a faulty extension" need it, and invoke it. Cargo runs each time here too, and builds at most one
+# crate.
+desc "Build the extension that can be made to fail, into #{FAULTS_FOLDER}/lib"
 task "compile:faults" do
   build_extension_into(FAULTS_FOLDER, { "RB_SYS_EXTRA_CARGO_ARGS" => "--locked --features faults" })
 end

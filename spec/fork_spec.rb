@@ -135,18 +135,10 @@ RSpec.describe "A fork" do
   end
 
   describe "when something is wrong with the timer thread" do
-    # With an extension that can be made to fail: ext/online_manager/src/faults.rs.
-    before(:context) do
-      build = command("bundle", "exec", "rake", "compile:faults", limit: 240)
-      expect(build).to be_success, build.stdout + build.stderr
-    end
+    include_context "with a faulty extension"
 
-    faulty = <<~'RUBY'
-      # Before our own lib on the load path, of which Bundler has read the version.
-      Object.send(:remove_const, :OnlineManager)
-      $LOAD_PATH.unshift("#{Dir.pwd}/tmp/faults/lib")
+    fault = <<~'RUBY'
       require "./spec/support/child/forking"
-      Faults = OnlineManager::Faults
 
       # Makes the fault strike when the timer thread wakes for a user's deadline. The reactor must have had its first
       # step before: it would wait for the lock, and nobody else could run.
@@ -158,7 +150,7 @@ RSpec.describe "A fork" do
     RUBY
 
     define_method(:application) do |script, reactor|
-      ruby("#{faulty}\n#{script}", reactor.to_s, bundled: true)
+      ruby("#{faulty}\n#{fault}\n#{script}", reactor.to_s, bundled: true)
     end
 
     %i[thread eventmachine fiber].each do |reactor|
@@ -194,13 +186,15 @@ RSpec.describe "A fork" do
               sleep 0.001 until Faults.none?
               fork_and_reap
               sleep 0.001 while manager.online?(4)
+              puts "internal errors \#{manager.stats[:internal_errors]}"
               check_parent
             end
           end
         RUBY
 
         expect(lines(process, /^child/)).to eq life
-        expect(lines(process, /^ended|^goes/)).to eq ["ended 5", "goes on with [1, 2, 3]"]
+        expect(lines(process, /^ended|^goes|^internal/))
+          .to eq ["ended 5", "internal errors 1", "goes on with [1, 2, 3]"]
         expect_nobody_lost(process)
         expect(process.stderr.scan("the fault that was asked for").size).to eq 1
       end

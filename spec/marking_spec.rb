@@ -51,6 +51,16 @@ RSpec.describe "What the extension holds" do
     RUBY
   end
 
+  it "survives: the Array for ids of a tracker that is being made" do
+    expect_true(<<~RUBY)
+      GC.stress = true
+      managers = Array.new(5) { OnlineManager.new(Config.new, reactor: :thread) }
+      GC.stress = false
+      collect
+      puts managers.all? { |other| other.setup.call([7]) && other.online_users == [[7]] }
+    RUBY
+  end
+
   it "stays in its place: the ids of a seen_all, while online is called of one after the other" do
     expect_true(<<~RUBY)
       config = Config.new

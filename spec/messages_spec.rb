@@ -336,6 +336,19 @@ RSpec.describe "The messages" do
     manager.setup
     error { config.instance_variable_get(:@heartbeat).call(7, 8) }
   end
+  message("a continuation of an earlier heartbeat", { "ext" => ["a continuation has entered"] },
+          "a continuation has entered a call of online_manager again that had returned: call a continuation only " \
+          "while the callback, or the method of an id, that captured it runs") do
+    child(<<~RUBY)
+      $VERBOSE = nil # "callcc is obsolete"
+      require "continuation"
+      captured = nil
+      MyConfig.define_method(:online) { |_| captured ? captured.call : callcc { |its| captured = its } }
+      OnlineManager.setup(MyConfig.new)
+      puts [1, 2].filter_map { |id| OnlineManager.current.seen(id) && nil rescue $!.message }
+      exit!
+    RUBY
+  end
   message("an id that a store cannot keep", { "ext" => ["a user id in a shared store must be"] },
           "a user id in a shared store must be an Integer, a String or a Symbol, got an object of the class Array: " \
           "pass the user's database id, for example") do
@@ -630,6 +643,12 @@ RSpec.describe "The messages" do
   message("a URL of something else", { store => [/unknown store|expected/] },
           %r{http://ann:\*\*\*@host.*:memory.*sqlite:PATH.*redis://}) { error { manager(store: "http://ann:secret@host") } }
   message("no URL of a cluster", { store => [/empty Array/] }, /empty Array.*URLs/) { error { manager(store: []) } }
+  message("a socket of a cluster", { store => [/has no socket/] },
+          %r{redis\+unix:///s.*has no socket; .*"redis://host:}) do
+    error { return_warning(member(["redis+unix:///s"])) }
+  end
+  message("a cluster without a server that answers", { store => [/gives no answer/] })
+  message("a cluster that is not complete", { store => [/no server of the cluster has/] })
   message("a URL that is none of a cluster's", { store => [/URL of a server|Cluster/] }, %r{sqlite:/x.*redis://}) do
     error { manager(store: ["sqlite:/x"]) }
   end
@@ -679,6 +698,7 @@ RSpec.describe "The messages" do
     with_store("store") { command_says("store", "#{Dir.pwd}/store", "-n", "a") }
   end
   message("a store that is not open", { store => [/the store is not open/] })
+  message("a store that leaves an answer out", { store => [/has not answered a request/] })
   message("a store that was replaced",
           { store => [/replaced/, /data are gone|data|lost/, /Every process writes its users again/] })
 

@@ -59,6 +59,47 @@ RSpec.describe "A store on a Redis Cluster" do
     application.store.check
   end
 
+  it "serves the other masters' partitions in time while one master stands still", limit: 120 do
+    cluster = start_cluster(node_timeout: 60_000)
+    application = deploy(Stores::Redis.new(cluster), timeout: 2)
+    application.start_all(3)
+    application.crowd.come(users(60))
+    application.expect_all(users(60), :online)
+    application.expect_committed(60)
+    master = cluster.masters.last
+    store = application.store
+    others = users(60).reject { |user| cluster.server_of(store.slot_of(store.partition_of(user))) == master }
+    expect([others.size, 60 - others.size]).to all be > 5
+
+    master.pause
+    # The first call that waits for it takes a second, and may cost leases. After that each guest goes offline in time.
+    throughout(4) { application.serving.each { |worker| worker.ask("nil") } }
+    3.times do |number|
+      guests = users(120, "guest #{number}").reject do |user|
+        cluster.server_of(store.slot_of(store.partition_of(user))) == master
+      end
+      application.crowd.come(guests)
+      application.expect_all(guests, :online, limit: 3)
+      application.crowd.fall_silent(guests)
+      # The timeout, an eighth of it for the heartbeat before, and time for a busy machine.
+      application.expect_all(guests, :offline, limit: 6)
+    end
+    expect(application.log.states.values_at(*others.map { |user| Stores::Log.token(user) })).to all be :online
+
+    master.resume
+    expect(expect_good_end(application)).to have_attributes(repeats: 0)
+    application.store.check
+  end
+
+  it "is reached by TLS with a certificate that is itself in the ca_file" do
+    cluster = start_cluster(tls: :self_signed)
+    application = deploy(Stores::Redis.new(cluster, url: cluster.url.map { |url| "#{url}?ca_file=#{cluster.ca_file}" }))
+    application.start
+    application.crowd.come(users(40))
+    application.expect_all(users(40), :online)
+    expect(expect_good_end(application)).to have_attributes(transitions: 80, repeats: 0)
+  end
+
   it "follows slots that are moved to another master", limit: 150 do
     cluster = start_cluster
     application = deploy(Stores::Redis.new(cluster), timeout: 5)

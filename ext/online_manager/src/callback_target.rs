@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use magnus::value::{LazyId, Opaque};
-use magnus::{Error, Ruby, Value, gc, prelude::*};
+use magnus::{ArgList, Error, Ruby, TryConvert, Value, gc};
 use online_manager_tracker::{Clock, Nanos};
 
 use crate::clock::CoarseClock;
 use crate::process_local::generation;
+use crate::protect::funcall;
 
 /// Nanoseconds for which the value of `config.timeout` is cached: reading it on every heartbeat would double the cost
 /// of one.
@@ -65,7 +66,7 @@ impl CallbackTarget {
             // Another thread is in `ready`. Its reactor will find this heartbeat.
             return create();
         }
-        let result = create().and_then(|()| self.call(ruby, &READY, ()));
+        let result = create().and_then(|()| self.call(ruby, &READY, || Ok(())));
         match result {
             Ok(_) => {
                 self.ready_in.store(generation, Ordering::Relaxed);
@@ -100,15 +101,25 @@ impl CallbackTarget {
     /// Calls the target's `timeout`. Returns the time after that, and the timeout, both in nanoseconds.
     #[cold]
     pub(crate) fn read_timeout(&self, ruby: &Ruby) -> Result<(Nanos, Nanos), Error> {
-        let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, ())?)?;
+        let timeout = Nanos::try_convert(self.call(ruby, &TIMEOUT, || Ok(()))?)?;
         let now = CoarseClock.now();
         self.timeout.store(timeout, Ordering::Relaxed);
         self.timeout_read_at.store(now, Ordering::Relaxed);
         Ok((now, timeout))
     }
 
-    /// Calls a method of the target.
-    pub(crate) fn call(&self, ruby: &Ruby, name: &'static LazyId, args: impl magnus::ArgList) -> Result<Value, Error> {
-        ruby.get_inner(self.object).funcall(LazyId::get_inner_with(name, ruby), args)
+    /// Calls a method of the target. `args` makes the arguments, within [`crate::protect`]: there may be no memory for
+    /// them.
+    pub(crate) fn call<A: ArgList>(
+        &self,
+        ruby: &Ruby,
+        name: &'static LazyId,
+        args: impl FnOnce() -> Result<A, Error>,
+    ) -> Result<Value, Error> {
+        funcall(ruby.get_inner(self.object), LazyId::get_inner_with(name, ruby), || {
+            #[cfg(feature = "faults")]
+            crate::faults::allocate();
+            args()
+        })
     }
 }

@@ -1,9 +1,11 @@
-//! Faults of the timer thread, which `spec/fork_spec.rb` causes: it holds the tracker's lock until the spec releases
-//! it, or panics. Only with the feature `faults`, which no gem is built with.
+//! Faults that specs cause. Only with the feature `faults`, which no gem is built with.
 //!
-//! The thread reads the clock at each of its steps with the lock held, so that is where a fault is injected.
+//! The timer thread holds the tracker's lock until `spec/fork_spec.rb` releases it, or panics. It reads the clock at
+//! each of its steps with the lock held, so that is where the fault is injected.
+//!
+//! Or there is no memory for one of the objects of a callback's call, see `spec/no_memory_spec.rb`.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ const PANIC: u8 = 4;
 /// One of the above. Only the timer thread acts on `HELD_BRIEFLY` and `HELD`, so a forked child has no fault.
 static FAULT: AtomicU8 = AtomicU8::new(NONE);
 
+/// How many objects can still be made before there is no memory for one; negative if there always is.
+static OBJECTS_LEFT: AtomicI64 = AtomicI64::new(-1);
+
 /// How long the lock is held without a `confirm_hold`: a spec needs a few milliseconds to send it.
 const LOCK_HOLD: Duration = Duration::from_secs(1);
 
@@ -36,7 +41,20 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     faults.define_singleton_method("release_lock", function!(|| change(HELD, NONE), 0))?;
     faults.define_singleton_method("panic", function!(|| FAULT.store(PANIC, Ordering::SeqCst), 0))?;
     faults.define_singleton_method("none?", function!(|| FAULT.load(Ordering::SeqCst) == NONE, 0))?;
+    // `lack_memory(number)`: that many objects are made, and the next one is not. `lacks_memory?`: it was not asked for.
+    faults
+        .define_singleton_method("lack_memory", function!(|number| OBJECTS_LEFT.store(number, Ordering::SeqCst), 1))?;
+    faults.define_singleton_method("lacks_memory?", function!(|| OBJECTS_LEFT.load(Ordering::SeqCst) >= 0, 0))?;
     Ok(())
+}
+
+/// Raises a NoMemoryError if it was requested for this object: without a `Result`, as Ruby's allocations do.
+pub(crate) fn allocate() {
+    let one_less = |left: i64| if left < 0 { None } else { Some(left - 1) };
+    if OBJECTS_LEFT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(0) {
+        // SAFETY: called where Ruby's allocations are, which raise it too.
+        unsafe { rb_sys::rb_memerror() }
+    }
 }
 
 /// Injects the fault that was requested. Called for each reading of the clock, does nothing on other threads.

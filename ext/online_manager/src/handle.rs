@@ -9,6 +9,7 @@ use magnus::typed_data::Obj;
 use magnus::value::Opaque;
 use magnus::{Error, Ruby, TypedData, Value, gc};
 use online_manager_tracker::Nanos;
+use online_manager_tracker::invariant::violated;
 
 use crate::callback_target::CallbackTarget;
 use crate::heartbeat;
@@ -93,7 +94,9 @@ pub(crate) trait NativeObject: TypedData {
         let object = ruby.obj_wrap(self);
         let heartbeat = heartbeat::new(object)?;
         // Set here and nowhere else: nobody has seen the object yet.
-        let _first = object.handle().heartbeat.set(heartbeat.into());
+        if object.handle().heartbeat.set(heartbeat.into()).is_err() {
+            violated("a new object has no heartbeat proc yet");
+        }
         Ok(object)
     }
 

@@ -22,15 +22,18 @@ const BINARY_INDEX: u16 = 0;
 const UTF_8_INDEX: u16 = 1;
 const US_ASCII_INDEX: u16 = 2;
 
-/// Returns the id of `value` if it can be read without calling Ruby: of an immediate value or a plain string. Borrows
-/// the bytes of a string, so Ruby must not run while the id is in use.
+/// Returns the id of `value` if it can be read without calling Ruby: of an immediate value or a plain string.
+///
+/// # Safety
+///
+/// Ruby must not run while the id is in use: it has the bytes of a string, which Ruby code may change or free.
 #[inline(always)]
-pub(crate) fn plain_id<'a>(value: &'a Value) -> Option<Id<'a>> {
+pub(crate) unsafe fn plain_id<'a>(value: &'a Value) -> Option<Id<'a>> {
     let raw = value.as_raw();
     if is_immediate(raw) {
         return Some(Id::Key(raw));
     }
-    // SAFETY: `raw` is a live object while the caller's `value` is borrowed.
+    // SAFETY: `raw` is a live object while the caller's `value` is borrowed. The caller lets no Ruby run meanwhile.
     unsafe {
         if !rb_sys::SPECIAL_CONST_P(raw) && rb_sys::RB_BUILTIN_TYPE(raw) == ruby_value_type::RUBY_T_STRING {
             return string_id(raw).map(Id::String);
@@ -39,10 +42,21 @@ pub(crate) fn plain_id<'a>(value: &'a Value) -> Option<Id<'a>> {
     None
 }
 
+/// Returns whether `value` has a [`plain_id`].
+pub(crate) fn is_plain(value: Value) -> bool {
+    // SAFETY: no Ruby runs in this function, and it returns nothing of the id.
+    unsafe { plain_id(&value) }.is_some()
+}
+
 /// Returns the id of `value`, or `None` if the tracker cannot know such a user. May call the value's `hash` and `eql?`,
 /// and fails with what they raise.
-pub(crate) fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Option<Id<'a>>, Error> {
-    match plain_id(value) {
+///
+/// # Safety
+///
+/// As for [`plain_id`].
+pub(crate) unsafe fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Result<Option<Id<'a>>, Error> {
+    // SAFETY: Ruby runs below only if there is no id, and the caller lets none run afterwards.
+    match unsafe { plain_id(value) } {
         Some(id) => Ok(Some(id)),
         None => Ok(objects.find(ruby, *value)?.map(|found| Id::Key(found.key()))),
     }
@@ -50,6 +64,8 @@ pub(crate) fn find<'a>(ruby: &Ruby, value: &'a Value, objects: &Objects) -> Resu
 
 /// Returns the Ruby object that an id was made from, or an equal one.
 pub(crate) fn to_value(ruby: &Ruby, id: &OwnedId, objects: &Objects) -> Value {
+    #[cfg(feature = "faults")]
+    crate::faults::allocate();
     match id {
         OwnedId::Key(key) => {
             let object = crate::objects::Slot::of_key(*key).map(|slot| objects.get(ruby, slot));

@@ -14,11 +14,12 @@
 //! | [`objects`] | ids that are neither immediate values nor plain strings |
 //! | [`store_id`] | how a Ruby object becomes an id of a store's, and back |
 //! | [`process_local`] | forks: each process has its own tracker or member |
+//! | [`protect`] | calls into Ruby, which come back exactly once |
 //! | [`pipe`] | the wakeup pipe |
 //! | [`ractor`] | the check that a heartbeat comes from the main Ractor |
 //! | [`clock`] | the coarse monotonic clock |
 //! | [`error`] | the gem's own errors |
-//! | `faults` | faults of the timer thread that specs can cause |
+//! | `faults` | faults of the timer thread, and a lack of memory, that specs can cause |
 
 #![allow(unsafe_code, reason = "Ruby's API is unsafe, and so are a few functions of the operating system")]
 #![allow(missing_docs, reason = "a cdylib exports nothing but the initialiser that the macro makes")]
@@ -36,6 +37,7 @@ mod native_tracker;
 mod objects;
 mod pipe;
 mod process_local;
+mod protect;
 mod ractor;
 mod store_id;
 

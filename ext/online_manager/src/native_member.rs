@@ -23,6 +23,7 @@ use online_manager_store::coalescer::Coalesced;
 use online_manager_store::member::{Member, ReadResult};
 use online_manager_store::store::{PartitionSummary, StoreSummary};
 use online_manager_tracker::Nanos;
+use online_manager_tracker::invariant::violations;
 
 use self::check::Check;
 use crate::clock::CoarseClock;
@@ -69,7 +70,8 @@ impl NativeObject for NativeMember {
             return Ok(false);
         }
         let (now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
-        if let Some(plain) = key::plain_id(&id)
+        // SAFETY: the member uses the id, and no Ruby runs.
+        if let Some(plain) = unsafe { key::plain_id(&id) }
             && let Some(member) = self.handle.current()
         {
             match member.heartbeat(plain, now, timeout) {
@@ -192,7 +194,7 @@ impl NativeMember {
         }
         if member.is_inactive() {
             // The member became inactive at a fork. While a fork is in progress, the target does nothing here.
-            self.handle.target.call(ruby, &START_MEMBER, ())?;
+            self.handle.target.call(ruby, &START_MEMBER, || Ok(()))?;
         }
         Ok(true)
     }
@@ -201,7 +203,7 @@ impl NativeMember {
     fn start(ruby: &Ruby, this: &NativeMember) -> Result<bool, Error> {
         if this.handle.target.is_ready() {
             // While a fork is in progress, the target does nothing here.
-            return this.handle.target.call(ruby, &START_MEMBER, ()).map(|_| true);
+            return this.handle.target.call(ruby, &START_MEMBER, || Ok(())).map(|_| true);
         }
         this.become_ready(ruby)
     }
@@ -332,6 +334,7 @@ impl NativeMember {
         hash.aset(ruby.to_symbol("retries"), status.retries)?;
         hash.aset(ruby.to_symbol("store_errors"), status.store_errors)?;
         hash.aset(ruby.to_symbol("calls_per_second"), status.calls_per_second)?;
+        hash.aset(ruby.to_symbol("internal_errors"), violations())?;
         Ok(hash)
     }
 

@@ -12,9 +12,11 @@ mod seen_all;
 
 use std::io;
 
+use magnus::rb_sys::AsRawValue;
 use magnus::typed_data::Obj;
 use magnus::value::LazyId;
 use magnus::{DataTypeFunctions, Error, Object as _, RArray, RHash, Ruby, TypedData, Value, gc, method, prelude::*};
+use online_manager_tracker::invariant::violations;
 use online_manager_tracker::{Announced, CallbackOutcome, Clock, HeartbeatOutcome, Id, Nanos, Reason, Tracker, User};
 
 pub(crate) use self::deliver::{detail, is_entered, seconds};
@@ -62,7 +64,8 @@ impl NativeObject for NativeTracker {
             return Ok(false);
         }
         let (mut now, timeout) = self.handle.target.now_and_timeout(ruby, timeout)?;
-        let id_key = match key::plain_id(&id) {
+        // SAFETY: from here to the tracker's call, Ruby runs only if there is no plain id.
+        let id_key = match unsafe { key::plain_id(&id) } {
             Some(id_key) => id_key,
             None => {
                 let id_key = Id::Key(self.objects.intern(ruby, id)?.key());
@@ -138,7 +141,12 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 impl NativeTracker {
     /// `NativeTracker.new(target)`: the target is an `OnlineManager::Delivery`
     fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
-        NativeTracker { handle: Handle::new(target), objects: Objects::new(ruby) }.wrap(ruby)
+        let ids = ruby.ary_new();
+        let native = NativeTracker { handle: Handle::new(target), objects: Objects::new(ids) }.wrap(ruby);
+        // Until the object is made, the garbage collector finds the Array only on the stack.
+        let guarded = ids.as_raw();
+        rb_sys::rb_gc_guard!(guarded);
+        native
     }
 
     /// Calls `online` for a new user, whose heartbeat came at `seen_at`, and reports the outcome.
@@ -152,18 +160,18 @@ impl NativeTracker {
         (seen_at, timeout): (Nanos, Nanos),
     ) -> Result<(), Error> {
         let seen_ago = seconds(tracker.now().saturating_sub(seen_at));
-        let online = self.handle.target.call(ruby, &ONLINE, (id, seen_ago));
-        self.announced(ruby, tracker, user, id, timeout, outcome(&online))?;
+        let online = self.handle.target.call(ruby, &ONLINE, || Ok((id, seen_ago)));
+        self.announced(ruby, tracker, user, || id, timeout, outcome(&online))?;
         online.map(|_| ())
     }
 
-    /// Reports the outcome of an `online`. Calls `offline` if the manager was stopped during `online` (rule 12).
+    /// Reports the outcome of an `online` of the user whose id `id` returns. Calls `offline` if the manager was stopped during `online` (rule 12).
     fn announced(
         &self,
         ruby: &Ruby,
         tracker: &LocalTracker,
         user: User,
-        id: Value,
+        id: impl FnOnce() -> Value,
         timeout: Nanos,
         outcome: CallbackOutcome,
     ) -> Result<(), Error> {
@@ -178,12 +186,15 @@ impl NativeTracker {
                 Ok(())
             }
             Announced::Depart => {
-                let entered = ruby.ary_new();
-                let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
                 let seen_at = tracker.last_seen_in_callback(user);
                 let seen_ago = seconds(seen_at.map_or(0, |seen_at| tracker.now().saturating_sub(seen_at)));
-                let seen_ago = ruby.ary_new_from_values(&[ruby.into_value(seen_ago)]);
-                let offline = self.handle.target.call(ruby, &OFFLINE, (id, entered, details, seen_ago));
+                let mut entered = None;
+                let offline = self.handle.target.call(ruby, &OFFLINE, || {
+                    let entered = *entered.insert(ruby.ary_new());
+                    let details = ruby.ary_new_from_values(&[detail(ruby, Reason::Stop, 0)?]);
+                    let seen_ago = ruby.ary_new_from_values(&[ruby.into_value(seen_ago)]);
+                    Ok((id(), entered, details, seen_ago))
+                });
                 self.departed(ruby, tracker, [user], is_entered(entered, &offline));
                 offline.map(|_| ())
             }
@@ -192,7 +203,8 @@ impl NativeTracker {
 
     /// `leave(id, nanoseconds) -> whether the user was online`
     fn leave(ruby: &Ruby, this: &NativeTracker, id: Value, after: Nanos) -> Result<bool, Error> {
-        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        // SAFETY: no Ruby runs until the tracker has used the id.
+        let Some(id_key) = (unsafe { key::find(ruby, &id, &this.objects)? }) else { return Ok(false) };
         let Some(tracker) = this.handle.current() else { return Ok(false) };
         let left = tracker.leave(id_key, after);
         if let Some(user) = left.forgotten {
@@ -203,13 +215,15 @@ impl NativeTracker {
 
     /// `online?(id) -> true or false`
     fn is_online(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<bool, Error> {
-        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(false) };
+        // SAFETY: no Ruby runs until the tracker has used the id.
+        let Some(id_key) = (unsafe { key::find(ruby, &id, &this.objects)? }) else { return Ok(false) };
         Ok(this.handle.current().is_some_and(|tracker| tracker.is_online(id_key)))
     }
 
     /// `last_seen(id) -> Float`: seconds since the user's latest heartbeat, or nil if the user is offline
     fn last_seen(ruby: &Ruby, this: &NativeTracker, id: Value) -> Result<Option<f64>, Error> {
-        let Some(id_key) = key::find(ruby, &id, &this.objects)? else { return Ok(None) };
+        // SAFETY: no Ruby runs until the tracker has used the id.
+        let Some(id_key) = (unsafe { key::find(ruby, &id, &this.objects)? }) else { return Ok(None) };
         let Some(tracker) = this.handle.current() else { return Ok(None) };
         let seen = tracker.last_seen(id_key);
         Ok(seen.map(|seen| tracker.now().saturating_sub(seen) as f64 / 1e9))
@@ -231,7 +245,7 @@ impl NativeTracker {
     }
 
     /// `counts -> Hash`: how many users are `:online`, how many are in an `online` (`:announcing`) or in an `offline`
-    /// (`:departing`), and how many are `:due`
+    /// (`:departing`), and how many are `:due`. And `:internal_errors`: how many bugs of the gem this process has noticed
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
         let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
@@ -239,6 +253,8 @@ impl NativeTracker {
         hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
         hash.aset(ruby.to_symbol("departing"), counts.departing)?;
         hash.aset(ruby.to_symbol("due"), counts.due)?;
+        let panics = this.handle.current().map_or(0, |tracker| tracker.timer_panics());
+        hash.aset(ruby.to_symbol("internal_errors"), violations() + panics)?;
         Ok(hash)
     }
 

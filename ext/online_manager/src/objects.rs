@@ -11,9 +11,12 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
-use magnus::rb_sys::{AsRawValue, FromRawValue, protect};
+use magnus::rb_sys::{AsRawValue, FromRawValue};
 use magnus::value::{Opaque, ReprValue};
 use magnus::{Error, RArray, Ruby, Value};
+use online_manager_tracker::invariant::violated;
+
+use crate::protect::protect;
 
 /// The key of slot 0. All slots' keys are multiples of eight from here on: no immediate value has such bits in any
 /// version of Ruby.
@@ -85,8 +88,9 @@ struct SlotEntry {
 const MOVES_PER_RELEASE: usize = 64;
 
 impl Objects {
-    pub(crate) fn new(ruby: &Ruby) -> Objects {
-        Objects { array: ruby.ary_new().into(), index: Mutex::default() }
+    /// Returns an index without objects. They will be in `array`, which is empty, and which the caller has marked.
+    pub(crate) fn new(array: RArray) -> Objects {
+        Objects { array: array.into(), index: Mutex::default() }
     }
 
     /// Returns the Array, for the garbage collector to mark.
@@ -171,7 +175,7 @@ impl Objects {
         }
         // None of this can fail: the Array has these places and is not frozen. It only becomes shorter, which runs no
         // Ruby.
-        let _stored = array.store(slot.0 as isize, ruby.qnil());
+        check(array.store(slot.0 as isize, ruby.qnil()));
         for _ in 0..MOVES_PER_RELEASE {
             index.drop_last_slots();
             let (Some(free), Some(last)) = (index.take_free(), index.last()) else { break };
@@ -182,12 +186,12 @@ impl Objects {
             let hash = index.entry(last).hash;
             index.unlink(last);
             index.link(free, hash);
-            let _stored = array.entry::<Value>(last.0 as isize).and_then(|object| array.store(free.0 as isize, object));
+            check(array.entry::<Value>(last.0 as isize).and_then(|object| array.store(free.0 as isize, object)));
         }
         index.drop_last_slots();
         // Ruby gives memory back when more than sixteen places go at once, and sometimes when one is popped.
         if array.len() > index.slots.len() + 16 {
-            let _resized = array.resize(index.slots.len());
+            check(array.resize(index.slots.len()));
         }
         while array.len() > index.slots.len() && array.pop::<Value>().is_ok() {}
         index.shrink();
@@ -198,14 +202,16 @@ impl Objects {
         let mut index = self.index();
         *index = Index { changes: index.changes + 1, ..Index::default() };
         drop(index);
-        // This cannot fail: the Array is not frozen.
-        let _cleared = ruby.get_inner(self.array).clear();
+        check(ruby.get_inner(self.array).clear());
     }
 
     /// Returns the object in a slot; nil if the slot is free.
     pub(crate) fn get(&self, ruby: &Ruby, slot: Slot) -> Value {
         let array = ruby.get_inner(self.array);
-        array.entry(slot.0 as isize).unwrap_or_else(|_| ruby.qnil().as_value())
+        array.entry(slot.0 as isize).unwrap_or_else(|error| {
+            check(Err(error));
+            ruby.qnil().as_value()
+        })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -243,8 +249,9 @@ impl Index {
         }
         self.changes += 1;
         let entry = SlotEntry { hash, version: self.changes, next: self.chains.insert(hash, slot) };
-        if let Some(place) = self.entry_mut(slot) {
-            *place = entry;
+        match self.entry_mut(slot) {
+            Some(place) => *place = entry,
+            None => violated("a slot that is taken is one of those that there are, or the next one"),
         }
     }
 
@@ -296,6 +303,13 @@ impl Index {
     }
 }
 
+/// Counts an operation on the Array of ids that has failed: it is not frozen, and has the places.
+fn check(result: Result<(), Error>) {
+    if result.is_err() {
+        violated("the Array of ids has a place for each slot, and can be changed");
+    }
+}
+
 /// Returns a hash that is equal for equal Hash keys. Like a Ruby Hash, it never calls the `hash` of a String; a Symbol
 /// has the hash of its name. Fails with what the value's `hash` raises.
 fn hash_of(value: Value) -> Result<u64, Error> {
@@ -307,15 +321,14 @@ fn hash_of(value: Value) -> Result<u64, Error> {
         if is_symbol(value) {
             return Ok(rb_sys::rb_str_hash(rb_sys::rb_sym2str(value.as_raw())));
         }
-        protect(|| rb_sys::rb_hash(value.as_raw()))
+        protect(|| Ok(rb_sys::rb_hash(value.as_raw())))
     }
 }
 
 /// Calls `eql?`, as a Ruby Hash does.
 fn is_eql(value: Value, known: Value) -> Result<bool, Error> {
-    // SAFETY: both are alive. `protect` catches what `eql?` raises; it returns a VALUE, so the result is made one.
-    protect(|| unsafe { rb_sys::VALUE::from(rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0) })
-        .map(|answer| answer != 0)
+    // SAFETY: both are alive. `protect` catches what `eql?` raises.
+    protect(|| Ok(unsafe { rb_sys::rb_eql(value.as_raw(), known.as_raw()) != 0 }))
 }
 
 /// Returns the object to keep: a frozen copy of a String, and any other object itself, even one of a subclass of
@@ -326,7 +339,7 @@ fn owned(value: Value) -> Result<Value, Error> {
         if !is_string(value) || rb_sys::rb_obj_class(value.as_raw()) != rb_sys::rb_cString {
             return Ok(value);
         }
-        protect(|| rb_sys::rb_str_new_frozen(value.as_raw())).map(|frozen| Value::from_raw(frozen))
+        protect(|| Ok(Value::from_raw(rb_sys::rb_str_new_frozen(value.as_raw()))))
     }
 }
 

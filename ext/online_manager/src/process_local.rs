@@ -142,7 +142,8 @@ impl<T: Inherited> ProcessValue<T> {
         let (value, pipe) = unsafe { (ptr::read(&self.value), ptr::read(&self.pipe)) };
         pipe.silence();
         ManuallyDrop::into_inner(value).abandon();
-        ManuallyDrop::into_inner(pipe).close_in_child();
+        // SAFETY: `abandon` has dropped or leaked the value, which had the only other reference.
+        unsafe { ManuallyDrop::into_inner(pipe).close_in_child() };
     }
 
     /// Returns whether this process created the value. False in a child, after a callback has forked.

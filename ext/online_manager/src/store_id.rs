@@ -8,6 +8,7 @@ use online_manager_store::id::{Charset, Kind};
 use online_manager_tracker::{Id, StringId};
 
 use crate::key::{self, ASCII, BINARY, UTF_8};
+use crate::protect::funcall;
 
 /// An id for the store, and the same id for the member's own table of users.
 pub(crate) struct StoreId {
@@ -21,7 +22,8 @@ impl StoreId {
     pub(crate) fn new(ruby: &Ruby, value: Value) -> Result<StoreId, Error> {
         // First, since true, false and nil have keys but are no ids.
         let user_id = to_user_id(ruby, value)?;
-        let key = if let Some(Id::Key(key)) = key::plain_id(&value) { Some(key) } else { None };
+        // SAFETY: of the id only a key is used.
+        let key = if let Some(Id::Key(key)) = unsafe { key::plain_id(&value) } { Some(key) } else { None };
         Ok(StoreId { user_id, key })
     }
 
@@ -40,7 +42,8 @@ impl StoreId {
 ///
 /// Fails with an ArgumentError if `value` is no Integer, String or Symbol.
 pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
-    if let Some(Id::String(id)) = key::plain_id(&value) {
+    // SAFETY: the bytes are copied before Ruby runs.
+    if let Some(Id::String(id)) = unsafe { key::plain_id(&value) } {
         let charset = match id.class {
             ASCII => Charset::Ascii,
             UTF_8 => Charset::Utf8,
@@ -53,7 +56,7 @@ pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
         let digits = match integer.to_i64() {
             Ok(number) => number.to_string(),
             // An Integer beyond 64 bits.
-            Err(_) => RString::try_convert(integer.funcall("to_s", ())?)?.to_string()?,
+            Err(_) => funcall::<_, RString>(integer, "to_s", || Ok(()))?.to_string()?,
         };
         return Ok(UserId::new(Kind::Integer, digits.as_bytes()));
     }
@@ -62,7 +65,7 @@ pub(crate) fn to_user_id(ruby: &Ruby, value: Value) -> Result<UserId, Error> {
         return Ok(UserId::new(Kind::String(charset), &bytes));
     }
     if let Some(symbol) = Symbol::from_value(value) {
-        let (charset, bytes) = charset_and_bytes(RString::try_convert(symbol.funcall("name", ())?)?);
+        let (charset, bytes) = charset_and_bytes(funcall(symbol, "name", || Ok(()))?);
         return Ok(UserId::new(Kind::Symbol(charset), &bytes));
     }
     // The message names the class only: ActionCable logs what a channel raises, and ids belong in no log.
@@ -91,17 +94,19 @@ fn charset_and_bytes(string: RString) -> (Charset, Vec<u8>) {
 
 /// Returns the Ruby object that an id was made from, or an equal one.
 pub(crate) fn to_value(ruby: &Ruby, user_id: &UserId) -> Result<Value, Error> {
+    #[cfg(feature = "faults")]
+    crate::faults::allocate();
     let Some((kind, bytes)) = user_id.parts() else { return Ok(ruby.qnil().as_value()) };
     match kind {
         Kind::Integer => {
             let digits = String::from_utf8_lossy(bytes).into_owned();
             match digits.parse::<i64>() {
                 Ok(number) => Ok(ruby.integer_from_i64(number).as_value()),
-                Err(_) => ruby.str_new(&digits).funcall("to_i", ()),
+                Err(_) => funcall(ruby.str_new(&digits), "to_i", || Ok(())),
             }
         }
         Kind::String(charset) => Ok(string(ruby, charset, bytes)?.as_value()),
-        Kind::Symbol(charset) => string(ruby, charset, bytes)?.funcall("to_sym", ()),
+        Kind::Symbol(charset) => funcall(string(ruby, charset, bytes)?, "to_sym", || Ok(())),
     }
 }
 

@@ -239,7 +239,8 @@ impl Log {
         now: Nanos,
         is_batched: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
-        debug_assert!(self.in_callback.is_empty());
+        // Empty, unless a continuation (`callcc`) has left the last call: its outcome never comes.
+        self.delivered(&DeliveryOutcome::Interrupted, now);
         // No callback runs any more, whether its outcome was reported or not.
         self.orphans.clear();
         let remaining = self.suspension.remaining(now);

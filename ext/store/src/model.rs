@@ -195,14 +195,25 @@ impl Model {
 
     // -- faults -------------------------------------------------------------------------------
 
-    /// Keeps the present data, to go back to.
-    pub(crate) fn back_up(&mut self) {
-        self.partitions.iter_mut().for_each(|partition| partition.backup = partition.data.clone());
+    /// Keeps the present data of a partition, to go back to.
+    pub(crate) fn back_up(&mut self, partition: Partition) {
+        if let Some(partition) = self.partitions.get_mut(usize::from(partition)) {
+            partition.backup = partition.data.clone();
+        }
     }
 
-    /// Goes back to the data that were kept.
-    pub(crate) fn roll_back(&mut self) {
-        self.partitions.iter_mut().for_each(|partition| partition.data = partition.backup.clone());
+    /// Goes back to the data of a partition that were kept.
+    pub(crate) fn roll_back(&mut self, partition: Partition) {
+        if let Some(partition) = self.partitions.get_mut(usize::from(partition)) {
+            partition.data = partition.backup.clone();
+        }
+    }
+
+    /// Whether the data that were kept are older ones of the present data, and not of data that were lost since.
+    pub(crate) fn is_backup_of_these(&self, partition: Partition) -> bool {
+        self.partitions
+            .get(usize::from(partition))
+            .is_some_and(|partition| partition.backup.epoch == partition.data.epoch)
     }
 
     /// Loses the data.

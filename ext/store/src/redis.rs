@@ -18,19 +18,23 @@ use crate::store::{
 };
 use crate::store_url::Access;
 
+mod cluster;
 mod connection;
 mod errors;
 mod events;
 mod operator;
 mod replies;
+mod request;
 mod scripts;
 mod server;
+mod slots;
 mod snapshot;
 mod tls;
 pub(crate) mod url;
 
-use connection::{Call, Connection};
+use connection::Connection;
 use replies::{PollReply, parse, poll_result, unexpected_reply};
+use request::Call;
 use scripts::{Keys, Script};
 use url::ServerUrls;
 

@@ -15,6 +15,7 @@
 //! | [`timeouts`] | a number for each timeout in use, which fits into an entry |
 //! | [`stalls`] | when the process stood still, and until when that puts a claim off |
 //! | [`wheel`] | the timing wheel: which users to check at which tick |
+//! | [`invariant`] | what is impossible, and is counted if it happens |
 //! | [`tracker`] | the lock around the state machine, and the timer thread |
 //! | `sync` | the locks and threads of the standard library, or of shuttle |
 //! | [`time`] | nanoseconds, ticks and clocks |
@@ -22,6 +23,7 @@
 
 mod entry;
 pub mod id;
+pub mod invariant;
 mod overflow;
 pub mod presence;
 pub mod stalls;

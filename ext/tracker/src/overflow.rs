@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 
+use crate::invariant::violated;
 use crate::table::PARTS;
 use crate::time::Nanos;
 
@@ -46,6 +47,8 @@ impl Overflow {
         let part = self.part_of(key);
         if let Some(part) = self.parts.get_mut(part) {
             part.insert(key, entry);
+        } else {
+            violated("each key has a part of the overflow");
         }
     }
 

@@ -26,6 +26,7 @@ pub use self::transition::{
 };
 use crate::entry::{Entry, HORIZON, State};
 use crate::id::{Id, OwnedId};
+use crate::invariant::violated;
 use crate::overflow::{Overflow, OverflowEntry};
 use crate::stalls::Stalls;
 use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
@@ -292,11 +293,13 @@ impl Presence {
 
     /// Whether the timer has to be woken, since it would come too late. Takes the request: it is returned once.
     pub fn take_wake_request(&mut self) -> bool {
-        if self.is_wake_requested {
-            // The timer is about to call `advance`, which sets its next tick.
-            self.timer_tick = 0;
+        if !self.is_wake_requested {
+            return false;
         }
-        std::mem::take(&mut self.is_wake_requested)
+        self.is_wake_requested = false;
+        // The timer is about to call `advance`, which sets its next tick.
+        self.timer_tick = 0;
+        true
     }
 
     /// Whether the timer's next tick has begun.
@@ -340,7 +343,10 @@ impl Presence {
             State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
             State::OVERFLOW => match self.overflow.get(entry.key) {
                 Some(OverflowEntry::Online { last_seen, .. }) => last_seen,
-                _ => return None,
+                _ => {
+                    violated("a user whose state is in an overflow entry has one");
+                    return None;
+                }
             },
             state => {
                 let timeout = self.timeouts.timeout_of(state)?;
@@ -359,7 +365,7 @@ impl Presence {
     /// would hold the lock for too long.
     pub fn online_users(&self, part: usize) -> Vec<OwnedId> {
         let online = self.table.part(part).filter(|entry| entry.state() != State::DEPARTING);
-        online.filter_map(|entry| self.owned_id(entry.key)).collect()
+        online.map(|entry| self.owned_id(entry.key)).collect()
     }
 
     /// How many parts the table has, for [`Presence::online_users`].
@@ -369,8 +375,15 @@ impl Presence {
     /// heartbeats.
     pub const PREFETCH_BATCH: usize = PREFETCH_BATCH;
 
-    fn owned_id(&self, key: u64) -> Option<OwnedId> {
-        if crate::id::is_valid_key(key) { Some(OwnedId::Key(key)) } else { self.table.owned_string(key) }
+    fn owned_id(&self, key: u64) -> OwnedId {
+        if crate::id::is_valid_key(key) {
+            return OwnedId::Key(key);
+        }
+        self.table.owned_string(key).unwrap_or_else(|| {
+            violated("the string of each user is in the arena");
+            // Its callback is called all the same, so that the user does not stay in the table for ever.
+            OwnedId::String { bytes: Box::default(), class: 0, label: 0 }
+        })
     }
 
     /// Returns the tick from which a user with a heartbeat at `now` is due. It is rounded up, so that it is never
@@ -378,17 +391,5 @@ impl Presence {
     #[inline]
     fn deadline_after(&self, now: Nanos, timeout: Nanos) -> u64 {
         tick_from(now.saturating_add(self.jitter).saturating_add(timeout.max(1)))
-    }
-
-    /// Returns the tick of the deadline of a user who is Online.
-    fn deadline_of(&self, place: Place, now: Nanos) -> u64 {
-        let Some(entry) = self.table.get(place) else { return u64::MAX };
-        match entry.state() {
-            State::OVERFLOW => match self.overflow.get(entry.key) {
-                Some(OverflowEntry::Online { deadline, .. }) => deadline,
-                _ => u64::MAX,
-            },
-            _ => entry.deadline(tick_of(now)),
-        }
     }
 }

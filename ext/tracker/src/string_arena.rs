@@ -5,6 +5,7 @@
 //! gaps are a fifth of the arena, the strings between them move into another chunk, and get another index.
 
 use crate::id::{OwnedId, StringId};
+use crate::invariant::violated;
 
 /// The strings, each after a header with its class, its label and its length.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +100,10 @@ impl StringArena {
 
     /// Frees the string at `index`, which must be there. Returns how many units it took.
     pub(crate) fn remove(&mut self, index: u32) -> usize {
-        let Some(units) = self.at(index).and_then(|string| units_of(string.bytes.len())) else { return 0 };
+        let Some(units) = self.at(index).and_then(|string| units_of(string.bytes.len())) else {
+            violated("a string that is removed is in the arena");
+            return 0;
+        };
         let units = units as usize;
         self.count -= 1;
         if self.count == 0 {

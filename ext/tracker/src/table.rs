@@ -9,6 +9,7 @@ use foldhash::quality::RandomState;
 
 use crate::entry::Entry;
 use crate::id::{Id, StringId, VACANT, is_valid_key, short_hash, string_index, string_key};
+use crate::invariant::violated;
 use crate::string_arena::StringArena;
 
 /// How many parts there are.
@@ -157,12 +158,17 @@ impl Table {
             }
             part.place(entry, hash);
             part.len += 1;
+        } else {
+            violated("each hash has a part");
         }
     }
 
     /// Removes the entry at `place`, and its string if the id is one. Returns how many units the string took.
     pub(crate) fn remove(&mut self, place: Place) -> usize {
-        let Some(entry) = self.take(place) else { return 0 };
+        let Some(entry) = self.take(place) else {
+            violated("a user who is removed is in the table");
+            return 0;
+        };
         string_index(entry.key).map_or(0, |index| self.strings.remove(index))
     }
 
@@ -316,6 +322,7 @@ impl Part {
             }
             index = (index + 1) & mask;
         }
+        violated("a part with a new entry has places");
     }
 
     /// Moves all entries into `length` places, a power of two.

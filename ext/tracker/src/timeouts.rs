@@ -3,6 +3,7 @@
 //! With the timeout known, one deadline gives both when a user is due and when the user was last seen.
 
 use crate::entry::{HORIZON, MAX_TIMEOUTS, State};
+use crate::invariant::violated;
 use crate::time::{Nanos, tick_from};
 
 /// No latest timeout: no user has this state.
@@ -91,7 +92,9 @@ impl Timeouts {
     /// Counts a user who leaves `state`.
     pub(crate) fn exit(&mut self, state: State) {
         if let Some(interned) = self.interned_mut(state) {
-            debug_assert!(interned.users > 0);
+            if interned.users == 0 {
+                return violated("a timeout that a user leaves has users");
+            }
             interned.users -= 1;
             if interned.users == 0 {
                 // The number may go to another timeout, so the next question must not be answered from memory.

@@ -4,6 +4,7 @@
 //! fork does not affect the child process, which makes a tracker of its own.
 
 mod heartbeat_batch;
+mod last_claim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -57,6 +58,8 @@ struct Shared<C, S> {
     /// Whether the timer thread has to end.
     is_ended: AtomicBool,
     timer_panics: AtomicU64,
+    /// What was claimed last, until [`Tracker::end_claim`]. Used by the reactor only.
+    claimed: Mutex<Option<(Transition, Vec<User>)>>,
     /// Its lock is taken after that of the presence, by the timer thread and the reactor only.
     stalls: Mutex<StallDetector>,
     clock: C,
@@ -86,6 +89,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             waiting_threads: AtomicUsize::new(0),
             is_ended: AtomicBool::new(false),
             timer_panics: AtomicU64::new(0),
+            claimed: Mutex::new(None),
             stalls: Mutex::new(StallDetector::default()),
             clock,
             signal,
@@ -128,6 +132,8 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
     ///
     /// `reads_heartbeats` says whether heartbeats are read on this thread, or on its event loop: then a long callback keeps
     /// them from being read, and puts claims off (rule 14).
+    ///
+    /// [`Tracker::end_claim`] must follow, before the next claim.
     pub fn claim(&self, max: usize, reads_heartbeats: bool, claimed: &mut Vec<Claimed>) -> Option<Transition> {
         let mut presence = self.shared.lock();
         let now = self.now();
@@ -143,6 +149,8 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
             self.shared.signal.clear();
         }
         self.shared.release(presence);
+        *self.shared.claimed() =
+            transition.map(|transition| (transition, claimed.iter().map(|user| user.user).collect()));
         transition
     }
 

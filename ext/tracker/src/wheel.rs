@@ -6,6 +6,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::invariant::violated;
+
 /// For each level: how many ticks a slot is long, as a power of two, and how many slots there are. 64 slots of a tick,
 /// then 4,096 slots of 67 ms (4.6 minutes in all), then 512 slots of 4.6 minutes (39 hours in all).
 ///
@@ -64,14 +66,22 @@ impl Wheel {
         Wheel { hand, len: 0, levels, sweep: (0, 0) }
     }
 
-    /// Inserts `key` for `tick`, which must be [`Wheel::within_reach`].
-    pub(crate) fn insert(&mut self, key: u64, tick: u64) {
-        debug_assert!(tick > self.hand);
+    /// Inserts `key` for `tick`, which must be [`Wheel::within_reach`]. Returns the tick that it is inserted for.
+    pub(crate) fn insert(&mut self, key: u64, mut tick: u64) -> u64 {
         let hand = self.hand;
-        if let Some(level) = self.levels.iter_mut().find(|level| level.reaches(tick, hand)) {
-            level.insert(key, tick);
-            self.len += 1;
-        }
+        let level = match self.levels.iter_mut().find(|level| level.reaches(tick, hand)) {
+            Some(level) => level,
+            None => {
+                violated("a key is inserted for a tick that is within the wheel's reach");
+                // The user is checked too early, and not never.
+                tick = hand + 1;
+                let [shortest, ..] = &mut self.levels;
+                shortest
+            }
+        };
+        level.insert(key, tick);
+        self.len += 1;
+        tick
     }
 
     /// Returns `tick`, or a tick near it that a key can be inserted for: after the hand, and not after the start of the last
@@ -159,7 +169,7 @@ impl Level {
 
     /// Whether there is a slot for `tick`. A tick of a whole round later has none: its slot is that of an earlier tick.
     fn reaches(&self, tick: u64, hand: u64) -> bool {
-        (tick >> self.slot_bits) - (hand >> self.slot_bits) < self.slot_count as u64
+        tick > hand && (tick >> self.slot_bits) - (hand >> self.slot_bits) < self.slot_count as u64
     }
 
     /// Returns the tick at which the last slot to come up begins.
@@ -182,6 +192,8 @@ impl Level {
         {
             keys.push(key);
             *occupied |= 1 << (slot % 64);
+        } else {
+            violated("each tick has a slot");
         }
     }
 

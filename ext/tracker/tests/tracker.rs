@@ -121,6 +121,32 @@ fn rule_6_callbacks_may_call_back() {
     assert_eq!(tracker.departed(ada), Departed::Offline);
 }
 
+#[test]
+fn a_claim_that_was_not_reported_ends_before_the_next_one() {
+    let (tracker, clock, _) = tracker();
+    come_online(&tracker, ADA);
+    tracker.leave(ADA, 0);
+    clock.advance(TICK);
+    tracker.step();
+    let mut claimed = Vec::new();
+    assert_eq!(tracker.claim(1, false, &mut claimed), Some(Transition::Offline));
+    assert_eq!(tracker.heartbeat(ADA, tracker.now(), TIMEOUT), HeartbeatOutcome::Known);
+    assert_eq!(tracker.end_claim(false), [], "a heartbeat came during the callback");
+    claimed.clear();
+    assert_eq!(tracker.claim(1, false, &mut claimed), Some(Transition::Online));
+    assert_eq!(tracker.end_claim(false), [claimed[0].user]);
+    assert_eq!(tracker.counts(), Counts::default());
+
+    come_online(&tracker, ADA);
+    tracker.leave(ADA, 0);
+    clock.advance(TICK);
+    tracker.step();
+    claimed.clear();
+    tracker.claim(1, false, &mut claimed);
+    assert_eq!(tracker.end_claim(true), []);
+    assert_eq!(tracker.counts(), Counts { departing: 1, ..Counts::default() }, "its outcome is reported next");
+}
+
 // The signal, and the steps of the timer.
 
 #[test]

@@ -120,7 +120,7 @@ RSpec.shared_examples "queries" do
       [departing, announcing].each(&:open)
       eventually { expect(manager.stats[:state]).to be :stopped }
       expect(manager.stats).to include(online: 0, announcing: 0, departing: 0, due: 0, errors: 0, delivering: nil,
-                                       delivering_for: nil)
+                                       delivering_for: nil, internal_errors: 0)
     end
 
     it "count the errors of callbacks on the reactor" do

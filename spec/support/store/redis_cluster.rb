@@ -11,8 +11,10 @@ module Stores
 
     # @param node_timeout [Integer] after how many milliseconds without an answer a node counts as failed. On a busy
     #   machine a healthy node may be silent for a second
+    # @param tls [Symbol, nil] whether the servers speak TLS, and with which kind of {Certificates}
     # @param settings [Hash{Symbol => Object}] of each server, see {RedisServer}
-    def initialize(node_timeout: 10_000, **settings)
+    def initialize(node_timeout: 10_000, tls: nil, **settings)
+      settings.update(tls: share_certificates(tls), tls_cluster: "yes", tls_replication: "yes") if tls
       @servers = Array.new(6) do
         # A replica takes over no matter how old its data is.
         RedisServer.new(cluster_enabled: "yes", cluster_node_timeout: node_timeout, cluster_replica_validity_factor: 0,
@@ -78,9 +80,19 @@ module Stores
       end
     end
 
-    def stop = @servers.each(&:stop)
+    def stop
+      @servers.each(&:stop)
+    ensure
+      FileUtils.remove_entry(@folder) if @folder
+    end
+
+    # @return see {RedisServer#ca_file}
+    def ca_file = @servers.first.ca_file
 
     private
+
+    # The servers are connected with each other by TLS too, so all have the same certificate.
+    def share_certificates(kind) = Certificates.new(@folder = Dir.mktmpdir("online_manager_cluster"), kind)
 
     def running = @servers.select(&:running?)
 

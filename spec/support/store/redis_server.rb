@@ -48,7 +48,8 @@ module Stores
 
     # @param user [String, nil] a user with all permissions; nil is Redis' default user
     # @param password [String, nil]
-    # @param tls [Boolean, Symbol] whether the port speaks TLS only, and with which kind of {Certificates}
+    # @param tls [Boolean, Symbol, Certificates] whether the port speaks TLS only, and with which {Certificates}, or
+    #   which kind of them
     # @param at [Integer, nil] the port; nil takes a free one
     # @param env [Hash{String => String}]
     # @param settings [Hash{Symbol => Object}] lines of its redis.conf
@@ -59,7 +60,7 @@ module Stores
       @env = env
       @folder = Dir.mktmpdir("online_manager_redis")
       @socket = "#{@folder}/socket"
-      @certificates = Certificates.new(@folder, tls == true ? :signed : tls) if tls
+      @certificates = certificates(tls) if tls
       @settings = SETTINGS.merge(settings)
     end
 
@@ -133,6 +134,7 @@ module Stores
     # @return [String] the output of `redis-cli`
     def cli(*words, database: 0)
       options = cluster? ? ["-c", "-p", @port.to_s] : ["-s", @socket, "-n", database.to_s]
+      options.push("--tls", "--cacert", ca_file) if cluster? && @certificates
       options.push("--user", @user) if @user
       output, status = Open3.capture2e({ "REDISCLI_AUTH" => @password },
                                        "redis-cli", "-e", *options, *words.map(&:to_s))
@@ -177,6 +179,12 @@ module Stores
     def inspect = "#<#{self.class} on port #{@port}>"
 
     private
+
+    def certificates(kind)
+      return kind if kind.is_a?(Certificates)
+
+      Certificates.new(@folder, kind == true ? :signed : kind)
+    end
 
     def dump_file = "#{@folder}/dump.rdb"
 

@@ -31,7 +31,7 @@ impl NativeMember {
     ) -> Result<bool, Error> {
         let Some(member) = this.handle.current() else { return Ok(false) };
         if let Some(message) = member.next_outage() {
-            this.handle.target.call(ruby, &STORE_FAILED, (message,))?;
+            this.handle.target.call(ruby, &STORE_FAILED, || Ok((message,)))?;
             return Ok(true);
         }
         // See `NativeTracker::deliver`.
@@ -51,7 +51,7 @@ impl NativeMember {
                 Some(message) => DeliveryOutcome::Failed(message.to_string().unwrap_or_else(|_| "an error".into())),
                 None => DeliveryOutcome::Returned,
             },
-            Err(_) if is_entered(entered, &called) => DeliveryOutcome::Interrupted,
+            Err(_) if is_entered(Some(entered), &called) => DeliveryOutcome::Interrupted,
             Err(_) => DeliveryOutcome::NotCalled,
         };
         member.delivered(&outcome);
@@ -60,18 +60,19 @@ impl NativeMember {
 
     /// Calls the target's `deliver_events`. It returns true, or a String if the callback has raised.
     fn call(&self, ruby: &Ruby, transition: Transition, events: &[Event], entered: RArray) -> Result<Value, Error> {
-        let ids = ruby.ary_new_capa(events.len());
-        let versions = ruby.ary_new_capa(events.len());
-        let details = ruby.ary_new_capa(events.len());
-        let seen_ago = ruby.ary_new_capa(events.len());
-        for event in events {
-            details.push(detail(ruby, event.reason, event.lateness)?)?;
-            ids.push(store_id::to_value(ruby, &event.id)?)?;
-            versions.push(event.version)?;
-            seen_ago.push(seconds(event.seen_ago))?;
-        }
-        let arguments = (symbol(ruby, transition), ids, versions, entered, details, seen_ago);
-        self.handle.target.call(ruby, &DELIVER_EVENTS, arguments)
+        self.handle.target.call(ruby, &DELIVER_EVENTS, || {
+            let ids = ruby.ary_new_capa(events.len());
+            let versions = ruby.ary_new_capa(events.len());
+            let details = ruby.ary_new_capa(events.len());
+            let seen_ago = ruby.ary_new_capa(events.len());
+            for event in events {
+                details.push(detail(ruby, event.reason, event.lateness)?)?;
+                ids.push(store_id::to_value(ruby, &event.id)?)?;
+                versions.push(event.version)?;
+                seen_ago.push(seconds(event.seen_ago))?;
+            }
+            Ok((symbol(ruby, transition), ids, versions, entered, details, seen_ago))
+        })
     }
 }
 

@@ -35,30 +35,40 @@ impl NativeTracker {
         // thread is killed, say), the claim is undone, so that no user is lost.
         let entered = ruby.ary_new();
         let mut claimed = Vec::new();
+        // The last claim was not reported if a continuation (`callcc`) has left its callback.
+        for user in tracker.end_claim(false) {
+            this.release(ruby, tracker, user.key());
+        }
         let max = if together { BATCH_SIZE } else { 1 };
         let Some(transition) = tracker.claim(max, reads_heartbeats, &mut claimed) else { return Ok(false) };
         let Some(first) = claimed.first() else { return Ok(true) };
 
-        let details = if detailed { details(ruby, &claimed).map(Some) } else { Ok(None) };
-        let seen_ago = if dated { seen_ago(ruby, &claimed).map(Some) } else { Ok(None) };
-        let called =
-            details.and_then(|details| Ok((details, seen_ago?))).and_then(|(details, seen_ago)| match transition {
-                Transition::Offline if together => this
-                    .ids_of(ruby, &claimed)
-                    .and_then(|ids| this.handle.target.call(ruby, &OFFLINE_ALL, (ids, entered, details, seen_ago))),
-                _ => {
-                    let name = if transition == Transition::Online { &REJOIN } else { &OFFLINE };
-                    let id = key::to_value(ruby, &first.id, &this.objects);
-                    this.handle.target.call(ruby, name, (id, entered, details, seen_ago))
-                }
-            });
-        let is_entered = is_entered(entered, &called);
+        let (name, is_batch) = match transition {
+            Transition::Online => (&REJOIN, false),
+            Transition::Offline if together => (&OFFLINE_ALL, true),
+            Transition::Offline => (&OFFLINE, false),
+        };
+        // Until the outcome is reported, only the target's call makes objects: for them there may be no memory.
+        let called = this.handle.target.call(ruby, name, || {
+            let details = if detailed { Some(details(ruby, &claimed)?) } else { None };
+            let seen_ago = if dated { Some(seen_ago(ruby, &claimed)?) } else { None };
+            let ids = if is_batch {
+                this.ids_of(ruby, &claimed)?.as_value()
+            } else {
+                key::to_value(ruby, &first.id, &this.objects)
+            };
+            Ok((ids, entered, details, seen_ago))
+        });
+        let is_entered = is_entered(Some(entered), &called);
         // The target returns false when the config's method has raised: it has handled the exception.
         let returned = called.as_ref().is_ok_and(|returned| returned.to_bool());
+        if tracker.is_current() {
+            tracker.end_claim(true);
+        }
         match transition {
             Transition::Offline => this.departed(ruby, tracker, claimed.iter().map(|claimed| claimed.user), is_entered),
             Transition::Online if is_entered => {
-                let id = key::to_value(ruby, &first.id, &this.objects);
+                let id = || key::to_value(ruby, &first.id, &this.objects);
                 let timeout = this.handle.target.timeout();
                 let outcome = if returned { CallbackOutcome::Returned } else { CallbackOutcome::Aborted };
                 this.announced(ruby, tracker, first.user, id, timeout, outcome)?;
@@ -137,6 +147,8 @@ pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RAr
         Reason::Leave => "leave",
         Reason::Stop => "stop",
     };
+    #[cfg(feature = "faults")]
+    crate::faults::allocate();
     let detail = ruby.ary_new_capa(2);
     detail.push(ruby.to_symbol(name))?;
     detail.push(seconds(lateness))?;
@@ -144,7 +156,7 @@ pub(crate) fn detail(ruby: &Ruby, reason: Reason, lateness: Nanos) -> Result<RAr
 }
 
 /// Returns whether the config's method was entered. A call that returned counts as entered, even if the config has no
-/// such method.
-pub(crate) fn is_entered(entered: RArray, result: &Result<Value, Error>) -> bool {
-    result.is_ok() || !entered.is_empty()
+/// such method. `entered` is `None` if there was no memory for the Array.
+pub(crate) fn is_entered(entered: Option<RArray>, result: &Result<Value, Error>) -> bool {
+    result.is_ok() || entered.is_some_and(|entered| !entered.is_empty())
 }

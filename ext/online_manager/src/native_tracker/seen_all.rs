@@ -4,6 +4,7 @@ use std::vec;
 
 use magnus::value::ReprValue;
 use magnus::{Error, RArray, Ruby, Value};
+use online_manager_tracker::invariant::violated;
 use online_manager_tracker::presence::Presence;
 use online_manager_tracker::{
     Announced, CallbackOutcome, Clock, HeartbeatBatch, HeartbeatOutcome, Id, Nanos, Signal, Transition, User,
@@ -69,7 +70,7 @@ impl NativeTracker {
         let mut found = Vec::new();
         for place in 0..ids.len() {
             let id = ids.at(ruby, place);
-            if key::plain_id(&id).is_none() {
+            if !key::is_plain(id) {
                 found.push((place, self.objects.find(ruby, id)?));
             }
         }
@@ -97,7 +98,10 @@ impl Ids {
     fn at(&self, ruby: &Ruby, place: usize) -> Value {
         // SAFETY: the id is copied out before Ruby runs again.
         let id = unsafe { self.from(place) }.first().copied();
-        id.unwrap_or_else(|| ruby.qnil().as_value())
+        id.unwrap_or_else(|| {
+            violated("each place is one of the Array of ids");
+            ruby.qnil().as_value()
+        })
     }
 
     /// Returns the ids from a place on.
@@ -133,7 +137,7 @@ impl SeenAll<'_> {
     fn record(&mut self, found: &[(usize, Option<Found>)]) -> Result<(), Error> {
         while self.place < self.ids.len() {
             let id = self.ids.at(self.ruby, self.place);
-            if key::plain_id(&id).is_some() {
+            if key::is_plain(id) {
                 self.record_plain();
                 continue;
             }
@@ -156,7 +160,9 @@ impl SeenAll<'_> {
         // SAFETY: no Ruby runs until the end, since the lock is held.
         let ids = unsafe { self.ids.from(self.place) };
         for group in ids.chunks(Presence::PREFETCH_BATCH).take(BATCH_SIZE / Presence::PREFETCH_BATCH) {
-            let (plain, all_recorded) = record_group(&mut heartbeats, group, self.place, &mut self.arrivals);
+            // SAFETY: as above.
+            let recorded = unsafe { record_group(&mut heartbeats, group, self.place, &mut self.arrivals) };
+            let (plain, all_recorded) = recorded;
             self.place += plain;
             self.all_recorded &= all_recorded;
             if plain < group.len() {
@@ -203,18 +209,20 @@ impl SeenAll<'_> {
     }
 
     fn announce_together(&self, arrivals: &mut vec::IntoIter<Arrival>) -> Result<(), Error> {
-        let ids = self.ruby.ary_new_capa(arrivals.len());
-        for (_, place) in arrivals.as_slice() {
-            ids.push(self.ids.at(self.ruby, *place))?;
-        }
         let seen_ago = seconds(self.tracker.now().saturating_sub(self.seen_at));
-        let online = self.native.handle.target.call(self.ruby, &ONLINE_ALL, (ids, seen_ago));
+        let online = self.native.handle.target.call(self.ruby, &ONLINE_ALL, || {
+            let ids = self.ruby.ary_new_capa(arrivals.len());
+            for (_, place) in arrivals.as_slice() {
+                ids.push(self.ids.at(self.ruby, *place))?;
+            }
+            Ok((ids, seen_ago))
+        });
         let outcome = outcome(&online);
         let mut result = online.map(|_| ());
         for (user, place) in arrivals {
             if result.is_ok() {
                 let id = self.ids.at(self.ruby, place);
-                result = self.native.announced(self.ruby, self.tracker, user, id, self.timeout, outcome);
+                result = self.native.announced(self.ruby, self.tracker, user, || id, self.timeout, outcome);
             } else {
                 self.announced_quietly(user, outcome);
             }
@@ -243,7 +251,11 @@ impl SeenAll<'_> {
 
 /// Records the heartbeats of a group of ids, `Presence::PREFETCH_BATCH` at most, up to the first that is not plain.
 /// `place` is that of the first. Returns how many are plain, and whether all of those were recorded.
-fn record_group<C: Clock, S: Signal>(
+///
+/// # Safety
+///
+/// The ids must be live objects. (No Ruby runs in this function.)
+unsafe fn record_group<C: Clock, S: Signal>(
     heartbeats: &mut HeartbeatBatch<'_, C, S>,
     group: &[Value],
     place: usize,
@@ -251,7 +263,9 @@ fn record_group<C: Clock, S: Signal>(
 ) -> (usize, bool) {
     let mut ids = [Id::Key(0); Presence::PREFETCH_BATCH];
     let mut plain = 0;
-    for (id, prefetched) in group.iter().map_while(key::plain_id).zip(&mut ids) {
+    // SAFETY: no Ruby runs until the last use of `ids`.
+    let plain_ids = group.iter().map_while(|id| unsafe { key::plain_id(id) });
+    for (id, prefetched) in plain_ids.zip(&mut ids) {
         heartbeats.prefetch(id);
         *prefetched = id;
         plain += 1;

@@ -194,6 +194,15 @@ fn an_event_whose_callback_was_not_called_is_next() {
 }
 
 #[test]
+fn an_event_whose_outcome_never_came_is_retried() {
+    let mut log = log(&[1, 2]);
+    assert_eq!(numbers(&mut log, 0), [1]);
+    assert_eq!(numbers(&mut log, 0), [2], "a continuation has left the first callback");
+    log.delivered(&DeliveryOutcome::Returned, 0);
+    assert_eq!(deliver(&mut log, SECOND, &[]), [1]);
+}
+
+#[test]
 fn an_interrupted_event_is_retried_and_not_counted_as_a_failure() {
     let mut log = log(&[1, 2]);
     assert_eq!(numbers(&mut log, 0), [1]);

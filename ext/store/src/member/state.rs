@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use online_manager_tracker::invariant::violated;
 use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::{MILLISECOND, Phase, SECOND};
@@ -227,6 +228,8 @@ struct PartitionState {
     /// Whether the partition has been polled since the member knows it, noticed other data in any partition, or lost its
     /// connection. Before that nothing is written.
     is_polled: bool,
+    /// Whether it has failed since the last poll that succeeded: what was written last may be lost.
+    was_away: bool,
     /// Whether nobody held the lease at the last poll.
     is_free: bool,
     /// Since when polls found that nobody held the lease.
@@ -261,6 +264,7 @@ impl PartitionState {
         leaves_after: None,
         handled: None,
         is_polled: false,
+        was_away: false,
         is_free: true,
         free_since: None,
         keep_until: 0,
@@ -745,6 +749,9 @@ impl MemberState {
         let count = self.count();
         // Another partition is first in each cycle, so that a scarce budget goes round.
         let first = (self.cycles % u64::from(count.max(1))) as Partition;
+        // What was written last may be lost: heartbeats, and commits.
+        let away = (0..).zip(&self.partitions).filter(|(_, partition)| partition.was_away).map(|(number, _)| number);
+        away.collect::<Vec<_>>().into_iter().for_each(|partition| self.report_handled(partition));
         let requests: Vec<PollRequest> = (0..count)
             .map(|number| (number + first) % count)
             .filter(|partition| is_available(&self.partitions, *partition, now))
@@ -902,8 +909,9 @@ impl MemberState {
         };
         self.failures.succeeded(Kind::Commit);
         self.changed(now);
-        for ((partition, commit), answer) in commits.into_iter().zip(answers) {
-            match answer {
+        let mut answers = answers.into_iter();
+        for (partition, commit) in commits {
+            match next_answer(&mut answers) {
                 Ok(is_held) => {
                     self.has_progressed = true;
                     self.succeeded(partition, Kind::Commit);
@@ -982,10 +990,14 @@ impl MemberState {
         let answers = result?;
         self.failures.succeeded(Kind::Poll);
         let mut failed = Vec::new();
-        for (request, answer) in requests.into_iter().zip(answers) {
-            match answer {
+        let mut answers = answers.into_iter();
+        for request in requests {
+            match next_answer(&mut answers) {
                 Ok(result) => {
                     self.succeeded(request.partition, Kind::Poll);
+                    if self.partition_mut(request.partition).is_some_and(|state| std::mem::take(&mut state.was_away)) {
+                        self.resend(Some(request.partition), false);
+                    }
                     self.apply_poll(request, result, asked_at, now);
                 }
                 Err(error) => failed.push((request.partition, error)),
@@ -1005,7 +1017,9 @@ impl MemberState {
         }
         let (poll_interval, max_leases, timeout) = (self.poll_interval(now), self.max_leases, self.timeout);
         let log = &mut self.log;
-        let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else { return };
+        let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else {
+            return violated("a request is about a partition that the store has");
+        };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
         partition.settled_at = asked_at.saturating_sub(result.oldest.unwrap_or(0));
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
@@ -1128,10 +1142,14 @@ impl MemberState {
     /// A partition has failed by itself.
     fn partition_failed(&mut self, now: Nanos, partition: Partition, kind: Kind, error: StoreError) {
         self.note_failure(now, Some(partition), kind, &error);
+        if kind == Kind::Poll {
+            self.leave_lease(now, partition);
+        }
         if let StoreError::Replaced(_) = error {
             self.partition_replaced(now, partition);
         } else if let Some(state) = self.partition_mut(partition) {
             state.retry_at = now + PARTITION_RETRY_DELAY;
+            state.was_away = true;
         }
         self.partition_error.get_or_insert(error);
     }
@@ -1398,6 +1416,14 @@ impl MemberState {
         let random = self.random.hash_one((self.cycles, length, now));
         length - length / 4 + random % (length / 2).max(1)
     }
+}
+
+/// Returns the answer to the next request. Without one the request counts as failed, so that nothing of it is lost.
+fn next_answer<T>(answers: &mut impl Iterator<Item = Result<T, StoreError>>) -> Result<T, StoreError> {
+    answers.next().unwrap_or_else(|| {
+        violated("a store answers each request");
+        Err(StoreError::Unavailable("the store has not answered a request".into()))
+    })
 }
 
 fn is_available(partitions: &[PartitionState], partition: Partition, now: Nanos) -> bool {

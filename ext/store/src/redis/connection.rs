@@ -7,92 +7,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind,
-    TlsCertificates, Value,
-};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::runtime::{Builder, Runtime};
 
+use super::cluster::Cluster;
 use super::errors::{connect_error, store_error};
-use super::scripts::Script;
+use super::request::{Call, Request};
 use super::server::{check, hello_text, info_text};
+use super::slots::Address;
 use super::tls;
 use super::url::ServerUrls;
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
 
-/// How long a reply may take. A slow network may need seconds.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long it may take to connect, and the reply of a single server. A slow network may need seconds.
+const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long the handshake of TLS may take: it takes two round trips, also with a server far away.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a reply of a cluster may take: shorter, since the replies of all its servers are awaited together.
-const CLUSTER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A call of a script.
-pub(super) struct Call {
-    script: &'static Script,
-    keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
-}
-
-impl Call {
-    pub(super) fn new<'a>(script: &'static Script, keys: impl IntoIterator<Item = &'a str>) -> Call {
-        Call { script, keys: keys.into_iter().map(str::to_owned).collect(), arguments: Vec::new() }
-    }
-
-    /// Adds an argument.
-    pub(super) fn arg(mut self, argument: impl AsRef<[u8]>) -> Call {
-        self.arguments.push(argument.as_ref().to_vec());
-        self
-    }
-
-    /// Adds a number.
-    pub(super) fn number(self, argument: impl ToString) -> Call {
-        self.arg(argument.to_string())
-    }
-
-    /// Builds the command, `EVAL` or `EVALSHA`, with the script's text or hash.
-    fn command(&self, name: &str, script: &str) -> Cmd {
-        let mut command = redis::cmd(name);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys);
-        self.arguments.iter().for_each(|argument| {
-            command.arg(argument.as_slice());
-        });
-        command
-    }
-}
-
-/// A connection that several requests can share at the same time.
-#[derive(Clone)]
+/// The way to the server or the servers.
 enum Link {
     One(MultiplexedConnection),
-    Cluster(Box<ClusterConnection>),
+    Cluster(Box<Cluster>),
 }
 
 impl Link {
-    /// Sends a command and returns the reply.
-    async fn request(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        let reply = match self {
-            Link::One(connection) => connection.req_packed_command(command).await,
-            Link::Cluster(connection) => connection.req_packed_command(command).await,
-        };
-        reply.and_then(Value::extract_error)
+    /// The servers that have keys; `None` is the single one.
+    fn masters(&self) -> Vec<Option<Address>> {
+        match self {
+            Link::One(_) => vec![None],
+            Link::Cluster(cluster) => cluster.masters().into_iter().map(Some).collect(),
+        }
     }
 
-    /// Calls a script by its hash, and by its text if the server does not know it.
-    async fn call(mut self, call: &Call) -> Result<Value, RedisError> {
-        match self.request(&call.command("EVALSHA", &call.script.hash)).await {
-            // The server was started lately, or its scripts were flushed.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.request(&call.command("EVAL", call.script.text)).await
+    /// Sends a command to one of the masters, and returns the reply.
+    async fn send_to(&mut self, master: Option<&Address>, command: &Cmd) -> Result<Value, Failure> {
+        match (self, master) {
+            (Link::Cluster(cluster), Some(address)) => cluster.send_to(address, command).await,
+            (Link::Cluster(cluster), None) => {
+                let mut replies = cluster.send(&[Request::Command(command)]).await;
+                replies.pop().unwrap_or(Ok(Value::Nil)).map_err(Failure::Store)
             }
-            reply => reply,
+            (Link::One(connection), _) => {
+                Request::Command(command).send(connection.clone(), false).await.map_err(Failure::Client)
+            }
+        }
+    }
+}
+
+/// Why a request failed.
+pub(super) enum Failure {
+    Client(RedisError),
+    Store(StoreError),
+}
+
+impl Failure {
+    fn into_store_error(self, servers: &ServerUrls) -> StoreError {
+        match self {
+            Failure::Client(error) => store_error(servers, &error),
+            Failure::Store(error) => error,
         }
     }
 }
@@ -156,46 +131,51 @@ impl Connection {
     }
 
     /// Calls scripts, all at once. Returns their replies in order. An error of a server fails that call alone; an error
-    /// of the connection fails all of them.
+    /// of the connection fails all of them, or in a cluster those to the same server.
     pub(super) fn call(&mut self, calls: &[Call]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.connect()?;
-        let Some(link) = self.link.clone() else { return Err(self.lost()) };
-        let replies = self.wait(future::join_all(calls.iter().map(|call| link.clone().call(call))))?;
-        self.check_replies(replies)
+        self.send_all(&calls.iter().map(Request::Call).collect::<Vec<_>>())
     }
 
     /// Sends commands, as [`Connection::call`] does.
     pub(super) fn send(&mut self, commands: &[Cmd]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        self.send_all(&commands.iter().map(Request::Command).collect::<Vec<_>>())
+    }
+
+    fn send_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.connect()?;
-        let Some(link) = self.link.clone() else { return Err(self.lost()) };
-        let requests = commands.iter().map(|command| {
-            let mut link = link.clone();
-            async move { link.request(command).await }
-        });
-        let replies = self.wait(future::join_all(requests))?;
-        self.check_replies(replies)
+        // An interrupt leaves no connection: replies may still be on their way, for which nobody waits any more.
+        match self.link.take() {
+            Some(Link::One(connection)) => {
+                let sent = requests.iter().map(|request| (*request).send(connection.clone(), false));
+                let replies = self.wait(future::join_all(sent))?;
+                self.link = Some(Link::One(connection));
+                self.check_replies(replies)
+            }
+            Some(Link::Cluster(mut cluster)) => {
+                let replies = self.wait(cluster.send(requests))?;
+                self.link = Some(Link::Cluster(cluster));
+                Ok(replies)
+            }
+            None => Err(self.lost()),
+        }
     }
 
     /// Returns the keys that match a pattern: of all masters, if it is a cluster.
     pub(super) fn scan(&mut self, pattern: &str) -> Result<Vec<String>, StoreError> {
         self.connect()?;
-        let Some(link) = self.link.clone() else { return Err(self.lost()) };
-        let scanned = self.wait(scan(link, pattern))?;
-        scanned.map_err(|error| store_error(&self.servers, &error))
+        let Some(mut link) = self.link.take() else { return Err(self.lost()) };
+        let scanned = self.wait(scan(&mut link, pattern))?;
+        self.link = Some(link);
+        scanned.map_err(|failure| failure.into_store_error(&self.servers))
     }
 
-    /// Turns errors into the store's. Closes the connection and fails if it was lost: in a cluster if every call
-    /// failed, since one server of several may be away.
+    /// Turns errors into the store's. Closes the connection and fails if it was lost.
     fn check_replies(
         &mut self,
         replies: Vec<Result<Value, RedisError>>,
     ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let is_lost = |reply: &Result<Value, RedisError>| reply.as_ref().is_err_and(is_of_connection);
-        let lost = match self.link {
-            Some(Link::Cluster(_)) => replies.iter().all(is_lost),
-            _ => replies.iter().any(is_lost),
-        };
-        if lost && let Some(error) = replies.iter().find_map(|reply| reply.as_ref().err()) {
+        let lost = replies.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_of_connection(error));
+        if let Some(error) = lost {
             let error = store_error(&self.servers, error);
             self.close();
             return Err(error);
@@ -212,11 +192,7 @@ impl Connection {
                 Either::Right(_) => None,
             }
         });
-        done.ok_or_else(|| {
-            // Replies may still be on their way, for which nobody waits any more.
-            self.close();
-            StoreError::Unavailable(format!("{}: interrupted, since the process forks", self.servers))
-        })
+        done.ok_or_else(|| StoreError::Unavailable(format!("{}: interrupted, since the process forks", self.servers)))
     }
 
     fn lost(&self) -> StoreError {
@@ -228,25 +204,16 @@ impl Connection {
 const SCAN_COUNT: usize = 1_000;
 
 /// Goes through all keys that match a pattern.
-async fn scan(mut link: Link, pattern: &str) -> Result<Vec<String>, RedisError> {
-    let masters = match &mut link {
-        Link::One(_) => vec![None],
-        Link::Cluster(connection) => masters(connection).await?.into_iter().map(Some).collect(),
-    };
+async fn scan(link: &mut Link, pattern: &str) -> Result<Vec<String>, Failure> {
     let mut keys = Vec::new();
-    for master in masters {
+    for master in link.masters() {
         let mut cursor = 0_u64;
         loop {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
-            let reply = match (&mut link, &master) {
-                (Link::Cluster(connection), Some(master)) => {
-                    connection.route_command(command, RoutingInfo::SingleNode(master.clone())).await?
-                }
-                _ => link.request(&command).await?,
-            };
+            let reply = link.send_to(master.as_ref(), &command).await?;
             let found: Vec<Vec<u8>>;
-            (cursor, found) = redis::from_redis_value(reply)?;
+            (cursor, found) = redis::from_redis_value(reply).map_err(|error| Failure::Client(error.into()))?;
             keys.extend(found.into_iter().filter_map(|key| String::from_utf8(key).ok()));
             if cursor == 0 {
                 break;
@@ -256,79 +223,37 @@ async fn scan(mut link: Link, pattern: &str) -> Result<Vec<String>, RedisError> 
     Ok(keys)
 }
 
-/// Returns the masters of a cluster.
-async fn masters(connection: &mut ClusterConnection) -> Result<Vec<SingleNodeRoutingInfo>, RedisError> {
-    let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
-    // Each range of slots: its first and last slot, its master, and the replicas.
-    let ranges: Vec<Vec<Value>> = redis::from_redis_value(connection.req_packed_command(&command).await?)?;
-    let mut addresses: Vec<(String, u16)> = Vec::new();
-    for master in ranges.into_iter().filter_map(|range| range.into_iter().nth(2)) {
-        let Value::Array(master) = master else { continue };
-        let mut fields = master.into_iter();
-        let (Some(host), Some(port)) = (fields.next(), fields.next()) else { continue };
-        let address = (redis::from_redis_value(host)?, redis::from_redis_value(port)?);
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses.into_iter().map(|(host, port)| SingleNodeRoutingInfo::ByAddress { host, port }).collect())
-}
-
 /// Whether the connection failed, and not the command. A server that has become a replica is left too.
-fn is_of_connection(error: &RedisError) -> bool {
+pub(super) fn is_of_connection(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType)
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
 /// Connects and checks the servers. Returns the connection and warnings for the operator.
 async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError> {
-    let failed = |error: RedisError| connect_error(servers, &error);
-    let infos = servers.connection_infos()?;
     let mut link = if servers.is_cluster() {
-        let mut builder = ClusterClientBuilder::new(infos)
-            .connection_timeout(CLUSTER_REPLY_TIMEOUT)
-            .response_timeout(CLUSTER_REPLY_TIMEOUT)
-            .overall_response_timeout(Some(CLUSTER_REPLY_TIMEOUT))
-            .retries(1);
-        if let Some(ca) = servers.ca()? {
-            tls::certificates(servers, &ca)?;
-            builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(ca) });
-        }
-        let client = builder.build().map_err(failed)?;
-        Link::Cluster(Box::new(client.get_async_connection().await.map_err(failed)?))
+        Link::Cluster(Box::new(Cluster::open(servers).await?))
     } else {
-        let Some(info) = infos.into_iter().next() else {
-            return Err(StoreError::Misconfigured(format!(
-                "{servers}: the store names no server; expected the URL of one"
-            )));
-        };
-        Link::One(connect_to_one(servers, info).await.map_err(|error| match error {
-            Failure::Client(error) => failed(error),
-            Failure::Store(error) => error,
-        })?)
+        Link::One(connect_to_one(servers, TIMEOUT).await?)
     };
-    let mut warnings = match link.request(&redis::cmd("INFO")).await {
-        // A cluster replies with one INFO per server.
-        Ok(Value::Map(infos)) => {
-            let mut warnings = Vec::new();
-            for (_, info) in infos {
-                warnings.extend(check(servers, &info_text(info))?);
+    let mut warnings = Vec::new();
+    let (mut is_served, mut away) = (false, None);
+    for master in link.masters() {
+        match check_master(servers, &mut link, master.as_ref()).await {
+            Ok(warning) => {
+                warnings.extend(warning);
+                is_served = true;
             }
-            warnings.dedup();
-            warnings
+            // The other servers of a cluster go on.
+            Err(error @ StoreError::Unavailable(_)) => away = Some(error),
+            Err(error) => return Err(error),
         }
-        Ok(info) => check(servers, &info_text(info))?,
-        Err(error) if error.code() == Some("NOPERM") => {
-            if let Ok(hello) = link.request(&redis::cmd("HELLO")).await {
-                check(servers, &hello_text(hello))?;
-            }
-            vec![format!(
-                "{servers}: its user may not run INFO, so its maxmemory-policy is not checked: it must be noeviction. To \
-                 have it checked: ACL SETUSER … +info"
-            )]
-        }
-        Err(error) => return Err(failed(error)),
-    };
+    }
+    if let Some(error) = away.filter(|_| !is_served) {
+        return Err(error);
+    }
+    // All servers say the same.
+    warnings.dedup();
     if !servers.is_verified() {
         warnings.push(format!(
             "{servers}: verify=none is unsafe: anyone between this machine and the server can read and change \
@@ -338,37 +263,57 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     Ok((link, warnings))
 }
 
-/// Why a connection was not made.
-enum Failure {
-    Client(RedisError),
-    Store(StoreError),
-}
-
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Failure {
-        Failure::Client(error)
+/// Checks whether a server can be used. Returns warnings for the operator.
+async fn check_master(
+    servers: &ServerUrls,
+    link: &mut Link,
+    master: Option<&Address>,
+) -> Result<Vec<String>, StoreError> {
+    match link.send_to(master, &redis::cmd("INFO")).await {
+        Ok(info) => check(servers, &info_text(info)),
+        Err(Failure::Client(error)) if error.code() == Some("NOPERM") => {
+            if let Ok(hello) = link.send_to(master, &redis::cmd("HELLO")).await {
+                check(servers, &hello_text(hello))?;
+            }
+            Ok(vec![format!(
+                "{servers}: its user may not run INFO, so its maxmemory-policy is not checked: it must be noeviction. To \
+                 have it checked: ACL SETUSER … +info"
+            )])
+        }
+        Err(Failure::Client(error)) => Err(connect_error(servers, &error)),
+        Err(Failure::Store(error)) => Err(error),
     }
 }
 
-/// Connects to a server that is no part of a cluster.
-async fn connect_to_one(servers: &ServerUrls, info: ConnectionInfo) -> Result<MultiplexedConnection, Failure> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(REPLY_TIMEOUT))
-        .set_response_timeout(Some(REPLY_TIMEOUT));
+/// Connects to the first of the servers.
+///
+/// * `reply_timeout` - how long each later reply may take
+pub(super) async fn connect_to_one(
+    servers: &ServerUrls,
+    reply_timeout: Duration,
+) -> Result<MultiplexedConnection, StoreError> {
+    let Some(info) = servers.connection_infos()?.into_iter().next() else {
+        return Err(StoreError::Misconfigured(format!(
+            "{servers}: the store names no server; expected the URL of one"
+        )));
+    };
+    let failed = |error: RedisError| connect_error(servers, &error);
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(reply_timeout));
     if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        return Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?);
+        let client = Client::open(info).map_err(failed)?;
+        return client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed);
     }
-    let timed_out =
-        |what: &str| Failure::Store(StoreError::Unavailable(format!("{servers}: the connection timed out{what}")));
-    let verifier = Arc::new(tls::Verifier::new(servers).map_err(Failure::Store)?);
-    let tcp = tokio::time::timeout(REPLY_TIMEOUT, tls::connect_tcp(servers, info.addr()));
-    let tcp = tcp.await.map_err(|_| timed_out(""))?.map_err(Failure::Store)?;
+    let timed_out = |what: &str| StoreError::Unavailable(format!("{servers}: the connection timed out{what}"));
+    let verifier = Arc::new(tls::Verifier::new(servers)?);
+    let tcp = tokio::time::timeout(TIMEOUT, tls::connect_tcp(servers, info.addr()));
+    let tcp = tcp.await.map_err(|_| timed_out(""))??;
     // A server without TLS waits for the end of a line.
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls::connect(servers, info.addr(), tcp, verifier));
-    let stream = stream.await.map_err(|_| timed_out(&format!("; {}", tls::NO_ANSWER)))?.map_err(Failure::Store)?;
+    let stream = stream.await.map_err(|_| timed_out(&format!("; {}", tls::NO_ANSWER)))??;
     let connected = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
-    let (connection, driver) =
-        tokio::time::timeout(REPLY_TIMEOUT, connected).await.map_err(|_| timed_out(": no reply"))??;
+    let connected = tokio::time::timeout(TIMEOUT, connected).await.map_err(|_| timed_out(": no reply"))?;
+    let (connection, driver) = connected.map_err(failed)?;
     // It ends with the connection, or with the runtime.
     tokio::spawn(driver);
     Ok(connection)

@@ -21,9 +21,6 @@ pub(super) fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreErro
             if servers.has_tls() { "" } else { "; if it is one with TLS, write \"rediss://…\"" }
         )),
         ErrorKind::InvalidClientConfig => StoreError::Misconfigured(format!("{servers}: {said}")),
-        _ if said.contains("certificate") => {
-            StoreError::Misconfigured(format!("{servers}: {said}{}", tls::explanation(said, servers)))
-        }
         _ => StoreError::Unavailable(format!("{servers}: {said}")),
     }
 }
@@ -54,7 +51,7 @@ fn is_hang_up(said: &str) -> bool {
         .any(|text| said.contains(text))
 }
 
-/// Says what to do about a permanent error. The errors of a cluster have their causes in their text only.
+/// Says what to do about a permanent error.
 fn advice(servers: &ServerUrls, error: &RedisError, said: &str) -> Option<String> {
     let has_code = |code: &str| error.code() == Some(code) || said.contains(code);
     Some(match error.kind() {
@@ -81,9 +78,6 @@ fn advice(servers: &ServerUrls, error: &RedisError, said: &str) -> Option<String
              none: 0 to 15",
             servers.database()
         ),
-        ErrorKind::ClusterConnectionNotFound => {
-            "Check that the cluster is complete: redis-cli --cluster check HOST:PORT".into()
-        }
         _ => return None,
     })
 }

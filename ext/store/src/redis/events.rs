@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::connection::Call;
 use super::replies::{Entry, Fields, unexpected_reply};
+use super::request::Call;
 use super::{EVENTS_PER_SCRIPT, Redis, hex, scripts};
 use crate::error::StoreError;
 use crate::store::{Commit, DeadLetter, Event, Membership, Partition, Token};

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::connection::Call;
 use super::replies::{Summary, parse};
+use super::request::Call;
 use super::{Redis, scripts};
 use crate::error::StoreError;
 use crate::id::UserId;

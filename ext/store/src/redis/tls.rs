@@ -82,22 +82,6 @@ pub(super) fn certificates(servers: &ServerUrls, pem: &[u8]) -> Result<Vec<Certi
     Ok(certificates)
 }
 
-/// The message for an operator about a cluster's certificate, which the client library verifies.
-pub(super) fn explanation(said: &str, servers: &ServerUrls) -> &'static str {
-    if said.contains("UnknownIssuer") {
-        if servers.ca_file().is_some() {
-            ". Put the certificate of the authority that signed it into the ca_file"
-        } else {
-            ". Add ?ca_file=PATH with the certificate of the authority that signed it to the URL"
-        }
-    } else if said.contains("CaUsedAsEndEntity") {
-        ". A server of a Redis Cluster needs a certificate that is no authority: make it with openssl req -x509 … \
-         -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:its.host.name"
-    } else {
-        ""
-    }
-}
-
 /// Says which certificate is not trusted, why, and what to do.
 fn untrusted(host: &str, subject: &str, reason: &CertificateError, has_ca_file: bool) -> String {
     let (why, what) = match reason {

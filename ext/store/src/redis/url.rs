@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use super::slots::Address;
 use crate::error::StoreError;
 
 const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
@@ -71,7 +72,7 @@ impl ServerUrls {
             client_urls.push(parsed.to_string());
         }
         if options.accepts_any {
-            client_urls.iter_mut().for_each(|url| url.push_str("#insecure"));
+            client_urls.iter_mut().for_each(|url| url.push_str(INSECURE));
         }
         Ok(ServerUrls { urls: urls.to_vec(), client_urls, is_cluster, options })
     }
@@ -112,6 +113,31 @@ impl ServerUrls {
         infos.map_err(|error| StoreError::Misconfigured(format!("{self}: {error}")))
     }
 
+    /// Returns the hosts and ports of the servers of a cluster.
+    pub(super) fn addresses(&self) -> Result<Vec<Address>, StoreError> {
+        let address = |info: ConnectionInfo| match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Ok((host.clone(), *port)),
+            _ => Err(StoreError::Misconfigured(format!(
+                "{self}: a Redis Cluster has no socket; give URLs as \"redis://host:6379\""
+            ))),
+        };
+        self.connection_infos()?.into_iter().map(address).collect()
+    }
+
+    /// Returns the URL of another server of the cluster: like the first one, but for its host and port.
+    pub(super) fn of(&self, (host, port): &Address) -> ServerUrls {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let url_of = |url: &String| {
+            let mut url = url::Url::parse(url).ok()?;
+            url.set_host(Some(&host)).ok()?;
+            url.set_port(Some(*port)).ok()?;
+            Some(url.to_string())
+        };
+        let client_urls: Vec<String> = self.client_urls.iter().take(1).filter_map(url_of).collect();
+        let urls = client_urls.iter().map(|url| url.trim_end_matches(INSECURE).to_owned()).collect();
+        ServerUrls { urls, client_urls, is_cluster: true, options: self.options.clone() }
+    }
+
     /// Reads the file of certificates, in PEM, that the URL names with `ca_file`, if it does.
     pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let read = |file: &str| {
@@ -122,6 +148,9 @@ impl ServerUrls {
         self.ca_file().map(read).transpose()
     }
 }
+
+/// How the client library writes that any certificate is accepted.
+const INSECURE: &str = "#insecure";
 
 /// The parameters of the URL of a socket that the client library knows.
 const SOCKET_PARAMETERS: [&str; 3] = ["db", "user", "pass"];
@@ -267,18 +296,21 @@ pub(crate) fn redacted(url: &str) -> String {
 /// The parameters whose values are shown: any other may hold a secret, however its name is written.
 const SHOWN_PARAMETERS: [&str; 5] = ["db", "prefix", "user", "ca_file", "verify"];
 
-/// Returns a URL or its end, without secrets behind its "?".
+/// What may stand before a parameter, also where it is written by mistake.
+const BEFORE_PARAMETERS: [char; 4] = ['?', '&', ';', '#'];
+
+/// Returns a URL or its end, without the values of parameters that may be secrets.
 fn redacted_query(url: &str) -> String {
-    let Some((address, query)) = url.split_once('?') else { return url.to_owned() };
-    let pairs = query.split_inclusive(['&', ';']).map(|pair| {
-        let separator = pair.get(pair.trim_end_matches(['&', ';']).len()..).unwrap_or_default();
-        match pair.trim_end_matches(['&', ';']).split_once('=') {
+    let (address, query) = url.split_at(url.find(BEFORE_PARAMETERS).unwrap_or(url.len()));
+    let pairs = query.split_inclusive(BEFORE_PARAMETERS).map(|pair| {
+        let separator = pair.get(pair.trim_end_matches(BEFORE_PARAMETERS).len()..).unwrap_or_default();
+        match pair.trim_end_matches(BEFORE_PARAMETERS).split_once('=') {
             Some((name, _)) if SHOWN_PARAMETERS.contains(&name) => pair.to_owned(),
             Some((name, _)) => format!("{name}=***{separator}"),
             None => pair.to_owned(),
         }
     });
-    format!("{address}?{}", pairs.collect::<String>())
+    address.to_owned() + &pairs.collect::<String>()
 }
 
 #[cfg(test)]
@@ -299,6 +331,9 @@ mod tests {
             ("redis://h?%70assword=secret", "redis://h?%70assword=***"),
             ("redis+unix:///run/redis?db=1;Pass=secret", "redis+unix:///run/redis?db=1;Pass=***"),
             ("redis:h?token=secret", "redis:h?token=***"),
+            ("redis+unix:///run/redis;pass=secret", "redis+unix:///run/redis;pass=***"),
+            ("redis+unix:///run/redis&pass=secret?db=1", "redis+unix:///run/redis&pass=***?db=1"),
+            ("redis://h/0#password=secret", "redis://h/0#password=***"),
             ("sqlite:/a/b", "sqlite:/a/b"),
         ] {
             assert_eq!(redacted(url), shown);

@@ -39,6 +39,8 @@ enum Happening {
     Arrival { user: usize, process: usize, sent: Sent },
     /// Something is about to go wrong.
     Fault,
+    /// A replica that got no writes lately takes a partition over, after a while.
+    FailOver { partition: u16, duration: Nanos },
     /// Something is right again.
     Repair(Repair),
     /// The promise about a heartbeat or leave of that moment is due.
@@ -242,6 +244,7 @@ impl World {
             Happening::Act { user } => self.act(user),
             Happening::Arrival { user, process, sent } => self.arrive(user, process, sent),
             Happening::Fault => self.fault(),
+            Happening::FailOver { partition, duration } => self.fail_over(partition, duration),
             Happening::Repair(repair) => self.repair(repair),
             Happening::Check { user, at } => self.check_promptness(user, at),
             Happening::CheckLeases => self.check_leases(),
@@ -493,7 +496,7 @@ impl World {
                 // The data to go back to have events that are delivered meanwhile.
                 let has = |kind| self.options.faults.contains(&kind);
                 if (has(FaultKind::RollBack) || has(FaultKind::Restore)) && self.random.percent(10) {
-                    self.server.back_up();
+                    self.partitions().for_each(|partition| self.server.back_up(partition));
                 }
                 self.look_for_witnesses();
                 Reply::Written(Ok(results))
@@ -808,9 +811,9 @@ impl World {
             }
             FaultKind::RollBack => {
                 if self.random.percent(50) {
-                    self.server.back_up();
+                    self.partitions().for_each(|partition| self.server.back_up(partition));
                 } else {
-                    self.roll_back();
+                    self.roll_back(self.partitions());
                     self.server_away(duration);
                     if self.random.percent(30) {
                         // A new process may write before those that knew the data.
@@ -818,11 +821,13 @@ impl World {
                     }
                 }
             }
-            // Of data that were just lost in another way nobody knows enough.
-            FaultKind::Restore if self.judge.is_calm(self.now, 0) => self.restore(number),
+            // Of data that were lost before, members know no more what they delivered.
+            FaultKind::Restore if self.partitions().all(|partition| self.server.is_backup_of_these(partition)) => {
+                self.restore(number);
+            }
             FaultKind::Restore => {}
             FaultKind::Lose => {
-                self.lose_data();
+                self.lose_data(self.partitions());
                 self.server.lose();
                 if self.random.percent(70) {
                     self.server_away(duration);
@@ -842,11 +847,14 @@ impl World {
             }
             FaultKind::PartitionAway => {
                 let partition = self.random.range(0, u64::from(self.options.partitions) - 1) as u16;
-                self.server.set_away(partition, true);
-                self.judge.trouble(self.now + duration + SECOND);
-                self.judge.may_repeat_all();
-                self.judge.repeats_until = self.now + duration + 6 * SECOND;
-                self.at(duration, Happening::Repair(Repair::Partition(partition)));
+                if self.random.percent(30) {
+                    // Its replica gets no more writes, and takes over when it is away.
+                    self.server.back_up(partition);
+                    let delay = self.random.range(0, SECOND);
+                    self.at(delay, Happening::FailOver { partition, duration });
+                } else {
+                    self.partition_away(partition, duration);
+                }
             }
             FaultKind::ClockJump => {
                 let jump = self.random.range(0, 20 * SECOND / 1_000) as i64 - 10_000_000;
@@ -909,12 +917,28 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
-    /// Older data replace the present ones.
-    fn roll_back(&mut self) {
-        self.lose_data();
-        let before: Vec<u64> = self.partitions().map(|partition| self.server.last(partition)).collect();
-        self.server.roll_back();
-        for (partition, before) in self.partitions().zip(before) {
+    fn partition_away(&mut self, partition: u16, duration: Nanos) {
+        self.server.set_away(partition, true);
+        self.judge.trouble(self.now + duration + SECOND);
+        self.judge.may_repeat_all();
+        self.judge.repeats_until = self.now + duration + 6 * SECOND;
+        self.at(duration, Happening::Repair(Repair::Partition(partition)));
+    }
+
+    fn fail_over(&mut self, partition: u16, duration: Nanos) {
+        if self.part == Part::Faults {
+            self.trace(|| format!("FAULT partition {partition} fails over"));
+            self.roll_back(partition..partition + 1);
+            self.partition_away(partition, duration);
+        }
+    }
+
+    /// The data of these partitions go back to those that were kept.
+    fn roll_back(&mut self, partitions: std::ops::Range<u16>) {
+        self.lose_data(partitions.clone());
+        for partition in partitions {
+            let before = self.server.last(partition);
+            self.server.roll_back(partition);
             if self.server.last(partition) < before {
                 self.unnoticed[usize::from(partition)] = Some(self.server.generation(partition));
             }
@@ -925,7 +949,7 @@ impl World {
     /// Older data replace the present ones, and every connection is cut. A process stands still from then on for less than a
     /// lease: what it has delivered, and what it delivers, is not delivered again all the same.
     fn restore(&mut self, number: usize) {
-        self.roll_back();
+        self.roll_back(self.partitions());
         for process in &mut self.processes {
             process.is_connected = false;
         }
@@ -947,11 +971,12 @@ impl World {
     }
 
     /// The data are about to be lost: whom no process knows is lost with them.
-    fn lose_data(&mut self) {
+    fn lose_data(&mut self, partitions: std::ops::Range<u16>) {
         self.judge.has_lost_data = true;
         self.losses += 1;
         for user in 0..self.options.users {
-            self.judge.users[user].is_lost |= !self.is_known(user);
+            let is_there = partitions.contains(&user_id(user).partition(self.options.partitions));
+            self.judge.users[user].is_lost |= is_there && !self.is_known(user);
         }
     }
 

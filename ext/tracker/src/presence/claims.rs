@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::{Claimed, Departed, Next, Presence, Reason, Transition, User};
 use crate::entry::{Entry, HORIZON, State, WHEEL_HORIZON};
+use crate::invariant::violated;
 use crate::overflow::OverflowEntry;
 use crate::stalls::Stall;
 use crate::table::{Place, Table};
@@ -39,7 +40,7 @@ impl Presence {
     pub(super) fn put_on_wheel(&mut self, place: Place, tick: u64) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let tick = Entry::wheel_tick_from(self.wheel.within_reach(tick));
-        self.wheel.insert(entry.key, tick);
+        let tick = self.wheel.insert(entry.key, tick);
         entry.set_wheel_tick(tick);
         self.is_wake_requested |= tick < self.timer_tick;
     }
@@ -121,7 +122,6 @@ impl Presence {
 
     /// Claims the user for `online` if it still waits for one.
     fn claim_rejoining(&mut self, key: u64, now: Nanos, claimed: &mut Vec<Claimed>) {
-        let Some(id) = self.owned_id(key) else { return };
         // A leave may have come since, and after it anything else: the key in the queue may be stale.
         let Some(OverflowEntry::Departing { timeout, has_returned: true }) = self.overflow.get(key) else { return };
         let Some(entry) = self.table.entry_mut(key) else { return };
@@ -131,6 +131,7 @@ impl Presence {
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
+        let id = self.owned_id(key);
         let reason = Reason::Heartbeat;
         claimed.push(Claimed { user: User(key), id, reason, lateness, seen_ago: lateness });
     }
@@ -146,7 +147,8 @@ impl Presence {
         let put_off = self.put_off(place, now);
         if put_off > tick_of(now) {
             self.schedule(place, put_off, now);
-        } else if let Some(id) = self.owned_id(key) {
+        } else {
+            let id = self.owned_id(key);
             let reason = if self.left_at(place).is_some() { Reason::Leave } else { Reason::Timeout };
             let seen_ago = now.saturating_sub(self.depart(place, now));
             let lateness = now.saturating_sub(start_of(deadline));
@@ -172,6 +174,22 @@ impl Presence {
         tick_of(self.stalls.put_off(heard_at, start_of(self.deadline_of(place, now))))
     }
 
+    /// Returns the tick of the deadline of a user who is Online.
+    pub(super) fn deadline_of(&self, place: Place, now: Nanos) -> u64 {
+        let Some(entry) = self.table.get(place) else { return u64::MAX };
+        match entry.state() {
+            State::OVERFLOW => match self.overflow.get(entry.key) {
+                Some(OverflowEntry::Online { deadline, .. }) => deadline,
+                _ => {
+                    violated("a user whose deadline is in an overflow entry has one");
+                    // The entry has the deadline too, unless it is beyond the horizon.
+                    entry.deadline(tick_of(now))
+                }
+            },
+            _ => entry.deadline(tick_of(now)),
+        }
+    }
+
     /// Returns when a leave has set the deadline of a user who is Online, if one has.
     fn left_at(&self, place: Place) -> Option<Nanos> {
         let entry = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW)?;
@@ -186,10 +204,13 @@ impl Presence {
             let is_online = |entry: &Entry| entry.state().is_online();
             let found = self.table.search(self.stop_cursor, is_online);
             // A removal may have moved an entry to before the cursor.
-            let Some(place) = found.or_else(|| self.table.search(Table::START, is_online)) else { break };
+            let place = found.or_else(|| self.table.search(Table::START, is_online));
+            let Some((place, key)) = place.and_then(|place| Some((place, self.table.get(place)?.key))) else {
+                violated("as many users are in the table as are counted");
+                break;
+            };
             self.stop_cursor = place;
-            let Some(key) = self.table.get(place).map(|entry| entry.key) else { break };
-            let Some(id) = self.owned_id(key) else { break };
+            let id = self.owned_id(key);
             let seen_ago = now.saturating_sub(self.depart(place, now));
             claimed.push(Claimed { user: User(key), id, reason: Reason::Stop, lateness: 0, seen_ago });
         }

@@ -2,6 +2,7 @@
 
 use super::{Shared, Signal};
 use crate::id::Id;
+use crate::invariant::violated;
 use crate::presence::{HeartbeatOutcome, Presence};
 use crate::sync::MutexGuard;
 use crate::time::{Clock, Nanos};
@@ -34,7 +35,10 @@ impl<'a, C: Clock, S: Signal> HeartbeatBatch<'a, C, S> {
     pub fn heartbeat(&mut self, id: Id<'_>) -> HeartbeatOutcome {
         match &mut self.presence {
             Some(presence) => presence.heartbeat(id, self.now, self.timeout),
-            None => HeartbeatOutcome::Ignored,
+            None => {
+                violated("a batch takes no heartbeat while it is dropped");
+                HeartbeatOutcome::Ignored
+            }
         }
     }
 }

@@ -161,3 +161,15 @@ fn a_drained_slot_keeps_no_memory() {
     drop(wheel.drain_next(5));
     assert!(wheel.levels.iter().flat_map(|level| &level.slots).all(|slot| slot.capacity() == 0));
 }
+
+#[test]
+fn a_key_for_a_tick_out_of_reach_comes_up_all_the_same() {
+    for tick in [0, 1_000, 1_000 + (1 << 40), u64::MAX] {
+        let mut wheel = Wheel::new(1_000);
+        let mut inserted = 0;
+        assert!(crate::invariant::tests::is_violated(|| inserted = wheel.insert(7, tick)));
+        assert_eq!((wheel.len(), wheel.next_tick()), (1, Some(inserted)));
+        let drained = wheel.drain_next(inserted).unwrap();
+        assert_eq!(drained.keys.collect::<Vec<_>>(), [7]);
+    }
+}

@@ -244,6 +244,19 @@ fn everyone_is_sent_again_after_a_connection_was_lost() {
 }
 
 #[test]
+fn the_users_of_a_partition_that_was_away_are_sent_again() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.failing = Some((Kind::Poll, false));
+    driver.run(2 * SECOND);
+    assert_eq!(driver.resends.len(), 0, "{:?}", driver.resends);
+    driver.failing = None;
+    driver.run(2 * SECOND);
+    let [resend] = &driver.resends[..] else { panic!("{:?}", driver.resends) };
+    assert!(!resend.is_lost && matches!(resend.settled_at[..], [Some(_), None]), "{resend:?}");
+}
+
+#[test]
 fn data_that_are_lost_in_every_partition_are_one_outage() {
     let mut driver = Driver::new();
     driver.run(SECOND);
@@ -370,6 +383,12 @@ fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
     let (age, timeout) = (31 * SECOND, 20 * SECOND);
     let expected = Write::Heartbeat(Heartbeat { id, age, timeout, is_resend: true });
     assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
+}
+
+#[test]
+#[should_panic(expected = "a store answers each request")]
+fn a_store_that_leaves_an_answer_out_is_a_bug() {
+    let _ = next_answer::<()>(&mut std::iter::empty());
 }
 
 #[test]

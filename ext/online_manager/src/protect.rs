@@ -1,0 +1,78 @@
+//! Calls into Ruby, each of which comes back exactly once: whatever Ruby does, what was claimed before a call can be
+//! reported after it.
+//!
+//! Ruby leaves native functions by `longjmp`: for an exception, a `throw`, the end of a thread, and for the
+//! NoMemoryError of an allocation, which most of magnus' functions that make an object do not catch. A continuation
+//! (`callcc`) enters a call again that has returned: it restores the stack, whose values refer to memory that is freed.
+//! Ruby refuses that only if the continuation is called from another depth of the stack.
+//!
+//! `spec/continuation_spec.rb` checks that no other module calls Ruby in another way.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use magnus::rb_sys::resume_error;
+use magnus::value::{IntoId, ReprValue};
+use magnus::{ArgList, Error, Ruby, TryConvert};
+use rb_sys::VALUE;
+
+use crate::error::gem_error;
+
+/// The numbers of the calls that have not returned. Locked for a few instructions, with the GVL held, and never while
+/// Ruby runs.
+static RUNNING: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// Calls `function`, which may do anything in Ruby. Returns as an `Err` whatever else than a return ends it. Values
+/// with a destructor that `function` has at that moment are leaked.
+///
+/// If a continuation has entered the call again after it returned, raises an Error in the caller's place, whose values
+/// are dropped already.
+pub(crate) fn protect<T>(function: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+    running().push(number);
+    let mut result = None;
+    let caught = magnus::rb_sys::protect(|| {
+        result = Some(function());
+        rb_sys::special_consts::Qnil as VALUE
+    });
+    if !end(number) {
+        // SAFETY: what the frames up to Ruby's have to drop was dropped when the call returned. The jump to Ruby leaves
+        // it alone.
+        unsafe { resume_error(entered_again()) }
+    }
+    caught?;
+    result.unwrap_or_else(|| Err(entered_again()))
+}
+
+/// Calls a method of `receiver`, with the arguments that `args` returns. See [`protect`].
+pub(crate) fn funcall<A: ArgList, T: TryConvert>(
+    receiver: impl ReprValue,
+    name: impl IntoId,
+    args: impl FnOnce() -> Result<A, Error>,
+) -> Result<T, Error> {
+    protect(|| receiver.funcall(name, args()?))
+}
+
+/// Removes a call from those that have not returned. Returns false if it is none of them.
+fn end(number: u64) -> bool {
+    let mut running = running();
+    // The latest calls mostly return first.
+    let place = running.iter().rposition(|other| *other == number);
+    place.is_some_and(|place| running.swap_remove(place) == number)
+}
+
+fn running() -> MutexGuard<'static, Vec<u64>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cold]
+fn entered_again() -> Error {
+    // SAFETY: this is a Ruby thread, since it has called Ruby.
+    let ruby = unsafe { Ruby::get_unchecked() };
+    gem_error(
+        &ruby,
+        "a continuation has entered a call of online_manager again that had returned: call a continuation only while \
+         the callback, or the method of an id, that captured it runs",
+    )
+}

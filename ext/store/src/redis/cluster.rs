@@ -1,0 +1,342 @@
+//! The connections to a Redis Cluster: which server has a key, and one connection to each server that is asked.
+//!
+//! A server that does not answer delays the calls to the others once, for as long as a reply may take. From then on it is
+//! suspected: it is connected beside the calls, which wait no longer than [`SUSPECT_TIMEOUT`] for it. With the client
+//! library's own connection to a cluster every call waits for each attempt to reach such a server: then the leases of all
+//! partitions ran out again and again, and nobody was set offline.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures_util::future;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::connection::{Failure, connect_to_one, is_of_connection};
+use super::errors::{connect_error, store_error};
+use super::request::Request;
+use super::slots::{Address, SlotRange, parse_address, read_slots, slot_of};
+use super::url::ServerUrls;
+use crate::error::StoreError;
+
+/// How long a reply may take: shorter than that of a single server, since the replies of all servers are awaited together.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long calls wait for a server that did not answer before.
+const SUSPECT_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// How long the first server of a cluster may take to connect, or one of them after all were away.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// After how long the next server is asked for the slots too.
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(20);
+
+/// How old the knowledge of the slots is at least before it is asked for again.
+const MIN_SLOTS_AGE: Duration = Duration::from_millis(100);
+
+/// How often a request is sent at most: to the server that had the slot, to the one that it names, and once more.
+const MAX_ROUNDS: usize = 3;
+
+/// The connections to the servers of a cluster. Its functions run within one tokio runtime.
+pub(super) struct Cluster {
+    servers: ServerUrls,
+    /// The servers that the operator has named.
+    seeds: Vec<Address>,
+    slots: Vec<SlotRange>,
+    slots_asked_at: Option<Instant>,
+    /// Whether another server may have some slots by now.
+    is_stale: bool,
+    /// How often the slots were asked for. Each time another server is first, in case one is cut off from the others.
+    questions: usize,
+    nodes: HashMap<Address, Node>,
+    /// The connections that are being made.
+    attempts: JoinSet<(Address, Result<MultiplexedConnection, StoreError>)>,
+}
+
+/// What is known of a server.
+#[derive(Default)]
+struct Node {
+    connection: Option<MultiplexedConnection>,
+    is_connecting: bool,
+    /// Whether it did not answer when it was asked last.
+    is_suspect: bool,
+    error: Option<StoreError>,
+}
+
+/// A request on its way.
+struct Sending<'a> {
+    request: &'a Request<'a>,
+    /// The server that another one has named for this request alone.
+    redirect: Option<Address>,
+    tried: Option<Address>,
+    is_open: bool,
+    result: Result<Value, StoreError>,
+}
+
+impl Cluster {
+    /// Connects to a server that the operator has named, and learns which others there are.
+    pub(super) async fn open(servers: &ServerUrls) -> Result<Cluster, StoreError> {
+        let mut cluster = Cluster {
+            servers: servers.clone(),
+            seeds: servers.addresses()?,
+            slots: Vec::new(),
+            slots_asked_at: None,
+            is_stale: true,
+            questions: 0,
+            nodes: HashMap::new(),
+            attempts: JoinSet::new(),
+        };
+        cluster.learn_slots().await?;
+        Ok(cluster)
+    }
+
+    /// Returns the masters.
+    pub(super) fn masters(&self) -> Vec<Address> {
+        let mut masters: Vec<Address> = self.slots.iter().filter_map(|range| range.servers.first().cloned()).collect();
+        masters.sort();
+        masters.dedup();
+        masters
+    }
+
+    /// Sends a command to a server, and returns the reply.
+    pub(super) async fn send_to(&mut self, address: &Address, command: &Cmd) -> Result<Value, Failure> {
+        self.connect(std::slice::from_ref(address), REPLY_TIMEOUT, false).await;
+        let Some(connection) = self.connection(address) else { return Err(Failure::Store(self.error(address))) };
+        Request::Command(command).send(connection, false).await.map_err(|error| {
+            self.note_error(address, &error);
+            Failure::Client(error)
+        })
+    }
+
+    /// Sends requests, all at once, each to the server that has its key. Returns the replies in order.
+    pub(super) async fn send(&mut self, requests: &[Request<'_>]) -> Vec<Result<Value, StoreError>> {
+        let mut sendings: Vec<Sending<'_>> = requests.iter().map(|request| self.sending(request)).collect();
+        for _ in 0..MAX_ROUNDS {
+            if self.is_stale {
+                // If it fails, the requests fail.
+                let _ = self.learn_slots().await;
+            }
+            self.send_open(&mut sendings).await;
+            if sendings.iter().all(|sending| !sending.is_open) {
+                break;
+            }
+        }
+        sendings.into_iter().map(|sending| sending.result).collect()
+    }
+
+    fn sending<'a>(&self, request: &'a Request<'a>) -> Sending<'a> {
+        let slot = request.key().map(slot_of);
+        let what = slot.map_or_else(|| "it".to_owned(), |slot| format!("the slot {slot}"));
+        let result = Err(StoreError::Unavailable(format!(
+            "{}: no server of the cluster has {what}. Check that the cluster is complete: redis-cli --cluster check HOST:PORT",
+            self.servers
+        )));
+        Sending { request, redirect: None, tried: None, is_open: true, result }
+    }
+
+    /// Sends each request that is open to the server that has its key now, unless that one has failed already.
+    async fn send_open(&mut self, sendings: &mut [Sending<'_>]) {
+        let mut targets = Vec::new();
+        for (number, sending) in sendings.iter_mut().enumerate().filter(|(_, sending)| sending.is_open) {
+            let redirect = sending.redirect.take();
+            let is_asking = redirect.is_some();
+            match redirect.or_else(|| self.server_of(sending.request.key())) {
+                Some(target) if sending.tried.as_ref() != Some(&target) => targets.push((number, target, is_asking)),
+                _ => sending.is_open = false,
+            }
+        }
+        let mut addresses: Vec<Address> = targets.iter().map(|(_, target, _)| target.clone()).collect();
+        addresses.sort();
+        addresses.dedup();
+        self.connect(&addresses, REPLY_TIMEOUT, false).await;
+        let mut requests = Vec::new();
+        for (number, target, is_asking) in targets {
+            let Some(sending) = sendings.get_mut(number) else { continue };
+            match self.connection(&target) {
+                Some(connection) => {
+                    let request = sending.request;
+                    requests.push(async move { (number, request.send(connection, is_asking).await) });
+                }
+                None => {
+                    sending.result = Err(self.error(&target));
+                    self.is_stale = true;
+                }
+            }
+            sending.tried = Some(target);
+        }
+        for (number, reply) in future::join_all(requests).await {
+            if let Some(sending) = sendings.get_mut(number) {
+                self.take_in(sending, reply);
+            }
+        }
+    }
+
+    /// Takes in a reply: it stays open if another server may have the key.
+    fn take_in(&mut self, sending: &mut Sending<'_>, reply: Result<Value, RedisError>) {
+        let error = match reply {
+            Ok(value) => {
+                (sending.result, sending.is_open) = (Ok(value), false);
+                return;
+            }
+            Err(error) => error,
+        };
+        let Some(target) = sending.tried.clone() else { return };
+        sending.result = Err(store_error(&self.servers.of(&target), &error));
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Ask) => {
+                let other = error.redirect_node().and_then(|(address, _)| parse_address(address, &target.0));
+                (sending.is_open, sending.redirect, sending.tried) = (other.is_some(), other, None);
+            }
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown) => {
+                self.is_stale = true;
+            }
+            _ if is_of_connection(&error) => self.note_error(&target, &error),
+            _ => sending.is_open = false,
+        }
+    }
+
+    /// Notes that a server failed, if it is no error of the command alone.
+    fn note_error(&mut self, address: &Address, error: &RedisError) {
+        if is_of_connection(error) {
+            let node = self.nodes.entry(address.clone()).or_default();
+            node.connection = None;
+            node.is_suspect = true;
+            node.error = Some(store_error(&self.servers.of(address), error));
+            self.is_stale = true;
+        }
+    }
+
+    /// Returns the server that has a key: the master of its slot, or any that is connected if it is no key's command.
+    fn server_of(&self, key: Option<&[u8]>) -> Option<Address> {
+        let Some(key) = key else {
+            let masters = self.masters();
+            let connected = masters.iter().find(|address| self.connection(address).is_some());
+            return connected.or(masters.first()).cloned();
+        };
+        let slot = slot_of(key);
+        let range = self.slots.iter().find(|range| (range.first..=range.last).contains(&slot))?;
+        range.servers.first().cloned()
+    }
+
+    fn connection(&self, address: &Address) -> Option<MultiplexedConnection> {
+        self.nodes.get(address)?.connection.clone()
+    }
+
+    /// Why a server cannot be asked.
+    fn error(&self, address: &Address) -> StoreError {
+        let error = self.nodes.get(address).and_then(|node| node.error.clone());
+        error.unwrap_or_else(|| {
+            StoreError::Unavailable(format!("{}: the server gives no answer", self.servers.of(address)))
+        })
+    }
+
+    /// Asks a server which one has which slots.
+    async fn learn_slots(&mut self) -> Result<(), StoreError> {
+        if self.slots_asked_at.is_some_and(|at| at.elapsed() < MIN_SLOTS_AGE) {
+            return Ok(());
+        }
+        self.slots_asked_at = Some(Instant::now());
+        self.questions += 1;
+        let mut known: Vec<Address> =
+            self.slots.iter().flat_map(|range| range.servers.iter()).chain(&self.seeds).cloned().collect();
+        known.sort();
+        known.dedup();
+        if known.iter().all(|address| self.connection(address).is_none()) {
+            self.connect(&known, FIRST_TIMEOUT, true).await;
+        }
+        let mut connected: Vec<(Address, MultiplexedConnection)> =
+            known.iter().filter_map(|address| Some((address.clone(), self.connection(address)?))).collect();
+        if connected.is_empty() {
+            // The error of a server that the operator knows.
+            return Err(self.seeds.first().map_or_else(|| self.error(&Address::default()), |seed| self.error(seed)));
+        }
+        let first = self.questions % connected.len();
+        connected.rotate_left(first);
+        let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+        let questions = (0..).zip(connected).map(|(number, (address, connection))| {
+            let command = &command;
+            Box::pin(async move {
+                sleep(ASK_NEXT_AFTER * number).await;
+                match Request::Command(command).send(connection, false).await {
+                    Ok(reply) => Ok((address, reply)),
+                    Err(error) => Err((address, error)),
+                }
+            })
+        });
+        match future::select_ok(questions).await {
+            Ok(((address, reply), _)) => {
+                let slots = read_slots(reply, &address.0);
+                self.slots = slots.map_err(|error| store_error(&self.servers.of(&address), &error))?;
+                self.is_stale = false;
+                let (slots, seeds) = (&self.slots, &self.seeds);
+                self.nodes.retain(|address, _| {
+                    seeds.contains(address) || slots.iter().any(|range| range.servers.contains(address))
+                });
+                Ok(())
+            }
+            Err((address, error)) => {
+                self.note_error(&address, &error);
+                Err(connect_error(&self.servers.of(&address), &error))
+            }
+        }
+    }
+
+    /// Makes the connections that are missing, and waits for them, or for one of them if that is enough.
+    ///
+    /// * `timeout` - how long a server that is not suspected may take. Its attempt goes on after that.
+    async fn connect(&mut self, addresses: &[Address], timeout: Duration, is_one_enough: bool) {
+        while let Some(attempt) = self.attempts.try_join_next() {
+            self.attempted(attempt);
+        }
+        addresses.iter().for_each(|address| self.attempt(address));
+        let began_at = Instant::now();
+        loop {
+            if is_one_enough && addresses.iter().any(|address| self.connection(address).is_some()) {
+                return;
+            }
+            let nodes = addresses.iter().filter_map(|address| self.nodes.get(address));
+            let limit = |node: &Node| if node.is_suspect { SUSPECT_TIMEOUT } else { timeout };
+            let longest = nodes.filter(|node| node.is_connecting).map(limit).max();
+            let Some(remaining) = longest.map(|longest| longest.saturating_sub(began_at.elapsed())) else { return };
+            match tokio::time::timeout(remaining, self.attempts.join_next()).await {
+                Ok(Some(attempt)) => self.attempted(attempt),
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+        for address in addresses {
+            if let Some(node) = self.nodes.get_mut(address) {
+                node.is_suspect |= node.is_connecting;
+            }
+        }
+    }
+
+    /// Begins to connect to a server, unless there is a connection or an attempt.
+    fn attempt(&mut self, address: &Address) {
+        let node = self.nodes.entry(address.clone()).or_default();
+        if node.connection.is_some() || node.is_connecting {
+            return;
+        }
+        node.is_connecting = true;
+        let (servers, address) = (self.servers.of(address), address.clone());
+        self.attempts.spawn(async move { (address, connect_to_one(&servers, REPLY_TIMEOUT).await) });
+    }
+
+    /// Takes in the end of an attempt.
+    fn attempted(
+        &mut self,
+        attempt: Result<(Address, Result<MultiplexedConnection, StoreError>), tokio::task::JoinError>,
+    ) {
+        // Attempts are cancelled only with the cluster: this is a panic, which goes on in the thread that waits.
+        let (address, result) = attempt.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let node = self.nodes.entry(address).or_default();
+        node.is_connecting = false;
+        node.is_suspect = result.is_err();
+        match result {
+            Ok(connection) => (node.connection, node.error) = (Some(connection), None),
+            Err(error) => node.error = Some(error),
+        }
+    }
+}
