@@ -648,7 +648,7 @@ RSpec.describe "The messages" do
     error { return_warning(member(["redis+unix:///s"])) }
   end
   message("a cluster without a server that answers", { store => [/gives no answer/] })
-  message("a cluster that is not complete", { store => [/no server of the cluster has/] })
+  message("a cluster that is not complete", { store => [/no server of the cluster has/, /knows of no slot/] })
   message("a URL that is none of a cluster's", { store => [/URL of a server|Cluster/] }, %r{sqlite:/x.*redis://}) do
     error { manager(store: ["sqlite:/x"]) }
   end

@@ -271,6 +271,19 @@ RSpec.describe Stores::Sqlite do
       workers.each(&:finish)
     end
 
+    # The second time when the user is due, and only the new file knows that.
+    it "is deleted twice within a timeout, and a user who has left goes offline all the same", limit: 60 do
+      application = deploy(timeout: 3)
+      worker = application.start
+      worker.ask("manager.seen(*args)", "ann")
+      application.expect_all(["ann"], :online)
+      2.times do
+        throughout(1.8) { worker.ask("nil") }
+        application.store.delete
+      end
+      application.expect_all(["ann"], :offline)
+    end
+
     # The data are lost, so the online users come online once more.
     it "goes on in a new file when it is deleted, and versions keep growing", limit: 120 do
       application = deploy_with_users(processes: 2)

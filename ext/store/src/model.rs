@@ -391,7 +391,10 @@ impl Model {
             None => Vec::new(),
         };
         let first = data.log.keys().next().copied();
-        let oldest = data.log.values().next().map(|event| now.saturating_sub(event.due)).filter(|_| !hides_oldest);
+        let event = data.log.values().next().map(|event| if event.due <= data.hold { event.seen } else { event.due });
+        let deadlines = data.users.values().filter(|user| user.is_online).map(|user| user.deadline);
+        let first_due = deadlines.filter(|deadline| *deadline <= now).chain(event).min();
+        let oldest = first_due.map(|due| now.saturating_sub(due)).filter(|_| !hides_oldest);
         let known = self.known(partition);
         let delivered_through = first.map_or(known.last, |number| number - 1);
         Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, delivered_through, known })

@@ -182,7 +182,8 @@ pub struct PollResult {
     pub leaves: Vec<UserId>,
     /// The number after which further leaves are to be asked for.
     pub leaves_until: u64,
-    /// How long ago the oldest event became due that is not delivered; `None` if all are.
+    /// How long ago the first of those was due whose event is not delivered, or who are not set offline yet; `None` if there
+    /// is nobody. For an event that the store put off it counts from the last heartbeat.
     pub oldest: Option<Nanos>,
     /// Every event up to this number is delivered.
     pub delivered_through: u64,

@@ -191,6 +191,10 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
     }
 
+    fn is_failing(&self) -> bool {
+        self.state.lock().is_failing(self.clock.now())
+    }
+
     /// Waits for 50 ms at most, so that heartbeats that have just come are in the result.
     fn wait_for_writes(&self) {
         for _ in 0..50 {
@@ -202,7 +206,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
     }
 
     /// Reads from the store; opens it if need be, and once more if that fails. Nobody is online in a store that does not
-    /// exist, if that is because no process can have tried to write it.
+    /// exist, if that is because no process can have tried to write it, and this one has not tried in vain.
     fn read<T: Default>(
         &self,
         store: &mut Option<Box<dyn Store>>,
@@ -234,7 +238,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         }
         for _ in 0..CREATION_RETRIES {
             match result {
-                Err(StoreError::Missing(_)) if self.store_url.is_unused() => {
+                Err(StoreError::Missing(_)) if self.store_url.is_unused() && !self.is_failing() => {
                     return Ok(Timed { at, ..Timed::default() });
                 }
                 Err(StoreError::Missing(_)) => thread::sleep(CREATION_RETRY_DELAY),

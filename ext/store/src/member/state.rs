@@ -42,6 +42,9 @@ const MAX_RETRY_DELAY: Nanos = 2 * SECOND;
 /// When a partition that failed by itself is tried again.
 const PARTITION_RETRY_DELAY: Nanos = 500 * MILLISECOND;
 
+/// For how many lease lengths at most a lease is left to another member, however often the connection is lost meanwhile.
+const MAX_WAITS: u64 = 3;
+
 /// After this time without another failure, the failure of a kind of call is forgotten: a kind that is no longer needed
 /// cannot succeed.
 const FORGOTTEN_AFTER: Nanos = 300 * SECOND;
@@ -236,9 +239,9 @@ struct PartitionState {
     free_since: Option<Nanos>,
     /// Until then the lease is kept though it is more than this member's share.
     keep_until: Nanos,
-    /// When the data perhaps went back, if ever: for one lease length from then on, the lease is left to the member that held
-    /// it before, whatever the store says.
-    uncertain_since: Option<Nanos>,
+    /// When the data perhaps went back, if ever: first of several times with less than a lease length in between, and last. For
+    /// one lease length from then on, the lease is left to the member that held it before, whatever the store says.
+    uncertain_since: Option<(Nanos, Nanos)>,
     /// Until then that member is this one.
     held_until: Nanos,
     /// Whether the lease is to be released as soon as everything that was delivered is committed.
@@ -251,7 +254,8 @@ struct PartitionState {
 impl PartitionState {
     /// From when on the lease may be acquired, if it is free.
     fn acquire_at(&self, now: Nanos, lease_length: Nanos) -> Nanos {
-        self.uncertain_since.filter(|_| now >= self.held_until).map_or(0, |since| since + lease_length)
+        let since = self.uncertain_since.filter(|_| now >= self.held_until);
+        since.map_or(0, |(first, last)| (last + lease_length).min(first + MAX_WAITS * lease_length))
     }
 
     /// A partition of which nothing is known.
@@ -855,9 +859,11 @@ impl MemberState {
     /// Leaves the lease of a partition, for one lease length, to the member that holds it: the data perhaps went back, and
     /// then they name a holder of before, or none.
     fn leave_lease(&mut self, now: Nanos, partition: Partition) {
-        let held_until = self.log.leased_until(partition);
+        let (held_until, lease_length) = (self.log.leased_until(partition), self.lease_length());
         if let Some(state) = self.partition_mut(partition) {
-            state.uncertain_since = Some(now);
+            let before = state.uncertain_since.filter(|(_, last)| now < last + lease_length);
+            let first = before.map_or(now, |(first, _)| first);
+            state.uncertain_since = Some((first, now));
             state.held_until = state.held_until.max(held_until);
         }
     }
@@ -1021,7 +1027,9 @@ impl MemberState {
             return violated("a request is about a partition that the store has");
         };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
-        partition.settled_at = asked_at.saturating_sub(result.oldest.unwrap_or(0));
+        // Before the first who has not gone: times are rounded, in the store and here.
+        let unsettled = result.oldest.map_or(0, |oldest| oldest + 100 * MILLISECOND);
+        partition.settled_at = asked_at.saturating_sub(unsettled);
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
         partition.leaves_after =
             Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });
@@ -1129,7 +1137,8 @@ impl MemberState {
         }
     }
 
-    fn is_failing(&self, now: Nanos) -> bool {
+    /// Whether calls fail, and none of their kind has succeeded since.
+    pub(crate) fn is_failing(&self, now: Nanos) -> bool {
         !self.failures.are_over(now) || self.partitions.iter().any(|partition| !partition.failures.are_over(now))
     }
 

@@ -6,6 +6,7 @@
 //! partitions ran out again and again, and nobody was set offline.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
@@ -24,7 +25,14 @@ use crate::error::StoreError;
 /// How long a reply may take: shorter than that of a single server, since the replies of all servers are awaited together.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long calls wait for a server that did not answer before.
+/// How long a reply may take of a server that did not answer lately: one that stands still now and then must not cost the
+/// others their leases each time.
+const SUSPECT_REPLY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// For how long a server is suspected that answers again.
+const PROBATION: Duration = Duration::from_secs(30);
+
+/// How long calls wait for the connection to a server that did not answer before.
 const SUSPECT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long the first server of a cluster may take to connect, or one of them after all were away.
@@ -60,8 +68,8 @@ pub(super) struct Cluster {
 struct Node {
     connection: Option<MultiplexedConnection>,
     is_connecting: bool,
-    /// Whether it did not answer when it was asked last.
-    is_suspect: bool,
+    /// When it last failed to answer.
+    failed_at: Option<Instant>,
     error: Option<StoreError>,
 }
 
@@ -144,7 +152,8 @@ impl Cluster {
             let is_asking = redirect.is_some();
             match redirect.or_else(|| self.server_of(sending.request.key())) {
                 Some(target) if sending.tried.as_ref() != Some(&target) => targets.push((number, target, is_asking)),
-                _ => sending.is_open = false,
+                Some(_) => sending.is_open = false,
+                None => (sending.is_open, self.is_stale) = (false, true),
             }
         }
         let mut addresses: Vec<Address> = targets.iter().map(|(_, target, _)| target.clone()).collect();
@@ -156,8 +165,11 @@ impl Cluster {
             let Some(sending) = sendings.get_mut(number) else { continue };
             match self.connection(&target) {
                 Some(connection) => {
-                    let request = sending.request;
-                    requests.push(async move { (number, request.send(connection, is_asking).await) });
+                    let (request, limit) = (sending.request, self.limit(&target, REPLY_TIMEOUT, SUSPECT_REPLY_TIMEOUT));
+                    requests.push(async move {
+                        let reply = tokio::time::timeout(limit, request.send(connection, is_asking)).await;
+                        (number, reply.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())))
+                    });
                 }
                 None => {
                     sending.result = Err(self.error(&target));
@@ -202,7 +214,7 @@ impl Cluster {
         if is_of_connection(error) {
             let node = self.nodes.entry(address.clone()).or_default();
             node.connection = None;
-            node.is_suspect = true;
+            node.failed_at = Some(Instant::now());
             node.error = Some(store_error(&self.servers.of(address), error));
             self.is_stale = true;
         }
@@ -218,6 +230,12 @@ impl Cluster {
         let slot = slot_of(key);
         let range = self.slots.iter().find(|range| (range.first..=range.last).contains(&slot))?;
         range.servers.first().cloned()
+    }
+
+    /// How long to wait for a server: less if it is suspected.
+    fn limit(&self, address: &Address, limit: Duration, of_suspect: Duration) -> Duration {
+        let failed_at = self.nodes.get(address).and_then(|node| node.failed_at);
+        if failed_at.is_some_and(|at| at.elapsed() < PROBATION) { of_suspect } else { limit }
     }
 
     fn connection(&self, address: &Address) -> Option<MultiplexedConnection> {
@@ -259,16 +277,18 @@ impl Cluster {
             let command = &command;
             Box::pin(async move {
                 sleep(ASK_NEXT_AFTER * number).await;
-                match Request::Command(command).send(connection, false).await {
-                    Ok(reply) => Ok((address, reply)),
-                    Err(error) => Err((address, error)),
+                let reply = Request::Command(command).send(connection, false).await;
+                match reply.and_then(|reply| read_slots(reply, &address.0)) {
+                    // It has left the cluster, or the cluster is being made.
+                    Ok(slots) if slots.is_empty() => Err((address, None)),
+                    Ok(slots) => Ok(slots),
+                    Err(error) => Err((address, Some(error))),
                 }
             })
         });
         match future::select_ok(questions).await {
-            Ok(((address, reply), _)) => {
-                let slots = read_slots(reply, &address.0);
-                self.slots = slots.map_err(|error| store_error(&self.servers.of(&address), &error))?;
+            Ok((slots, _)) => {
+                self.slots = slots;
                 self.is_stale = false;
                 let (slots, seeds) = (&self.slots, &self.seeds);
                 self.nodes.retain(|address, _| {
@@ -276,7 +296,11 @@ impl Cluster {
                 });
                 Ok(())
             }
-            Err((address, error)) => {
+            Err((address, None)) => Err(StoreError::Unavailable(format!(
+                "{}: the server knows of no slot of a cluster. Check the cluster: redis-cli --cluster check HOST:PORT",
+                self.servers.of(&address)
+            ))),
+            Err((address, Some(error))) => {
                 self.note_error(&address, &error);
                 Err(connect_error(&self.servers.of(&address), &error))
             }
@@ -296,9 +320,9 @@ impl Cluster {
             if is_one_enough && addresses.iter().any(|address| self.connection(address).is_some()) {
                 return;
             }
-            let nodes = addresses.iter().filter_map(|address| self.nodes.get(address));
-            let limit = |node: &Node| if node.is_suspect { SUSPECT_TIMEOUT } else { timeout };
-            let longest = nodes.filter(|node| node.is_connecting).map(limit).max();
+            let is_connecting = |address: &&Address| self.nodes.get(*address).is_some_and(|node| node.is_connecting);
+            let limit = |address| self.limit(address, timeout, SUSPECT_TIMEOUT);
+            let longest = addresses.iter().filter(is_connecting).map(limit).max();
             let Some(remaining) = longest.map(|longest| longest.saturating_sub(began_at.elapsed())) else { return };
             match tokio::time::timeout(remaining, self.attempts.join_next()).await {
                 Ok(Some(attempt)) => self.attempted(attempt),
@@ -307,8 +331,8 @@ impl Cluster {
             }
         }
         for address in addresses {
-            if let Some(node) = self.nodes.get_mut(address) {
-                node.is_suspect |= node.is_connecting;
+            if let Some(node) = self.nodes.get_mut(address).filter(|node| node.is_connecting) {
+                node.failed_at = Some(Instant::now());
             }
         }
     }
@@ -333,10 +357,9 @@ impl Cluster {
         let (address, result) = attempt.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let node = self.nodes.entry(address).or_default();
         node.is_connecting = false;
-        node.is_suspect = result.is_err();
         match result {
             Ok(connection) => (node.connection, node.error) = (Some(connection), None),
-            Err(error) => node.error = Some(error),
+            Err(error) => (node.failed_at, node.error) = (Some(Instant::now()), Some(error)),
         }
     }
 }

@@ -10,7 +10,7 @@
 -- Returns {'ok', epoch, generation, last number, the state of the lease (0 free, 1 held by another member, 2 the
 -- caller's as before, 3 acquired), how many users were set offline, how long ago the first of them was due, in how long
 -- the next user may be due (-1 if nobody is online), the events, the users who left, the number above which to ask for
--- leaves next, how long ago the oldest event became due (-1 if there is none), the number up to which every event is
+-- leaves next, how long ago the first was due who has not gone (see oldest_due), the number up to which every event is
 -- delivered}. Each event is {number, id, kind, lateness, version, failures, how long ago the last heartbeat was}; the list
 -- is empty unless the caller holds the lease. Durations are microseconds.
 local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
@@ -184,15 +184,19 @@ local function read_leaves()
   return ids, #entries == MAX_LEAVES and tonumber(entries[#entries][1]:match('^%d+')) or last_number
 end
 
--- Returns how long ago the oldest event became due, or -1 if there is none, and the number up to which every event is
--- delivered.
-local function oldest_event()
+-- Returns how long ago the first of those was due whose event is not delivered or who are not set offline yet, or -1 if
+-- there is nobody, and the number up to which every event is delivered. For an event that was put off it counts from the
+-- last heartbeat.
+local function oldest_due()
   local first = redis.call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
-  if not first then
-    return -1, last_number
+  local score = redis.call('ZRANGE', USERS, 0, 0, 'WITHSCORES')[2]
+  local due, delivered_through = score and math.floor(score / CLASSES) * 1000 or now + 1, last_number
+  if first then
+    local fields = fields_of(first)
+    local is_held = tonumber(fields.d) <= held_until
+    due, delivered_through = math.min(due, tonumber(is_held and fields.s or fields.d)), fields.number - 1
   end
-  local fields = fields_of(first)
-  return math.max(now - fields.d, 0), fields.number - 1
+  return due <= now and now - due or -1, delivered_through
 end
 
 local lease_state = update_lease()
@@ -206,6 +210,6 @@ end
 local reads_events = AFTER ~= '' and COUNT > 0 and lease_state >= 2 and now >= silent_until
 local events = reads_events and read_events() or {}
 local leaves, leaves_until = read_leaves()
-local oldest_age, delivered_through = oldest_event()
+local oldest_age, delivered_through = oldest_due()
 return {'ok', epoch, generation, last_number, lease_state, expired, lag, next_due, events, leaves, leaves_until,
   oldest_age, delivered_through}

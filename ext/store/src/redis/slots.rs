@@ -50,7 +50,8 @@ pub(super) fn read_slots(reply: Value, host: &str) -> Result<Vec<SlotRange>, Red
 /// Parses "host:port" as a redirection has it. The host is left out if it is the one that replied.
 pub(super) fn parse_address(text: &str, host: &str) -> Option<Address> {
     let (name, port) = text.rsplit_once(':')?;
-    Some((if name.is_empty() { host } else { name }.to_owned(), port.parse().ok()?))
+    let name = if matches!(name, "" | "?") { host } else { name };
+    Some((name.to_owned(), port.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -124,8 +124,9 @@ impl ServerUrls {
         self.connection_infos()?.into_iter().map(address).collect()
     }
 
-    /// Returns the URL of another server of the cluster: like the first one, but for its host and port.
-    pub(super) fn of(&self, (host, port): &Address) -> ServerUrls {
+    /// Returns the URL of a server of the cluster: the one that names it, or like the first one, but for its host and port.
+    pub(super) fn of(&self, address @ (host, port): &Address) -> ServerUrls {
+        let named = self.addresses().ok().and_then(|all| all.iter().position(|other| other == address)).unwrap_or(0);
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let url_of = |url: &String| {
             let mut url = url::Url::parse(url).ok()?;
@@ -133,7 +134,7 @@ impl ServerUrls {
             url.set_port(Some(*port)).ok()?;
             Some(url.to_string())
         };
-        let client_urls: Vec<String> = self.client_urls.iter().take(1).filter_map(url_of).collect();
+        let client_urls: Vec<String> = self.client_urls.get(named).and_then(url_of).into_iter().collect();
         let urls = client_urls.iter().map(|url| url.trim_end_matches(INSECURE).to_owned()).collect();
         ServerUrls { urls, client_urls, is_cluster: true, options: self.options.clone() }
     }
@@ -151,7 +152,6 @@ impl ServerUrls {
 
 /// How the client library writes that any certificate is accepted.
 const INSECURE: &str = "#insecure";
-
 /// The parameters of the URL of a socket that the client library knows.
 const SOCKET_PARAMETERS: [&str; 3] = ["db", "user", "pass"];
 

@@ -821,8 +821,11 @@ impl World {
                     }
                 }
             }
-            // Of data that were lost before, members know no more what they delivered.
-            FaultKind::Restore if self.partitions().all(|partition| self.server.is_backup_of_these(partition)) => {
+            // Of data that were lost before, members know no more what they delivered. And members do not wait for ever.
+            FaultKind::Restore
+                if self.now >= self.restored_until
+                    && self.partitions().all(|partition| self.server.is_backup_of_these(partition)) =>
+            {
                 self.restore(number);
             }
             FaultKind::Restore => {}

@@ -242,9 +242,14 @@ fn until_next(first: Option<i64>, now: i64) -> Option<Nanos> {
 
 /// Returns the time at which the sweep has to check the next user, or `None` if nobody is online.
 fn first_sweep_at(connection: &Connection, partition: &PartitionRow) -> rusqlite::Result<Option<i64>> {
+    Ok(first_deadline(connection, partition)?.map(|first| first.max(partition.hold)))
+}
+
+/// Returns a time before which nobody who is online has a deadline, or `None` if nobody is online.
+pub(super) fn first_deadline(connection: &Connection, partition: &PartitionRow) -> rusqlite::Result<Option<i64>> {
     let query = "SELECT sweep_at FROM users WHERE namespace = ?1 AND is_online = 1 ORDER BY sweep_at LIMIT 1";
     let first = connection.prepare_cached(query)?.query_row([partition.number], |row| row.get::<_, i64>(0));
-    Ok(first.optional()?.map(|first| first.max(partition.hold)))
+    first.optional()
 }
 
 /// Until when the last heartbeat or leave of users, and a leave in the list, must have been to be forgotten now.

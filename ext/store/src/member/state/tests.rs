@@ -329,6 +329,24 @@ fn the_member_that_held_a_lease_acquires_it_at_once_after_the_data_went_back() {
 }
 
 #[test]
+fn a_lease_is_acquired_though_the_connection_is_lost_again_and_again() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    let lease = driver.state.lease_length();
+    // Its lease is over before it hears of the loss: another one may hold it.
+    driver.replaced = [true, true];
+    driver.now += 2 * lease;
+    driver.acquired_at.clear();
+    let lost_at = driver.now;
+    while driver.acquired_at.is_empty() && driver.now < lost_at + 10 * lease {
+        driver.was_away = true;
+        driver.run(lease / 4);
+    }
+    let waited = driver.acquired_at.first().expect("it acquires the lease") - lost_at;
+    assert!((MAX_WAITS * lease..(MAX_WAITS + 1) * lease).contains(&waited), "{waited}");
+}
+
+#[test]
 fn an_event_in_a_callback_while_the_data_go_back_is_reported_and_not_fetched_before() {
     let mut driver = Driver::new();
     driver.run(SECOND);
