@@ -4,7 +4,7 @@
 
 require_relative "support/bench"
 require_relative "support/heartbeat_thread"
-require_relative "support/silent_config"
+require_relative "support/departure_config"
 
 # A tenth of the users send their last heartbeat, one after the other, while the rest go on, in its own process.
 class Leaving
@@ -19,26 +19,10 @@ class Leaving
   # How long the benchmark waits for late users, in seconds.
   MAX_LATENESS = 5
 
-  # Records when each user is set offline.
-  class Config < Bench::SilentConfig
-    attr_reader :departures
-
-    def initialize(timeout)
-      super
-      @departures = {}
-    end
-
-    def online_all(_user_ids); end
-
-    def offline(user_id)
-      @departures[user_id] = Bench.now
-    end
-  end
-
   # @param users [Integer]
   # @param is_busy [Boolean] whether another Ruby thread computes all the time
   def initialize(users, is_busy)
-    @config = Config.new(TIMEOUT)
+    @config = Bench::DepartureConfig.new(TIMEOUT)
     @manager = OnlineManager.new(@config, reactor: :thread)
     @manager.setup
     @stayers = 1..users

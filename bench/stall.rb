@@ -5,7 +5,7 @@
 require "tmpdir"
 
 require_relative "support/bench"
-require_relative "support/silent_config"
+require_relative "support/departure_config"
 
 # A process that gets the heartbeats of some users through a pipe, and is stopped by a signal for a while.
 class StoppedProcess
@@ -21,28 +21,12 @@ class StoppedProcess
   # How long the benchmark waits for late users, in seconds.
   MAX_LATENESS = 3
 
-  # Records when each user is set offline.
-  class Config < Bench::SilentConfig
-    attr_reader :departures
-
-    def initialize(timeout)
-      super
-      @departures = {}
-    end
-
-    def online_all(_user_ids); end
-
-    def offline(user_id)
-      @departures[user_id] = Bench.now
-    end
-  end
-
   # @param seconds [Numeric] how long it is stopped
   # @param in_file [Boolean] whether the users are in a SQLite store
   def initialize(seconds, in_file)
     @seconds = seconds
     @folder = Dir.mktmpdir("online_manager_bench") if in_file
-    @config = Config.new(TIMEOUT)
+    @config = Bench::DepartureConfig.new(TIMEOUT)
     @manager = OnlineManager.new(@config, reactor: :thread, **(in_file ? { store: "sqlite:#{@folder}/presence" } : {}))
     @manager.setup
   end
