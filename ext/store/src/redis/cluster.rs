@@ -80,7 +80,14 @@ struct Sending<'a> {
     redirect: Option<Address>,
     tried: Option<Address>,
     is_open: bool,
-    result: Result<Value, StoreError>,
+    /// `None` if no server has its key.
+    result: Option<Result<Value, StoreError>>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(request: &'a Request<'a>) -> Sending<'a> {
+        Sending { request, redirect: None, tried: None, is_open: true, result: None }
+    }
 }
 
 impl Cluster {
@@ -120,7 +127,7 @@ impl Cluster {
 
     /// Sends requests, all at once, each to the server that has its key. Returns the replies in order.
     pub(super) async fn send(&mut self, requests: &[Request<'_>]) -> Vec<Result<Value, StoreError>> {
-        let mut sendings: Vec<Sending<'_>> = requests.iter().map(|request| self.sending(request)).collect();
+        let mut sendings: Vec<Sending<'_>> = requests.iter().map(Sending::new).collect();
         for _ in 0..MAX_ROUNDS {
             if self.is_stale {
                 // If it fails, the requests fail.
@@ -131,17 +138,19 @@ impl Cluster {
                 break;
             }
         }
-        sendings.into_iter().map(|sending| sending.result).collect()
+        sendings
+            .into_iter()
+            .map(|sending| sending.result.unwrap_or_else(|| Err(self.unserved(sending.request))))
+            .collect()
     }
 
-    fn sending<'a>(&self, request: &'a Request<'a>) -> Sending<'a> {
-        let slot = request.key().map(slot_of);
-        let what = slot.map_or_else(|| "it".to_owned(), |slot| format!("the slot {slot}"));
-        let result = Err(StoreError::Unavailable(format!(
+    /// Why no server can be asked.
+    fn unserved(&self, request: &Request<'_>) -> StoreError {
+        let what = request.key().map_or_else(|| "it".to_owned(), |key| format!("the slot {}", slot_of(key)));
+        StoreError::Unavailable(format!(
             "{}: no server of the cluster has {what}. Check that the cluster is complete: redis-cli --cluster check HOST:PORT",
             self.servers
-        )));
-        Sending { request, redirect: None, tried: None, is_open: true, result }
+        ))
     }
 
     /// Sends each request that is open to the server that has its key now, unless that one has failed already.
@@ -172,7 +181,7 @@ impl Cluster {
                     });
                 }
                 None => {
-                    sending.result = Err(self.error(&target));
+                    sending.result = Some(Err(self.error(&target)));
                     self.is_stale = true;
                 }
             }
@@ -189,13 +198,13 @@ impl Cluster {
     fn take_in(&mut self, sending: &mut Sending<'_>, reply: Result<Value, RedisError>) {
         let error = match reply {
             Ok(value) => {
-                (sending.result, sending.is_open) = (Ok(value), false);
+                (sending.result, sending.is_open) = (Some(Ok(value)), false);
                 return;
             }
             Err(error) => error,
         };
         let Some(target) = sending.tried.clone() else { return };
-        sending.result = Err(store_error(&self.servers.of(&target), &error));
+        sending.result = Some(Err(store_error(&self.servers.of(&target), &error)));
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Ask) => {
                 let other = error.redirect_node().and_then(|(address, _)| parse_address(address, &target.0));
