@@ -12,7 +12,7 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE,
+    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE, OVERDUE,
     Partition, PollRequest, PollResult, Sweep, Token, Write, Written,
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum Broken {
     LateHeartbeat,
     /// A leave of a user whom the store does not know is dropped.
     LeaveOfUnknown,
-    /// A heartbeat of the moment of a leave does not count.
+    /// A heartbeat of the moment of a leave undoes the leave.
     EqualTimes,
     /// A leave that is older than the last heartbeat counts.
     LateLeave,
@@ -153,6 +153,8 @@ struct Data {
     silent_until: Nanos,
     /// The longest timeout in use, and until when it counts.
     longest: (Nanos, Nanos),
+    /// The first deadline of those who were set offline late, and the number of the last of their events.
+    overdue: (Nanos, u64),
     users: BTreeMap<UserId, User>,
     log: BTreeMap<u64, Logged>,
     leaves: BTreeMap<u64, (UserId, Nanos)>,
@@ -243,6 +245,16 @@ impl Model {
         data.lease.filter(|(_, until)| *until > self.clock(data)).map(|(token, _)| token)
     }
 
+    /// The longest timeout that heartbeats in a partition have had lately.
+    pub(crate) fn longest_timeout(&self, partition: Partition) -> Nanos {
+        self.partitions.get(usize::from(partition)).map_or(0, |model| model.data.longest.0)
+    }
+
+    /// The member that may commit: it holds the lease, or was the last to hold it.
+    pub(crate) fn last_lease_holder(&self, partition: Partition) -> Option<Token> {
+        self.partitions.get(usize::from(partition))?.data.holder
+    }
+
     /// How long the longest lease lasts from now.
     pub(crate) fn longest_lease(&self) -> Nanos {
         let left = |data: &Data| data.lease.map_or(0, |(_, until)| until.saturating_sub(self.clock(data)));
@@ -250,14 +262,27 @@ impl Model {
     }
 
     pub(crate) fn is_online(&self, id: &UserId) -> bool {
-        let data = self.partitions.get(usize::from(id.partition(self.partitions()))).map(|partition| &partition.data);
-        data.and_then(|data| data.users.get(id)).is_some_and(|user| user.is_online)
+        self.user(id).is_some_and(|user| user.is_online)
+    }
+
+    /// Whether a user is online by a heartbeat that is still good.
+    pub(crate) fn is_online_by_heartbeat(&self, id: &UserId) -> bool {
+        self.user(id).is_some_and(|user| user.is_online && user.generation != UNCERTAIN)
+    }
+
+    /// Whether a user is online, and a leave has set the deadline.
+    pub(crate) fn is_leaving(&self, id: &UserId) -> bool {
+        self.user(id).is_some_and(|user| user.is_online && user.is_leave)
+    }
+
+    fn user(&self, id: &UserId) -> Option<&User> {
+        self.partitions.get(usize::from(id.partition(self.partitions())))?.data.users.get(id)
     }
 
     /// How long ago the last heartbeat was of a user who is online.
     pub(crate) fn seen_ago(&self, id: &UserId) -> Option<Nanos> {
         let data = &self.partitions.get(usize::from(id.partition(self.partitions())))?.data;
-        let user = data.users.get(id).filter(|user| user.is_online)?;
+        let user = self.user(id).filter(|user| user.is_online)?;
         Some(self.clock(data).saturating_sub(user.seen?))
     }
 
@@ -391,9 +416,10 @@ impl Model {
             None => Vec::new(),
         };
         let first = data.log.keys().next().copied();
-        let event = data.log.values().next().map(|event| if event.due <= data.hold { event.seen } else { event.due });
+        let event = data.log.values().next().map(|event| event.due);
+        let overdue = first.filter(|first| *first <= data.overdue.1).map(|_| data.overdue.0);
         let deadlines = data.users.values().filter(|user| user.is_online).map(|user| user.deadline);
-        let first_due = deadlines.filter(|deadline| *deadline <= now).chain(event).min();
+        let first_due = deadlines.filter(|deadline| *deadline <= now).chain(event).chain(overdue).min();
         let oldest = first_due.map(|due| now.saturating_sub(due)).filter(|_| !hides_oldest);
         let known = self.known(partition);
         let delivered_through = first.map_or(known.last, |number| number - 1);
@@ -576,6 +602,8 @@ impl Model {
             .collect();
         due.sort();
         due.truncate(limit);
+        let overdue = due.first().map(|(deadline, _)| *deadline).filter(|deadline| deadline + OVERDUE < now);
+        let first_event = data.log.keys().next().copied();
         let mut lag = 0;
         for (_, id) in &due {
             let Some(user) = data.users.get_mut(id) else { continue };
@@ -592,6 +620,11 @@ impl Model {
             self.append(partition, wall, id, reason, times);
         }
         let data = self.data(partition);
+        if let Some(deadline) = overdue {
+            let (before, through) = data.overdue;
+            let is_undelivered = first_event.is_some_and(|first| first <= through);
+            data.overdue = (if is_undelivered { deadline.min(before) } else { deadline }, data.last);
+        }
         Sweep { expired: due.len(), lag, next: first(data).map(|first| first.saturating_sub(now)) }
     }
 
@@ -611,7 +644,7 @@ impl Model {
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
-        let (takes_late, ignores_equal, never_resends, takes_expired) = (
+        let (takes_late, undoes_equal, never_resends, takes_expired) = (
             self.is(Broken::LateHeartbeat),
             self.is(Broken::EqualTimes),
             self.is(Broken::NoResend),
@@ -637,7 +670,7 @@ impl Model {
         let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
-        let is_after_leave = user.left.is_none_or(|(left, _)| if ignores_equal { seen > left } else { seen >= left });
+        let is_after_leave = user.left.is_none_or(|(left, _)| if undoes_equal { seen >= left } else { seen > left });
         if is_after_leave {
             user.deadline = seen + timeout;
             user.left = None;

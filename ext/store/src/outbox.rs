@@ -16,6 +16,7 @@ use crate::store::{Heartbeat, Leave, Write};
 struct PendingWrites {
     heartbeat: Option<(Nanos, Nanos, bool)>,
     leave: Option<(Nanos, Nanos)>,
+    is_repeated: bool,
 }
 
 /// Merges a leave with an earlier one since the last heartbeat, each with its time and how long after it the user is
@@ -32,19 +33,21 @@ pub(crate) fn merge_leaves(earlier: Option<(Nanos, Nanos)>, (at, after): (Nanos,
 pub(crate) struct Batch(Vec<(UserId, PendingWrites)>);
 
 impl Batch {
-    /// Returns the writes, with their ages at `now`. A user's heartbeat comes before its leave. `jitter` is added to
-    /// the timeouts.
+    /// Returns the writes, with their ages at `now`. A user's heartbeat comes before its leave, unless both
+    /// are repeated. `jitter` is added to the timeouts.
     pub(crate) fn writes(&self, now: Nanos, jitter: Nanos) -> Vec<Write> {
         let age = |at: Nanos| now.saturating_sub(at);
         // The clock may date a heartbeat back by its jitter; without this, users could expire too early.
         let with_jitter = |timeout: Nanos| timeout.saturating_add(jitter);
         let mut writes = Vec::with_capacity(self.0.len());
-        for (id, PendingWrites { heartbeat, leave }) in &self.0 {
+        for (id, PendingWrites { heartbeat, leave, is_repeated }) in &self.0 {
             let id = || id.clone();
-            writes.extend(heartbeat.map(|(at, timeout, is_resend)| {
+            let heartbeat = heartbeat.map(|(at, timeout, is_resend)| {
                 Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), is_resend })
-            }));
-            writes.extend(leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after })));
+            });
+            let leave = leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after }));
+            let both = if *is_repeated { [leave, heartbeat] } else { [heartbeat, leave] };
+            writes.extend(both.into_iter().flatten());
         }
         writes
     }
@@ -84,6 +87,7 @@ impl Outbox {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
         let (before, was_resend) = latest.heartbeat.map_or((at, false), |(before, _, is_resend)| (before, is_resend));
+        latest.is_repeated &= at <= before;
         latest.heartbeat = Some((at.max(before), timeout, is_resend || was_resend));
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
@@ -93,6 +97,13 @@ impl Outbox {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let latest = self.users.entry(id).or_default();
         latest.leave = Some(merge_leaves(latest.leave, (at, after)));
+    }
+
+    /// The store may have got before what waits of a user.
+    pub(crate) fn mark_repeated(&mut self, id: &UserId) {
+        if let Some(latest) = self.users.get_mut(id) {
+            latest.is_repeated = true;
+        }
     }
 
     /// Marks the heartbeats that wait as ones that the store may have known, and has lost.
@@ -124,7 +135,7 @@ impl Outbox {
 
     /// Puts back a batch that could not be written. What was added meanwhile is newer, and wins.
     pub(crate) fn put_back(&mut self, batch: Batch) {
-        for (id, PendingWrites { heartbeat, leave }) in batch.0 {
+        for (id, PendingWrites { heartbeat, leave, .. }) in batch.0 {
             let newer = self.users.remove(&id);
             if let Some((at, timeout, is_resend)) = heartbeat {
                 self.heartbeat(id.clone(), at, timeout, is_resend);
@@ -132,6 +143,7 @@ impl Outbox {
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
             }
+            self.mark_repeated(&id);
             let Some(newer) = newer else { continue };
             if let Some((at, timeout, is_resend)) = newer.heartbeat {
                 self.heartbeat(id.clone(), at, timeout, is_resend);
@@ -248,6 +260,29 @@ mod tests {
                 Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5, is_resend: false })
             ]
         );
+    }
+
+    /// The heartbeat may have arrived, and may seem later than the leave now.
+    #[test]
+    fn a_repeated_leave_goes_before_its_users_heartbeat() {
+        let heartbeat = |age| Write::Heartbeat(Heartbeat { id: id(1), age, timeout: 5, is_resend: false });
+        let leave = |age| Write::Leave(Leave { id: id(1), age, after: 0 });
+        let mut outbox = Outbox::default();
+        outbox.heartbeat(id(1), 10, 5, false);
+        let unwritten = outbox.take_batch(10);
+        outbox.leave(id(1), 11, 0);
+        outbox.put_back(unwritten);
+        let unwritten = outbox.take_batch(10);
+        assert_eq!(unwritten.writes(30, 0), [leave(19), heartbeat(20)]);
+        // A later heartbeat has not arrived before.
+        outbox.heartbeat(id(1), 12, 5, false);
+        outbox.leave(id(1), 13, 0);
+        outbox.put_back(unwritten);
+        assert_eq!(take_writes(&mut outbox, 30), [heartbeat(18), leave(17)]);
+        outbox.heartbeat(id(1), 14, 5, false);
+        outbox.leave(id(1), 15, 0);
+        outbox.mark_repeated(&id(1));
+        assert_eq!(take_writes(&mut outbox, 30), [leave(15), heartbeat(16)]);
     }
 
     #[test]

@@ -287,12 +287,12 @@ fn poll_result(
         Some(after) => events::leaves(transaction, namespace, after)?,
         None => Vec::new(),
     };
-    let first = events::oldest(transaction, namespace)?;
-    let event = first.map(|(_, due, seen)| if due <= partition.hold { seen } else { due });
+    let first = events::first(transaction, namespace)?;
+    let event = first.map(|(number, due)| partition.overdue(number).map_or(due, |overdue| overdue.min(due)));
     let due = users::first_deadline(transaction, partition)?.into_iter().chain(event).min().filter(|due| *due <= now);
     let oldest = due.map(|due| now.saturating_sub(due) as Nanos);
     let known = partition.known;
-    let delivered_through = first.map_or(known.last, |(number, ..)| number - 1);
+    let delivered_through = first.map_or(known.last, |(number, _)| number - 1);
     Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, delivered_through, known })
 }
 

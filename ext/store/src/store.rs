@@ -57,6 +57,11 @@ pub struct Heartbeat {
 /// is lost only the time to the next one, since each process hears of the leave.
 pub const ORDER_TOLERANCE: Nanos = 30_000_000;
 
+/// A store notes that a user was set offline later than this many nanoseconds after its deadline. All other events are in the
+/// log nearly in the order of their deadlines, so the first event says how long ago the others can have been due. Of the users
+/// who were set offline late the store keeps the first deadline until their events are delivered.
+pub const OVERDUE: Nanos = 100_000_000;
+
 /// A leave: the user is due some time after it, unless its deadline is sooner anyway. A later heartbeat undoes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leave {
@@ -183,7 +188,7 @@ pub struct PollResult {
     /// The number after which further leaves are to be asked for.
     pub leaves_until: u64,
     /// How long ago the first of those was due whose event is not delivered, or who are not set offline yet; `None` if there
-    /// is nobody. For an event that the store put off it counts from the last heartbeat.
+    /// is nobody. It may be up to [`OVERDUE`] less.
     pub oldest: Option<Nanos>,
     /// Every event up to this number is delivered.
     pub delivered_through: u64,

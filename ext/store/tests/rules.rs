@@ -52,7 +52,7 @@ on_every_store!(
     timeouts_of_any_length_are_kept,
     namespaces_do_not_know_each_other,
     a_leave_of_an_unknown_user_binds_its_earlier_heartbeats,
-    of_equal_times_the_later_arrival_counts,
+    of_equal_times_the_leave_counts,
     a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat,
     a_leave_that_is_clearly_older_than_the_last_heartbeat_changes_nothing,
     of_several_leaves_the_soonest_deadline_counts,
@@ -67,6 +67,7 @@ on_every_store!(
     a_release_by_another_member_changes_nothing,
     a_member_that_knows_other_data_changes_nothing_but_the_hold,
     the_oldest_event_has_its_age,
+    a_user_who_was_set_offline_late_counts_from_its_deadline,
     a_summary_has_the_lease_holder_and_the_members,
     a_purge_deletes_everything_unless_a_member_is_registered,
 );
@@ -478,14 +479,15 @@ fn a_leave_of_an_unknown_user_binds_its_earlier_heartbeats(place: &dyn Place) {
     assert!(is_online(&mut *store, "ada"));
 }
 
-fn of_equal_times_the_later_arrival_counts(place: &dyn Place) {
+fn of_equal_times_the_leave_counts(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    write(&mut *store, &[heartbeat("ada", 0, MINUTE), leave("ada", 0, 0), heartbeat("ada", 0, MINUTE)]);
-    write(&mut *store, &[heartbeat("bob", 0, MINUTE), leave("bob", 0, 0)]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE), leave("ada", 0, 0)]);
+    write(&mut *store, &[leave("bob", 0, 0), heartbeat("bob", 0, MINUTE)]);
+    assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [true, false]);
     thread::sleep(Duration::from_millis(10));
     assert_eq!(sweep(&mut *store).expired, 1);
-    assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [true, false]);
+    assert_eq!([is_online(&mut *store, "ada"), is_online(&mut *store, "bob")], [false, false]);
 }
 
 fn a_leave_counts_that_seems_a_little_older_than_the_last_heartbeat(place: &dyn Place) {
@@ -687,6 +689,29 @@ fn the_oldest_event_has_its_age(place: &dyn Place) {
     write(&mut *store, &[heartbeat("ada", 10_000 * MILLISECOND, MINUTE)]);
     let age = oldest(&mut *store).unwrap() / (1_000 * MILLISECOND);
     assert!((9..30).contains(&age), "{age}");
+}
+
+/// Its event is behind one that was due later.
+fn a_user_who_was_set_offline_late_counts_from_its_deadline(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let names = neighbours(&*store, 2);
+    let [ada, bob] = &names[..] else { panic!("{names:?}") };
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    let deliver_all = |store: &mut dyn Store| {
+        let events = undelivered(store);
+        let outcomes: Vec<_> = events.iter().map(|event| (event, Outcome::Done)).collect();
+        assert!(commit(store, MEMBER_A, &outcomes));
+    };
+    let oldest = |store: &mut dyn Store| poll_of(store, ada, &membership(MEMBER_B, MINUTE), EMPTY_POLL).oldest;
+    write(&mut *store, &[heartbeat(ada, 0, 100 * MILLISECOND)]);
+    deliver_all(&mut *store);
+    thread::sleep(Duration::from_millis(250));
+    write(&mut *store, &[heartbeat(bob, 0, MINUTE)]);
+    assert_eq!(sweep(&mut *store).expired, 1);
+    assert!(oldest(&mut *store).unwrap() > 140 * MILLISECOND);
+    deliver_all(&mut *store);
+    assert_eq!(oldest(&mut *store), None);
 }
 
 fn a_summary_has_the_lease_holder_and_the_members(place: &dyn Place) {

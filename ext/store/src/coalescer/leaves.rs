@@ -64,8 +64,38 @@ fn of_several_leaves_in_this_process_the_soonest_deadline_is_written_again() {
     process.outbox.lock().take_batch(10);
     process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
     let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);
-    let Some(Write::Leave(leave)) = writes.last() else { panic!("no leave: {writes:?}") };
+    let Some(Write::Leave(leave)) = writes.first() else { panic!("no leave: {writes:?}") };
     assert_eq!((leave.age, leave.after), (2 * SECOND, SECOND), "the later leave, and the deadline of the earlier one");
     process.heartbeat(5 * SECOND, 30 * SECOND);
     assert_eq!(process.written(5 * SECOND), [0], "no leave: the heartbeat has undone both");
+}
+
+/// The store knows of a leave that this process has heard of, unless it has lost data.
+#[test]
+fn who_has_left_elsewhere_is_written_again_only_if_data_were_lost() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    process.written(0);
+    process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    process.coalescer.resend(2 * SECOND, |_| Some(0), false, &process.outbox);
+    assert_eq!(process.written(2 * SECOND), Vec::<Nanos>::new());
+    process.coalescer.resend(2 * SECOND, |_| Some(0), true, &process.outbox);
+    assert_eq!(process.written(2 * SECOND), [2 * SECOND]);
+    process.heartbeat(3 * SECOND, 30 * SECOND);
+    process.written(3 * SECOND);
+    process.coalescer.resend(4 * SECOND, |_| Some(0), false, &process.outbox);
+    assert_eq!(process.written(4 * SECOND).len(), 1, "back since");
+}
+
+/// The heartbeat may have arrived, and may seem later than the leave when it is written again.
+#[test]
+fn a_leave_that_is_written_again_goes_before_its_heartbeat() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    process.leave("ada", SECOND, 0);
+    let is_leave = |writes: Vec<Write>| writes.iter().map(|write| matches!(write, Write::Leave(_))).collect::<Vec<_>>();
+    let written = || is_leave(process.outbox.lock().take_batch(10).writes(2 * SECOND, 0));
+    assert_eq!(written(), [false, true]);
+    process.coalescer.resend(2 * SECOND, |_| Some(0), false, &process.outbox);
+    assert_eq!(written(), [true, false]);
 }

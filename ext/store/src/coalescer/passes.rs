@@ -23,9 +23,15 @@ struct Resend<F> {
 
 impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
     fn visit<K>(&self, hot: &mut HotEntry<K>, cold: &ColdEntry, outbox: &mut Outbox) {
+        // This process has heard of the leave from the store, which says so if it has lost data since.
+        let is_leave_known = cold.is_left.get() && cold.leave.get().is_none() && !hot.is_unwritten;
+        if is_leave_known && !self.is_resend {
+            return;
+        }
         let settled_at = (self.settled_at)(&cold.id).map(Tick::of);
         if settled_at.is_some_and(|settled_at| !hot.is_expired(settled_at, cold.timeout)) {
             hot.enqueue_write(cold, (hot.seen_at(), self.now), self.is_resend, outbox);
+            outbox.mark_repeated(&cold.id);
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::id::UserId;
 use crate::log::{Log, backoff};
 use crate::outbox::{Batch, Outbox};
 use crate::store::{
-    Commit, Handled, Known, LeaseRequest, LeaseState, Membership, Partition, PollRequest, PollResult, Token, Write,
-    WriteResult,
+    Commit, Handled, Known, LeaseRequest, LeaseState, Membership, OVERDUE, Partition, PollRequest, PollResult, Token,
+    Write, WriteResult,
 };
 
 /// How many users are written in one call: the others wait for a few milliseconds, and no longer.
@@ -1027,8 +1027,8 @@ impl MemberState {
             return violated("a request is about a partition that the store has");
         };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
-        // Before the first who has not gone: times are rounded, in the store and here.
-        let unsettled = result.oldest.map_or(0, |oldest| oldest + 100 * MILLISECOND);
+        // Before the first who has not gone.
+        let unsettled = result.oldest.map_or(0, |oldest| oldest + OVERDUE);
         partition.settled_at = asked_at.saturating_sub(unsettled);
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
         partition.leaves_after =

@@ -29,13 +29,14 @@ local KEEP = 30 * 86400
 -- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline; how far the clock is
 -- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; how
 -- often the data went back; until when no event is handed out; the longest timeout in use in milliseconds, and until
--- when it counts. Also the classes: see class_of in write.lua.
+-- when it counts; the first deadline of those who were set offline late, and the number of the last of their events. Also the classes: see class_of in write.lua.
 local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
-  'silent', 'longest', 'longest_until')
+  'silent', 'longest', 'longest_until', 'overdue', 'overdue_through')
 local epoch, swept_at, held_until = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]) or 0
 local clock_shift, last_number, last_holder = tonumber(meta[4]) or 0, tonumber(meta[5]) or 0, meta[6]
 local leased_until, generation, silent_until = tonumber(meta[7]) or 0, tonumber(meta[8]) or 0, tonumber(meta[9]) or 0
 local longest_timeout, longest_until = tonumber(meta[10]) or 0, tonumber(meta[11]) or 0
+local overdue, overdue_through = tonumber(meta[12]) or 0, tonumber(meta[13]) or 0
 
 -- The partition's clock never goes back: the server's clock may be set back, or a server whose clock is behind take
 -- over.

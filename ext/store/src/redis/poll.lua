@@ -20,6 +20,9 @@ local LEAVES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumbe
 -- How many users are forgotten, and leaves read or deleted, in one call: no poll is long.
 local MAX_FORGOTTEN, MAX_LEAVES = 256, 1000
 
+-- How many microseconds after its deadline a user may be set offline so that nothing is noted: see OVERDUE in store.rs.
+local OVERDUE = 100000
+
 -- Returns the state of the lease after the request. The last holder of an expired lease still counts as its holder: no
 -- other member can have delivered anything meanwhile.
 local function update_lease()
@@ -64,6 +67,20 @@ local function forget()
   end
 end
 
+-- Returns the first event of the log, or nil.
+local function first_event()
+  local first = redis.call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
+  return first and fields_of(first)
+end
+
+-- Notes that users were set offline late, whose first deadline was `deadline`, and whose last event is the last of the log.
+-- `first` is the first event in the log before.
+local function note_overdue(deadline, first)
+  local is_undelivered = first and tonumber(first.number) <= overdue_through
+  overdue, overdue_through = is_undelivered and math.min(deadline, overdue) or deadline, last_number
+  redis.call('HSET', META, 'overdue', overdue, 'overdue_through', overdue_through)
+end
+
 -- Sets users offline whose deadline has passed, the earliest first. Returns how many, and how long ago the first was
 -- due.
 local function expire()
@@ -78,6 +95,9 @@ local function expire()
   end
   local overflows = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
   local tombstones, stale_overflows = {}, {}
+  local first_due = math.floor(found[2] / CLASSES) * 1000
+  local is_overdue = first_due + OVERDUE < now
+  local first = is_overdue and first_event()
   for n, id in ipairs(ids) do
     local deadline = math.floor(found[2 * n] / CLASSES)
     local seen, left, is_leave, _ = deadline - timeout_of(found[2 * n] % CLASSES), nil, false, nil
@@ -91,13 +111,16 @@ local function expire()
     tombstones[#tombstones + 1] = math.max(seen or 0, left or 0)
     tombstones[#tombstones + 1] = id
   end
+  if is_overdue then
+    note_overdue(first_due, first)
+  end
   redis.call('ZREM', USERS, unpack(ids))
   redis.call('ZREM', UNCERTAIN, unpack(ids))
   redis.call('ZADD', TOMBSTONES, unpack(tombstones))
   if #stale_overflows > 0 then
     redis.call('HDEL', OVERFLOW, unpack(stale_overflows))
   end
-  return #ids, now - math.max(math.floor(found[2] / CLASSES) * 1000, held_until)
+  return #ids, now - math.max(first_due, held_until)
 end
 
 -- Returns how many users were set offline, how long ago the first was due, and in how long the next may be due, or -1.
@@ -185,16 +208,14 @@ local function read_leaves()
 end
 
 -- Returns how long ago the first of those was due whose event is not delivered or who are not set offline yet, or -1 if
--- there is nobody, and the number up to which every event is delivered. For an event that was put off it counts from the
--- last heartbeat.
+-- there is nobody, and the number up to which every event is delivered.
 local function oldest_due()
-  local first = redis.call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
+  local first = first_event()
   local score = redis.call('ZRANGE', USERS, 0, 0, 'WITHSCORES')[2]
   local due, delivered_through = score and math.floor(score / CLASSES) * 1000 or now + 1, last_number
   if first then
-    local fields = fields_of(first)
-    local is_held = tonumber(fields.d) <= held_until
-    due, delivered_through = math.min(due, tonumber(is_held and fields.s or fields.d)), fields.number - 1
+    due, delivered_through = math.min(due, tonumber(first.d)), first.number - 1
+    due = tonumber(first.number) <= overdue_through and math.min(due, overdue) or due
   end
   return due <= now and now - due or -1, delivered_through
 end

@@ -94,7 +94,8 @@ local function heartbeat(n, age, timeout, is_resend)
   local is_uncertain = uncertain[n]
   local is_new = not seen_at[n] or is_uncertain
   local deadline = seen + timeout
-  if not left_at[n] or seen >= left_at[n] then
+  -- Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
+  if not left_at[n] or seen > left_at[n] then
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
   else
     is_leave[n] = latest_deadlines[n] < deadline

@@ -29,6 +29,11 @@ pub(super) struct User {
     /// The last leave must count: it was clearly after the last heartbeat, or the same process got both, or the store
     /// knew the heartbeat.
     pub(super) is_leave_certain: bool,
+    /// When the user left for good: clearly after the last heartbeat, and due at once.
+    pub(super) parted_at: Option<Nanos>,
+    /// The store knows that, and has set the user offline: no older heartbeat brings the user online.
+    pub(super) is_parting_known: bool,
+    pub(super) is_gone: bool,
     /// The process of the last leave.
     pub(super) left_process: Option<usize>,
     /// The last heartbeat came soon after a leave: it may be dated forward.

@@ -20,6 +20,8 @@ pub(super) enum FaultKind {
     Fork,
     /// The server does not answer.
     ServerAway,
+    /// One process cannot reach the server, and the others can.
+    CutOff,
     /// The server's connections are cut.
     Cut,
     /// The server restarts with older data.
@@ -47,12 +49,13 @@ pub(super) enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [FaultKind; 17] = [
+    const ALL: [FaultKind; 18] = [
         FaultKind::Kill,
         FaultKind::Stop,
         FaultKind::Pause,
         FaultKind::Fork,
         FaultKind::ServerAway,
+        FaultKind::CutOff,
         FaultKind::Cut,
         FaultKind::RollBack,
         FaultKind::Restore,

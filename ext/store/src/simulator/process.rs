@@ -1,6 +1,6 @@
 //! One process of the application: its member, its users, and its reactor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use online_manager_tracker::{Id, Nanos, StringId};
 use parking_lot::Mutex;
@@ -44,6 +44,10 @@ pub(super) struct Process {
     pub(super) generation: u64,
     /// The process stands still until then.
     pub(super) paused_until: Nanos,
+    /// The process cannot reach the server until then.
+    pub(super) cut_off_until: Nanos,
+    /// When each user last sent it a heartbeat.
+    pub(super) heartbeats: BTreeMap<usize, Nanos>,
     pub(super) is_connected: bool,
     pub(super) is_open: bool,
     /// The calls that failed and have not succeeded since: their kind, and the partition unless they failed as a whole.
@@ -78,6 +82,8 @@ impl Process {
             doing: Doing::Step(Reply::None),
             generation: 0,
             paused_until: 0,
+            cut_off_until: 0,
+            heartbeats: BTreeMap::new(),
             is_connected: false,
             is_open: false,
             failing: BTreeSet::new(),

@@ -19,6 +19,7 @@ use crate::log::{DeliveryOutcome, MAX_FAILURES};
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
+use crate::store::{ORDER_TOLERANCE, Write, Written};
 
 /// Something that happens at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -420,14 +421,16 @@ impl World {
         let high = if self.is_slow { SECOND } else { high };
         let latency = self.random.range(low, high.max(low + 1));
         let is_write = matches!(call, Call::Write(..) | Call::Commit(..));
+        let is_cut_off = self.processes[number].cut_off_until > self.now;
         let is_failing = self.is_server_away
+            || is_cut_off
             || (self.do_writes_fail && is_write)
             || (self.part == Part::Faults && self.random.percent(self.options.failing_calls));
         if is_failing {
             let until = self.now + latency;
             self.judge.trouble(until);
         }
-        let can_arrive = !(self.is_server_away || (self.do_writes_fail && is_write));
+        let can_arrive = !(self.is_server_away || is_cut_off || (self.do_writes_fail && is_write));
         let has_effect = can_arrive && self.random.percent(50);
         self.processes[number].doing = Doing::Call(call, None);
         self.processes[number].generation += 1;
@@ -451,7 +454,7 @@ impl World {
         }
         self.set_server_clock();
         let Doing::Call(call, _) = std::mem::replace(&mut self.processes[number].doing, Doing::Nothing) else { return };
-        if self.is_server_away {
+        if self.is_server_away || self.processes[number].cut_off_until > self.now {
             self.processes[number].doing = Doing::Call(call, None);
             return self.failure(number, generation);
         }
@@ -492,7 +495,13 @@ impl World {
                 Reply::Deregistered(Ok(()))
             }
             Call::Write(membership, writes) => {
+                let late = self.late_leaves(writes);
                 let results = self.server.write(membership, writes);
+                self.note_leaves(writes, &results);
+                if let Some(user) = late.into_iter().find(|user| self.server.is_leaving(&user_id(*user))) {
+                    self.wrong.get_or_insert(format!("a leave before the last heartbeat of user {user} counts"));
+                }
+                self.check_parted();
                 // The data to go back to have events that are delivered meanwhile.
                 let has = |kind| self.options.faults.contains(&kind);
                 if (has(FaultKind::RollBack) || has(FaultKind::Restore)) && self.random.percent(10) {
@@ -503,11 +512,21 @@ impl World {
             }
             Call::Poll(membership, requests) => {
                 let results = self.server.poll(membership, requests);
+                self.check_parted();
                 self.look_for_witnesses();
                 Reply::Polled(Ok(results))
             }
             Call::Commit(membership, commits) => {
+                let before = self.server.undelivered();
                 let results = self.server.commit(membership, commits);
+                let after = self.server.undelivered();
+                let is_changed = |event: &&(u16, u64)| !after.contains_key(*event);
+                if let Some((partition, number)) = before.keys().find(is_changed)
+                    && self.server.last_lease_holder(*partition) != Some(membership.token)
+                {
+                    let what = format!("event {number} is committed by a process that does not hold the lease");
+                    self.wrong.get_or_insert(what);
+                }
                 if results.iter().any(|result| *result != Ok(true)) {
                     self.judge.may_repeat_all();
                 }
@@ -519,6 +538,56 @@ impl World {
             | Call::Prolong { .. }
             | Call::MarkLeft(_)
             | Call::EnqueueUnwritten => Reply::Done,
+        }
+    }
+
+    /// The users of leaves that come too late: the store knows a heartbeat that is clearly later, and it is the last.
+    fn late_leaves(&self, writes: &[Write]) -> Vec<usize> {
+        let is_late = |user: &usize| {
+            let known = &self.judge.users[*user];
+            let (Some(heartbeat), Some(leave)) = (known.last_heartbeat, known.last_leave) else { return false };
+            let id = user_id(*user);
+            let oldest = self.now - heartbeat + self.options.clock_step;
+            let is_known = self.server.seen_ago(&id).is_some_and(|ago| ago <= oldest);
+            let is_apart = leave + ORDER_TOLERANCE + 2 * EQUAL < heartbeat;
+            self.are_times_exact() && is_apart && is_known && !self.server.is_leaving(&id)
+        };
+        let users = writes.iter().filter(|write| matches!(write, Write::Leave(_))).map(|write| user_of(write.id()));
+        users.filter(is_late).collect()
+    }
+
+    /// Whether the times that the server has of heartbeats and leaves are nearly those at which they came.
+    fn are_times_exact(&self) -> bool {
+        let has = |kind| self.options.faults.contains(&kind);
+        !has(FaultKind::SlowCalls) && !has(FaultKind::ClockJump)
+    }
+
+    /// Takes in that the store knows leaves.
+    fn note_leaves(&mut self, writes: &[Write], results: &[(u16, Result<Written, StoreError>)]) {
+        for write in writes {
+            let Write::Leave(leave) = write else { continue };
+            let partition = leave.id.partition(self.options.partitions);
+            let is_written = results.iter().any(|(other, result)| *other == partition && result.is_ok());
+            // Of a timeout that it has not heard of it cannot know for how long to remember the leave.
+            let user = user_of(&leave.id);
+            let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
+            let known = &mut self.judge.users[user];
+            let is_last = known.parted_at.is_some_and(|at| self.now.saturating_sub(leave.age) + EQUAL >= at);
+            known.is_parting_known |= is_written && is_remembered && is_last && leave.after == 0;
+        }
+    }
+
+    /// Once the store has set a user offline who left, no older heartbeat brings the user online.
+    fn check_parted(&mut self) {
+        for user in 0..self.options.users {
+            let known = &mut self.judge.users[user];
+            if known.parted_at.is_none() || !known.is_parting_known {
+                continue;
+            }
+            known.is_gone |= !self.server.is_online(&user_id(user));
+            if known.is_gone && self.server.is_online_by_heartbeat(&user_id(user)) {
+                self.wrong.get_or_insert(format!("user {user} has left, and an older heartbeat brings it online"));
+            }
         }
     }
 
@@ -577,7 +646,8 @@ impl World {
             self.trace(|| {
                 format!("process {number}: {:?} user {user} version {} fails: {fails}", event.transition, event.version)
             });
-            if fails {
+            // What a process delivers that is cut off is not committed before its lease ends.
+            if fails || self.processes[number].cut_off_until > self.now {
                 self.judge.may_repeat(user, event.version);
             }
             let result = self.judge.started(user, event, self.now);
@@ -658,9 +728,10 @@ impl World {
         }
         self.at(0, Happening::Arrival { user, process: home, sent: Sent::Heartbeat });
         if self.random.percent(10) && !is_over {
-            // A leave right after the heartbeat, mostly in another process.
-            let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
-            let longest = self.random.choose(&[6 * MILLISECOND, 60 * MILLISECOND]);
+            // A leave right after the heartbeat, mostly in another process; or at the same moment of the clock, in this one.
+            let longest = self.random.choose(&[0, 6 * MILLISECOND, 60 * MILLISECOND]);
+            let last = self.options.processes as u64 - 1;
+            let process = if longest == 0 { home } else { self.random.range(0, last) as usize };
             let delay = self.random.range(0, longest);
             self.at(delay, Happening::Arrival { user, process, sent: Sent::Leave });
             if self.random.percent(30) {
@@ -688,6 +759,7 @@ impl World {
             return;
         }
         let (clock, timeout) = (self.clock(), self.options.user_timeouts[user]);
+        let has_exact_times = self.are_times_exact();
         self.trace(|| format!("user {user}: {sent:?} at process {number}"));
         self.set_server_clock();
         let process = &self.processes[number];
@@ -698,6 +770,9 @@ impl World {
                 known.is_return = known.last_leave.is_some_and(|at| self.now - at < SECOND);
                 known.last_heartbeat = Some(self.now);
                 known.last_process = Some(number);
+                known.parted_at = None;
+                self.processes[number].heartbeats.insert(user, self.now);
+                let process = &self.processes[number];
                 process.heartbeat(user, clock, timeout)
             }
             Sent::Leave => {
@@ -708,8 +783,12 @@ impl World {
                 let margin = if known.is_return { RETURN_MARGIN } else { 0 };
                 let is_apart = known.last_heartbeat.is_none_or(|at| self.now - at >= EQUAL + margin);
                 let is_written = is_written && !known.is_return;
-                known.is_leave_certain = is_apart || is_written || known.last_process == Some(number);
+                let is_ordered = is_apart || known.last_process == Some(number);
+                known.is_leave_certain = is_ordered || is_written;
                 known.last_leave = Some(self.now);
+                let is_for_good = is_ordered && !known.is_return && has_exact_times;
+                known.parted_at = is_for_good.then_some(self.now);
+                (known.is_parting_known, known.is_gone) = (false, false);
                 true
             }
             Sent::LaterLeave => {
@@ -802,6 +881,13 @@ impl World {
                 }
             }
             FaultKind::ServerAway => self.server_away(duration),
+            FaultKind::CutOff => {
+                let process = &mut self.processes[number];
+                process.cut_off_until = process.cut_off_until.max(self.now + duration);
+                process.is_connected = false;
+                self.judge.may_repeat_all();
+                self.judge.trouble(self.now + duration + 3 * SECOND);
+            }
             FaultKind::Cut => {
                 self.judge.trouble(self.now + SECOND);
                 self.judge.may_repeat_all();
@@ -980,6 +1066,10 @@ impl World {
         for user in 0..self.options.users {
             let is_there = partitions.contains(&user_id(user).partition(self.options.partitions));
             self.judge.users[user].is_lost |= is_there && !self.is_known(user);
+            if is_there {
+                // The leave may be lost with the data.
+                self.judge.users[user].parted_at = None;
+            }
         }
     }
 
@@ -1025,7 +1115,11 @@ impl World {
             // A process that has not polled since it started does not know that anything was lost.
             let has_polled = process.state.lock().known(partition).last > 0;
             let due = process.state.lock().log.undelivered_offline(partition, clock);
-            (process.knows(user, clock) && has_polled) || due.iter().any(|(other, _)| *other == id)
+            // The process of the last heartbeat has to know a user whose offline is not called, whatever it forgets.
+            let known = &self.judge.users[user];
+            let has_last = process.heartbeats.get(&user).copied() == known.last_heartbeat;
+            let has_to_know = has_last && known.heard == Some(Transition::Online);
+            ((process.knows(user, clock) || has_to_know) && has_polled) || due.iter().any(|(other, _)| *other == id)
         })
     }
 
@@ -1066,6 +1160,7 @@ impl World {
                 self.do_callbacks_fail = false;
                 self.failing_user = None;
                 self.is_slow = false;
+                self.processes.iter_mut().for_each(|process| process.cut_off_until = 0);
                 (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
                 // What stands still goes on at its time.
                 let resumed_at = self.processes.iter().map(|process| process.paused_until).max().unwrap_or(0);

@@ -115,11 +115,11 @@ pub(super) fn events(
     events.filter_map(Result::transpose).collect()
 }
 
-/// Returns the number of the oldest event in the log, when it was due, and when the last heartbeat was.
-pub(super) fn oldest(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<(u64, i64, i64)>> {
+/// Returns the number of the first event in the log, and when it was due.
+pub(super) fn first(connection: &Connection, namespace: i64) -> rusqlite::Result<Option<(u64, i64)>> {
     connection
-        .prepare_cached("SELECT number, due, seen FROM events WHERE namespace = ?1 ORDER BY number LIMIT 1")?
-        .query_row([namespace], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, row.get(2)?)))
+        .prepare_cached("SELECT number, due FROM events WHERE namespace = ?1 ORDER BY number LIMIT 1")?
+        .query_row([namespace], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?)))
         .optional()
 }
 

@@ -54,11 +54,11 @@ pub(super) fn summary(
         let query = format!("SELECT count(*) FROM {of}");
         connection.query_row(&query, [partition.number], |row| row.get::<_, i64>(0)).map(|count| count as u64)
     };
-    let oldest = events::oldest(connection, partition.number)?;
+    let first = events::first(connection, partition.number)?;
     let figures = PartitionSummary {
         online: count("users WHERE namespace = ?1 AND is_online = 1")?,
         undelivered: count("events WHERE namespace = ?1")?,
-        oldest: oldest.map(|(_, due, _)| now.map_or(0, |now| now.saturating_sub(due).max(0) as Nanos)),
+        oldest: first.map(|(_, due)| now.map_or(0, |now| now.saturating_sub(due).max(0) as Nanos)),
         dead_letters: count("dead_letters WHERE namespace = ?1")?,
         lease_holder: now.and_then(|now| partition.lease_holder(now)),
         hold: now.map_or(0, |now| partition.hold.saturating_sub(now).max(0) as Nanos),

@@ -27,6 +27,9 @@ pub(super) struct PartitionRow {
     /// The longest timeout in use, and until when it counts.
     longest: i64,
     longest_until: i64,
+    /// The first deadline of those who were set offline late, and the number of the last of their events.
+    overdue: i64,
+    overdue_through: i64,
     /// The member that holds the lease, if one does, and until when.
     lease: Option<Token>,
     leased_until: i64,
@@ -35,8 +38,8 @@ pub(super) struct PartitionRow {
     holder_name: String,
 }
 
-const COLUMNS: &str = "number, epoch, generation, last, swept, hold, silent_until, longest, longest_until, lease,
-    leased_until, holder, holder_name";
+const COLUMNS: &str = "number, epoch, generation, last, swept, hold, silent_until, longest, longest_until, overdue,
+    overdue_through, lease, leased_until, holder, holder_name";
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<PartitionRow> {
     let counter = |column| row.get::<_, i64>(column).map(|number| number as u64);
@@ -49,10 +52,12 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<PartitionRow> {
         silent_until: row.get(6)?,
         longest: row.get(7)?,
         longest_until: row.get(8)?,
-        lease: token(9)?,
-        leased_until: row.get(10)?,
-        holder: token(11)?,
-        holder_name: row.get(12)?,
+        overdue: row.get(9)?,
+        overdue_through: row.get(10)?,
+        lease: token(11)?,
+        leased_until: row.get(12)?,
+        holder: token(13)?,
+        holder_name: row.get(14)?,
     })
 }
 
@@ -80,8 +85,8 @@ impl PartitionRow {
             return Ok(());
         }
         let update = "UPDATE namespaces SET generation = ?2, last = ?3, swept = ?4, hold = ?5, silent_until = ?6,
-                          longest = ?7, longest_until = ?8, lease = ?9, leased_until = ?10, holder = ?11,
-                          holder_name = ?12
+                          longest = ?7, longest_until = ?8, overdue = ?9, overdue_through = ?10, lease = ?11,
+                          leased_until = ?12, holder = ?13, holder_name = ?14
                       WHERE number = ?1";
         let values = params![
             self.number,
@@ -92,6 +97,8 @@ impl PartitionRow {
             self.silent_until,
             self.longest,
             self.longest_until,
+            self.overdue,
+            self.overdue_through,
             self.lease.map(|token| token.0),
             self.leased_until,
             self.holder.map(|token| token.0),
@@ -144,6 +151,19 @@ impl PartitionRow {
     /// Returns the longest timeout in use, at least the config's.
     pub(super) fn longest(&self, timeout: i64) -> i64 {
         self.longest.max(timeout)
+    }
+
+    /// Notes that users were set offline late, whose first deadline was `deadline`, and whose last event is the last of the log.
+    /// `first_event` is the number of the first event in the log before.
+    pub(super) fn note_overdue(&mut self, deadline: i64, first_event: Option<u64>) {
+        let is_undelivered = first_event.is_some_and(|first| to_sql(first) <= self.overdue_through);
+        self.overdue = if is_undelivered { deadline.min(self.overdue) } else { deadline };
+        self.overdue_through = self.known.last as i64;
+    }
+
+    /// Returns the first deadline of those who were set offline late, unless the log begins behind their events.
+    pub(super) fn overdue(&self, first_event: u64) -> Option<i64> {
+        (to_sql(first_event) <= self.overdue_through).then_some(self.overdue)
     }
 
     fn current_holder(&self, now: i64) -> Option<Token> {

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 const APPLICATION: i64 = 0x4f6e_4d61;
 
 /// The format of the file, its `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 const SCHEMA: &str = "
     CREATE TABLE boot (
         id TEXT NOT NULL,
@@ -31,6 +31,8 @@ const SCHEMA: &str = "
         silent_until INTEGER NOT NULL DEFAULT 0, -- no event is handed out before that time
         longest INTEGER NOT NULL DEFAULT 0,      -- the longest timeout in use
         longest_until INTEGER NOT NULL DEFAULT 0,
+        overdue INTEGER NOT NULL DEFAULT 0,      -- the first deadline of those who were set offline late
+        overdue_through INTEGER NOT NULL DEFAULT 0, -- the number of the last of their events
         lease BLOB,                              -- the token of the lease holder
         leased_until INTEGER NOT NULL DEFAULT 0,
         holder BLOB,                             -- the last lease holder, unless it released the lease
@@ -207,7 +209,7 @@ fn adapt_times(transaction: &Transaction<'_>, boot: &str) -> rusqlite::Result<()
     }
     transaction.execute_batch("DELETE FROM leaves; DELETE FROM members")?;
     transaction.execute(
-        "UPDATE namespaces SET swept = NULL, hold = 0, silent_until = 0, longest_until = ?1 + 2 * longest, lease = NULL,
+        "UPDATE namespaces SET swept = NULL, hold = 0, silent_until = 0, overdue_through = 0, longest_until = ?1 + 2 * longest, lease = NULL,
              leased_until = 0, holder = NULL",
         [now],
     )?;

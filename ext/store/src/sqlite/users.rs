@@ -7,7 +7,7 @@ use super::events::{append, append_leave};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, Snapshot, Sweep};
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Snapshot, Sweep};
 
 /// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
 /// some milliseconds of work each.
@@ -154,9 +154,9 @@ pub(super) fn heartbeat(
     let is_known_online = user.is_online && !is_uncertain;
     (user.seen, user.timeout) = (Some(seen), timeout);
     let deadline = seen.saturating_add(timeout);
-    match user.left.filter(|(left, _)| seen < *left) {
+    // Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
+    match user.left.filter(|(left, _)| seen <= *left) {
         Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
-        // Of equal times the later arrival counts: the clock has a resolution of some milliseconds.
         None => (user.deadline, user.is_leave, user.left) = (deadline, false, None),
     }
     let is_online_now = !is_known_online && user.deadline > now;
@@ -311,6 +311,8 @@ fn expire(
     }
     due.sort();
     due.truncate(limit);
+    let overdue = due.first().map(|(deadline, ..)| *deadline).filter(|deadline| deadline + to_sql(OVERDUE) < now);
+    let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
     let mut lag = 0;
     for (deadline, id, is_leave, seen) in &due {
         transaction
@@ -322,6 +324,9 @@ fn expire(
         let due = (*deadline).max(partition.hold);
         append(transaction, partition, id, if *is_leave { Reason::Leave } else { Reason::Timeout }, (due, *seen))?;
         lag = lag.max(now.saturating_sub(due) as Nanos);
+    }
+    if let Some(deadline) = overdue {
+        partition.note_overdue(deadline, first_event.map(|(number, _)| number));
     }
     Ok((due.len(), lag))
 }
