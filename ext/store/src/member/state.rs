@@ -402,6 +402,8 @@ pub(crate) struct MemberState {
     cycles: u64,
     /// The first error of a partition in this cycle.
     partition_error: Option<StoreError>,
+    /// The last error of a partition while the member stops.
+    stop_error: Option<StoreError>,
     /// The calls that failed as a whole.
     failures: Failures,
     /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a
@@ -467,6 +469,7 @@ impl MemberState {
             has_called_store: false,
             cycles: 0,
             partition_error: None,
+            stop_error: None,
             failures: Failures::NONE,
             is_outage: false,
             replaced_until: 0,
@@ -1322,6 +1325,7 @@ impl MemberState {
                 self.outages.push_back(format!("{error}{}", unwritten_users(unwritten)));
                 return self.ended(is_stopping);
             }
+            self.stop_error = Some(error);
             self.retry_at = now + SHUTDOWN_RETRY_DELAY;
             return Action::Wait(SHUTDOWN_RETRY_DELAY);
         }
@@ -1334,7 +1338,9 @@ impl MemberState {
             return Action::Wait(SHUTDOWN_POLL_INTERVAL);
         }
         if unwritten > 0 {
-            self.outages.push_back(format!("{}{}", self.label, unwritten_users(unwritten)));
+            // The partition is not tried again in the last round.
+            let cause = self.stop_error.take().map_or_else(|| self.label.clone(), |error| error.to_string());
+            self.outages.push_back(format!("{cause}{}", unwritten_users(unwritten)));
         }
         self.ended(is_stopping)
     }
@@ -1440,7 +1446,8 @@ fn is_available(partitions: &[PartitionState], partition: Partition, now: Nanos)
 }
 
 fn unwritten_users(count: usize) -> String {
-    format!("; {count} users had heartbeats that could not be written before the end")
+    let users = if count == 1 { "user" } else { "users" };
+    format!("; {count} {users} had heartbeats or leaves that could not be written before the end")
 }
 
 /// How many events may be fetched, shared out among partitions.

@@ -461,3 +461,27 @@ fn a_stop_waits_for_the_last_version_but_not_for_ever() {
     assert_eq!(idle.state.step(idle.now, Reply::None), Action::End, "nothing is to be written");
     assert_eq!(idle.state.phase, Phase::Closing);
 }
+
+#[test]
+fn a_stop_that_leaves_users_unwritten_says_why() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.failing = Some((Kind::Write, false));
+    driver.heartbeat(20 * SECOND);
+    driver.run(SECOND);
+    driver.state.phase = Phase::Stopping;
+    let mut reply = Reply::None;
+    loop {
+        reply = match driver.state.step(driver.now, reply) {
+            Action::Call(call) => driver.answer(&call),
+            Action::Wait(duration) => {
+                driver.now += duration;
+                Reply::None
+            }
+            Action::End => break,
+        };
+        driver.now += MILLISECOND / 10;
+    }
+    let reports: Vec<String> = driver.state.outages.drain(..).collect();
+    assert_eq!(reports, ["a part of it; 1 user had heartbeats or leaves that could not be written before the end"]);
+}
