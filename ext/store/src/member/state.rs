@@ -1154,14 +1154,16 @@ impl MemberState {
     /// A partition has failed by itself.
     fn partition_failed(&mut self, now: Nanos, partition: Partition, kind: Kind, error: StoreError) {
         self.note_failure(now, Some(partition), kind, &error);
-        if kind == Kind::Poll {
-            self.leave_lease(now, partition);
-        }
         if let StoreError::Replaced(_) = error {
             self.partition_replaced(now, partition);
-        } else if let Some(state) = self.partition_mut(partition) {
-            state.retry_at = now + PARTITION_RETRY_DELAY;
-            state.was_away = true;
+        } else {
+            if kind == Kind::Poll {
+                self.leave_lease(now, partition);
+            }
+            if let Some(state) = self.partition_mut(partition) {
+                state.retry_at = now + PARTITION_RETRY_DELAY;
+                state.was_away = true;
+            }
         }
         self.partition_error.get_or_insert(error);
     }

@@ -5,7 +5,7 @@
 //! library's own connection to a cluster every call waits for each attempt to reach such a server: then the leases of all
 //! partitions ran out again and again, and nobody was set offline.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -109,10 +109,7 @@ impl Cluster {
 
     /// Returns the masters.
     pub(super) fn masters(&self) -> Vec<Address> {
-        let mut masters: Vec<Address> = self.slots.iter().filter_map(|range| range.servers.first().cloned()).collect();
-        masters.sort();
-        masters.dedup();
-        masters
+        distinct(self.slots.iter().filter_map(|range| range.servers.first()))
     }
 
     /// Sends a command to a server, and returns the reply.
@@ -165,9 +162,7 @@ impl Cluster {
                 None => (sending.is_open, self.is_stale) = (false, true),
             }
         }
-        let mut addresses: Vec<Address> = targets.iter().map(|(_, target, _)| target.clone()).collect();
-        addresses.sort();
-        addresses.dedup();
+        let addresses = distinct(targets.iter().map(|(_, target, _)| target));
         self.connect(&addresses, REPLY_TIMEOUT, false).await;
         let mut requests = Vec::new();
         for (number, target, is_asking) in targets {
@@ -266,10 +261,7 @@ impl Cluster {
         }
         self.slots_asked_at = Some(Instant::now());
         self.questions += 1;
-        let mut known: Vec<Address> =
-            self.slots.iter().flat_map(|range| range.servers.iter()).chain(&self.seeds).cloned().collect();
-        known.sort();
-        known.dedup();
+        let known = distinct(self.slots.iter().flat_map(|range| range.servers.iter()).chain(&self.seeds));
         if known.iter().all(|address| self.connection(address).is_none()) {
             self.connect(&known, FIRST_TIMEOUT, true).await;
         }
@@ -371,4 +363,9 @@ impl Cluster {
             Err(error) => (node.failed_at, node.error) = (Some(Instant::now()), Some(error)),
         }
     }
+}
+
+/// Returns each address once, in order.
+fn distinct<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<Address> {
+    addresses.collect::<BTreeSet<_>>().into_iter().cloned().collect()
 }
