@@ -10,17 +10,34 @@ class OnlineManager
     #
     # @private
     Holder = Struct.new(:process, :thread, :fiber, :scheduler) do
-      # @return [Boolean] whether it will never go on
+      # @return [Boolean] whether it will never go on, or has left the delivery
       def abandoned?
-        return true if process != ::Process.pid || !thread.alive?
+        return true if process != ::Process.pid || !thread.alive? || !delivering?
+        return false unless thread == ::Thread.current
 
         # The scheduler has ended without its fibers. That shows on its own thread only.
-        !scheduler.nil? && thread == ::Thread.current && !scheduler.equal?(::Fiber.scheduler)
+        scheduler.nil? ? suspended? : !scheduler.equal?(::Fiber.scheduler)
       end
 
       # @return [Boolean] whether it cannot go on while the current fiber waits: a callback of it has started that one
       def blocked_by_waiting?
         thread == ::Thread.current && (fiber == ::Fiber.current || ::Fiber.current_scheduler.nil?)
+      end
+
+      private
+
+      # @return [Boolean] whether it is still within {DeliveryLock#while_held}: no `ensure` runs when a continuation
+      #   (`callcc`) leaves that
+      def delivering?
+        fiber.backtrace_locations.to_a.any? { |frame| frame.base_label == "while_held" && frame.path == __FILE__ }
+      end
+
+      # @return [Boolean] whether the fiber has left the delivery by `Fiber.yield`, and not by starting the current one.
+      #   At exit nothing resumes it any more, whatever it has left by.
+      def suspended?
+        return false if fiber == ::Fiber.current
+
+        Registry.exiting? || fiber.backtrace_locations(0, 1).to_a.first&.base_label == "yield"
       end
     end
     private_constant :Holder
@@ -34,16 +51,20 @@ class OnlineManager
     # Yields once no other fiber holds the lock.
     #
     # @param stop_at [Float, nil] seconds of the monotonic clock, at which it gives up; nil sets no limit
+    # @yield while the current fiber holds it
     # @return the block's value; nil if it was not called: the manager has stopped, or the time is up, or the holder
     #   waits for the current fiber
-    def hold(stop_at)
+    def hold(stop_at, &block)
       holder = Holder.new(::Process.pid, ::Thread.current, ::Fiber.current, ::Fiber.current_scheduler)
-      yield if acquire(holder, stop_at)
+      while_held(&block) if acquire(holder, stop_at)
     ensure
       release(holder)
     end
 
     private
+
+    # Its frame on a fiber's stack shows that the fiber holds the lock.
+    def while_held = yield
 
     def acquire(holder, stop_at)
       until try_acquire(holder)

@@ -39,8 +39,8 @@ class OnlineManager
       private
 
       def wait(timeout)
-        # In a fiber that a callback has started: waiting here would keep the loop from going on.
-        return if @thread == ::Thread.current
+        # Waiting here would keep the loop from going on. If a fiber or a continuation has left it, nobody else drains.
+        return drain_here(timeout) if @thread == ::Thread.current
 
         stop_at = timeout && (Latch.now + timeout)
         # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give.
