@@ -255,6 +255,37 @@ RSpec.describe "A continuation" do
     expect([process.stderr, process.lines]).to eq ["", [*["counted to 3"] * 3, "[3, 0]"]]
   end
 
+  describe "that leaves a call" do
+    include_context "with a faulty extension"
+
+    {
+      "a continuation" => "callcc { |before| ($before = before) && manager.seen(number) }",
+      "a fiber that is abandoned" => "Fiber.new { manager.seen(number) }.resume",
+      "a thread that ends while the fiber of the call waits" =>
+        "Thread.new { Fiber.new { manager.seen(number) }.resume }.join"
+    }.each do |what, call|
+      it "leaves no memory behind: #{what}" do
+        process = ruby(<<~RUBY)
+          #{faulty}
+          #{prelude}
+          config = Config.new
+          way = #{what == "a continuation"} ? -> { $before.call } : -> { Fiber.yield }
+          config.define_singleton_method(:online) { |_| way.call }
+          manager = start(config)
+          1_000.times do |number|
+            #{call}
+            GC.start if number % 100 == 0
+          end
+          puts Faults.calls
+          exit!(true)
+        RUBY
+
+        expect([process.stderr, process]).to match ["", be_success]
+        expect(Integer(process.lines.last)).to be_between(1, 300)
+      end
+    end
+  end
+
   # Of what calls Ruby code, only `protect.rs` may know.
   it "has no other way into the extension" do
     folder = "#{RubyProcess::ROOT}/ext/online_manager/src"
