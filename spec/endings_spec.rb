@@ -9,7 +9,8 @@ RSpec.describe "The end of a reactor, as a table" do
       "return", "raise", "throw", "exit", "abort", "kill self", "Interrupt", "SignalException", "killed from outside",
       "Timeout"
     ]
-    expect(Endings.rows.keys).to eq ["in run", "in setup's reactor", "in stop", "at exit"]
+    expect(Endings.rows.keys)
+      .to eq ["in run", "in setup's reactor", "in stop", "at exit", "online in run", "online in setup's reactor"]
     expect(Endings.rows.values.map(&:keys)).to all eq(endings)
   end
 
@@ -19,6 +20,7 @@ RSpec.describe "The end of a reactor, as a table" do
     probed = cell.expected.alive_of(cell.managers).map { |manager| own[manager - 1].last + 1 }
     case cell.expected.offline
     when "all" then { exactly: own.flatten + probed }
+    when "all, user 2 twice" then { exactly: [2, *own.flatten, *probed] }
     when "one" then { one_of: own.flatten, exactly: probed }
     when "one of the first" then { one_of: own.first, exactly: own.drop(1).flatten + probed }
     end

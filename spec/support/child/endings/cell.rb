@@ -13,6 +13,8 @@ class Cell
   # @param cell [Hash] of the table, see spec/support/endings.rb
   def initialize(cell)
     @place, @ending, @passes_on = cell.values_at(:place, :ending, :passes_on)
+    @is_in_online = @place.start_with?("online ")
+    @place = @place.delete_prefix("online ")
     @configs = [Config.new(self, [1, 2, 3]), Config.new(self, [11, 12, 13])].first(cell.fetch(:managers))
     @managers = @configs.map { |config| OnlineManager.new(config, reactor: REACTOR) }
     @has_ended = false
@@ -22,7 +24,7 @@ class Cell
   end
 
   def run
-    Process.setproctitle("ending: #{@ending} #{@place}")
+    Process.setproctitle("ending: #{@ending} #{"online " if @is_in_online}#{@place}")
     return run_until_exit if @place == "at exit"
 
     begin
@@ -56,19 +58,31 @@ class Cell
     in_background { end_run }
   end
 
-  # Called in each `offline`.
-  def first_offline
+  # Called in each `offline`. Yields to send a heartbeat of its user, who comes back then.
+  def first_offline(&heartbeat)
     return if @has_ended
 
     @has_ended = true
+    @is_in_online ? heartbeat.call && (@comes_back = true) : end_here
+  end
+
+  # Called in each `online`.
+  def online_again
+    return unless @comes_back
+
+    @comes_back = false
+    end_here
+  end
+
+  private
+
+  def end_here
     begin
       act
     ensure
       @first_is_over << true
     end
   end
-
-  private
 
   def act
     return ENDINGS.fetch(@ending.to_sym).call unless @ending == "Timeout"
