@@ -34,10 +34,10 @@ class Cell
     def setup(&heartbeat)
       @heartbeat = heartbeat
       @users.each(&heartbeat)
-      @cell.ready(self)
+      @cell.ready(self) { heartbeat.call(VISITOR) }
     end
 
-    def online(_user) = @cell.online_again
+    def online(user) = @cell.online(user)
 
     def offline(user)
       puts "offline #{user}"
