@@ -67,24 +67,6 @@ RSpec.describe "Bad input" do
             end
           end
 
-          %i[timeout setup online offline online_all offline_all on_error last_version].each do |method|
-            %i[private protected].each do |visibility|
-              it "whose `#{method}` is #{visibility} raises an error before `setup` is called (#{way})" do
-                stub_const("Hiding", Class.new(Conformance::Config) do
-                  define_method(method) { |*| raise "called" }
-                  send(visibility, method)
-                end)
-                config = Hiding.new
-                manager = OnlineManager.new(config, reactor:)
-
-                message = "Hiding##{method} is not public, so it cannot be called: make it public, or rename it " \
-                          "if it is not for online_manager"
-                expect { launch(manager, way) }.to raise_error(ArgumentError, message)
-                expect_untouched(manager, config)
-              end
-            end
-          end
-
           it "that is no config raises an error that names the missing methods (#{way})" do
             manager = OnlineManager.new(nil, reactor:)
 
@@ -103,19 +85,6 @@ RSpec.describe "Bad input" do
               expect_untouched(manager, config)
             end
           end
-        end
-
-        # As a script does at its top.
-        it "may lack a method that is a private one of every object" do
-          Object.define_method(:last_version) { raise "called" }
-          Object.send(:private, :last_version)
-          config = recording
-          @managers << (manager = OnlineManager.new(config, reactor:))
-          host.call { manager.setup }
-
-          expect(manager.seen(7)).to be true
-        ensure
-          Object.send(:remove_method, :last_version)
         end
 
         it "can be fixed and then set up" do
