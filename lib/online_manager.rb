@@ -376,9 +376,11 @@ class OnlineManager
   end
 
   def launch(mode)
+    check_not_launched
+    # Without the mutex: a continuation (`callcc`) that entered the config's `timeout` again would unlock it again.
+    @config.check(@store)
     @mutex.synchronize do
       check_not_launched
-      @config.check(@store)
       @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
       @lifecycle.launch

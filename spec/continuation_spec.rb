@@ -235,6 +235,27 @@ RSpec.describe "A continuation" do
     end
   end
 
+  it "that enters `setup` again by the config's `timeout` raises an error, and changes nothing" do
+    process = ruby(<<~RUBY)
+      #{prelude}
+      config = Config.new
+      config.define_singleton_method(:timeout) { super().tap { callcc { |first| $continuation ||= first } } }
+      manager = OnlineManager.new(config, reactor: :thread)
+      begin
+        manager.setup
+      rescue OnlineManager::Error => e
+        puts e.message
+      end
+      manager.seen(1)
+      $continuation.call if ($times += 1) == 1
+      manager.stop
+      puts Thread.list.size
+    RUBY
+
+    expect(process.lines).to eq ["the manager is already running: call setup or run only once", "1"]
+    expect([process.stderr, process]).to match ["", be_success]
+  end
+
   it "may be called while the callback that captured it runs" do
     process = ruby(<<~RUBY)
       #{prelude}

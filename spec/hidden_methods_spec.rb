@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# A config's methods are public. One that is not would be taken for one that is not there, and an optional one be ignored.
+# A config's methods are public. One that is not looks like one that is not there; an optional one would be ignored.
 RSpec.describe "A config's method that is not public" do
   let(:config) do
     Class.new do
