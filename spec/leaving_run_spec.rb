@@ -77,6 +77,19 @@ RSpec.describe "A callback that leaves `run` and never comes back" do
         expect([process.stderr, process]).to match ["", be_success]
       end
 
+      it "keeps no stop on another thread waiting: #{name} (#{reactor})" do
+        process = ruby(<<~RUBY, bundled: true, limit: 10)
+          #{prelude}
+          $manager = manager(:#{reactor}) { #{leave} }
+          #{run}
+          puts "left \#{Thread.new { $manager.stop }.value}"
+        RUBY
+
+        expect(process.lines.first(3)).to contain_exactly("offline 0", "offline 1", "offline 2")
+        expect(process.lines.drop(3)).to eq ["left 0", "[:stopped, 0, 0]"]
+        expect([process.stderr, process]).to match ["", be_success]
+      end
+
       it "keeps no stop with a store waiting: #{name} (#{reactor})" do
         Dir.mktmpdir do |folder|
           process = ruby(<<~RUBY, bundled: true, limit: 10)

@@ -13,10 +13,10 @@ class OnlineManager
       # @return [Boolean] whether it will never go on, or has left the delivery
       def abandoned?
         return true if process != ::Process.pid || !thread.alive? || !delivering?
-        return false unless thread == ::Thread.current
+        return suspended? if scheduler.nil?
 
         # The scheduler has ended without its fibers. That shows on its own thread only.
-        scheduler.nil? ? suspended? : !scheduler.equal?(::Fiber.scheduler)
+        thread == ::Thread.current && !scheduler.equal?(::Fiber.scheduler)
       end
 
       # @return [Boolean] whether it cannot go on while the current fiber waits: a callback of it has started that one
@@ -26,18 +26,21 @@ class OnlineManager
 
       private
 
-      # @return [Boolean] whether it is still within {DeliveryLock#while_held}: no `ensure` runs when a continuation
+      # @return [Boolean] whether it is still within {DeliveryLock#hold}: no `ensure` runs when a continuation
       #   (`callcc`) leaves that
       def delivering?
-        fiber.backtrace_locations.to_a.any? { |frame| frame.base_label == "while_held" && frame.path == __FILE__ }
+        holds = fiber.backtrace_locations.to_a.count { |frame| frame.base_label == "hold" && frame.path == __FILE__ }
+        # The current fiber is in another one, which has not acquired the lock.
+        holds > (fiber == ::Fiber.current ? 1 : 0)
       end
 
-      # @return [Boolean] whether the fiber has left the delivery by `Fiber.yield`, and not by starting the current one.
-      #   At exit nothing resumes it any more, whatever it has left by.
+      # @return [Boolean] whether the fiber has left the delivery by `Fiber.yield`, and not by starting another one. At
+      #   exit nothing resumes it any more, whatever it has left by.
       def suspended?
         return false if fiber == ::Fiber.current
+        return true if thread == ::Thread.current && Registry.exiting?
 
-        Registry.exiting? || fiber.backtrace_locations(0, 1).to_a.first&.base_label == "yield"
+        fiber.backtrace_locations(0, 1).to_a.first&.base_label == "yield"
       end
     end
     private_constant :Holder
@@ -54,17 +57,17 @@ class OnlineManager
     # @yield while the current fiber holds it
     # @return the block's value; nil if it was not called: the manager has stopped, or the time is up, or the holder
     #   waits for the current fiber
-    def hold(stop_at, &block)
+    def hold(stop_at)
       holder = Holder.new(::Process.pid, ::Thread.current, ::Fiber.current, ::Fiber.current_scheduler)
-      while_held(&block) if acquire(holder, stop_at)
+      yield if acquire(holder, stop_at)
     ensure
       release(holder)
     end
 
-    private
+    # @return [Boolean] whether its holder will never go on, or has left the delivery
+    def left? = @holder&.abandoned? || false
 
-    # Its frame on a fiber's stack shows that the fiber holds the lock.
-    def while_held = yield
+    private
 
     def acquire(holder, stop_at)
       until try_acquire(holder)
