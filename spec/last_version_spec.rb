@@ -213,6 +213,37 @@ RSpec.describe "A config with last_version" do
         expect(calls(heir, 3).last).to match [:online, "ann", be > last_version]
       end
 
+      { "Thread#kill" => "Thread.current.kill", "throw" => "throw :out", "exit" => "exit 3" }.each do |name, ending|
+        it "is asked again when #{name} has ended it, and loses no call" do
+          process = ruby(<<~RUBY, bundled: true)
+            require "online_manager"
+            class Config
+              def timeout = 60
+              def setup = nil
+              def online(id) = puts("online \#{id}")
+              def offline(_) = nil
+
+              def last_version
+                puts "asked"
+                #{ending} if (@count = @count.to_i + 1) == 1
+              end
+            end
+            $stdout.sync = true
+            manager = OnlineManager.new(Config.new, reactor: :thread, **#{options.inspect})
+            manager.setup
+            begin
+              manager.seen("ann")
+              sleep 0.02 until manager.stats.values_at(:online, :waiting) == [1, 0]
+            rescue SystemExit
+              retry
+            end
+            manager.stop
+          RUBY
+          expect(process.lines).to eq ["asked", "asked", "online ann"]
+          expect(process).to be_success
+        end
+      end
+
       it "is asked again in a child of fork" do
         process = ruby(<<~RUBY, bundled: true)
           require "online_manager"
