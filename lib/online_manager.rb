@@ -99,13 +99,15 @@ class OnlineManager
   # @option options [String, Symbol] :namespace separates managers in one process, or in one store
   # @raise [ArgumentError] if an option, the reactor, the store or the namespace is not one of these
   def initialize(config, **options)
+    # The first variable: Ractor.make_shareable and a move to another Ractor fail at a Mutex, before they have frozen or
+    # moved anything else.
+    @mutex = Mutex.new
     @reactor_name, @store, namespace = check_options(options)
     @namespace = namespace&.to_s
     @config = Config.new(config)
     @delivery = build_delivery { Registry.remove(self) }
     @lifecycle = @delivery.lifecycle
     @native = @delivery.native
-    @mutex = Mutex.new
   end
 
   # Calls the config's `setup` and delivers callbacks until the manager, or EventMachine, is stopped. Blocks. However it
@@ -374,9 +376,11 @@ class OnlineManager
   end
 
   def launch(mode)
+    check_not_launched
+    # Without the mutex: a continuation (`callcc`) that entered the config's `timeout` again would unlock it again.
+    @config.check(@store)
     @mutex.synchronize do
       check_not_launched
-      @config.check(@store)
       @delivery.check_store
       @delivery.reactor = Reactor.public_send(:"for_#{mode}", @reactor_name, @delivery)
       @lifecycle.launch

@@ -72,12 +72,36 @@ RSpec.describe "A continuation" do
       def offline_all(_) = (continue if @by == :offline_all)
     end
 
+    # Its ids are Integers whose `to_s` continues.
+    class Digits < Config
+      def setup
+        digits = Module.new do
+          def to_s(*)
+            self < 2**64 ? super : super.tap { continue }
+          end
+        end
+        Integer.prepend(digits)
+      end
+    end
+
+    # The same with a `timeout` that continues, once it is set up.
+    class Impatient < Config
+      def timeout = super.tap { continue if @heartbeat && Thread.current == Thread.main }
+    end
+
     # A manager that has its heartbeat.
     class OnlineManager
       def heartbeat = @native.heartbeat
     end
 
     def start(config, **options) = OnlineManager.new(config, reactor: :thread, **options).tap(&:setup)
+
+    # A shared store, in a folder of its own.
+    def store
+      folder = Dir.mktmpdir
+      at_exit { FileUtils.remove_entry(folder) }
+      "sqlite:\#{folder}/presence.sqlite3"
+    end
   RUBY
 
   refused = "a continuation has entered a call of online_manager again that had returned: call a continuation only " \
@@ -92,12 +116,19 @@ RSpec.describe "A continuation" do
     "the `hash` of an id in `seen`" => ["Config.new", "manager.seen(Id.new(number))"],
     "the `hash` of an id in `seen_all`" => ["Config.new", "manager.seen_all([number.to_s, Id.new(number)])"],
     "the `eql?` of an id in `seen_all`" => ["Config.new", "manager.seen_all([number.to_s, Same.new(number)])"],
-    "the `hash` of an id in `leave`" => ["Config.new", "manager.leave(Id.new(number))"]
-  }.each do |what, (config, act)|
+    "the `hash` of an id in `leave`" => ["Config.new", "manager.leave(Id.new(number))"],
+    "the `to_s` of an id in `seen`, with a store" => ["Digits.new", "manager.seen(number + (2**70))", "store: store"],
+    "the `to_s` of an id in `leave`, with a store" => ["Digits.new", "manager.leave(number + (2**70))", "store: store"],
+    "the `to_s` of an id in `seen_all`, with a store" =>
+      ["Digits.new", "manager.seen_all([1, number + (2**70)])", "store: store"],
+    "`timeout` in `seen`" => ["Impatient.new", "sleep(0.011).then { manager.seen(number) }"],
+    "`timeout` in `seen`, with a store" =>
+      ["Impatient.new", "sleep(0.011).then { manager.seen(number) }", "store: store"]
+  }.each do |what, (config, act, options)|
     it "that enters a call again raises an error: from #{what}", limit: 60 do
       process = ruby(<<~RUBY, limit: 50)
         #{prelude}
-        manager = start(#{config})
+        manager = start(#{[config, options].compact.join(", ")})
         rounds { |number| #{act} }
         manager.stop
       RUBY
@@ -129,6 +160,102 @@ RSpec.describe "A continuation" do
     end
   end
 
+  # The same with a shared store, whose member waits until the config has said its last version.
+  {
+    "`last_version`" => "def last_version = continue.then { 7 }\ndef online(_) = again { super }",
+    "`last_version`, which raises" => "def last_version = again { raise IOError, 'no database' }",
+    "`online`" => "def online(_) = again { super }",
+    "`online`, which raises" => "def online(_) = again { raise IOError, 'no database' }",
+    "`on_error`" => "def online(_) = raise(IOError, 'no database')\ndef on_error(*) = again { super }"
+  }.each do |what, methods|
+    it "that enters a call of the reactor again raises an error, with a store: from #{what}", limit: 30 do
+      process = ruby(<<~RUBY, limit: 25)
+        #{prelude}
+        # Its `calls` has an element for each call that continues.
+        class Counted < Config
+          attr_reader :calls
+
+          def again
+            @calls << true
+            continue
+            yield
+          rescue RuntimeError => e # in the thread that has taken the place of the one that was left
+            @calls << e.message
+          end
+
+          def setup = @calls = Thread::Queue.new
+          def on_error(*) = nil
+        end
+        config = Class.new(Counted) do
+          #{methods}
+        end.new
+        manager = start(config, store: store)
+        manager.seen(0)
+        config.calls.pop
+        sleep 0.05 until manager.stats[:online] == 1
+        1.step { |number| manager.seen(number) && sleep(0.02) && config.calls.size < 3 || break }
+        manager.stop
+        puts manager.stats[:state]
+      RUBY
+
+      expect(process.lines).to eq ["stopped"]
+      expect(process.stderr.lines).to all match(/#{refused}>: it has been restarted/)
+      expect(process.stderr).not_to be_empty
+    end
+  end
+
+  {
+    "with no store" => ["def offline(_) = continue", ""],
+    "with a store" => ["def online(_) = continue", ", store: store"]
+  }.each do |name, (method, option)|
+    it "that enters a call of `run` again raises an error there, and the manager ends as ever: #{name}" do
+      process = ruby(<<~RUBY)
+        #{prelude}
+        config = Class.new(Config) do
+          attr_writer :manager
+
+          def setup
+            3.times { |number| @manager.seen(number) }
+            3.times { |number| @manager.leave(number) }
+          end
+
+          #{method}
+        end.new
+        config.manager = manager = OnlineManager.new(config, reactor: :thread#{option})
+        begin
+          manager.run
+        rescue OnlineManager::Error => e
+          puts e.message
+        end
+        puts manager.stats.values_at(:state, :departing, :members, :internal_errors).compact.inspect
+      RUBY
+
+      expect(process.lines).to eq [refused, "[:stopped, 0, 0]"]
+      expect([process.stderr, process]).to match ["", be_success]
+    end
+  end
+
+  it "that enters `setup` again by the config's `timeout` raises an error, and changes nothing" do
+    process = ruby(<<~RUBY)
+      #{prelude}
+      config = Config.new
+      config.define_singleton_method(:timeout) { super().tap { callcc { |first| $continuation ||= first } } }
+      manager = OnlineManager.new(config, reactor: :thread)
+      begin
+        manager.setup
+      rescue OnlineManager::Error => e
+        puts e.message
+      end
+      manager.seen(1)
+      $continuation.call if ($times += 1) == 1
+      manager.stop
+      puts Thread.list.size
+    RUBY
+
+    expect(process.lines).to eq ["the manager is already running: call setup or run only once", "1"]
+    expect([process.stderr, process]).to match ["", be_success]
+  end
+
   it "may be called while the callback that captured it runs" do
     process = ruby(<<~RUBY)
       #{prelude}
@@ -147,6 +274,37 @@ RSpec.describe "A continuation" do
     RUBY
 
     expect([process.stderr, process.lines]).to eq ["", [*["counted to 3"] * 3, "[3, 0]"]]
+  end
+
+  describe "that leaves a call" do
+    include_context "with a faulty extension"
+
+    {
+      "a continuation" => "callcc { |before| ($before = before) && manager.seen(number) }",
+      "a fiber that is abandoned" => "Fiber.new { manager.seen(number) }.resume",
+      "a thread that ends while the fiber of the call waits" =>
+        "Thread.new { Fiber.new { manager.seen(number) }.resume }.join"
+    }.each do |what, call|
+      it "leaves no memory behind: #{what}" do
+        process = ruby(<<~RUBY)
+          #{faulty}
+          #{prelude}
+          config = Config.new
+          way = #{what == "a continuation"} ? -> { $before.call } : -> { Fiber.yield }
+          config.define_singleton_method(:online) { |_| way.call }
+          manager = start(config)
+          1_000.times do |number|
+            #{call}
+            GC.start if number % 100 == 0
+          end
+          puts Faults.calls
+          exit!(true)
+        RUBY
+
+        expect([process.stderr, process]).to match ["", be_success]
+        expect(Integer(process.lines.last)).to be_between(1, 300)
+      end
+    end
   end
 
   # Of what calls Ruby code, only `protect.rs` may know.

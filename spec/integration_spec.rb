@@ -227,6 +227,19 @@ RSpec.describe OnlineManager::Integration do
       expect(drain(calls)).to include(["new", :online, 8])
     end
 
+    it "raises an error when a method of the reloaded config is private" do
+      stub_const("Named", config_class("old"))
+      manager = set_up("Named")
+      manager.seen(7)
+      hide_const("Named")
+      stub_const("Named", config_class("new").tap { |config| config.class_eval { private def last_version = nil } })
+      OnlineManager::Registry.invalidate_configs
+      sleep 0.02 # rubocop:disable OnlineManager/BareSleep -- until the timeout is read again
+
+      expect { manager.seen(8) }
+        .to raise_error(OnlineManager::Unloadable, /Named cannot be loaded: Named#last_version is not public/)
+    end
+
     it "survives an application that cannot be loaded" do
       manager = set_up
       manager.seen(7)

@@ -58,7 +58,7 @@ RSpec.describe "A config with last_version" do
   end
 
   # What the answer has to be below.
-  def limit(kind) = { nil => 2**63, Stores::Sqlite => 2**62, Stores::Redis => 2**52 }.fetch(kind)
+  def limit(kind) = { nil => 2**62, Stores::Sqlite => 2**62, Stores::Redis => 2**52 }.fetch(kind)
 
   def names(calls) = calls.map { |call| Array(call).first }
 
@@ -119,6 +119,20 @@ RSpec.describe "A config with last_version" do
         expect(versions).to eq versions.sort.uniq
         expect(versions).to all be >= limit(kind)
         expect(calling.errors).to be_empty
+      end
+
+      it "has room above whatever it may answer: a callback gets no version that a column of SQL has no bits for" do
+        calling = listening.new((2**63) - 1)
+        manager = manager(calling, **options)
+        manager.seen("ann")
+        manager.leave("ann")
+        # A member asks once more: before it begins.
+        versions = calls(calling, kind ? 6 : 5).filter_map { |call| call.last if call.is_a?(Array) && call.size == 3 }
+
+        expect(versions.size).to eq 2
+        expect(versions).to all be < 2**63
+        expect(empty(calling.errors).map { |error| error[1] })
+          .to all match(/must return a version from 0 to #{limit(kind) - 1}, got #{(2**63) - 1}; return the highest/)
       end
 
       {
@@ -197,6 +211,37 @@ RSpec.describe "A config with last_version" do
         heir = config.new(nil)
         manager(heir, **options).start
         expect(calls(heir, 3).last).to match [:online, "ann", be > last_version]
+      end
+
+      { "Thread#kill" => "Thread.current.kill", "throw" => "throw :out", "exit" => "exit 3" }.each do |name, ending|
+        it "is asked again when #{name} has ended it, and loses no call" do
+          process = ruby(<<~RUBY, bundled: true)
+            require "online_manager"
+            class Config
+              def timeout = 60
+              def setup = nil
+              def online(id) = puts("online \#{id}")
+              def offline(_) = nil
+
+              def last_version
+                puts "asked"
+                #{ending} if (@count = @count.to_i + 1) == 1
+              end
+            end
+            $stdout.sync = true
+            manager = OnlineManager.new(Config.new, reactor: :thread, **#{options.inspect})
+            manager.setup
+            begin
+              manager.seen("ann")
+              sleep 0.02 until manager.stats.values_at(:online, :waiting) == [1, 0]
+            rescue SystemExit
+              retry
+            end
+            manager.stop
+          RUBY
+          expect(process.lines).to eq ["asked", "asked", "online ann"]
+          expect(process).to be_success
+        end
       end
 
       it "is asked again in a child of fork" do

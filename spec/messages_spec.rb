@@ -196,6 +196,13 @@ RSpec.describe "The messages" do
   message("a config without its methods", { "lib/online_manager/config.rb" => ["has no method"] },
           "Object has no method `timeout', `setup', `online', `offline'; " \
           "a config needs timeout, setup, online, offline") { error { manager(Object.new).setup } }
+  message("a config whose method is private", { "lib/online_manager/config.rb" => ["is not public"] },
+          "MyConfig#last_version is not public, so it cannot be called: make it public, or rename it if it is not " \
+          "for online_manager") do
+    config.define_singleton_method(:last_version) { nil }
+    config.singleton_class.send(:private, :last_version)
+    error { manager.setup }
+  end
   message("a config that wants EventMachine", { "lib/online_manager/config.rb" => ["uses EventMachine"] },
           'MyConfig uses EventMachine, which is not loaded: add `gem "eventmachine"` to your Gemfile beside ' \
           "online_manager, and require it") do

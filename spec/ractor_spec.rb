@@ -92,6 +92,46 @@ RSpec.describe "From another Ractor" do
     expect(refused.last).to start_with "named: Ractor::IsolationError"
   end
 
+  {
+    "made shareable" => "Ractor.make_shareable(manager)",
+    "made shareable in an Array" => "Ractor.make_shareable([manager])",
+    "made shareable as a copy" => "Ractor.make_shareable(manager, copy: true)",
+    "moved" => "Ractor.new { receive }.send(manager, move: true)",
+    "sent" => "Ractor.new { receive }.send(manager)"
+  }.each do |what, attempt|
+    { "before `setup`" => false, "after it" => true }.each do |moment, is_set_up|
+      it "a manager cannot be #{what} #{moment}, and works on" do
+        process = ruby(<<~RUBY)
+          require "online_manager"
+          Warning[:experimental] = false
+
+          class Config
+            def timeout = 60
+            def setup(&heartbeat) = @heartbeat = heartbeat
+            def online(user_id) = puts("online \#{user_id}")
+            def offline(user_id) = puts("offline \#{user_id}")
+          end
+
+          manager = OnlineManager.new(config = Config.new, reactor: :thread)
+          manager.setup if #{is_set_up}
+          begin
+            #{attempt}
+          rescue Ractor::Error, TypeError => e
+            puts e.class
+          end
+          manager.setup unless #{is_set_up}
+          manager.seen(7)
+          puts config.frozen?, manager.stats.slice(:state, :online)
+          manager.stop
+        RUBY
+
+        expect(process.stderr).to be_empty
+        expect(process.lines).to match [/\A(Ractor::Error|TypeError)\z/, "online 7", "false",
+                                        { state: :running, online: 1 }.to_s, "offline 7"]
+      end
+    end
+  end
+
   # Ruby considers a Proc from C to be shareable.
   it "the heartbeat refuses calls although it is shareable", limit: 60 do
     refused = outcomes(prelude, <<~RUBY)

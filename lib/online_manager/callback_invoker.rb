@@ -10,7 +10,7 @@ class OnlineManager
   # @private
   module CallbackInvoker
     # @return [Boolean] whether the current fiber is running one of this manager's callbacks
-    def in_callback? = Callbacks.of_current_fiber.include?(self)
+    def in_callback? = Callbacks.of?(self)
 
     private
 
@@ -99,13 +99,7 @@ class OnlineManager
       Integration.current.notify(call.transition, call.payloads(@namespace), &block)
     end
 
-    def track_callback
-      callbacks = Callbacks.of_current_fiber
-      callbacks.push(self)
-      yield
-    ensure
-      callbacks&.pop
-    end
+    def track_callback(&callback) = Callbacks.track(self, &callback)
 
     def handle_error(error, call)
       @errors += 1

@@ -12,11 +12,20 @@ class OnlineManager
 
     class << self
       # @return [Boolean] whether the thread's current fiber is running a callback of any manager
-      def any_on?(thread) = !of(thread).to_a.empty?
+      def any_on?(thread) = !of(thread).to_a.empty? && tracked?(thread.backtrace_locations)
 
-      # @return [Array<Delivery>] of the current fiber, which pushes and pops
-      def of_current_fiber
-        of(Thread.current) || (Thread.current[KEY] = [Process.pid, []]).last
+      # @return [Boolean] whether the current fiber is running a callback of the delivery
+      def of?(delivery) = of_current_fiber.include?(delivery) && tracked?(caller_locations)
+
+      # Yields to run a callback of the delivery.
+      def track(delivery)
+        callbacks = of_current_fiber
+        depth = callbacks.size
+        callbacks.push(delivery)
+        yield
+      ensure
+        # With those that a continuation has left.
+        callbacks&.slice!(depth..) if depth
       end
 
       private
@@ -26,6 +35,16 @@ class OnlineManager
       def of(thread)
         process, callbacks = thread[KEY]
         callbacks if process == Process.pid
+      end
+
+      def of_current_fiber
+        of(Thread.current) || (Thread.current[KEY] = [Process.pid, []]).last
+      end
+
+      # @return [Boolean] whether a fiber with these frames is within {track}: no `ensure` runs when a continuation
+      #   (`callcc`) leaves that
+      def tracked?(frames)
+        frames.to_a.any? { |frame| frame.base_label == "track" && frame.path == __FILE__ }
       end
     end
   end

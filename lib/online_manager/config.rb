@@ -8,6 +8,7 @@ class OnlineManager
   # @private
   class Config
     REQUIRED = %i[timeout setup online offline].freeze
+    OPTIONAL = %i[online_all offline_all on_error last_version].freeze
 
     # @param source [Object] the config object; a String, which names its class or a constant that holds it; or a Proc
     #   that returns it
@@ -26,9 +27,11 @@ class OnlineManager
     # Checks everything that can be checked without calling `setup`.
     #
     # @param store [StoreOption]
-    # @raise [ArgumentError] if a method is missing, or the timeout is not a positive number, or too short for the store
+    # @raise [ArgumentError] if a method is missing or not public, or the timeout is not a positive number, or too short
+    #   for the store
     # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take
     def check(store)
+      check_visibility(object)
       missing = REQUIRED.reject { |name| object.respond_to?(name) }
       unless missing.empty?
         raise ArgumentError, "#{name} has no method #{missing.map { |method| "`#{method}'" }.join(", ")}; " \
@@ -142,12 +145,24 @@ class OnlineManager
     def reload_object
       @stale = false
       found = load_object
+      check_visibility(found)
       found.setup(&@heartbeat) if @heartbeat
       @keywords = nil
       @object = found
     rescue StandardError, ScriptError => e
       @stale = true
       raise Unloadable, "#{name} cannot be loaded: #{e.message}"
+    end
+
+    # An optional method that is not public would be taken for one that is not there.
+    def check_visibility(object)
+      hidden = (REQUIRED + OPTIONAL) & (object.private_methods + object.protected_methods)
+      # What a script defines at its top is a private method of every object.
+      hidden = hidden.find { |method| ![::Object, ::Kernel].include?(object.method(method).owner) }
+      return unless hidden
+
+      raise ArgumentError, "#{name}##{hidden} is not public, so it cannot be called: make it public, or rename it if " \
+                           "it is not for online_manager"
     end
 
     # Ignores a timeout that is nil or raises: `setup` may set it. The first heartbeat asks again.

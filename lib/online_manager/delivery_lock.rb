@@ -10,17 +10,37 @@ class OnlineManager
     #
     # @private
     Holder = Struct.new(:process, :thread, :fiber, :scheduler) do
-      # @return [Boolean] whether it will never go on
+      # @return [Boolean] whether it will never go on, or has left the delivery
       def abandoned?
-        return true if process != ::Process.pid || !thread.alive?
+        return true if process != ::Process.pid || !thread.alive? || !delivering?
+        return suspended? if scheduler.nil?
 
         # The scheduler has ended without its fibers. That shows on its own thread only.
-        !scheduler.nil? && thread == ::Thread.current && !scheduler.equal?(::Fiber.scheduler)
+        thread == ::Thread.current && !scheduler.equal?(::Fiber.scheduler)
       end
 
       # @return [Boolean] whether it cannot go on while the current fiber waits: a callback of it has started that one
       def blocked_by_waiting?
         thread == ::Thread.current && (fiber == ::Fiber.current || ::Fiber.current_scheduler.nil?)
+      end
+
+      private
+
+      # @return [Boolean] whether it is still within {DeliveryLock#hold}: no `ensure` runs when a continuation
+      #   (`callcc`) leaves that
+      def delivering?
+        holds = fiber.backtrace_locations.to_a.count { |frame| frame.base_label == "hold" && frame.path == __FILE__ }
+        # The current fiber is in another one, which has not acquired the lock.
+        holds > (fiber == ::Fiber.current ? 1 : 0)
+      end
+
+      # @return [Boolean] whether the fiber has left the delivery by `Fiber.yield`, and not by starting another one. At
+      #   exit nothing resumes it any more, whatever it has left by.
+      def suspended?
+        return false if fiber == ::Fiber.current
+        return true if thread == ::Thread.current && Registry.exiting?
+
+        fiber.backtrace_locations(0, 1).to_a.first&.base_label == "yield"
       end
     end
     private_constant :Holder
@@ -34,6 +54,7 @@ class OnlineManager
     # Yields once no other fiber holds the lock.
     #
     # @param stop_at [Float, nil] seconds of the monotonic clock, at which it gives up; nil sets no limit
+    # @yield while the current fiber holds it
     # @return the block's value; nil if it was not called: the manager has stopped, or the time is up, or the holder
     #   waits for the current fiber
     def hold(stop_at)
@@ -42,6 +63,9 @@ class OnlineManager
     ensure
       release(holder)
     end
+
+    # @return [Boolean] whether its holder will never go on, or has left the delivery
+    def left? = @holder&.abandoned? || false
 
     private
 

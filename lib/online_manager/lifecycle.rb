@@ -138,6 +138,9 @@ class OnlineManager
     # @return [Boolean] whether the manager has stopped
     def wait(timeout, &wanted) = @stopped.wait(timeout, &wanted)
 
+    # @return [Boolean] whether a fiber or a continuation has left the reactor in the middle of a callback
+    def left? = @lock.left?
+
     # Makes those who wait with a block call it again.
     def wake = @stopped.wake
 

@@ -12,6 +12,9 @@ class OnlineManager
     #
     # @private
     class Base
+      # Seconds between two checks of a waiting stop whether the reactor still runs.
+      POLL_INTERVAL = 0.1
+
       # @param delivery [Delivery]
       def initialize(delivery)
         @delivery = delivery
@@ -49,6 +52,20 @@ class OnlineManager
       def shutdown_exception?(_exception) = false
 
       private
+
+      # Waits for the end of a stop, and drains if nobody else will. In short steps: nobody wakes this thread when a
+      # fiber or a continuation has left the reactor.
+      #
+      # @param timeout [Float, nil] seconds; nil sets no limit
+      # @yieldreturn [Boolean] whether the reactor has ended
+      def wait_or_drain(timeout, &ended)
+        stop_at = timeout && (Latch.now + timeout)
+        loop do
+          remaining = stop_at && [stop_at - Latch.now, 0].max
+          return drain_here(remaining) if yield || @lifecycle.left?
+          return if @lifecycle.wait([remaining, POLL_INTERVAL].compact.min, &ended) || remaining&.zero?
+        end
+      end
 
       # @return [Boolean] whether this is the process that created it, and not a forked child
       def same_process? = @owner == Process.pid

@@ -9,8 +9,8 @@ class OnlineManager
   # whose callback raises is delivered again, so the error goes to `on_error` or is reported, and never into the
   # reactor.
   #
-  # It is the callback target of a NativeMember, which calls `ready`, `start_member`, `timeout`, `deliver_events` and
-  # `store_failed`.
+  # It is the callback target of a NativeMember, which calls `ready`, `start_member`, `timeout`, `ask_for_member`,
+  # `deliver_events` and `store_failed`.
   #
   # @private
   class SharedDelivery < Delivery
@@ -104,6 +104,19 @@ class OnlineManager
       @native.start_member
     end
 
+    # Asks the config for its last version, for the member to begin. It begins in any case.
+    def ask_for_member
+      Integration.current.around_delivery do
+        track_callback { ask_last_version { @delivering = [:last_version, Latch.now] } }
+      end
+    rescue Unloadable => e
+      report_last_version_error(e)
+    ensure
+      @delivering = nil
+      # If there is none.
+      @native.last_version = 0
+    end
+
     # Calls the config for events of the log.
     #
     # @param transition [Symbol] :online or :offline
@@ -140,21 +153,7 @@ class OnlineManager
     end
 
     def deliver_next
-      ask_for_member if @native.awaits_last_version?
       @native.deliver(@config.online_all?, @config.offline_all?, @reactor&.reads_heartbeats? || false)
-    end
-
-    # Asks the config for its last version, for the member to begin. It begins in any case.
-    def ask_for_member
-      Integration.current.around_delivery do
-        track_callback { ask_last_version { @delivering = [:last_version, Latch.now] } }
-      end
-    rescue Unloadable => e
-      report_last_version_error(e)
-    ensure
-      @delivering = nil
-      # If there is none.
-      @native.last_version = 0
     end
 
     def drained? = @native.ended?

@@ -7,9 +7,9 @@ class OnlineManager
   class StoreOption
     # The prefix of a file's path, which may be relative.
     SQLITE = "sqlite:"
-    # What a version has to be below, so that others can follow: SQL has 63 bits for it; the scripts of a Redis count in
-    # floating point, which is exact to 2**53.
-    MAX_VERSIONS = { memory: 2**63, sqlite: 2**62, redis: 2**52 }.freeze
+    # What a version has to be below, so that others can follow: SQL has 63 bits for it, whether the store keeps it or
+    # the application; the scripts of a Redis count in floating point, which is exact to 2**53.
+    MAX_VERSIONS = { memory: 2**62, sqlite: 2**62, redis: 2**52 }.freeze
 
     # @param text [String, Symbol]
     # @return [Boolean] whether the text has a form in UTF-8, in which a store keeps names

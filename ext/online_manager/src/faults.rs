@@ -3,13 +3,16 @@
 //! The timer thread holds the tracker's lock until `spec/fork_spec.rb` releases it, or panics. It reads the clock at
 //! each of its steps with the lock held, so that is where the fault is injected.
 //!
-//! Or there is no memory for one of the objects of a callback's call, see `spec/no_memory_spec.rb`.
+//! Or there is no memory for one of the objects of a callback's call, see `spec/no_memory_spec.rb`. And one method counts
+//! what no fault may leave behind.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use magnus::{Error, Ruby, function, prelude::*};
+
+use crate::protect;
 
 const NONE: u8 = 0;
 /// The timer thread shall hold the lock from its next step on.
@@ -45,6 +48,8 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     faults
         .define_singleton_method("lack_memory", function!(|number| OBJECTS_LEFT.store(number, Ordering::SeqCst), 1))?;
     faults.define_singleton_method("lacks_memory?", function!(|| OBJECTS_LEFT.load(Ordering::SeqCst) >= 0, 0))?;
+    // `calls`: how many calls of Ruby have not returned.
+    faults.define_singleton_method("calls", function!(protect::count, 0))?;
     Ok(())
 }
 

@@ -134,7 +134,6 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     class.define_method("start", method!(NativeMember::start, 0))?;
     class.define_method("start_member", method!(NativeMember::start_member, 0))?;
     class.define_method("await_last_version", method!(NativeMember::await_last_version, 0))?;
-    class.define_method("awaits_last_version?", method!(NativeMember::awaits_last_version, 0))?;
     class.define_method("last_version=", method!(NativeMember::set_last_version, 1))?;
     class.define_method("now", method!(NativeMember::now, 0))?;
     class.define_method("record_leave", method!(NativeMember::record_leave, 3))?;

@@ -8,6 +8,9 @@
 //!
 //! `spec/continuation_spec.rb` checks that no other module calls Ruby in another way.
 
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +21,10 @@ use rb_sys::VALUE;
 
 use crate::error::gem_error;
 
-/// The numbers of the calls that have not returned. Locked for a few instructions, with the GVL held, and never while
-/// Ruby runs.
-static RUNNING: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+/// The numbers of the calls that have not returned, each by the address of its frame. A call that never returns, since a
+/// continuation or a fiber has left it, gives its place to the next call there: so there are no more places than stacks
+/// have had frames at a time. Locked for a few instructions, with the GVL held, and never while Ruby runs.
+static RUNNING: Mutex<BTreeMap<usize, u64>> = Mutex::new(BTreeMap::new());
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Calls `function`, which may do anything in Ruby. Returns as an `Err` whatever else than a return ends it. Values
@@ -30,13 +34,14 @@ static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 /// are dropped already.
 pub(crate) fn protect<T>(function: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
-    running().push(number);
+    let frame = ptr::from_ref(black_box(&number)).addr();
+    running().insert(frame, number);
     let mut result = None;
     let caught = magnus::rb_sys::protect(|| {
         result = Some(function());
         rb_sys::special_consts::Qnil as VALUE
     });
-    if !end(number) {
+    if !end(frame, number) {
         // SAFETY: what the frames up to Ruby's have to drop was dropped when the call returned. The jump to Ruby leaves
         // it alone.
         unsafe { resume_error(entered_again()) }
@@ -55,14 +60,22 @@ pub(crate) fn funcall<A: ArgList, T: TryConvert>(
 }
 
 /// Removes a call from those that have not returned. Returns false if it is none of them.
-fn end(number: u64) -> bool {
+fn end(frame: usize, number: u64) -> bool {
     let mut running = running();
-    // The latest calls mostly return first.
-    let place = running.iter().rposition(|other| *other == number);
-    place.is_some_and(|place| running.swap_remove(place) == number)
+    let is_running = running.get(&frame) == Some(&number);
+    if is_running {
+        running.remove(&frame);
+    }
+    is_running
 }
 
-fn running() -> MutexGuard<'static, Vec<u64>> {
+/// Returns how many calls have not returned, for `spec/continuation_spec.rb`.
+#[cfg(feature = "faults")]
+pub(crate) fn count() -> usize {
+    running().len()
+}
+
+fn running() -> MutexGuard<'static, BTreeMap<usize, u64>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -239,8 +239,7 @@ impl Log {
         now: Nanos,
         is_batched: impl Fn(Transition) -> bool,
     ) -> (Option<Transition>, Vec<Event>) {
-        // Empty, unless a continuation (`callcc`) has left the last call: its outcome never comes.
-        self.delivered(&DeliveryOutcome::Interrupted, now);
+        self.end_last_call(now);
         // No callback runs any more, whether its outcome was reported or not.
         self.orphans.clear();
         let remaining = self.suspension.remaining(now);
@@ -260,6 +259,14 @@ impl Log {
             self.in_callback.first().map(|pending| pending.event.transition),
             self.in_callback.iter().map(|pending| pending.as_of(now)).collect(),
         )
+    }
+
+    /// Ends the last call, if a continuation (`callcc`) or a fiber has left it: its outcome never comes. Returns whether there
+    /// was one.
+    pub(crate) fn end_last_call(&mut self, now: Nanos) -> bool {
+        let was_left = self.is_calling();
+        self.delivered(&DeliveryOutcome::Interrupted, now);
+        was_left
     }
 
     /// Claims from the ready queue: the first event, and those behind it that fit into the same call. No user is in a

@@ -242,12 +242,18 @@ impl<C: Clock, S: Signal> Member<C, S> {
         state.awake(now);
         stalls.answer(now).into_iter().for_each(|stall| state.stall_ended(stall));
         let is_running = matches!(state.phase, Phase::Running | Phase::Pausing);
+        // A stop waits for the outcome of the last call.
+        let was_left = state.log.end_last_call(now);
         let claimed = if is_running { state.log.claim(now, together) } else { (None, Vec::new()) };
         if claimed.1.is_empty() && state.outages.is_empty() {
             self.shared.signal.clear();
         }
         if !claimed.1.is_empty() && !reads_heartbeats {
             stalls.calls();
+        }
+        drop((stalls, state));
+        if was_left {
+            self.shared.wake_thread();
         }
         claimed
     }

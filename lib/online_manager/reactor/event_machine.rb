@@ -19,9 +19,6 @@ class OnlineManager
       # Seconds until the warning of a `setup` that blocks the reactor: longer than any healthy one takes.
       WARN_AFTER = 10
 
-      # Seconds between two checks of a waiting stop whether the reactor still runs.
-      POLL_INTERVAL = 0.1
-
       # Calls the reactor when the pipe is readable, in each tick while it is.
       #
       # EventMachine may keep this object for ever (a watch that ends in the tick in which it began), so `release` drops
@@ -132,7 +129,7 @@ class OnlineManager
       def wait(timeout)
         return drain_and_detach(timeout) if EM.reactor_thread?
         # Its `run` notices a stop by the pipe, or ends with its reactor; that reactor may not have started yet.
-        return @lifecycle.wait(timeout) if @runs_reactor
+        return wait_or_drain(timeout) { false } if @runs_reactor
 
         wait_for_reactor(timeout && (Latch.now + timeout))
       end
@@ -141,7 +138,7 @@ class OnlineManager
       def wait_for_reactor(stop_at)
         loop do
           remaining = stop_at && [stop_at - Latch.now, 0].max
-          return drain_and_detach(remaining) unless usable?
+          return drain_and_detach(remaining) if !usable? || @lifecycle.left?
 
           # With a watch the pipe has woken the reactor. Without one there was no heartbeat, so the drain ends at once.
           EM.schedule { drain_and_detach unless @watch || @lifecycle.stopped? }

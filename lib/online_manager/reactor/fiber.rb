@@ -6,9 +6,6 @@ class OnlineManager
     #
     # @private
     class Fiber < Base
-      # Seconds between two checks of a waiting stop whether the scheduler still runs.
-      POLL_INTERVAL = 0.1
-
       def initialize(delivery)
         super
         @scheduler = ::Fiber.current_scheduler

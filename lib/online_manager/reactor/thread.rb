@@ -39,12 +39,11 @@ class OnlineManager
       private
 
       def wait(timeout)
-        # In a fiber that a callback has started: waiting here would keep the loop from going on.
-        return if @thread == ::Thread.current
+        # Waiting here would keep the loop from going on. If a fiber or a continuation has left it, nobody else drains.
+        return drain_here(timeout) if @thread == ::Thread.current
 
-        stop_at = timeout && (Latch.now + timeout)
         # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give.
-        drain_here(stop_at && (stop_at - Latch.now)) unless @lifecycle.wait(timeout) { !@thread&.alive? }
+        wait_or_drain(timeout) { !@thread&.alive? }
       end
 
       def deliver_until_finished

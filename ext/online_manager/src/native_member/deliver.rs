@@ -11,6 +11,7 @@ use super::NativeMember;
 use crate::native_tracker::{detail, is_entered, seconds};
 use crate::store_id;
 
+static ASK_FOR_MEMBER: LazyId = LazyId::new("ask_for_member");
 static DELIVER_EVENTS: LazyId = LazyId::new("deliver_events");
 static STORE_FAILED: LazyId = LazyId::new("store_failed");
 
@@ -18,8 +19,8 @@ impl NativeMember {
     /// `deliver(online_together, offline_together, reads_heartbeats) -> whether there was something to do`: makes one call of
     /// the target
     ///
-    /// Several events go into one call if the argument for their transition is true. An outage of the store comes
-    /// first. `reads_heartbeats`: see [`Member::claim`]. Only one thread at a time may call it.
+    /// Several events go into one call if the argument for their transition is true. The question for the last version
+    /// comes first, then an outage of the store. `reads_heartbeats`: see [`Member::claim`]. Only one thread at a time may call it.
     ///
     /// [`Member::claim`]: online_manager_store::member::Member::claim
     pub(super) fn deliver(
@@ -30,6 +31,10 @@ impl NativeMember {
         reads_heartbeats: bool,
     ) -> Result<bool, Error> {
         let Some(member) = this.handle.current() else { return Ok(false) };
+        if member.awaits_last_version() {
+            this.handle.target.call(ruby, &ASK_FOR_MEMBER, || Ok(()))?;
+            return Ok(true);
+        }
         if let Some(message) = member.next_outage() {
             this.handle.target.call(ruby, &STORE_FAILED, || Ok((message,)))?;
             return Ok(true);

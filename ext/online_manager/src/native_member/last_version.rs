@@ -12,11 +12,6 @@ impl NativeMember {
         Ok(())
     }
 
-    /// `awaits_last_version?`: whether the reactor is to call `last_version=`
-    pub(super) fn awaits_last_version(this: &NativeMember) -> bool {
-        this.handle.current().is_some_and(|member| member.awaits_last_version())
-    }
-
     /// `last_version=(version)`: the store gives out higher versions from now on
     pub(super) fn set_last_version(this: &NativeMember, version: u64) {
         if let Some(member) = this.handle.current() {

@@ -1,18 +1,25 @@
 # frozen_string_literal: true
 
 require_relative "config"
+require_relative "plain"
 
 # The application of one cell: one or two managers with three users each. It prints each call of `offline`, and at the
 # end whether each manager lives on.
 class Cell
+  include Plain
+
   # Seconds until a manager that calls nobody counts as dead.
   PROBE_LIMIT = 3
+  # The user of the first manager in whose heartbeat an ending happens.
+  VISITOR = 9
   # Seconds of a Timeout, which comes in the middle of an `offline`.
   TIMEOUT = 0.1
 
   # @param cell [Hash] of the table, see spec/support/endings.rb
   def initialize(cell)
     @place, @ending, @passes_on = cell.values_at(:place, :ending, :passes_on)
+    @callback = @place[/\A(online|heartbeat) /, 1] || "offline"
+    @place = @place.delete_prefix("#{@callback} ")
     @configs = [Config.new(self, [1, 2, 3]), Config.new(self, [11, 12, 13])].first(cell.fetch(:managers))
     @managers = @configs.map { |config| OnlineManager.new(config, reactor: REACTOR) }
     @has_ended = false
@@ -22,53 +29,57 @@ class Cell
   end
 
   def run
-    Process.setproctitle("ending: #{@ending} #{@place}")
+    Process.setproctitle("ending: #{@ending} #{"#{@callback} " if @callback != "offline"}#{@place}")
     return run_until_exit if @place == "at exit"
 
     begin
       within_timeout { catch(:out) { in_reactor { run_in_place } } }
     rescue Exception # rubocop:disable Lint/RescueException -- as a server does that lives on
       @released << true
+      # Ruby would end the thread of the config's `setup`, which sets its user offline now.
+      @configs.first.called?(VISITOR, PROBE_LIMIT) if @callback == "heartbeat" && REACTOR == :thread && timeout_around?
       probe
       raise
     end
     probe
   end
 
-  # Does the same without the gem, for its status: what `offline` does happens where the reactor would call it.
-  def run_plain
-    case @place
-    when "at exit" then at_exit { act }
-    when "in setup's reactor"
-      thread = Thread.new { act }
-      Thread.pass while thread.alive?
-    else
-      within_timeout { catch(:out) { act } }
-    end
-  end
-
-  # Called in `setup`, when everybody is online.
-  def ready(config)
+  # Called in `setup`, when everybody is online. Yields to send a heartbeat of somebody else.
+  def ready(config, &heartbeat)
     @ready << config
     return unless @place == "in run" && config == @configs.first
 
     @managers.drop(1).each(&:setup)
     in_background { end_run }
+    heartbeat.call if @callback == "heartbeat"
   end
 
-  # Called in each `offline`.
-  def first_offline
-    return if @has_ended
+  # Called in each `offline`. Yields to send a heartbeat of its user, who comes back then.
+  def first_offline(&heartbeat)
+    return if @has_ended || @callback == "heartbeat"
 
     @has_ended = true
-    begin
-      act
-    ensure
-      @first_is_over << true
-    end
+    return end_here if @callback == "offline"
+
+    heartbeat.call
+    @comes_back = true
+  end
+
+  # Called in each `online`.
+  def online(user)
+    return unless @comes_back || user == VISITOR
+
+    @comes_back = false
+    end_here
   end
 
   private
+
+  def end_here
+    act
+  ensure
+    @first_is_over << true
+  end
 
   def act
     return ENDINGS.fetch(@ending.to_sym).call unless @ending == "Timeout"
@@ -104,7 +115,7 @@ class Cell
 
   # Ends what runs in `run`, beside it.
   def end_run
-    @managers.first.leave(2)
+    @managers.first.leave(2) unless @callback == "heartbeat"
     return if @passes_on
 
     @first_is_over.pop
@@ -118,7 +129,7 @@ class Cell
   end
 
   def leave_in_place
-    @managers.first.leave(2)
+    @callback == "heartbeat" ? @managers.first.seen(VISITOR) : @managers.first.leave(2)
     if @passes_on
       sleep 60 if REACTOR != :eventmachine
     elsif REACTOR == :eventmachine

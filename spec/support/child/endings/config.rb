@@ -32,18 +32,19 @@ class Cell
     def timeout = 60
 
     def setup(&heartbeat)
+      @heartbeat = heartbeat
       @users.each(&heartbeat)
-      @cell.ready(self)
+      @cell.ready(self) { heartbeat.call(VISITOR) }
     end
 
-    def online(_user) = nil
+    def online(user) = @cell.online(user)
 
     def offline(user)
       puts "offline #{user}"
       @inside += 1
       puts "overlap" if @inside > 1
       sleep 0 # so that another thread could call `offline` too
-      @cell.first_offline
+      @cell.first_offline { @heartbeat.call(user) }
     ensure
       @inside -= 1
       @calls << user

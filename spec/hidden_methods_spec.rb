@@ -1,0 +1,42 @@
+# frozen_string_literal: true
+
+# A config's methods are public. One that is not looks like one that is not there; an optional one would be ignored.
+RSpec.describe "A config's method that is not public" do
+  let(:config) do
+    Class.new do
+      def timeout = 60
+      def setup = @is_set_up = true
+      def online(_) = nil
+      def offline(_) = nil
+      def set_up? = @is_set_up
+    end
+  end
+
+  %i[timeout setup online offline online_all offline_all on_error last_version].each do |method|
+    %i[private protected].product(%i[run setup]).each do |visibility, way|
+      it "is an error before `setup` is called: #{visibility} #{method} (#{way})" do
+        config.define_method(method) { |*| raise "called" }
+        config.send(visibility, method)
+        hiding = stub_const("Hiding", config).new
+        manager = OnlineManager.new(hiding, reactor: :thread)
+
+        expect { manager.public_send(way) }
+          .to raise_error(ArgumentError, "Hiding##{method} is not public, so it cannot be called: make it public, or " \
+                                         "rename it if it is not for online_manager")
+        expect([manager.stats[:state], hiding.set_up?]).to eq [:new, nil]
+      end
+    end
+  end
+
+  # As a script does at its top.
+  it "is no error if it is one of every object" do
+    Object.define_method(:last_version) { raise "called" }
+    Object.send(:private, :last_version)
+    manager = OnlineManager.new(config.new, reactor: :thread)
+    manager.setup
+
+    expect([manager.seen(7), manager.stop]).to eq [true, 0]
+  ensure
+    Object.send(:remove_method, :last_version)
+  end
+end
