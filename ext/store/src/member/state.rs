@@ -871,6 +871,17 @@ impl MemberState {
         }
     }
 
+    /// Whether a lease that this member leaves to another one from `now` on, or within a second, would not be left for as long as
+    /// it lasts: the connection was lost again and again before.
+    #[cfg(test)]
+    pub(crate) fn has_waited_enough(&self, now: Nanos) -> bool {
+        let lease_length = self.lease_length();
+        let is_over = |(first, last): (Nanos, Nanos)| {
+            now < last + lease_length && first + MAX_WAITS * lease_length < now + SECOND + lease_length
+        };
+        self.partitions.iter().any(|partition| partition.uncertain_since.is_some_and(is_over))
+    }
+
     /// Takes in how many leases this member may hold, and marks those for release that are too many.
     fn registered(&mut self, now: Nanos, result: Result<Partition, StoreError>) -> Result<(), StoreError> {
         match result {

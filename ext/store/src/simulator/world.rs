@@ -1050,6 +1050,12 @@ impl World {
             }
         }
         let lease = self.processes[number].state.get_mut().lease_length();
+        // Members that have left a lease to another one for long enough take it.
+        let clock = self.clock();
+        if self.processes.iter().any(|process| process.is_alive && process.state.lock().has_waited_enough(clock)) {
+            self.judge.may_repeat_all();
+            self.judge.repeats_until = self.judge.repeats_until.max(self.now + lease + 2 * SECOND);
+        }
         let pause = self.random.range(0, lease / 10 * 8);
         self.trace(|| format!("process {number} stands still for {:.3} s", pause as f64 / 1e9));
         let paused_until = &mut self.processes[number].paused_until;
