@@ -264,6 +264,54 @@ RSpec.describe "The end of a reactor, as a table" do
       expect(process).to be_success
     end
 
+    { "a fiber" => "Fiber.new { $manager.stop }.resume",
+      "an Enumerator" => "Enumerator.new { |values| values << $manager.stop }.next" }.each do |name, stop|
+      it "does not overlap at exit where #{name} that a callback has started stops the manager" do
+        process = ruby(<<~RUBY, limit: 5)
+          #{prelude}
+          inside = false
+          $manager = OnlineManager.new(Config.new do
+            puts "overlap" if inside
+            inside = true
+            #{stop}
+            inside = false
+          end, reactor: :thread)
+          $manager.setup
+          $manager.seen_all(1..3)
+        RUBY
+
+        expect(process.lines).to contain_exactly("offline 1", "offline 2", "offline 3")
+        expect([process.stderr, process]).to match ["", be_success]
+      end
+    end
+
+    it "does not overlap where a stop on another thread finds a callback in a method named `yield`" do
+      process = ruby(<<~RUBY, limit: 10)
+        #{prelude}
+        # Ruby calls no other method in it.
+        class Busy
+          def self.yield(until_stopped) = (nil until until_stopped[0])
+        end
+        inside = false
+        stopping = [nil]
+        $manager = OnlineManager.new(Config.new do |id|
+          puts "overlap" if inside
+          inside = true
+          Busy.yield(stopping) if id == 1
+          inside = false
+        end, reactor: :thread)
+        $manager.setup
+        $manager.seen_all(1..3)
+        $manager.leave(1)
+        Thread.pass until inside
+        Thread.new { sleep(0.5) && (stopping[0] = true) }
+        $manager.stop
+      RUBY
+
+      expect(process.lines).to contain_exactly("offline 1", "offline 2", "offline 3")
+      expect([process.stderr, process]).to match ["", be_success]
+    end
+
     it "gives up where nobody can be called, since the framework exits before each callback" do
       process = ruby(<<~RUBY, limit: 5)
         #{prelude}

@@ -6,6 +6,10 @@ class OnlineManager
   #
   # @private
   class DeliveryLock
+    # The methods in which a fiber waits for another one that they have resumed.
+    RESUMING = %w[resume raise kill next next_values peek peek_values].freeze
+    private_constant :RESUMING
+
     # The fiber that holds the lock.
     #
     # @private
@@ -29,19 +33,28 @@ class OnlineManager
       # @return [Boolean] whether it is still within {DeliveryLock#hold}: no `ensure` runs when a continuation
       #   (`callcc`) leaves that
       def delivering?
-        holds = fiber.backtrace_locations.to_a.count { |frame| frame.base_label == "hold" && frame.path == __FILE__ }
         # The current fiber is in another one, which has not acquired the lock.
-        holds > (fiber == ::Fiber.current ? 1 : 0)
+        holds(fiber.backtrace_locations) > (fiber == ::Fiber.current ? 1 : 0)
       end
 
       # @return [Boolean] whether the fiber has left the delivery by `Fiber.yield`, and not by starting another one. At
       #   exit nothing resumes it any more, whatever it has left by.
       def suspended?
-        return false if fiber == ::Fiber.current
-        return true if thread == ::Thread.current && Registry.exiting?
+        return false if running?
 
-        fiber.backtrace_locations(0, 1).to_a.first&.base_label == "yield"
+        method = fiber.backtrace_locations(0, 1).to_a.first&.base_label
+        thread == ::Thread.current && Registry.exiting? ? !RESUMING.include?(method) : method == "yield"
       end
+
+      # @return [Boolean] whether its thread runs it, perhaps in a method of the application's that is named `yield`
+      def running?
+        return fiber == ::Fiber.current if thread == ::Thread.current
+
+        holds(thread.backtrace_locations).positive?
+      end
+
+      # @return [Integer] how often {DeliveryLock#hold} is in the frames
+      def holds(frames) = frames.to_a.count { |frame| frame.base_label == "hold" && frame.path == __FILE__ }
     end
     private_constant :Holder
 
