@@ -153,7 +153,7 @@ struct Data {
     silent_until: Nanos,
     /// The longest timeout in use, and until when it counts.
     longest: (Nanos, Nanos),
-    /// The first deadline of those who were set offline late, and the number of the last of their events.
+    /// How late users were set offline at most, of those who were late, and the number of the last of their events.
     overdue: (Nanos, u64),
     users: BTreeMap<UserId, User>,
     log: BTreeMap<u64, Logged>,
@@ -416,10 +416,10 @@ impl Model {
             None => Vec::new(),
         };
         let first = data.log.keys().next().copied();
-        let event = data.log.values().next().map(|event| event.due);
-        let overdue = first.filter(|first| *first <= data.overdue.1).map(|_| data.overdue.0);
+        let lateness = first.filter(|first| *first <= data.overdue.1).map_or(0, |_| data.overdue.0);
+        let event = data.log.values().next().map(|event| event.due.saturating_sub(lateness));
         let deadlines = data.users.values().filter(|user| user.is_online).map(|user| user.deadline);
-        let first_due = deadlines.filter(|deadline| *deadline <= now).chain(event).chain(overdue).min();
+        let first_due = deadlines.filter(|deadline| *deadline <= now).chain(event).min();
         let oldest = first_due.map(|due| now.saturating_sub(due)).filter(|_| !hides_oldest);
         let known = self.known(partition);
         let delivered_through = first.map_or(known.last, |number| number - 1);
@@ -602,7 +602,7 @@ impl Model {
             .collect();
         due.sort();
         due.truncate(limit);
-        let overdue = due.first().map(|(deadline, _)| *deadline).filter(|deadline| deadline + OVERDUE < now);
+        let overdue = due.first().map(|(deadline, _)| now - deadline).filter(|lateness| *lateness > OVERDUE);
         let first_event = data.log.keys().next().copied();
         let mut lag = 0;
         for (_, id) in &due {
@@ -620,10 +620,10 @@ impl Model {
             self.append(partition, wall, id, reason, times);
         }
         let data = self.data(partition);
-        if let Some(deadline) = overdue {
+        if let Some(lateness) = overdue {
             let (before, through) = data.overdue;
             let is_undelivered = first_event.is_some_and(|first| first <= through);
-            data.overdue = (if is_undelivered { deadline.min(before) } else { deadline }, data.last);
+            data.overdue = (if is_undelivered { lateness.max(before) } else { lateness }, data.last);
         }
         Sweep { expired: due.len(), lag, next: first(data).map(|first| first.saturating_sub(now)) }
     }

@@ -288,7 +288,7 @@ fn poll_result(
         None => Vec::new(),
     };
     let first = events::first(transaction, namespace)?;
-    let event = first.map(|(number, due)| partition.overdue(number).map_or(due, |overdue| overdue.min(due)));
+    let event = first.map(|(number, due)| due.saturating_sub(partition.overdue(number)));
     let due = users::first_deadline(transaction, partition)?.into_iter().chain(event).min().filter(|due| *due <= now);
     let oldest = due.map(|due| now.saturating_sub(due) as Nanos);
     let known = partition.known;

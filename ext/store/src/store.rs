@@ -59,7 +59,7 @@ pub const ORDER_TOLERANCE: Nanos = 30_000_000;
 
 /// A store notes that a user was set offline later than this many nanoseconds after its deadline. All other events are in the
 /// log nearly in the order of their deadlines, so the first event says how long ago the others can have been due. Of the users
-/// who were set offline late the store keeps the first deadline until their events are delivered.
+/// who were set offline late the store keeps how late they were at most, until their events are delivered.
 pub const OVERDUE: Nanos = 100_000_000;
 
 /// A leave: the user is due some time after it, unless its deadline is sooner anyway. A later heartbeat undoes it.

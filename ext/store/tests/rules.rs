@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use online_manager_store::StoreError;
 use online_manager_store::store::{
@@ -68,6 +68,7 @@ on_every_store!(
     a_member_that_knows_other_data_changes_nothing_but_the_hold,
     the_oldest_event_has_its_age,
     a_user_who_was_set_offline_late_counts_from_its_deadline,
+    a_user_who_was_set_offline_late_does_not_count_for_ever,
     a_summary_has_the_lease_holder_and_the_members,
     a_purge_deletes_everything_unless_a_member_is_registered,
 );
@@ -712,6 +713,26 @@ fn a_user_who_was_set_offline_late_counts_from_its_deadline(place: &dyn Place) {
     assert!(oldest(&mut *store).unwrap() > 140 * MILLISECOND);
     deliver_all(&mut *store);
     assert_eq!(oldest(&mut *store), None);
+}
+
+/// Although the log is never empty, and each time somebody is set offline late.
+fn a_user_who_was_set_offline_late_does_not_count_for_ever(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let names = neighbours(&*store, 8);
+    assert!(acquire(&mut *store, MEMBER_A, MINUTE));
+    let start = Instant::now();
+    for name in &names {
+        write(&mut *store, &[heartbeat(name, 0, 100 * MILLISECOND)]);
+        thread::sleep(Duration::from_millis(250));
+        assert_eq!(sweep(&mut *store).expired, 1);
+        let events = undelivered(&mut *store);
+        let [before @ .., _] = &events[..] else { panic!("no event") };
+        let outcomes: Vec<_> = before.iter().map(|event| (event, Outcome::Done)).collect();
+        assert!(commit(&mut *store, MEMBER_A, &outcomes));
+    }
+    let oldest = poll_of(&mut *store, &names[0], &membership(MEMBER_B, MINUTE), EMPTY_POLL).oldest.unwrap();
+    assert!(Duration::from_nanos(oldest) < start.elapsed() / 2, "{oldest}");
 }
 
 fn a_summary_has_the_lease_holder_and_the_members(place: &dyn Place) {

@@ -29,7 +29,8 @@ local KEEP = 30 * 86400
 -- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline; how far the clock is
 -- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; how
 -- often the data went back; until when no event is handed out; the longest timeout in use in milliseconds, and until
--- when it counts; the first deadline of those who were set offline late, and the number of the last of their events. Also the classes: see class_of in write.lua.
+-- when it counts; how late users were set offline at most, of those who were late, and the number of the last of their
+-- events. Also the classes: see class_of in write.lua.
 local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
   'silent', 'longest', 'longest_until', 'overdue', 'overdue_through')
 local epoch, swept_at, held_until = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]) or 0

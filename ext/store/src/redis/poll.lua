@@ -73,11 +73,11 @@ local function first_event()
   return first and fields_of(first)
 end
 
--- Notes that users were set offline late, whose first deadline was `deadline`, and whose last event is the last of the log.
--- `first` is the first event in the log before.
-local function note_overdue(deadline, first)
+-- Notes that users were set offline up to `lateness` microseconds late, whose last event is the last of the log. `first` is
+-- the first event in the log before.
+local function note_overdue(lateness, first)
   local is_undelivered = first and tonumber(first.number) <= overdue_through
-  overdue, overdue_through = is_undelivered and math.min(deadline, overdue) or deadline, last_number
+  overdue, overdue_through = is_undelivered and math.max(lateness, overdue) or lateness, last_number
   redis.call('HSET', META, 'overdue', overdue, 'overdue_through', overdue_through)
 end
 
@@ -112,7 +112,7 @@ local function expire()
     tombstones[#tombstones + 1] = id
   end
   if is_overdue then
-    note_overdue(first_due, first)
+    note_overdue(now - first_due, first)
   end
   redis.call('ZREM', USERS, unpack(ids))
   redis.call('ZREM', UNCERTAIN, unpack(ids))
@@ -214,8 +214,8 @@ local function oldest_due()
   local score = redis.call('ZRANGE', USERS, 0, 0, 'WITHSCORES')[2]
   local due, delivered_through = score and math.floor(score / CLASSES) * 1000 or now + 1, last_number
   if first then
-    due, delivered_through = math.min(due, tonumber(first.d)), first.number - 1
-    due = tonumber(first.number) <= overdue_through and math.min(due, overdue) or due
+    local lateness = tonumber(first.number) <= overdue_through and overdue or 0
+    due, delivered_through = math.min(due, first.d - lateness), first.number - 1
   end
   return due <= now and now - due or -1, delivered_through
 end

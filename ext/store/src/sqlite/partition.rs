@@ -27,7 +27,7 @@ pub(super) struct PartitionRow {
     /// The longest timeout in use, and until when it counts.
     longest: i64,
     longest_until: i64,
-    /// The first deadline of those who were set offline late, and the number of the last of their events.
+    /// How late users were set offline at most, of those who were late, and the number of the last of their events.
     overdue: i64,
     overdue_through: i64,
     /// The member that holds the lease, if one does, and until when.
@@ -153,17 +153,17 @@ impl PartitionRow {
         self.longest.max(timeout)
     }
 
-    /// Notes that users were set offline late, whose first deadline was `deadline`, and whose last event is the last of the log.
+    /// Notes that users were set offline up to `lateness` nanoseconds late, whose last event is the last of the log.
     /// `first_event` is the number of the first event in the log before.
-    pub(super) fn note_overdue(&mut self, deadline: i64, first_event: Option<u64>) {
+    pub(super) fn note_overdue(&mut self, lateness: i64, first_event: Option<u64>) {
         let is_undelivered = first_event.is_some_and(|first| to_sql(first) <= self.overdue_through);
-        self.overdue = if is_undelivered { deadline.min(self.overdue) } else { deadline };
+        self.overdue = if is_undelivered { lateness.max(self.overdue) } else { lateness };
         self.overdue_through = self.known.last as i64;
     }
 
-    /// Returns the first deadline of those who were set offline late, unless the log begins behind their events.
-    pub(super) fn overdue(&self, first_event: u64) -> Option<i64> {
-        (to_sql(first_event) <= self.overdue_through).then_some(self.overdue)
+    /// Returns how long before `due`, at which the first event in the log was due, the first deadline of all may have been.
+    pub(super) fn overdue(&self, first_event: u64) -> i64 {
+        if to_sql(first_event) <= self.overdue_through { self.overdue } else { 0 }
     }
 
     fn current_holder(&self, now: i64) -> Option<Token> {

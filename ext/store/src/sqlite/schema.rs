@@ -31,7 +31,7 @@ const SCHEMA: &str = "
         silent_until INTEGER NOT NULL DEFAULT 0, -- no event is handed out before that time
         longest INTEGER NOT NULL DEFAULT 0,      -- the longest timeout in use
         longest_until INTEGER NOT NULL DEFAULT 0,
-        overdue INTEGER NOT NULL DEFAULT 0,      -- the first deadline of those who were set offline late
+        overdue INTEGER NOT NULL DEFAULT 0,      -- how late users were set offline at most, of those who were late
         overdue_through INTEGER NOT NULL DEFAULT 0, -- the number of the last of their events
         lease BLOB,                              -- the token of the lease holder
         leased_until INTEGER NOT NULL DEFAULT 0,

@@ -311,7 +311,7 @@ fn expire(
     }
     due.sort();
     due.truncate(limit);
-    let overdue = due.first().map(|(deadline, ..)| *deadline).filter(|deadline| deadline + to_sql(OVERDUE) < now);
+    let overdue = due.first().map(|(deadline, ..)| now.saturating_sub(*deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
     let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
     let mut lag = 0;
     for (deadline, id, is_leave, seen) in &due {
@@ -325,8 +325,8 @@ fn expire(
         append(transaction, partition, id, if *is_leave { Reason::Leave } else { Reason::Timeout }, (due, *seen))?;
         lag = lag.max(now.saturating_sub(due) as Nanos);
     }
-    if let Some(deadline) = overdue {
-        partition.note_overdue(deadline, first_event.map(|(number, _)| number));
+    if let Some(lateness) = overdue {
+        partition.note_overdue(lateness, first_event.map(|(number, _)| number));
     }
     Ok((due.len(), lag))
 }
