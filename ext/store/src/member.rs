@@ -21,6 +21,7 @@ use crate::store_url::StoreUrl;
 
 mod call_rate;
 mod reader;
+mod slow_writes;
 pub(crate) mod state;
 mod thread;
 

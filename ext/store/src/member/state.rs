@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use online_manager_tracker::invariant::violated;
 use online_manager_tracker::{Nanos, Stall, TICK};
 
+use super::slow_writes::SlowWrites;
 use super::{MILLISECOND, Phase, SECOND};
 use crate::error::StoreError;
 use crate::id::UserId;
@@ -305,12 +306,12 @@ enum EndStage {
     Done,
 }
 
-/// The call in progress. Commits and writes are put back when it fails.
+/// The call in progress. Commits and writes are put back when it fails. Writes and polls have the time of the call.
 #[derive(Debug)]
 enum InFlight {
     Nothing,
     Commits(Vec<(Partition, Commit)>),
-    Writes(Batch, Vec<Write>),
+    Writes(Batch, Vec<Write>, Nanos),
     Polls(Vec<PollRequest>, Nanos),
 }
 
@@ -399,6 +400,7 @@ pub(crate) struct MemberState {
     cycle_time: Nanos,
     latest_cycle_time: Nanos,
     has_called_store: bool,
+    slow_writes: SlowWrites,
     cycles: u64,
     /// The first error of a partition in this cycle.
     partition_error: Option<StoreError>,
@@ -467,6 +469,7 @@ impl MemberState {
             cycle_time: 0,
             latest_cycle_time: 0,
             has_called_store: false,
+            slow_writes: SlowWrites::default(),
             cycles: 0,
             partition_error: None,
             stop_error: None,
@@ -503,7 +506,7 @@ impl MemberState {
 
     /// Makes ready for a thread that starts anew: after a fork, or after a panic.
     pub(crate) fn restart(&mut self) {
-        if let InFlight::Writes(batch, _) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
+        if let InFlight::Writes(batch, ..) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
             self.outbox.put_back(batch);
         }
         self.store = None;
@@ -645,6 +648,7 @@ impl MemberState {
         }
         self.scan_at = now + (self.timeout / 6).clamp(10 * MILLISECOND, 5 * SECOND);
         let last_ok = self.partitions.iter().map(|partition| partition.settled_at).min().unwrap_or(0);
+        self.slow_writes.forget(last_ok);
         Some(Call::Scan { last_ok, timeout: self.timeout })
     }
 
@@ -690,7 +694,7 @@ impl MemberState {
             return None;
         }
         let call = self.asked(Call::Write(self.membership(), writes.clone()));
-        self.in_flight = InFlight::Writes(batch, writes);
+        self.in_flight = InFlight::Writes(batch, writes, now);
         Some(call)
     }
 
@@ -950,9 +954,18 @@ impl MemberState {
     }
 
     fn written(&mut self, now: Nanos, result: Result<Vec<WriteResult>, StoreError>) -> Result<(), StoreError> {
-        let InFlight::Writes(batch, writes) = std::mem::replace(&mut self.in_flight, InFlight::Nothing) else {
+        let InFlight::Writes(batch, writes, asked_at) = std::mem::replace(&mut self.in_flight, InFlight::Nothing)
+        else {
             return Ok(());
         };
+        let timeouts = writes.iter().filter_map(|write| match write {
+            Write::Heartbeat(heartbeat) => Some(heartbeat.timeout),
+            Write::Leave(_) => None,
+        });
+        if let Some(timeout) = timeouts.max() {
+            // Also if the call failed: it may have arrived.
+            self.slow_writes.add(now.saturating_sub(asked_at), now.saturating_add(timeout));
+        }
         let results = match result {
             Ok(results) => results,
             Err(error) => {
@@ -1041,9 +1054,9 @@ impl MemberState {
             return violated("a request is about a partition that the store has");
         };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
-        // Before the first who has not gone.
+        // Before the first who has not gone, whose deadline may be later in the store than here.
         let unsettled = result.oldest.map_or(0, |oldest| oldest + OVERDUE);
-        partition.settled_at = asked_at.saturating_sub(unsettled);
+        partition.settled_at = asked_at.saturating_sub(unsettled).saturating_sub(self.slow_writes.longest());
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
         partition.leaves_after =
             Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });

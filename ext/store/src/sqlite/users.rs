@@ -311,7 +311,8 @@ fn expire(
     }
     due.sort();
     due.truncate(limit);
-    let overdue = due.first().map(|(deadline, ..)| now.saturating_sub(*deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
+    let overdue =
+        due.first().map(|(deadline, ..)| now.saturating_sub(*deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
     let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
     let mut lag = 0;
     for (deadline, id, is_leave, seen) in &due {

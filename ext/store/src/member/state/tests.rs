@@ -485,3 +485,35 @@ fn a_stop_that_leaves_users_unwritten_says_why() {
     let reports: Vec<String> = driver.state.outages.drain(..).collect();
     assert_eq!(reports, ["a part of it; 1 user had heartbeats or leaves that could not be written before the end"]);
 }
+
+/// The store has dated them later. Otherwise they were forgotten before their `offline`, which was lost with the data.
+#[test]
+fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.heartbeat(2 * SECOND);
+    let mut kept = Vec::new();
+    let mut reply = Reply::None;
+    let until = driver.now + 20 * SECOND;
+    while driver.now < until {
+        reply = match driver.state.step(driver.now, reply) {
+            Action::Call(call) => {
+                let reply = driver.answer(&call);
+                match call {
+                    Call::Write(..) => driver.now += 600 * MILLISECOND,
+                    Call::Scan { last_ok, .. } => kept.push(driver.now - last_ok),
+                    _ => {}
+                }
+                reply
+            }
+            Action::Wait(duration) => {
+                driver.now += duration;
+                Reply::None
+            }
+            Action::End => panic!("it ended"),
+        };
+        driver.now += MILLISECOND / 10;
+    }
+    let [during, .., after] = &kept[..] else { panic!("{kept:?}") };
+    assert!(*during >= 600 * MILLISECOND && *after < 500 * MILLISECOND, "{kept:?}");
+}
