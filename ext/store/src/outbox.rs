@@ -72,6 +72,8 @@ pub(crate) struct Outbox {
     cursor: Option<UserId>,
     /// The time of the first write that was added since the outbox was last empty.
     since: Option<Nanos>,
+    /// A time before which no user is due whose heartbeat waits.
+    first_due: Option<Nanos>,
 }
 
 impl AsMut<Outbox> for Outbox {
@@ -85,6 +87,8 @@ impl Outbox {
     /// 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, is_resend: bool) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        let due = at.saturating_add(timeout);
+        self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
         let latest = self.users.entry(id).or_default();
         let (before, was_resend) = latest.heartbeat.map_or((at, false), |(before, _, is_resend)| (before, is_resend));
         latest.is_repeated &= at <= before;
@@ -152,6 +156,17 @@ impl Outbox {
                 self.leave(id, at, after);
             }
         }
+    }
+
+    /// Returns a time before which no user is due whose heartbeat waits, if one does.
+    pub(crate) fn first_due(&self) -> Option<Nanos> {
+        self.first_due
+    }
+
+    /// Counts only what still waits for [`Outbox::first_due`]: an outbox that is never empty would keep an early time.
+    pub(crate) fn update_first_due(&mut self) {
+        let heartbeats = self.users.values().filter_map(|latest| latest.heartbeat);
+        self.first_due = heartbeats.map(|(at, timeout, _)| at.saturating_add(timeout)).min();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -283,6 +298,22 @@ mod tests {
         outbox.leave(id(1), 15, 0);
         outbox.mark_repeated(&id(1));
         assert_eq!(take_writes(&mut outbox, 30), [leave(15), heartbeat(16)]);
+    }
+
+    #[test]
+    fn nobody_is_due_before_the_first_whose_heartbeat_waits() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.first_due(), None);
+        outbox.heartbeat(id(1), 10, 50, false);
+        outbox.heartbeat(id(2), 20, 5, false);
+        outbox.heartbeat(id(2), 40, 5, false);
+        assert_eq!(outbox.first_due(), Some(25));
+        outbox.update_first_due();
+        assert_eq!(outbox.first_due(), Some(45));
+        let batch = outbox.take_batch(10);
+        assert_eq!(outbox.first_due(), None);
+        outbox.put_back(batch);
+        assert_eq!(outbox.first_due(), Some(45));
     }
 
     #[test]

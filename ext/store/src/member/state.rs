@@ -649,6 +649,7 @@ impl MemberState {
         self.scan_at = now + (self.timeout / 6).clamp(10 * MILLISECOND, 5 * SECOND);
         let last_ok = self.partitions.iter().map(|partition| partition.settled_at).min().unwrap_or(0);
         self.slow_writes.forget(last_ok);
+        self.outbox.update_first_due();
         Some(Call::Scan { last_ok, timeout: self.timeout })
     }
 
@@ -1056,7 +1057,11 @@ impl MemberState {
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
         // Before the first who has not gone, whose deadline may be later in the store than here.
         let unsettled = result.oldest.map_or(0, |oldest| oldest + OVERDUE);
-        partition.settled_at = asked_at.saturating_sub(unsettled).saturating_sub(self.slow_writes.longest());
+        let settled_at = asked_at.saturating_sub(unsettled).saturating_sub(self.slow_writes.longest());
+        // After a loss the store does not know yet whom this process writes again.
+        let unwritten = self.outbox.first_due().map_or(Nanos::MAX, |due| due.saturating_sub(TICK));
+        let pending = if self.resends.is_empty() { Nanos::MAX } else { partition.settled_at };
+        partition.settled_at = settled_at.min(unwritten).min(pending);
         // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
         partition.leaves_after =
             Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });

@@ -517,3 +517,37 @@ fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
     let [during, .., after] = &kept[..] else { panic!("{kept:?}") };
     assert!(*during >= 600 * MILLISECOND && *after < 500 * MILLISECOND, "{kept:?}");
 }
+
+/// A poll of new data, which know nobody who has not gone, in a second.
+fn poll_new_data(driver: &mut Driver) {
+    driver.now += SECOND;
+    let (lease, now) = (LeaseRequest::None, driver.now);
+    let request = PollRequest { partition: 0, lease, sweep: None, events: None, leaves_after: None, handled: None };
+    let result = polled(&request);
+    driver.state.apply_poll(request, result, now, now);
+}
+
+/// Otherwise the next loss would take them.
+#[test]
+fn users_who_are_due_are_kept_until_they_are_written_again() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.heartbeat(SECOND / 2);
+    let due = driver.now + SECOND / 2;
+    poll_new_data(&mut driver);
+    assert!(driver.state.partitions[0].settled_at < due);
+    driver.run(SECOND);
+    assert!(driver.state.partitions[0].settled_at > due + SECOND);
+}
+
+#[test]
+fn users_who_are_due_are_kept_until_a_pass_has_put_them_into_the_outbox() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    let before = driver.state.partitions[0].settled_at;
+    driver.state.resend(None, true);
+    poll_new_data(&mut driver);
+    assert_eq!(driver.state.partitions[0].settled_at, before);
+    driver.run(SECOND);
+    assert!(driver.state.partitions[0].settled_at > before + SECOND);
+}
