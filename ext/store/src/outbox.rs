@@ -90,8 +90,9 @@ impl Outbox {
         let due = at.saturating_add(timeout);
         self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
         let latest = self.users.entry(id).or_default();
+        // What was repeated may be a leave only, which the heartbeat undoes.
+        latest.is_repeated &= latest.heartbeat.is_some_and(|(before, ..)| at <= before);
         let (before, was_resend) = latest.heartbeat.map_or((at, false), |(before, _, is_resend)| (before, is_resend));
-        latest.is_repeated &= at <= before;
         latest.heartbeat = Some((at.max(before), timeout, is_resend || was_resend));
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
@@ -298,6 +299,13 @@ mod tests {
         outbox.leave(id(1), 15, 0);
         outbox.mark_repeated(&id(1));
         assert_eq!(take_writes(&mut outbox, 30), [leave(15), heartbeat(16)]);
+        // Only the leave has perhaps arrived before.
+        outbox.leave(id(1), 16, 0);
+        let unwritten = outbox.take_batch(10);
+        outbox.put_back(unwritten);
+        outbox.heartbeat(id(1), 17, 5, false);
+        outbox.leave(id(1), 18, 0);
+        assert_eq!(take_writes(&mut outbox, 30), [heartbeat(13), leave(12)]);
     }
 
     #[test]
