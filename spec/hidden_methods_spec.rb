@@ -39,4 +39,26 @@ RSpec.describe "A config's method that is not public" do
   ensure
     Object.send(:remove_method, :last_version)
   end
+
+  it "is no error if a script includes it at its top" do
+    process = ruby(<<~RUBY)
+      require "online_manager"
+      require "timeout"
+      include Timeout # whose `timeout` is private then
+
+      class Config
+        def setup = nil
+        def online(_) = nil
+        def offline(_) = nil
+      end
+
+      begin
+        OnlineManager.new(Config.new, reactor: :thread).setup
+      rescue ArgumentError => e
+        puts e.message
+      end
+    RUBY
+
+    expect(process.lines).to match [a_string_starting_with("Config has no method `timeout'")]
+  end
 end

@@ -157,8 +157,8 @@ class OnlineManager
     # An optional method that is not public would be taken for one that is not there.
     def check_visibility(object)
       hidden = (REQUIRED + OPTIONAL) & (object.private_methods + object.protected_methods)
-      # What a script defines at its top is a private method of every object.
-      hidden = hidden.find { |method| ![::Object, ::Kernel].include?(object.method(method).owner) }
+      # What a script defines at its top, or includes there, is a private method of every object.
+      hidden = hidden.find { |method| !::Object.ancestors.include?(object.method(method).owner) }
       return unless hidden
 
       raise ArgumentError, "#{name}##{hidden} is not public, so it cannot be called: make it public, or rename it if " \
