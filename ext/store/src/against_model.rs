@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::simulator::random::Random;
 use crate::store::{
     Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, Leave, Membership, Partition, PollRequest, PollResult,
-    Store, Sweep, Token, Write,
+    Purpose, Store, Sweep, Token, Write,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -143,7 +143,7 @@ impl<'a> Pair<'a> {
             if random.percent(15) {
                 // A leave that seems a little older than the heartbeat before it, or too much.
                 let seen = age - random.choose(&[20_000_000, 40_000_000]);
-                let heartbeat = Heartbeat { id: id.clone(), age: seen, timeout: LONG, is_resend: false };
+                let heartbeat = Heartbeat { id: id.clone(), age: seen, timeout: LONG, purpose: Purpose::Report };
                 writes.push(Write::Heartbeat(heartbeat));
                 writes.push(Write::Leave(Leave { id, age, after: 0 }));
                 continue;
@@ -153,7 +153,7 @@ impl<'a> Pair<'a> {
                     id,
                     age,
                     timeout: random.choose(&[SHORT, LONG, LONG]),
-                    is_resend: random.percent(20),
+                    purpose: random.choose(&[Purpose::Report, Purpose::Report, Purpose::Resend, Purpose::Prolong]),
                 }),
                 6..=7 => Write::Leave(Leave { id, age, after: 0 }),
                 _ => Write::Leave(Leave { id, age, after: LONG / 2 }),

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
     Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE, OVERDUE,
-    Partition, PollRequest, PollResult, Sweep, Token, Write, Written,
+    Partition, PollRequest, PollResult, Purpose, Sweep, Token, Write, Written,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -65,10 +65,12 @@ pub(crate) enum Broken {
     NoResend,
     /// A heartbeat that is no longer good brings its user online.
     OnlineByLate,
+    /// A heartbeat that only puts a deadline off brings its user online.
+    OnlineByProlong,
 }
 
 impl Broken {
-    pub(crate) const ALL: [Broken; 20] = [
+    pub(crate) const ALL: [Broken; 21] = [
         Broken::LateHeartbeat,
         Broken::LeaveOfUnknown,
         Broken::EqualTimes,
@@ -89,6 +91,7 @@ impl Broken {
         Broken::NoEvent,
         Broken::NoResend,
         Broken::OnlineByLate,
+        Broken::OnlineByProlong,
     ];
 }
 
@@ -268,6 +271,17 @@ impl Model {
     /// Whether a user is online by a heartbeat that is still good.
     pub(crate) fn is_online_by_heartbeat(&self, id: &UserId) -> bool {
         self.user(id).is_some_and(|user| user.is_online && user.generation != UNCERTAIN)
+    }
+
+    /// When the last heartbeat was of a user who is offline by a timeout.
+    pub(crate) fn expired_seen(&self, id: &UserId) -> Option<Nanos> {
+        let generation = self.generation(id.partition(self.partitions()));
+        self.user(id).filter(|user| !user.is_online && user.left.is_none() && user.generation == generation)?.seen
+    }
+
+    /// When the last heartbeat was of a user who is online by one that is still good.
+    pub(crate) fn online_seen(&self, id: &UserId) -> Option<Nanos> {
+        self.user(id).filter(|user| user.is_online && user.generation != UNCERTAIN)?.seen
     }
 
     /// Whether a user is online, and a leave has set the deadline.
@@ -644,7 +658,8 @@ impl Model {
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
-        let (takes_late, undoes_equal, never_resends, takes_expired) = (
+        let (brings_back, takes_late, undoes_equal, never_resends, takes_expired) = (
+            self.is(Broken::OnlineByProlong),
             self.is(Broken::LateHeartbeat),
             self.is(Broken::EqualTimes),
             self.is(Broken::NoResend),
@@ -654,6 +669,11 @@ impl Model {
         let wall = self.wall;
         let data = self.data(partition);
         let generation = data.generation;
+        let is_certainly_online = |user: &User| user.is_online && user.generation == generation;
+        let is_prolonged = heartbeat.purpose == Purpose::Prolong && !brings_back;
+        if is_prolonged && !data.users.get(&heartbeat.id).is_some_and(is_certainly_online) {
+            return 0;
+        }
         if timeout >= data.longest.0 || now > data.longest.1 {
             data.longest = (timeout, now + 2 * timeout);
         }
@@ -662,7 +682,7 @@ impl Model {
         let is_late = |before| seen + ORDER_TOLERANCE < before || user.left.is_some();
         let is_uncertain = user.generation != generation;
         // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
-        let is_resend = heartbeat.is_resend && is_uncertain;
+        let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
         if user.seen.is_some_and(|before| seen < before && is_late(before)) && !takes_late && !is_resend {
             return 0;
         }
@@ -688,7 +708,7 @@ impl Model {
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, (seen, seen));
             1
         } else {
-            if heartbeat.is_resend && is_new && !never_resends {
+            if heartbeat.purpose == Purpose::Resend && is_new && !never_resends {
                 // The data may have lost that the user was online. The sweep sets the user offline, but not before each
                 // process had time to write a later heartbeat.
                 user.is_online = true;

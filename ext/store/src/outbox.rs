@@ -7,14 +7,14 @@ use std::ops::Bound;
 use online_manager_tracker::Nanos;
 
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, Write};
+use crate::store::{Heartbeat, Leave, Purpose, Write};
 
 /// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration,
 /// both in nanoseconds: the timeout of the heartbeat, or how long after the leave the user is due. The heartbeat also has
-/// whether it is written again after the store lost data.
+/// its purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
-    heartbeat: Option<(Nanos, Nanos, bool)>,
+    heartbeat: Option<(Nanos, Nanos, Purpose)>,
     leave: Option<(Nanos, Nanos)>,
     is_repeated: bool,
 }
@@ -42,8 +42,8 @@ impl Batch {
         let mut writes = Vec::with_capacity(self.0.len());
         for (id, PendingWrites { heartbeat, leave, is_repeated }) in &self.0 {
             let id = || id.clone();
-            let heartbeat = heartbeat.map(|(at, timeout, is_resend)| {
-                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), is_resend })
+            let heartbeat = heartbeat.map(|(at, timeout, purpose)| {
+                Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), purpose })
             });
             let leave = leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after }));
             let both = if *is_repeated { [leave, heartbeat] } else { [heartbeat, leave] };
@@ -85,15 +85,15 @@ impl AsMut<Outbox> for Outbox {
 impl Outbox {
     /// Adds a heartbeat at `at`, or the time of the one that waits if that is later. A leave before it is dropped (rule
     /// 9).
-    pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, is_resend: bool) {
+    pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, purpose: Purpose) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         let due = at.saturating_add(timeout);
         self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
         let latest = self.users.entry(id).or_default();
         // What was repeated may be a leave only, which the heartbeat undoes.
         latest.is_repeated &= latest.heartbeat.is_some_and(|(before, ..)| at <= before);
-        let (before, was_resend) = latest.heartbeat.map_or((at, false), |(before, _, is_resend)| (before, is_resend));
-        latest.heartbeat = Some((at.max(before), timeout, is_resend || was_resend));
+        let (before, former) = latest.heartbeat.map_or((at, purpose), |(before, _, former)| (before, former));
+        latest.heartbeat = Some((at.max(before), timeout, purpose.max(former)));
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
     }
 
@@ -114,10 +114,10 @@ impl Outbox {
     /// Marks the heartbeats that wait as ones that the store may have known, and has lost.
     pub(crate) fn mark_resend(&mut self, is_match: impl Fn(&UserId) -> bool) {
         for (id, PendingWrites { heartbeat, .. }) in &mut self.users {
-            if let Some((_, _, is_resend)) = heartbeat
+            if let Some((_, _, purpose)) = heartbeat
                 && is_match(id)
             {
-                *is_resend = true;
+                *purpose = Purpose::Resend;
             }
         }
     }
@@ -142,16 +142,16 @@ impl Outbox {
     pub(crate) fn put_back(&mut self, batch: Batch) {
         for (id, PendingWrites { heartbeat, leave, .. }) in batch.0 {
             let newer = self.users.remove(&id);
-            if let Some((at, timeout, is_resend)) = heartbeat {
-                self.heartbeat(id.clone(), at, timeout, is_resend);
+            if let Some((at, timeout, purpose)) = heartbeat {
+                self.heartbeat(id.clone(), at, timeout, purpose);
             }
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
             }
             self.mark_repeated(&id);
             let Some(newer) = newer else { continue };
-            if let Some((at, timeout, is_resend)) = newer.heartbeat {
-                self.heartbeat(id.clone(), at, timeout, is_resend);
+            if let Some((at, timeout, purpose)) = newer.heartbeat {
+                self.heartbeat(id.clone(), at, timeout, purpose);
             }
             if let Some((at, after)) = newer.leave {
                 self.leave(id, at, after);
@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn the_latest_time_and_the_last_timeout_count() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, false);
-        outbox.heartbeat(id(1), 20, 6, false);
-        outbox.heartbeat(id(1), 15, 7, false);
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
+        outbox.heartbeat(id(1), 20, 6, Purpose::Report);
+        outbox.heartbeat(id(1), 15, 7, Purpose::Report);
         assert_eq!(outbox.lag(30), 20);
         assert_eq!(
             take_writes(&mut outbox, 30),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 7, is_resend: false })]
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 10, timeout: 7, purpose: Purpose::Report })]
         );
         assert!(outbox.is_empty());
         assert_eq!(outbox.lag(30), 0);
@@ -217,24 +217,24 @@ mod tests {
     fn a_heartbeat_undoes_an_earlier_leave() {
         let mut outbox = Outbox::default();
         outbox.leave(id(1), 10, 0);
-        outbox.heartbeat(id(1), 20, 6, false);
+        outbox.heartbeat(id(1), 20, 6, Purpose::Report);
         assert_eq!(
             take_writes(&mut outbox, 20),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false })]
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, purpose: Purpose::Report })]
         );
     }
 
     #[test]
     fn a_leave_follows_its_users_heartbeat_and_the_soonest_leave_counts() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, false);
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
         outbox.leave(id(1), 20, 9);
         outbox.leave(id(1), 21, 3);
         outbox.leave(id(1), 22, 7);
         assert_eq!(
             take_writes(&mut outbox, 30),
             [
-                Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5, is_resend: false }),
+                Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 5, purpose: Purpose::Report }),
                 Write::Leave(Leave { id: id(1), age: 8, after: 2 })
             ]
         );
@@ -249,7 +249,7 @@ mod tests {
             [1, 2, 3, 4]
                 .iter()
                 .filter(|user| batches.len() < 3 || **user < 3)
-                .for_each(|user| outbox.heartbeat(id(*user), 10, 5, false));
+                .for_each(|user| outbox.heartbeat(id(*user), 10, 5, Purpose::Report));
             batches.push(outbox.take_batch(2).0.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
         }
         let (first, last) = (vec![id(1), id(2)], vec![id(3), id(4)]);
@@ -259,11 +259,11 @@ mod tests {
     #[test]
     fn put_back_keeps_newer_writes() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, false);
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
         outbox.leave(id(1), 11, 0);
-        outbox.heartbeat(id(2), 12, 5, false);
+        outbox.heartbeat(id(2), 12, 5, Purpose::Report);
         let unwritten = outbox.take_batch(10);
-        outbox.heartbeat(id(1), 30, 6, false);
+        outbox.heartbeat(id(1), 30, 6, Purpose::Report);
         outbox.put_back(unwritten);
         assert_eq!(outbox.len(), 2);
         assert_eq!(outbox.lag(30), 20);
@@ -272,8 +272,8 @@ mod tests {
         assert_eq!(
             writes,
             [
-                Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, is_resend: false }),
-                Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5, is_resend: false })
+                Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, purpose: Purpose::Report }),
+                Write::Heartbeat(Heartbeat { id: id(2), age: 18, timeout: 5, purpose: Purpose::Report })
             ]
         );
     }
@@ -281,21 +281,21 @@ mod tests {
     /// The heartbeat may have arrived, and may seem later than the leave now.
     #[test]
     fn a_repeated_leave_goes_before_its_users_heartbeat() {
-        let heartbeat = |age| Write::Heartbeat(Heartbeat { id: id(1), age, timeout: 5, is_resend: false });
+        let heartbeat = |age| Write::Heartbeat(Heartbeat { id: id(1), age, timeout: 5, purpose: Purpose::Report });
         let leave = |age| Write::Leave(Leave { id: id(1), age, after: 0 });
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, false);
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
         let unwritten = outbox.take_batch(10);
         outbox.leave(id(1), 11, 0);
         outbox.put_back(unwritten);
         let unwritten = outbox.take_batch(10);
         assert_eq!(unwritten.writes(30, 0), [leave(19), heartbeat(20)]);
         // A later heartbeat has not arrived before.
-        outbox.heartbeat(id(1), 12, 5, false);
+        outbox.heartbeat(id(1), 12, 5, Purpose::Report);
         outbox.leave(id(1), 13, 0);
         outbox.put_back(unwritten);
         assert_eq!(take_writes(&mut outbox, 30), [heartbeat(18), leave(17)]);
-        outbox.heartbeat(id(1), 14, 5, false);
+        outbox.heartbeat(id(1), 14, 5, Purpose::Report);
         outbox.leave(id(1), 15, 0);
         outbox.mark_repeated(&id(1));
         assert_eq!(take_writes(&mut outbox, 30), [leave(15), heartbeat(16)]);
@@ -303,7 +303,7 @@ mod tests {
         outbox.leave(id(1), 16, 0);
         let unwritten = outbox.take_batch(10);
         outbox.put_back(unwritten);
-        outbox.heartbeat(id(1), 17, 5, false);
+        outbox.heartbeat(id(1), 17, 5, Purpose::Report);
         outbox.leave(id(1), 18, 0);
         assert_eq!(take_writes(&mut outbox, 30), [heartbeat(13), leave(12)]);
     }
@@ -312,9 +312,9 @@ mod tests {
     fn nobody_is_due_before_the_first_whose_heartbeat_waits() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.first_due(), None);
-        outbox.heartbeat(id(1), 10, 50, false);
-        outbox.heartbeat(id(2), 20, 5, false);
-        outbox.heartbeat(id(2), 40, 5, false);
+        outbox.heartbeat(id(1), 10, 50, Purpose::Report);
+        outbox.heartbeat(id(2), 20, 5, Purpose::Report);
+        outbox.heartbeat(id(2), 40, 5, Purpose::Report);
         assert_eq!(outbox.first_due(), Some(25));
         outbox.update_first_due();
         assert_eq!(outbox.first_due(), Some(45));
@@ -325,12 +325,34 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_that_waits_is_not_taken_for_one_that_only_puts_the_deadline_off() {
+        let mut outbox = Outbox::default();
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
+        outbox.heartbeat(id(1), 10, 9, Purpose::Prolong);
+        outbox.heartbeat(id(2), 10, 9, Purpose::Prolong);
+        let purposes = |writes: Vec<Write>| {
+            writes
+                .into_iter()
+                .map(|write| match write {
+                    Write::Heartbeat(heartbeat) => heartbeat.purpose,
+                    Write::Leave(_) => panic!("nobody left"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let unwritten = outbox.take_batch(10);
+        assert_eq!(purposes(unwritten.writes(30, 0)), [Purpose::Report, Purpose::Prolong]);
+        outbox.put_back(unwritten);
+        outbox.heartbeat(id(2), 12, 5, Purpose::Report);
+        assert_eq!(purposes(take_writes(&mut outbox, 30)), [Purpose::Report, Purpose::Report]);
+    }
+
+    #[test]
     fn the_clocks_jitter_is_added_to_the_timeout_of_a_heartbeat() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, false);
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
         assert_eq!(
             outbox.take_batch(10).writes(30, 3),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8, is_resend: false })]
+            [Write::Heartbeat(Heartbeat { id: id(1), age: 20, timeout: 8, purpose: Purpose::Report })]
         );
     }
 }

@@ -13,8 +13,8 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::interrupt::Interrupt;
 use crate::store::{
-    Commit, DeadLetter, Event, Handled, Known, LeaseRequest, Membership, Partition, PollRequest, PollResult, Snapshot,
-    Store, StoreSummary, Token, Write, WriteResult, Written,
+    Commit, DeadLetter, Event, Handled, Known, LeaseRequest, Membership, Partition, PollRequest, PollResult, Purpose,
+    Snapshot, Store, StoreSummary, Token, Write, WriteResult, Written,
 };
 use crate::store_url::Access;
 
@@ -306,7 +306,11 @@ fn add_write(call: Call, write: &Write) -> Call {
     let id = write.id().as_bytes();
     match write {
         Write::Heartbeat(heartbeat) => {
-            let kind = if heartbeat.is_resend { "resend" } else { "heartbeat" };
+            let kind = match heartbeat.purpose {
+                Purpose::Prolong => "prolong",
+                Purpose::Report => "heartbeat",
+                Purpose::Resend => "resend",
+            };
             call.arg(kind).arg(id).number(heartbeat.age / 1_000).number(millis(heartbeat.timeout))
         }
         Write::Leave(leave) => call.arg("leave").arg(id).number(leave.age / 1_000).number(millis(leave.after)),

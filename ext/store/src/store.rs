@@ -46,9 +46,21 @@ pub struct Heartbeat {
     pub age: Nanos,
     /// How long the user stays online after the heartbeat, in nanoseconds.
     pub timeout: Nanos,
-    /// Whether the member writes it again because the store may have lost it. If the store does not know the user, and the
-    /// heartbeat is no longer good, the store appends the `offline` event: nobody else can.
-    pub is_resend: bool,
+    /// Why the member writes it.
+    pub purpose: Purpose,
+}
+
+/// Why a member writes a heartbeat. Of two heartbeats that are written as one the greater purpose counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// To put the deadline of a user off who is online: later heartbeats may wait to be read in this process. It brings nobody
+    /// online.
+    Prolong,
+    /// The user has sent it.
+    Report,
+    /// The store may have lost it. If the store does not know the user, and the heartbeat is no longer good, the store appends
+    /// the `offline` event: nobody else can.
+    Resend,
 }
 
 /// For how many nanoseconds two heartbeats or leaves have no certain order. Their ages come from clocks with steps of up to

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::{
-    Commit, Handled, Heartbeat, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Store, Write,
+    Commit, Handled, Heartbeat, LeaseRequest, LeaseState, Membership, PollRequest, PollResult, Purpose, Store, Write,
 };
 use online_manager_store::{Access, StoreError, StoreUrl};
 use online_manager_tracker::{Nanos, Transition};
@@ -550,7 +550,7 @@ fn a_heartbeat_that_is_written_again_too_late_sets_its_user_offline_unless_a_lat
     let mut store = server.open();
     sweep(&mut *store);
     let again = |name: &str| {
-        Write::Heartbeat(Heartbeat { id: user(name), age: MINUTE / 2, timeout: MILLISECOND, is_resend: true })
+        Write::Heartbeat(Heartbeat { id: user(name), age: MINUTE / 2, timeout: MILLISECOND, purpose: Purpose::Resend })
     };
     write(&mut *store, &[heartbeat("bob", MINUTE / 2, MILLISECOND)]);
     assert_eq!(events(&mut *store), [], "it is no longer good");

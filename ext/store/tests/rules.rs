@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use online_manager_store::StoreError;
 use online_manager_store::store::{
-    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, ORDER_TOLERANCE, PollRequest, PollResult, Store,
-    Sweep, Write,
+    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, ORDER_TOLERANCE, PollRequest, PollResult, Purpose,
+    Store, Sweep, Write,
 };
 use online_manager_tracker::{Nanos, Reason, Transition};
 
@@ -68,6 +68,7 @@ on_every_store!(
     a_member_that_knows_other_data_changes_nothing_but_the_hold,
     the_oldest_event_has_its_age,
     a_user_who_was_set_offline_late_counts_from_its_deadline,
+    a_heartbeat_that_only_puts_the_deadline_off_brings_nobody_online,
     a_user_who_was_set_offline_late_does_not_count_for_ever,
     a_summary_has_the_lease_holder_and_the_members,
     a_purge_deletes_everything_unless_a_member_is_registered,
@@ -550,8 +551,9 @@ fn a_heartbeat_that_is_no_longer_good_is_recorded_and_brings_nobody_online(place
 fn a_resent_heartbeat_that_is_no_longer_good_sets_an_unknown_user_offline_once(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    let resend =
-        || Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true });
+    let resend = || {
+        Write::Heartbeat(Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, purpose: Purpose::Resend })
+    };
     write(&mut *store, &[resend()]);
     assert_eq!(events(&mut *store), []);
     assert_eq!(sweep(&mut *store).expired, 1);
@@ -565,7 +567,7 @@ fn a_resent_heartbeat_counts_though_a_newer_one_that_is_not_resent_is_no_longer_
     sweep(&mut *store);
     // A process that started after the loss does not know that there was one.
     write(&mut *store, &[heartbeat("ada", MINUTE / 3, MINUTE / 4)]);
-    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true };
+    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, purpose: Purpose::Resend };
     write(&mut *store, &[Write::Heartbeat(resend)]);
     assert_eq!(sweep(&mut *store).expired, 1);
     assert_eq!(events(&mut *store), [("ada".to_owned(), Transition::Offline)]);
@@ -574,7 +576,7 @@ fn a_resent_heartbeat_counts_though_a_newer_one_that_is_not_resent_is_no_longer_
 fn a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen(place: &dyn Place) {
     let mut store = place.open();
     sweep(&mut *store);
-    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, is_resend: true };
+    let resend = Heartbeat { id: user("ada"), age: MINUTE / 2, timeout: MINUTE / 4, purpose: Purpose::Resend };
     write(&mut *store, &[Write::Heartbeat(resend), heartbeat("ada", 0, MINUTE)]);
     assert_eq!(sweep(&mut *store).expired, 0);
     assert_eq!(
@@ -733,6 +735,22 @@ fn a_user_who_was_set_offline_late_does_not_count_for_ever(place: &dyn Place) {
     }
     let oldest = poll_of(&mut *store, &names[0], &membership(MEMBER_B, MINUTE), EMPTY_POLL).oldest.unwrap();
     assert!(Duration::from_nanos(oldest) < start.elapsed() / 2, "{oldest}");
+}
+
+fn a_heartbeat_that_only_puts_the_deadline_off_brings_nobody_online(place: &dyn Place) {
+    let mut store = place.open();
+    sweep(&mut *store);
+    let prolong = |name: &str, age, timeout| {
+        Write::Heartbeat(Heartbeat { id: user(name), age, timeout, purpose: Purpose::Prolong })
+    };
+    write(&mut *store, &[heartbeat("ada", 0, 50 * MILLISECOND), heartbeat("bob", 0, 50 * MILLISECOND)]);
+    write(&mut *store, &[prolong("ada", 0, MINUTE), prolong("eve", 0, MINUTE)]);
+    thread::sleep(Duration::from_millis(60));
+    assert_eq!(sweep(&mut *store).expired, 1);
+    write(&mut *store, &[prolong("bob", 0, MINUTE)]);
+    assert_eq!(["ada", "bob", "eve"].map(|name| is_online(&mut *store, name)), [true, false, false]);
+    write(&mut *store, &[heartbeat("bob", 0, MINUTE)]);
+    assert!(is_online(&mut *store, "bob"));
 }
 
 fn a_summary_has_the_lease_holder_and_the_members(place: &dyn Place) {

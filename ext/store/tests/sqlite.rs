@@ -100,7 +100,7 @@ fn unusable_files_are_refused_with_their_path() {
     assert!(open_error(&path).contains("file is not a database"));
     std::fs::remove_file(&path).unwrap();
     drop(folder.open());
-    for (version, age) in [(3, "an older"), (5, "a newer")] {
+    for (version, age) in [(4, "an older"), (6, "a newer")] {
         edit(&path, &format!("PRAGMA user_version = {version}"));
         let message = open_error(&path);
         let expected = format!("{age} version of online_manager has written the file, in format {version}");

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::Coalesced;
 use crate::id::UserId;
 use crate::outbox::{Outbox, merge_leaves};
+use crate::store::Purpose;
 
 /// Stands for "no key": no [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
 pub(super) const NO_KEY: u64 = 0b10;
@@ -149,7 +150,7 @@ impl<K> HotEntry<K> {
     ) -> HotEntry<K> {
         let mut hot =
             HotEntry { key, seen: Tick::of(now), quiet_until: Tick::of(0), is_unwritten: false, has_common_timeout };
-        hot.enqueue_write(cold, (at, now), false, outbox);
+        hot.enqueue_write(cold, (at, now), Purpose::Report, outbox);
         hot
     }
 
@@ -159,14 +160,14 @@ impl<K> HotEntry<K> {
         &mut self,
         cold: &ColdEntry,
         (at, due_at): (Nanos, Nanos),
-        is_resend: bool,
+        purpose: Purpose,
         outbox: &mut Outbox,
     ) {
         self.is_unwritten = false;
         let quiet_ticks = if cold.is_left.get() { 0 } else { quiet_ticks(cold.timeout) };
         self.quiet_until = Tick::new(due_at / TICK + quiet_ticks);
         cold.shortest_timeout.set(cold.timeout);
-        outbox.heartbeat(cold.id.clone(), at, cold.timeout, is_resend);
+        outbox.heartbeat(cold.id.clone(), at, cold.timeout, purpose);
         if let Some((at, after)) = cold.leave.get() {
             outbox.leave(cold.id.clone(), at, after);
         }
@@ -180,7 +181,7 @@ impl<K> HotEntry<K> {
         }
         cold.is_left.set(true);
         cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
-        self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
+        self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         self.has_common_timeout = false;
         self.quiet_until = Tick::of(now);
     }
@@ -189,7 +190,7 @@ impl<K> HotEntry<K> {
     pub(super) fn mark_left(&mut self, cold: &ColdEntry, now: Nanos, outbox: &mut Outbox) {
         cold.is_left.set(true);
         if self.is_unwritten {
-            self.enqueue_write(cold, (self.seen_at(), now), false, outbox);
+            self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         }
         self.has_common_timeout = false;
         self.quiet_until = Tick::of(now);
@@ -204,7 +205,7 @@ impl<K> HotEntry<K> {
         let needed = if is_lasting { stall.end } else { until };
         if needed > due.max(cold.prolonged_until.get()) && until > due && !cold.is_left.get() {
             cold.prolonged_until.set(until);
-            outbox.heartbeat(cold.id.clone(), seen, until.saturating_sub(seen), false);
+            outbox.heartbeat(cold.id.clone(), seen, until.saturating_sub(seen), Purpose::Prolong);
         }
     }
 
@@ -238,7 +239,7 @@ impl<K> HotEntry<K> {
         if self.is_quiet(Tick::of(now)) {
             return Coalesced::Known;
         }
-        self.enqueue_write(cold, (at, now), false, outbox.lock().as_mut());
+        self.enqueue_write(cold, (at, now), Purpose::Report, outbox.lock().as_mut());
         Coalesced::WriteDue
     }
 
@@ -247,7 +248,7 @@ impl<K> HotEntry<K> {
         if self.is_unwritten && !self.is_quiet(Tick::of(now)) {
             // However late the pass comes, the next heartbeat waits as if this one had been written when it was due.
             let due_at = self.quiet_until.start().max(self.seen_at());
-            self.enqueue_write(cold, (self.seen_at(), due_at), false, outbox);
+            self.enqueue_write(cold, (self.seen_at(), due_at), Purpose::Report, outbox);
         }
         let is_leave_recent = cold.is_left.get() && is_recent(self.quiet_until.start(), now);
         let is_prolonged = last_ok < cold.prolonged_until.get();

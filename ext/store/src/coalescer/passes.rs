@@ -8,6 +8,7 @@ use super::entry::{ColdEntry, HotEntry, Tick};
 use super::{Coalescer, Part};
 use crate::id::UserId;
 use crate::outbox::Outbox;
+use crate::store::Purpose;
 
 /// What is done with each user.
 trait Pass {
@@ -30,7 +31,8 @@ impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
         }
         let settled_at = (self.settled_at)(&cold.id).map(Tick::of);
         if settled_at.is_some_and(|settled_at| !hot.is_expired(settled_at, cold.timeout)) {
-            hot.enqueue_write(cold, (hot.seen_at(), self.now), self.is_resend, outbox);
+            let purpose = if self.is_resend { Purpose::Resend } else { Purpose::Report };
+            hot.enqueue_write(cold, (hot.seen_at(), self.now), purpose, outbox);
             outbox.mark_repeated(&cold.id);
         }
     }
@@ -55,7 +57,7 @@ impl Coalescer {
     /// # Arguments
     ///
     /// * `settled_at` - that time of a user's partition; `None` for users of partitions that lost nothing
-    /// * `is_resend` - see [`Heartbeat::is_resend`](crate::store::Heartbeat::is_resend)
+    /// * `is_resend` - whether the store has lost data, see [`Purpose::Resend`]
     pub(crate) fn resend(
         &self,
         now: Nanos,

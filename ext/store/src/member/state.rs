@@ -20,8 +20,8 @@ use crate::id::UserId;
 use crate::log::{Log, backoff};
 use crate::outbox::{Batch, Outbox};
 use crate::store::{
-    Commit, Handled, Known, LeaseRequest, LeaseState, Membership, OVERDUE, Partition, PollRequest, PollResult, Token,
-    Write, WriteResult,
+    Commit, Handled, Known, LeaseRequest, LeaseState, Membership, OVERDUE, Partition, PollRequest, PollResult, Purpose,
+    Token, Write, WriteResult,
 };
 
 /// How many users are written in one call: the others wait for a few milliseconds, and no longer.
@@ -1203,7 +1203,7 @@ impl MemberState {
         self.poll_anew();
         for (id, (seen, due)) in self.log.undelivered_offline(partition, now) {
             // The last heartbeat, with the timeout that ends when the user was due.
-            self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), true);
+            self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), Purpose::Resend);
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);

@@ -1,8 +1,8 @@
 -- Applies heartbeats and leaves, in order.
 --
 -- KEYS: see partition.lua.
--- ARGV: from 5 on, four arguments for each write: "heartbeat", "resend" (a heartbeat that the data may have lost) or
--- "leave"; the user id; its age in microseconds; and the timeout of the heartbeat, or how long after the leave the user
+-- ARGV: from 5 on, four arguments for each write: "heartbeat", "resend" (a heartbeat that the data may have lost), "prolong"
+-- (one that only puts the deadline off of a user who is online) or "leave"; the user id; its age in microseconds; and the timeout of the heartbeat, or how long after the leave the user
 -- is due, in milliseconds.
 -- Returns {'ok', epoch, generation, last number, how many events were appended}.
 
@@ -152,7 +152,7 @@ for i = 5, #ARGV, 4 do
   local age, duration = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   if ARGV[i] == 'leave' then
     leave(n, age, duration)
-  else
+  elseif ARGV[i] ~= 'prolong' or (is_online[n] and not uncertain[n]) then
     heartbeat(n, age, duration, ARGV[i] == 'resend')
   end
 end

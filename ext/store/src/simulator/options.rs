@@ -16,6 +16,8 @@ pub(super) enum FaultKind {
     Stop,
     /// A process stands still.
     Pause,
+    /// What reads a process' heartbeats and calls its callbacks stands still, and its member's thread does not.
+    Stall,
     /// A process forks.
     Fork,
     /// The server does not answer.
@@ -49,10 +51,11 @@ pub(super) enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [FaultKind; 18] = [
+    const ALL: [FaultKind; 19] = [
         FaultKind::Kill,
         FaultKind::Stop,
         FaultKind::Pause,
+        FaultKind::Stall,
         FaultKind::Fork,
         FaultKind::ServerAway,
         FaultKind::CutOff,

@@ -44,6 +44,9 @@ pub(super) struct Process {
     pub(super) generation: u64,
     /// The process stands still until then.
     pub(super) paused_until: Nanos,
+    /// Since when all but the member's thread stands still, by the clock, and until when.
+    pub(super) stalled_since: Nanos,
+    pub(super) stalled_until: Nanos,
     /// The process cannot reach the server until then.
     pub(super) cut_off_until: Nanos,
     /// When each user last sent it a heartbeat.
@@ -82,6 +85,8 @@ impl Process {
             doing: Doing::Step(Reply::None),
             generation: 0,
             paused_until: 0,
+            stalled_since: 0,
+            stalled_until: 0,
             cut_off_until: 0,
             heartbeats: BTreeMap::new(),
             is_connected: false,

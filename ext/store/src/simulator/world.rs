@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use online_manager_tracker::{Nanos, Transition};
+use online_manager_tracker::{Nanos, Stall, Transition};
 
 use super::judge::{EQUAL, Judge, PROMPT};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
@@ -71,6 +71,7 @@ enum Repair {
     Partition(u16),
     Start(usize),
     Resume(usize),
+    Stall(usize),
 }
 
 /// The part of a schedule: first faults, then the liveness checks of a world without any.
@@ -286,7 +287,16 @@ impl World {
 
     /// Whether the process stands still; if so, what happens is put off.
     fn is_put_off(&mut self, process: usize, happening: Happening) -> bool {
-        let until = self.processes[process].paused_until;
+        self.is_put_off_until(self.processes[process].paused_until, happening)
+    }
+
+    /// Whether all but the member's thread stands still; if so, what happens is put off.
+    fn is_ruby_put_off(&mut self, number: usize, happening: Happening) -> bool {
+        let process = &self.processes[number];
+        self.is_put_off_until(process.paused_until.max(process.stalled_until), happening)
+    }
+
+    fn is_put_off_until(&mut self, until: Nanos, happening: Happening) -> bool {
         if until > self.now {
             self.at(until - self.now, happening);
             return true;
@@ -319,6 +329,9 @@ impl World {
         }
         let expected = usize::from(process.begins_outage(asked, &reply, clock));
         let reports = process.state.get_mut().outages.len();
+        let is_stalled = process.stalled_until > self.now;
+        process.state.get_mut().awake(clock);
+        process.state.get_mut().stalled_since = is_stalled.then_some(process.stalled_since);
         let action = process.state.get_mut().step(clock, reply);
         let reports = process.state.get_mut().outages.len() - reports;
         let loss = (self.losses, self.now + process.state.get_mut().lease_length());
@@ -496,12 +509,14 @@ impl World {
             }
             Call::Write(membership, writes) => {
                 let late = self.late_leaves(writes);
+                let expired = self.expired(writes);
                 let results = self.server.write(membership, writes);
                 self.note_leaves(writes, &results);
                 if let Some(user) = late.into_iter().find(|user| self.server.is_leaving(&user_id(*user))) {
                     self.wrong.get_or_insert(format!("a leave before the last heartbeat of user {user} counts"));
                 }
                 self.check_parted();
+                self.check_expired(expired);
                 // The data to go back to have events that are delivered meanwhile.
                 let has = |kind| self.options.faults.contains(&kind);
                 if (has(FaultKind::RollBack) || has(FaultKind::Restore)) && self.random.percent(10) {
@@ -554,6 +569,25 @@ impl World {
         };
         let users = writes.iter().filter(|write| matches!(write, Write::Leave(_))).map(|write| user_of(write.id()));
         users.filter(is_late).collect()
+    }
+
+    /// The users of heartbeats who are offline since their timeout was over, with the time of the last heartbeat.
+    fn expired(&self, writes: &[Write]) -> Vec<(usize, Nanos)> {
+        let heartbeats = writes.iter().filter(|write| matches!(write, Write::Heartbeat(_)));
+        let expired = |write: &Write| Some((user_of(write.id()), self.server.expired_seen(write.id())?));
+        heartbeats.filter_map(expired).collect()
+    }
+
+    /// No heartbeat brings its user online a second time, after its timeout is over.
+    fn check_expired(&mut self, expired: Vec<(usize, Nanos)>) {
+        let is_again = |(user, seen): &(usize, Nanos)| {
+            self.server.online_seen(&user_id(*user)).is_some_and(|other| other < *seen + EQUAL)
+        };
+        if let Some((user, _)) = expired.into_iter().find(is_again)
+            && self.are_times_exact()
+        {
+            self.wrong.get_or_insert(format!("user {user} comes online by a heartbeat whose timeout was over"));
+        }
     }
 
     /// Whether the times that the server has of heartbeats and leaves are nearly those at which they came.
@@ -624,7 +658,7 @@ impl World {
         if !self.processes[number].is_alive || self.processes[number].callback.is_some() {
             return;
         }
-        if self.is_put_off(number, Happening::Reactor { process: number }) {
+        if self.is_ruby_put_off(number, Happening::Reactor { process: number }) {
             return;
         }
         let clock = self.clock();
@@ -677,7 +711,7 @@ impl World {
         if !process.is_alive || process.callback_generation != generation {
             return;
         }
-        if self.is_put_off(number, Happening::Return { process: number, generation }) {
+        if self.is_ruby_put_off(number, Happening::Return { process: number, generation }) {
             return;
         }
         let clock = self.clock();
@@ -755,7 +789,7 @@ impl World {
         if sent == Sent::LaterLeave && known.last_heartbeat >= known.last_leave {
             return;
         }
-        if self.is_put_off(number, Happening::Arrival { user, process: number, sent }) {
+        if self.is_ruby_put_off(number, Happening::Arrival { user, process: number, sent }) {
             return;
         }
         let (clock, timeout) = (self.clock(), self.options.user_timeouts[user]);
@@ -786,7 +820,11 @@ impl World {
                 let is_ordered = is_apart || known.last_process == Some(number);
                 known.is_leave_certain = is_ordered || is_written;
                 known.last_leave = Some(self.now);
-                let is_for_good = is_ordered && !known.is_return && has_exact_times;
+                let others = self.processes.iter().filter(|process| process.number != number);
+                let is_last = others
+                    .filter_map(|process| process.heartbeats.get(&user))
+                    .all(|at| self.now - at >= EQUAL + margin);
+                let is_for_good = is_ordered && is_last && !known.is_return && has_exact_times;
                 known.parted_at = is_for_good.then_some(self.now);
                 (known.is_parting_known, known.is_gone) = (false, false);
                 true
@@ -866,6 +904,7 @@ impl World {
                 self.judge.trouble(until + SECOND);
                 self.at(duration, Happening::Repair(Repair::Resume(number)));
             }
+            FaultKind::Stall => self.stall(number, duration),
             FaultKind::Fork => {
                 let is_alive = self.processes[number].is_alive;
                 let state = self.processes[number].state.get_mut();
@@ -982,6 +1021,31 @@ impl World {
         }
     }
 
+    fn stall(&mut self, number: usize, duration: Nanos) {
+        let clock = self.clock();
+        let process = &mut self.processes[number];
+        if !process.is_alive || process.stalled_until > self.now {
+            return;
+        }
+        (process.stalled_since, process.stalled_until) = (clock, self.now + duration);
+        if let Some(callback) = process.callback.as_ref().filter(|_| self.now < self.restored_until) {
+            callback.events.iter().for_each(|event| self.judge.may_repeat(user_of(&event.id), event.version));
+        }
+        self.judge.trouble(self.now + duration + 3 * SECOND);
+        self.at(duration, Happening::Repair(Repair::Stall(number)));
+    }
+
+    fn stall_ends(&mut self, number: usize) {
+        let clock = self.clock();
+        let process = &mut self.processes[number];
+        if process.is_alive && process.stalled_until == self.now && process.paused_until <= self.now {
+            let stall = Stall { start: process.stalled_since, end: clock };
+            process.state.get_mut().awake(clock);
+            process.state.get_mut().stall_ended(stall);
+            self.wake(number);
+        }
+    }
+
     fn kill(&mut self, number: usize, duration: Nanos) {
         let process = &mut self.processes[number];
         if !process.is_alive {
@@ -1043,7 +1107,8 @@ impl World {
             process.is_connected = false;
         }
         // A callback that hangs for longer than a lease does not keep it.
-        if self.options.faults.contains(&FaultKind::CallbackHangs) {
+        let can_hang = [FaultKind::CallbackHangs, FaultKind::Stall];
+        if self.options.faults.iter().any(|kind| can_hang.contains(kind)) {
             let callbacks = self.processes.iter().filter_map(|process| process.callback.as_ref());
             for event in callbacks.flat_map(|callback| &callback.events) {
                 self.judge.may_repeat(user_of(&event.id), event.version);
@@ -1149,6 +1214,7 @@ impl World {
                 }
             }
             Repair::Resume(_) => {}
+            Repair::Stall(number) => self.stall_ends(number),
         }
     }
 
@@ -1169,7 +1235,8 @@ impl World {
                 self.processes.iter_mut().for_each(|process| process.cut_off_until = 0);
                 (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
                 // What stands still goes on at its time.
-                let resumed_at = self.processes.iter().map(|process| process.paused_until).max().unwrap_or(0);
+                let until = |process: &Process| process.paused_until.max(process.stalled_until);
+                let resumed_at = self.processes.iter().map(until).max().unwrap_or(0);
                 let pause = resumed_at.saturating_sub(self.now);
                 for number in 0..self.processes.len() {
                     if !self.processes[number].is_alive {

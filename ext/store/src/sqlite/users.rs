@@ -7,7 +7,7 @@ use super::events::{append, append_leave};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Snapshot, Sweep};
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Purpose, Snapshot, Sweep};
 
 /// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
 /// some milliseconds of work each.
@@ -137,15 +137,19 @@ pub(super) fn heartbeat(
 ) -> rusqlite::Result<usize> {
     let id = heartbeat.id.as_bytes();
     let (seen, timeout) = (asked.saturating_sub(to_sql(heartbeat.age)), to_sql(heartbeat.timeout));
-    partition.use_timeout(timeout, now);
     let generation = partition.known.generation;
     let before = User::find(transaction, partition.number, id)?;
+    let is_certainly_online = |user: &User| user.is_online && user.generation == generation;
+    if heartbeat.purpose == Purpose::Prolong && !before.as_ref().is_some_and(is_certainly_online) {
+        return Ok(0);
+    }
+    partition.use_timeout(timeout, now);
     let mut user = before.clone().unwrap_or_else(|| User::new(generation));
     // Of two heartbeats without a certain order the later arrival counts: its timeout may be another one.
     let is_late = |before: i64| seen.saturating_add(to_sql(ORDER_TOLERANCE)) < before || user.left.is_some();
     let is_uncertain = user.generation != generation;
     // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
-    let is_resend = heartbeat.is_resend && is_uncertain;
+    let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
     if user.seen.is_some_and(|before| seen < before && is_late(before)) && !is_resend {
         return Ok(0);
     }
@@ -162,7 +166,7 @@ pub(super) fn heartbeat(
     let is_online_now = !is_known_online && user.deadline > now;
     if is_online_now {
         (user.is_online, user.generation) = (true, generation);
-    } else if !is_known_online && heartbeat.is_resend && is_new {
+    } else if !is_known_online && heartbeat.purpose == Purpose::Resend && is_new {
         // The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
         // time to write a later heartbeat. A number of its own: this, too, is noticed if the data go back.
         (user.is_online, user.generation) = (true, UNCERTAIN);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use online_manager_store::id::{Charset, Kind};
 use online_manager_store::interrupt::Interrupt;
 use online_manager_store::store::{
-    Commit, Event, Heartbeat, LeaseRequest, Leave, Membership, PollRequest, Store, Sweep, Token, Write,
+    Commit, Event, Heartbeat, LeaseRequest, Leave, Membership, PollRequest, Purpose, Store, Sweep, Token, Write,
 };
 use online_manager_store::{Access, StoreError, StoreUrl, UserId};
 use online_manager_tracker::{Nanos, Transition};
@@ -169,7 +169,7 @@ pub fn name(id: &UserId) -> String {
 }
 
 pub fn heartbeat(name: &str, age: Nanos, timeout: Nanos) -> Write {
-    Write::Heartbeat(Heartbeat { id: user(name), age, timeout, is_resend: false })
+    Write::Heartbeat(Heartbeat { id: user(name), age, timeout, purpose: Purpose::Report })
 }
 
 pub fn leave(name: &str, age: Nanos, after: Nanos) -> Write {

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::id::{Charset, Kind as IdKind};
-use crate::store::{Event, Heartbeat, Written};
+use crate::store::{Event, Heartbeat, Purpose, Written};
 use online_manager_tracker::{Reason, Transition};
 
 const TRAITS: StoreTraits = StoreTraits {
@@ -59,7 +59,7 @@ impl Driver {
     fn heartbeat(&mut self, timeout: Nanos) {
         let id = (0..).map(|number: u8| UserId::new(IdKind::String(Charset::Ascii), &[b'a' + number]));
         let id = id.into_iter().find(|id| id.partition(2) == 0).unwrap();
-        self.state.outbox.heartbeat(id, self.now, timeout, false);
+        self.state.outbox.heartbeat(id, self.now, timeout, Purpose::Report);
     }
 
     /// Runs for a while. Returns what was reported.
@@ -90,7 +90,7 @@ impl Driver {
             Call::Resend(resend) => self.resends.push(resend.clone()),
             Call::Write(_, writes) => {
                 let heartbeats = writes.iter().filter_map(|write| match write {
-                    Write::Heartbeat(heartbeat) => Some(heartbeat.is_resend),
+                    Write::Heartbeat(heartbeat) => Some(heartbeat.purpose == Purpose::Resend),
                     Write::Leave(_) => None,
                 });
                 self.written.extend(heartbeats);
@@ -399,7 +399,7 @@ fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
     driver.now += SECOND;
     driver.state.partition_replaced(driver.now, partition);
     let (age, timeout) = (31 * SECOND, 20 * SECOND);
-    let expected = Write::Heartbeat(Heartbeat { id, age, timeout, is_resend: true });
+    let expected = Write::Heartbeat(Heartbeat { id, age, timeout, purpose: Purpose::Resend });
     assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
 }
 
