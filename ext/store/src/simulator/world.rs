@@ -97,6 +97,10 @@ pub(super) struct World {
     processes: Vec<Process>,
     incarnations: u64,
     is_server_away: bool,
+    /// Since when the server was away last.
+    away_since: Nanos,
+    /// When the server came back from an outage that was long enough for a hold, and who was online then.
+    back: Option<(Nanos, Vec<usize>)>,
     do_writes_fail: bool,
     do_callbacks_fail: bool,
     failing_user: Option<usize>,
@@ -146,6 +150,8 @@ impl World {
             processes: Vec::new(),
             incarnations: 0,
             is_server_away: false,
+            away_since: 0,
+            back: None,
             do_writes_fail: false,
             do_callbacks_fail: false,
             failing_user: None,
@@ -526,7 +532,11 @@ impl World {
                 Reply::Written(Ok(results))
             }
             Call::Poll(membership, requests) => {
+                let held = self.held();
                 let results = self.server.poll(membership, requests);
+                if let Some(user) = held.into_iter().find(|user| !self.server.is_online(&user_id(*user))) {
+                    self.wrong.get_or_insert(format!("user {user} is set offline right after an outage"));
+                }
                 self.check_parted();
                 self.look_for_witnesses();
                 Reply::Polled(Ok(results))
@@ -588,6 +598,17 @@ impl World {
         {
             self.wrong.get_or_insert(format!("user {user} comes online by a heartbeat whose timeout was over"));
         }
+    }
+
+    /// The users who are not to be set offline yet: the server is just back, and they were online before.
+    fn held(&self) -> Vec<usize> {
+        let Some((back_at, online)) = self.back.as_ref().filter(|(at, _)| self.now < at + self.options.timeout) else {
+            return Vec::new();
+        };
+        let is_before = |ago: Nanos| self.now.saturating_sub(ago) < *back_at;
+        let is_held = |user: &usize| self.server.seen_ago(&user_id(*user)).is_some_and(is_before);
+        let has_promise = self.are_times_exact() && !self.judge.has_lost_data;
+        online.iter().copied().filter(|_| has_promise).filter(is_held).collect()
     }
 
     /// Whether the times that the server has of heartbeats and leaves are nearly those at which they came.
@@ -1058,7 +1079,18 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Start(number)));
     }
 
+    fn server_back(&mut self) {
+        if self.is_server_away && self.now - self.away_since > self.options.timeout * 6 / 10 {
+            let online = (0..self.options.users).filter(|user| self.server.is_online(&user_id(*user))).collect();
+            self.back = Some((self.now, online));
+        }
+        self.is_server_away = false;
+    }
+
     fn server_away(&mut self, duration: Nanos) {
+        if !self.is_server_away {
+            self.away_since = self.now;
+        }
         self.is_server_away = true;
         for process in &mut self.processes {
             process.is_connected = false;
@@ -1197,7 +1229,7 @@ impl World {
     fn repair(&mut self, repair: Repair) {
         self.trace(|| format!("REPAIR {repair:?}"));
         match repair {
-            Repair::Server => self.is_server_away = false,
+            Repair::Server => self.server_back(),
             Repair::Writes => self.do_writes_fail = false,
             Repair::Callbacks => self.do_callbacks_fail = false,
             Repair::User(user) => {
@@ -1227,7 +1259,7 @@ impl World {
             Part::Faults => {
                 self.trace(|| "PART no more faults".into());
                 self.part = Part::Leases;
-                self.is_server_away = false;
+                self.server_back();
                 self.do_writes_fail = false;
                 self.do_callbacks_fail = false;
                 self.failing_user = None;
