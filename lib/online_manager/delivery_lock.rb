@@ -7,7 +7,7 @@ class OnlineManager
   # @private
   class DeliveryLock
     # The methods in which a fiber waits for another one that they have resumed.
-    RESUMING = %w[resume raise kill next next_values peek peek_values].freeze
+    RESUMING = %w[resume kill next next_values peek peek_values raise].freeze
     private_constant :RESUMING
 
     # The fiber that holds the lock.

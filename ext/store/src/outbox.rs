@@ -15,6 +15,9 @@ use crate::store::{Heartbeat, Leave, Purpose, Write};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PendingWrites {
     heartbeat: Option<(Nanos, Nanos, Purpose)>,
+    /// What puts the deadline off, as a heartbeat at a time with a timeout. By itself: it must not lengthen the timeout of a
+    /// heartbeat that waits, which may bring its user online.
+    prolongation: Option<(Nanos, Nanos)>,
     leave: Option<(Nanos, Nanos)>,
     is_repeated: bool,
 }
@@ -40,14 +43,16 @@ impl Batch {
         // The clock may date a heartbeat back by its jitter; without this, users could expire too early.
         let with_jitter = |timeout: Nanos| timeout.saturating_add(jitter);
         let mut writes = Vec::with_capacity(self.0.len());
-        for (id, PendingWrites { heartbeat, leave, is_repeated }) in &self.0 {
+        for (id, PendingWrites { heartbeat, prolongation, leave, is_repeated }) in &self.0 {
             let id = || id.clone();
-            let heartbeat = heartbeat.map(|(at, timeout, purpose)| {
+            let write = |(at, timeout, purpose)| {
                 Write::Heartbeat(Heartbeat { id: id(), age: age(at), timeout: with_jitter(timeout), purpose })
-            });
+            };
+            let heartbeat = heartbeat.map(write);
+            let prolongation = prolongation.map(|(at, timeout)| write((at, timeout, Purpose::Prolong)));
             let leave = leave.map(|(at, after)| Write::Leave(Leave { id: id(), age: age(at), after }));
-            let both = if *is_repeated { [leave, heartbeat] } else { [heartbeat, leave] };
-            writes.extend(both.into_iter().flatten());
+            let all = if *is_repeated { [leave, heartbeat, prolongation] } else { [heartbeat, prolongation, leave] };
+            writes.extend(all.into_iter().flatten());
         }
         writes
     }
@@ -94,7 +99,14 @@ impl Outbox {
         latest.is_repeated &= latest.heartbeat.is_some_and(|(before, ..)| at <= before);
         let (before, former) = latest.heartbeat.map_or((at, purpose), |(before, _, former)| (before, former));
         latest.heartbeat = Some((at.max(before), timeout, purpose.max(former)));
+        latest.prolongation = latest.prolongation.filter(|(prolonged, _)| *prolonged >= at);
         latest.leave = latest.leave.filter(|(left, _)| *left > at);
+    }
+
+    /// Puts the deadline off of a user who is online, as if a heartbeat at `at` had this timeout.
+    pub(crate) fn prolong(&mut self, id: UserId, at: Nanos, timeout: Nanos) {
+        self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        self.users.entry(id).or_default().prolongation = Some((at, timeout));
     }
 
     /// Adds a leave at `at`, which makes the user due `after` that, unless one waits that makes it due sooner.
@@ -140,10 +152,13 @@ impl Outbox {
 
     /// Puts back a batch that could not be written. What was added meanwhile is newer, and wins.
     pub(crate) fn put_back(&mut self, batch: Batch) {
-        for (id, PendingWrites { heartbeat, leave, .. }) in batch.0 {
+        for (id, PendingWrites { heartbeat, prolongation, leave, .. }) in batch.0 {
             let newer = self.users.remove(&id);
             if let Some((at, timeout, purpose)) = heartbeat {
                 self.heartbeat(id.clone(), at, timeout, purpose);
+            }
+            if let Some((at, timeout)) = prolongation {
+                self.prolong(id.clone(), at, timeout);
             }
             if let Some((at, after)) = leave {
                 self.leave(id.clone(), at, after);
@@ -152,6 +167,9 @@ impl Outbox {
             let Some(newer) = newer else { continue };
             if let Some((at, timeout, purpose)) = newer.heartbeat {
                 self.heartbeat(id.clone(), at, timeout, purpose);
+            }
+            if let Some((at, timeout)) = newer.prolongation {
+                self.prolong(id.clone(), at, timeout);
             }
             if let Some((at, after)) = newer.leave {
                 self.leave(id, at, after);
@@ -325,25 +343,23 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_that_waits_is_not_taken_for_one_that_only_puts_the_deadline_off() {
+    fn what_puts_a_deadline_off_lengthens_no_timeout_of_a_heartbeat_that_waits() {
         let mut outbox = Outbox::default();
-        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
-        outbox.heartbeat(id(1), 10, 9, Purpose::Prolong);
-        outbox.heartbeat(id(2), 10, 9, Purpose::Prolong);
-        let purposes = |writes: Vec<Write>| {
-            writes
-                .into_iter()
-                .map(|write| match write {
-                    Write::Heartbeat(heartbeat) => heartbeat.purpose,
-                    Write::Leave(_) => panic!("nobody left"),
-                })
-                .collect::<Vec<_>>()
-        };
+        let write = |age, timeout, purpose| Write::Heartbeat(Heartbeat { id: id(1), age, timeout, purpose });
+        outbox.heartbeat(id(1), 11, 5, Purpose::Report);
+        outbox.prolong(id(1), 10, 90);
+        outbox.prolong(id(1), 11, 99);
         let unwritten = outbox.take_batch(10);
-        assert_eq!(purposes(unwritten.writes(30, 0)), [Purpose::Report, Purpose::Prolong]);
+        let both = [write(19, 5, Purpose::Report), write(19, 99, Purpose::Prolong)];
+        assert_eq!(unwritten.writes(30, 0), both);
         outbox.put_back(unwritten);
-        outbox.heartbeat(id(2), 12, 5, Purpose::Report);
-        assert_eq!(purposes(take_writes(&mut outbox, 30)), [Purpose::Report, Purpose::Report]);
+        outbox.leave(id(1), 12, 0);
+        let leave = Write::Leave(Leave { id: id(1), age: 18, after: 0 });
+        let unwritten = outbox.take_batch(10);
+        assert_eq!(unwritten.writes(30, 0), [vec![leave], both.to_vec()].concat());
+        outbox.put_back(unwritten);
+        outbox.heartbeat(id(1), 13, 5, Purpose::Report);
+        assert_eq!(take_writes(&mut outbox, 30), [write(17, 5, Purpose::Report)], "the user is there");
     }
 
     #[test]

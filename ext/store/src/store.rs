@@ -50,7 +50,8 @@ pub struct Heartbeat {
     pub purpose: Purpose,
 }
 
-/// Why a member writes a heartbeat. Of two heartbeats that are written as one the greater purpose counts.
+/// Why a member writes a heartbeat. Of two heartbeats that are written as one the greater purpose counts; one that prolongs is
+/// written by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// To put the deadline of a user off who is online: later heartbeats may wait to be read in this process. It brings nobody

@@ -205,7 +205,7 @@ impl<K> HotEntry<K> {
         let needed = if is_lasting { stall.end } else { until };
         if needed > due.max(cold.prolonged_until.get()) && until > due && !cold.is_left.get() {
             cold.prolonged_until.set(until);
-            outbox.heartbeat(cold.id.clone(), seen, until.saturating_sub(seen), Purpose::Prolong);
+            outbox.prolong(cold.id.clone(), seen, until.saturating_sub(seen));
         }
     }
 
