@@ -116,6 +116,11 @@ impl Outbox {
         latest.leave = Some(merge_leaves(latest.leave, (at, after)));
     }
 
+    /// Whether a heartbeat of the user waits.
+    pub(crate) fn has_heartbeat(&self, id: &UserId) -> bool {
+        self.users.get(id).is_some_and(|latest| latest.heartbeat.is_some())
+    }
+
     /// The store may have got before what waits of a user.
     pub(crate) fn mark_repeated(&mut self, id: &UserId) {
         if let Some(latest) = self.users.get_mut(id) {

@@ -181,7 +181,11 @@ impl<K> HotEntry<K> {
         }
         cold.is_left.set(true);
         cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
+        let was_sent = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
         self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
+        if was_sent {
+            outbox.mark_repeated(&cold.id);
+        }
         self.has_common_timeout = false;
         self.quiet_until = Tick::of(now);
     }

@@ -96,6 +96,11 @@ fn a_leave_that_is_written_again_goes_before_its_heartbeat() {
     let is_leave = |writes: Vec<Write>| writes.iter().map(|write| matches!(write, Write::Leave(_))).collect::<Vec<_>>();
     let written = || is_leave(process.outbox.lock().take_batch(10).writes(2 * SECOND, 0));
     assert_eq!(written(), [false, true]);
+    process.leave("ada", 2 * SECOND, 0);
+    assert_eq!(written(), [true, false], "the heartbeat has been sent before");
+    process.heartbeat(3 * SECOND, 30 * SECOND);
+    process.leave("ada", 3 * SECOND, 0);
+    assert_eq!(written(), [false, true], "it has not");
     process.coalescer.resend(2 * SECOND, |_| Some(0), false, &process.outbox);
     assert_eq!(written(), [true, false]);
 }
