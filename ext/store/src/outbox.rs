@@ -157,28 +157,25 @@ impl Outbox {
 
     /// Puts back a batch that could not be written. What was added meanwhile is newer, and wins.
     pub(crate) fn put_back(&mut self, batch: Batch) {
-        for (id, PendingWrites { heartbeat, prolongation, leave, .. }) in batch.0 {
+        for (id, unwritten) in batch.0 {
             let newer = self.users.remove(&id);
-            if let Some((at, timeout, purpose)) = heartbeat {
-                self.heartbeat(id.clone(), at, timeout, purpose);
-            }
-            if let Some((at, timeout)) = prolongation {
-                self.prolong(id.clone(), at, timeout);
-            }
-            if let Some((at, after)) = leave {
-                self.leave(id.clone(), at, after);
-            }
+            self.add(&id, unwritten);
             self.mark_repeated(&id);
-            let Some(newer) = newer else { continue };
-            if let Some((at, timeout, purpose)) = newer.heartbeat {
-                self.heartbeat(id.clone(), at, timeout, purpose);
+            if let Some(newer) = newer {
+                self.add(&id, newer);
             }
-            if let Some((at, timeout)) = newer.prolongation {
-                self.prolong(id.clone(), at, timeout);
-            }
-            if let Some((at, after)) = newer.leave {
-                self.leave(id, at, after);
-            }
+        }
+    }
+
+    fn add(&mut self, id: &UserId, writes: PendingWrites) {
+        if let Some((at, timeout, purpose)) = writes.heartbeat {
+            self.heartbeat(id.clone(), at, timeout, purpose);
+        }
+        if let Some((at, timeout)) = writes.prolongation {
+            self.prolong(id.clone(), at, timeout);
+        }
+        if let Some((at, after)) = writes.leave {
+            self.leave(id.clone(), at, after);
         }
     }
 
