@@ -272,7 +272,7 @@ RSpec.describe OnlineManager::Command do
     partition = { number: 0, online: 70, waiting: 0, oldest_waiting: nil, dead_letters: 0, lease_holder: "web-1:4711",
                   lease_remaining: 3.14, hold: 0.0, epoch: 1_700_000_000_000_000, generation: 0 }
     orphan = partition.merge(number: 1, online: 7, waiting: 21, oldest_waiting: 45.04, dead_letters: 2,
-                             lease_holder: nil, lease_remaining: nil, hold: 2.5, generation: 1)
+                             lease_holder: nil, lease_remaining: nil, hold: 2.5, generation: 1_700_000_060_000_000)
     contents = { partitions: [partition, orphan], members: [{ name: "web-1:4711", remaining: 2.02 }], users: nil,
                  events: nil, dead_letters: [] }
 
@@ -286,7 +286,7 @@ RSpec.describe OnlineManager::Command do
         partitions: 2, 1 WITHOUT A LEASE HOLDER: 1
           partition  online  waiting  oldest  dead  lease holder  process  lease  hold   data since (UTC)
           0          70      0        -       0     web-1         4711     3.1 s  -      2023-11-14 22:13:20
-          1          7       21       45.0 s  2     NOBODY        -        -      2.5 s  2023-11-14 22:13:20, went back once
+          1          7       21       45.0 s  2     NOBODY        -        -      2.5 s  2023-11-14 22:13:20, went back 2023-11-14 22:14:20
         member: web-1:4711, registered for another 2.0 s
         events: 21, listed with --events
       TEXT

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
     Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE, OVERDUE,
-    Partition, PollRequest, PollResult, Purpose, Sweep, Token, Write, Written,
+    Partition, PollRequest, PollResult, Purpose, Sweep, Token, Write, Written, online_margin,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -543,7 +543,7 @@ impl Model {
             data.hold = now + membership.timeout;
             data.last = data.last.max(known.last);
             if is_older {
-                data.generation = known.generation + 1;
+                data.generation = wall.max(known.generation + 1);
                 data.silent_until = now + SETTLING;
             }
             return Err(StoreError::Replaced("the data are others, or older".into()));
@@ -702,7 +702,7 @@ impl Model {
         if user.is_online && !is_uncertain {
             return 0;
         }
-        if user.deadline > now || takes_expired {
+        if user.deadline > now + online_margin(timeout) || takes_expired {
             user.is_online = true;
             user.generation = generation;
             self.append(partition, wall, heartbeat.id.clone(), Reason::Heartbeat, (seen, seen));

@@ -70,6 +70,13 @@ pub enum Purpose {
 /// is lost only the time to the next one, since each process hears of the leave.
 pub const ORDER_TOLERANCE: Nanos = 30_000_000;
 
+/// Returns for how many nanoseconds a heartbeat has to be good yet to bring its user online; its timeout is in nanoseconds too.
+/// One that is written again seems a little later than the first time. Without the margin it would bring a user online, for a
+/// moment, whom the sweep has just set offline.
+pub(crate) fn online_margin(timeout: Nanos) -> Nanos {
+    ORDER_TOLERANCE.min(timeout / 4)
+}
+
 /// A store notes that a user was set offline later than this many nanoseconds after its deadline. All other events are in the
 /// log nearly in the order of their deadlines, so the first event says how long ago the others can have been due. Of the users
 /// who were set offline late the store keeps how late they were at most, until their events are delivered.
@@ -148,7 +155,9 @@ impl Membership {
 pub struct Known {
     /// When the data began, in microseconds of the wall clock of that moment; 0 if that is not known.
     pub epoch: u64,
-    /// How often these data were found to be older than a member knew.
+    /// When these data were last found to be older than a member knew, in microseconds of the wall clock; 0 if never. A later
+    /// finding has a greater number, and none has the number of another one: the data may go back to before a finding that
+    /// some members know, and others do not.
     pub generation: u64,
     /// The highest number that was given out: to an event, a version or a leave.
     pub last: u64,
@@ -495,4 +504,16 @@ pub trait Store: Send {
     ///
     /// See [`StoreError`].
     fn purge(&mut self, is_forced: bool) -> Result<bool, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_heartbeat_brings_its_user_online_however_short_its_timeout_is() {
+        for timeout in [1, 1_000_000, ORDER_TOLERANCE, 10 * ORDER_TOLERANCE] {
+            assert!(online_margin(timeout) <= timeout / 4);
+        }
+    }
 }

@@ -174,7 +174,8 @@ fn older_data_are_replaced_once_and_hand_out_no_events_until_members_said_what_t
         assert!(matches!(error, StoreError::Replaced(_)), "{error:?}");
         member.known.clear();
         let after = poll(&mut *store, &mut member, FETCH).unwrap();
-        assert_eq!((after.known.epoch, after.known.generation), (before.known.epoch, 1));
+        assert_eq!(after.known.epoch, before.known.epoch);
+        assert!(after.known.generation > before.known.epoch, "when the data were found to be older");
         assert!(after.known.last >= before.known.last);
         assert_eq!(after.events, [], "silent for a second");
         assert!(store.summary().unwrap().partitions[0].hold > MINUTE / 2);
@@ -189,6 +190,30 @@ fn older_data_are_replaced_once_and_hand_out_no_events_until_members_said_what_t
         assert_eq!(events.len(), 1, "{events:?}");
         assert!(events[0].version > before.events[1].version);
     }
+}
+
+#[test]
+fn data_that_go_back_to_before_a_finding_are_others_for_a_member_that_knows_the_finding() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let (mut one, mut other) = (membership(MEMBER_A, MINUTE), membership(MEMBER_B, MINUTE));
+    written(store.write(&one, &[heartbeat("ada", 0, MINUTE)])).unwrap();
+    let backup = back_up(&folder);
+    let second_backup = backup.with_extension("2");
+    std::fs::copy(&backup, &second_backup).unwrap();
+    written(store.write(&one, &[heartbeat("bob", 0, MINUTE)])).unwrap();
+    for member in [&mut one, &mut other] {
+        poll(&mut *store, member, EMPTY_POLL).unwrap();
+    }
+    let is_replaced = |result| matches!(result, Err(StoreError::Replaced(_)));
+
+    restore(&folder, &backup);
+    assert!(is_replaced(poll(&mut *store, &mut one, EMPTY_POLL)));
+    one.known.clear();
+    poll(&mut *store, &mut one, EMPTY_POLL).unwrap();
+    restore(&folder, &second_backup);
+    assert!(is_replaced(poll(&mut *store, &mut other, EMPTY_POLL)));
+    assert!(is_replaced(poll(&mut *store, &mut one, EMPTY_POLL)), "these data are of the second finding");
 }
 
 #[test]

@@ -118,14 +118,15 @@ class OnlineManager
          seconds(partition[:hold].nonzero?), age(partition)].map(&:to_s)
       end
 
-      # When the data began, and how often they were found to be older than a member knew.
+      # When the data began, and when they were last found to be older than a member knew.
       def age(partition)
         epoch, generation = partition.values_at(:epoch, :generation)
         return "-" if epoch.zero?
 
-        began = Time.at(epoch / 1_000_000).utc.strftime("%F %T")
-        generation.zero? ? began : "#{began}, went back #{times(generation)}"
+        generation.zero? ? moment(epoch) : "#{moment(epoch)}, went back #{moment(generation)}"
       end
+
+      def moment(micros) = Time.at(micros / 1_000_000).utc.strftime("%F %T")
 
       def list_members
         @contents[:members].map do |member|

@@ -27,8 +27,8 @@ local SETTLING = 1000000
 local KEEP = 30 * 86400
 
 -- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline; how far the clock is
--- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; how
--- often the data went back; until when no event is handed out; the longest timeout in use in milliseconds, and until
+-- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; when
+-- the data last went back, by the server's clock; until when no event is handed out; the longest timeout in use in milliseconds, and until
 -- when it counts; how late users were set offline at most, of those who were late, and the number of the last of their
 -- events. Also the classes: see class_of in write.lua.
 local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
@@ -70,8 +70,9 @@ else
     -- Nobody is set offline for one timeout: each process needs time to re-send its users.
     redis.call('HSET', META, 'hold', now + TIMEOUT, 'last', math.max(last_number, KNOWN_LAST))
     if is_older then
-      -- The data went back: whether a user has come or gone since is not known.
-      redis.call('HSET', META, 'generation', KNOWN_GENERATION + 1, 'silent', now + SETTLING)
+      -- The data went back: whether a user has come or gone since is not known. The generation is not only one more, as the
+      -- data may be from before a finding that another member knows.
+      redis.call('HSET', META, 'generation', math.max(KNOWN_GENERATION + 1, wall), 'silent', now + SETTLING)
       redis.call('ZUNIONSTORE', UNCERTAIN, 2, USERS, TOMBSTONES)
     end
     return {'replaced'}

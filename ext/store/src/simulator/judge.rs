@@ -161,6 +161,13 @@ impl Judge {
         self.users[user].may_repeat.insert(version);
     }
 
+    /// The data of a user went back, and nobody who knew newer ones lives: what they say was not called, is called.
+    pub(super) fn went_back_unnoticed(&mut self, user: usize) {
+        let user = &mut self.users[user];
+        user.is_unknown = true;
+        user.may_repeat.extend(&user.started);
+    }
+
     /// Whatever this process has delivered lately may be delivered again.
     pub(super) fn may_repeat_all(&mut self) {
         for user in &mut self.users {

@@ -1203,8 +1203,9 @@ impl World {
             }
             self.unnoticed[usize::from(partition)] = None;
             for user in 0..self.options.users {
-                let is_there = user_id(user).partition(self.options.partitions) == partition;
-                self.judge.users[user].is_unknown |= is_there && !is_noticed;
+                if !is_noticed && user_id(user).partition(self.options.partitions) == partition {
+                    self.judge.went_back_unnoticed(user);
+                }
             }
         }
     }
@@ -1218,10 +1219,12 @@ impl World {
             // A process that has not polled since it started does not know that anything was lost.
             let has_polled = process.state.lock().known(partition).last > 0;
             let due = process.state.lock().log.undelivered_offline(partition, clock);
-            // The process of the last heartbeat has to know a user whose offline is not called, whatever it forgets.
+            // The process of the last heartbeat has to know a user whose offline is not called, whatever it forgets. But it
+            // forgets by the server's clock, which loses time when it is set back.
             let known = &self.judge.users[user];
             let has_last = process.heartbeats.get(&user).copied() == known.last_heartbeat;
-            let has_to_know = has_last && known.heard == Some(Transition::Online);
+            let is_clock_good = !self.options.faults.contains(&FaultKind::ClockJump);
+            let has_to_know = has_last && is_clock_good && known.heard == Some(Transition::Online);
             ((process.knows(user, clock) || has_to_know) && has_polled) || due.iter().any(|(other, _)| *other == id)
         })
     }

@@ -126,7 +126,8 @@ impl PartitionRow {
         self.hold = now.saturating_add(to_sql(membership.timeout));
         self.known.last = data.last.max(known.last);
         if is_older {
-            self.known.generation = known.generation + 1;
+            // Not only one more: the data may be from before a finding that another member knows.
+            self.known.generation = (known.generation + 1).max(boot_clock::wall_micros() as u64);
             self.silent_until = now.saturating_add(SETTLING);
         }
         false

@@ -24,7 +24,7 @@ const SCHEMA: &str = "
         number INTEGER PRIMARY KEY,
         name TEXT UNIQUE,                        -- NULL if it was purged and its rows are being deleted
         epoch INTEGER NOT NULL,                  -- when the data began, in microseconds of the wall clock
-        generation INTEGER NOT NULL DEFAULT 0,   -- how often they were found to be older than a member knew
+        generation INTEGER NOT NULL DEFAULT 0,   -- when they were last found to be older than a member knew, or 0
         last INTEGER NOT NULL DEFAULT 0,         -- the last number of an event, a version or a leave
         swept INTEGER,                           -- when the users were swept last
         hold INTEGER NOT NULL DEFAULT 0,         -- nobody is set offline before that time

@@ -7,7 +7,7 @@ use super::events::{append, append_leave};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Purpose, Snapshot, Sweep};
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Purpose, Snapshot, Sweep, online_margin};
 
 /// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
 /// some milliseconds of work each.
@@ -163,7 +163,8 @@ pub(super) fn heartbeat(
         Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
         None => (user.deadline, user.is_leave, user.left) = (deadline, false, None),
     }
-    let is_online_now = !is_known_online && user.deadline > now;
+    let margin = to_sql(online_margin(heartbeat.timeout));
+    let is_online_now = !is_known_online && user.deadline > now.saturating_add(margin);
     if is_online_now {
         (user.is_online, user.generation) = (true, generation);
     } else if !is_known_online && heartbeat.purpose == Purpose::Resend && is_new {
