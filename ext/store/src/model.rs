@@ -268,11 +268,6 @@ impl Model {
         self.user(id).is_some_and(|user| user.is_online)
     }
 
-    /// Whether a user is online by a heartbeat that is still good.
-    pub(crate) fn is_online_by_heartbeat(&self, id: &UserId) -> bool {
-        self.user(id).is_some_and(|user| user.is_online && user.generation != UNCERTAIN)
-    }
-
     /// When the last heartbeat was of a user who is offline by a timeout.
     pub(crate) fn expired_seen(&self, id: &UserId) -> Option<Nanos> {
         let generation = self.generation(id.partition(self.partitions()));

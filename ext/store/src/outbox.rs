@@ -163,6 +163,9 @@ impl Outbox {
             self.mark_repeated(&id);
             if let Some(newer) = newer {
                 self.add(&id, newer);
+                if newer.is_repeated {
+                    self.mark_repeated(&id);
+                }
             }
         }
     }
@@ -319,6 +322,14 @@ mod tests {
         outbox.leave(id(1), 15, 0);
         outbox.mark_repeated(&id(1));
         assert_eq!(take_writes(&mut outbox, 30), [leave(15), heartbeat(16)]);
+        // What is newer may have arrived before, too.
+        outbox.heartbeat(id(1), 15, 5, Purpose::Report);
+        let unwritten = outbox.take_batch(10);
+        outbox.heartbeat(id(1), 16, 5, Purpose::Report);
+        outbox.leave(id(1), 17, 0);
+        outbox.mark_repeated(&id(1));
+        outbox.put_back(unwritten);
+        assert_eq!(take_writes(&mut outbox, 30), [leave(13), heartbeat(14)]);
         // Only the leave has perhaps arrived before.
         outbox.leave(id(1), 16, 0);
         let unwritten = outbox.take_batch(10);

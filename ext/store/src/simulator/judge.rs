@@ -19,6 +19,20 @@ pub(super) const EQUAL: Nanos = 12 * MILLISECOND;
 /// How many calls of the store one process may make within a second.
 const MAX_CALLS_PER_SECOND: usize = 500;
 
+/// How far a user's leave has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Parting {
+    /// The user has not left, or perhaps came back.
+    #[default]
+    None,
+    /// The user has left for good at that time: clearly after the last heartbeat, and due at once.
+    Left(Nanos),
+    /// The store knows that.
+    Known,
+    /// It has set the user offline: no older heartbeat brings the user online.
+    Gone,
+}
+
 /// What is known of one user.
 #[derive(Debug, Default)]
 pub(super) struct User {
@@ -29,11 +43,7 @@ pub(super) struct User {
     /// The last leave must count: it was clearly after the last heartbeat, or the same process got both, or the store
     /// knew the heartbeat.
     pub(super) is_leave_certain: bool,
-    /// When the user left for good: clearly after the last heartbeat, and due at once.
-    pub(super) parted_at: Option<Nanos>,
-    /// The store knows that, and has set the user offline: no older heartbeat brings the user online.
-    pub(super) is_parting_known: bool,
-    pub(super) is_gone: bool,
+    pub(super) parting: Parting,
     /// The process of the last leave.
     pub(super) left_process: Option<usize>,
     /// The last heartbeat came soon after a leave: it may be dated forward.

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use online_manager_tracker::{Nanos, Stall, Transition};
 
-use super::judge::{EQUAL, Judge, PROMPT};
+use super::judge::{EQUAL, Judge, PROMPT, Parting};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
 use super::process::{Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
@@ -626,21 +626,23 @@ impl World {
             // Of a timeout that it has not heard of it cannot know for how long to remember the leave.
             let user = user_of(&leave.id);
             let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
-            let known = &mut self.judge.users[user];
-            let is_last = known.parted_at.is_some_and(|at| self.now.saturating_sub(leave.age) + EQUAL >= at);
-            known.is_parting_known |= is_written && is_remembered && is_last && leave.after == 0;
+            let left_at = self.now.saturating_sub(leave.age) + EQUAL;
+            let parting = &mut self.judge.users[user].parting;
+            let is_last = matches!(parting, Parting::Left(at) if left_at >= *at);
+            if is_written && is_remembered && is_last && leave.after == 0 {
+                *parting = Parting::Known;
+            }
         }
     }
 
     /// Once the store has set a user offline who left, no older heartbeat brings the user online.
     fn check_parted(&mut self) {
         for user in 0..self.options.users {
-            let known = &mut self.judge.users[user];
-            if known.parted_at.is_none() || !known.is_parting_known {
-                continue;
+            let parting = &mut self.judge.users[user].parting;
+            if *parting == Parting::Known && !self.server.is_online(&user_id(user)) {
+                *parting = Parting::Gone;
             }
-            known.is_gone |= !self.server.is_online(&user_id(user));
-            if known.is_gone && self.server.is_online_by_heartbeat(&user_id(user)) {
+            if *parting == Parting::Gone && self.server.online_seen(&user_id(user)).is_some() {
                 self.wrong.get_or_insert(format!("user {user} has left, and an older heartbeat brings it online"));
             }
         }
@@ -825,7 +827,7 @@ impl World {
                 known.is_return = known.last_leave.is_some_and(|at| self.now - at < SECOND);
                 known.last_heartbeat = Some(self.now);
                 known.last_process = Some(number);
-                known.parted_at = None;
+                known.parting = Parting::None;
                 self.processes[number].heartbeats.insert(user, self.now);
                 let process = &self.processes[number];
                 process.heartbeat(user, clock, timeout)
@@ -846,8 +848,7 @@ impl World {
                     .filter_map(|process| process.heartbeats.get(&user))
                     .all(|at| self.now - at >= EQUAL + margin);
                 let is_for_good = is_ordered && is_last && !known.is_return && has_exact_times;
-                known.parted_at = is_for_good.then_some(self.now);
-                (known.is_parting_known, known.is_gone) = (false, false);
+                known.parting = if is_for_good { Parting::Left(self.now) } else { Parting::None };
                 true
             }
             Sent::LaterLeave => {
@@ -1171,7 +1172,7 @@ impl World {
             self.judge.users[user].is_lost |= is_there && !self.is_known(user);
             if is_there {
                 // The leave may be lost with the data.
-                self.judge.users[user].parted_at = None;
+                self.judge.users[user].parting = Parting::None;
             }
         }
     }
