@@ -129,6 +129,11 @@ impl<K> HotEntry<K> {
         tick.get().saturating_sub(self.seen.get()) > timeout / TICK
     }
 
+    /// Whether the user was due before `settled_at`, until when the store has surely delivered the user's events.
+    pub(super) fn is_over(&self, cold: &ColdEntry, settled_at: Nanos) -> bool {
+        self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get()
+    }
+
     /// Returns the time of the last heartbeat, exact to a tick. A caller's `now` may be a little older than a heartbeat
     /// of another thread.
     pub(super) fn seen_at(&self) -> Nanos {
@@ -255,7 +260,6 @@ impl<K> HotEntry<K> {
             self.enqueue_write(cold, (self.seen_at(), due_at), Purpose::Report, outbox);
         }
         let is_leave_recent = cold.is_left.get() && is_recent(self.quiet_until.start(), now);
-        let is_prolonged = last_ok < cold.prolonged_until.get();
-        self.is_unwritten || is_leave_recent || is_prolonged || !self.is_expired(Tick::of(last_ok), cold.timeout)
+        self.is_unwritten || is_leave_recent || !self.is_over(cold, last_ok)
     }
 }

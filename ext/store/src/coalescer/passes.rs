@@ -4,7 +4,7 @@
 use online_manager_tracker::{Nanos, Stall};
 use parking_lot::Mutex;
 
-use super::entry::{ColdEntry, HotEntry, Tick};
+use super::entry::{ColdEntry, HotEntry};
 use super::{Coalescer, Part};
 use crate::id::UserId;
 use crate::outbox::Outbox;
@@ -29,8 +29,7 @@ impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
         if is_leave_known && !self.is_resend {
             return;
         }
-        let settled_at = (self.settled_at)(&cold.id).map(Tick::of);
-        if settled_at.is_some_and(|settled_at| !hot.is_expired(settled_at, cold.timeout)) {
+        if (self.settled_at)(&cold.id).is_some_and(|settled_at| !hot.is_over(cold, settled_at)) {
             let purpose = if self.is_resend { Purpose::Resend } else { Purpose::Report };
             hot.enqueue_write(cold, (hot.seen_at(), self.now), purpose, outbox);
             outbox.mark_repeated(&cold.id);

@@ -30,6 +30,20 @@ fn a_user_who_was_due_in_a_stall_is_written_again_with_a_later_deadline() {
 }
 
 #[test]
+fn a_user_whose_deadline_was_put_off_is_written_again_after_a_loss_until_that_is_over() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    assert_eq!(prolonged(&process, (SECOND, 4 * SECOND), false), [7 * SECOND]);
+    let resent = |settled_at: Nanos| {
+        process.coalescer.resend(8 * SECOND, |_| Some(settled_at), true, &process.outbox);
+        process.outbox.lock().take_batch(10).writes(8 * SECOND, 0).len()
+    };
+    assert_eq!(resent(6 * SECOND), 1, "the offline may be lost with the data");
+    assert_eq!(resent(7 * SECOND), 0);
+}
+
+#[test]
 fn while_a_stall_lasts_a_user_is_not_written_again_before_the_deadline_has_to_be_later() {
     let process = Process::new();
     process.heartbeat(0, 2 * SECOND);
