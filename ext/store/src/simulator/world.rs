@@ -19,7 +19,7 @@ use crate::log::{DeliveryOutcome, MAX_FAILURES};
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
-use crate::store::{ORDER_TOLERANCE, Write, Written};
+use crate::store::{ORDER_TOLERANCE, Token, Write, Written};
 
 /// Something that happens at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,8 +119,8 @@ pub(super) struct World {
     restored_until: Nanos,
     /// How often the data were lost, or went back.
     losses: u64,
-    /// By partition, the generation of data that went back, if no member has noticed yet.
-    unnoticed: Vec<Option<u64>>,
+    /// By partition, the generation of data that went back, and who can notice that, if no member has yet.
+    unnoticed: Vec<Option<(u64, Vec<Token>)>>,
     hash: DefaultHasher,
     /// The first promise that was broken.
     wrong: Option<String>,
@@ -1123,10 +1123,15 @@ impl World {
     fn roll_back(&mut self, partitions: std::ops::Range<u16>) {
         self.lose_data(partitions.clone());
         for partition in partitions {
-            let before = self.server.last(partition);
+            let (before, holder) = (self.server.last(partition), self.server.last_lease_holder(partition));
             self.server.roll_back(partition);
             if self.server.last(partition) < before {
-                self.unnoticed[usize::from(partition)] = Some(self.server.generation(partition));
+                let witnesses = self.witnesses(partition);
+                self.unnoticed[usize::from(partition)] = Some((self.server.generation(partition), witnesses));
+            }
+            // Nobody may know what was delivered, and keeps the others from the lease.
+            if !self.alive().any(|process| Some(process.state.lock().token()) == holder) {
+                self.judge.may_repeat_all();
             }
         }
         self.look_for_witnesses();
@@ -1191,22 +1196,41 @@ impl World {
         0..self.options.partitions
     }
 
-    /// Older data are noticed by a member that knows a higher number. If none lives, what the data lost is lost.
+    /// The processes that know newer data of a partition than the server has.
+    fn witnesses(&self, partition: u16) -> Vec<Token> {
+        let is_witness =
+            |process: &&Process| self.server.is_older_than(partition, process.state.lock().known(partition));
+        self.alive().filter(is_witness).map(|process| process.state.lock().token()).collect()
+    }
+
+    fn alive(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|process| process.is_alive)
+    }
+
+    /// Older data are noticed by a member that knows a higher number. If no such member lives, or one that did not know it has
+    /// written a still higher one before, what the data lost is lost.
     fn look_for_witnesses(&mut self) {
         for partition in self.partitions() {
-            let Some(generation) = self.unnoticed[usize::from(partition)] else { continue };
-            let is_witness = |process: &Process| {
-                process.is_alive && self.server.is_older_than(partition, process.state.lock().known(partition))
-            };
-            let is_noticed = self.server.generation(partition) != generation;
-            if !is_noticed && self.processes.iter().any(is_witness) {
+            let Some((generation, before)) = self.unnoticed[usize::from(partition)].take() else { continue };
+            if self.server.generation(partition) != generation {
                 continue;
             }
-            self.unnoticed[usize::from(partition)] = None;
-            for user in 0..self.options.users {
-                if !is_noticed && user_id(user).partition(self.options.partitions) == partition {
-                    self.judge.went_back_unnoticed(user);
-                }
+            let witnesses = self.witnesses(partition);
+            let is_alive = |token: &Token| self.alive().any(|process| process.state.lock().token() == *token);
+            let has_missed = before.iter().any(|token| !witnesses.contains(token) && is_alive(token));
+            if witnesses.is_empty() || has_missed {
+                self.may_be_unnoticed(partition);
+            }
+            if !witnesses.is_empty() {
+                self.unnoticed[usize::from(partition)] = Some((generation, witnesses));
+            }
+        }
+    }
+
+    fn may_be_unnoticed(&mut self, partition: u16) {
+        for user in 0..self.options.users {
+            if user_id(user).partition(self.options.partitions) == partition {
+                self.judge.went_back_unnoticed(user);
             }
         }
     }
