@@ -127,8 +127,9 @@ class OnlineManager
 
   # Calls the config's `setup` on the current thread and returns. Callbacks run on the EventMachine reactor or fiber
   # scheduler that is running, or on a background thread that starts at the first heartbeat; with a shared store, one
-  # timeout after this call at the latest. When the process exits, the
-  # remaining users are set offline; with a shared store their heartbeats are written instead.
+  # timeout after this call at the latest. That thread calls nothing before a Rails application has been initialized,
+  # and the timeout begins then. When the process exits, the remaining users are set offline; with a shared store their
+  # heartbeats are written instead.
   #
   # In an initializer of Rails, a config that is given as a String or a Proc is set up once the application has been
   # initialized, and exceptions are raised there.
@@ -378,7 +379,7 @@ class OnlineManager
   def launch(mode)
     check_not_launched
     # Without the mutex: a continuation (`callcc`) that entered the config's `timeout` again would unlock it again.
-    @config.check(@store)
+    timeout = @config.check(@store)
     @mutex.synchronize do
       check_not_launched
       @delivery.check_store
@@ -386,7 +387,7 @@ class OnlineManager
       @lifecycle.launch
     end
     Registry.add(self)
-    @delivery.before_setup
+    @delivery.before_setup(timeout)
     pid = Process.pid
     begin
       @delivery.reactor.public_send(mode) { @config.setup(on_reload: mode == :setup, &@native.heartbeat) }

@@ -172,6 +172,39 @@ RSpec.describe OnlineManager::Integration do
     it "sets a config that is given as an object up at once" do
       expect(set_up.stats[:state]).to eq :running
     end
+
+    it "calls nothing on a thread of the gem before that" do
+      manager = set_up
+      manager.seen(7)
+      drain(calls)
+      manager.leave(7)
+      throughout(0.3) { expect(calls).to be_empty }
+      framework.is_booted = true
+
+      eventually { expect(drain(calls)).to eq [:delivery, ["Config", :offline, 7], :end] }
+    end
+
+    it "asks for no timeout on a thread of the gem until one timeout after that" do
+      Dir.mktmpdir do |folder|
+        config = config_class.new
+        threads = Queue.new
+        config.define_singleton_method(:timeout) { 0.5.tap { threads << Thread.current } }
+        manager = set_up(config, store: "sqlite:#{folder}/presence")
+        throughout(0.8) { expect(manager.stats[:owner]).to be false }
+        framework.is_booted = true
+        throughout(0.3) { expect(drain(threads) - [Thread.current]).to eq [] }
+
+        eventually(limit: 10) { expect(manager.stats[:owner]).to be true }
+      end
+    end
+
+    it "calls the callbacks at a stop all the same: nobody boots any more" do
+      manager = set_up
+      manager.seen(7)
+      manager.stop
+
+      expect(drain(calls).last(2)).to eq [["Config", :offline, 7], :end]
+    end
   end
 
   context "when the code has been reloaded" do

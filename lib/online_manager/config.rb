@@ -27,6 +27,7 @@ class OnlineManager
     # Checks everything that can be checked without calling `setup`.
     #
     # @param store [StoreOption]
+    # @return [Integer, nil] the timeout in nanoseconds; nil if there is none yet
     # @raise [ArgumentError] if a method is missing or not public, or the timeout is not a positive number, or too short
     #   for the store
     # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take

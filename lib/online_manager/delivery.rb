@@ -99,7 +99,9 @@ class OnlineManager
     def check_store; end
 
     # Called before the config's `setup`.
-    def before_setup; end
+    #
+    # @param timeout [Integer, nil] the config's timeout in nanoseconds; nil if it has none yet
+    def before_setup(timeout); end
 
     # Ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
     def bar_heartbeats = @native.stop

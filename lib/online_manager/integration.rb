@@ -6,6 +6,10 @@ class OnlineManager
   #
   # @private
   class Integration
+    # Seconds between two checks whether the application is initialized.
+    BOOT_POLL_INTERVAL = 0.05
+    private_constant :BOOT_POLL_INTERVAL
+
     class << self
       # @return [Integration] the one in use
       attr_accessor :current
@@ -24,6 +28,14 @@ class OnlineManager
 
     # @yield once the application is initialized
     def after_boot = yield
+
+    # Waits until the application is initialized. Each thread of the gem does so before it asks the application for
+    # anything: that may load code, and the thread that boots loads code too, so each could wait for the other.
+    #
+    # @yieldreturn [Boolean] whether to wait no longer, asked often
+    def wait_for_boot
+      sleep BOOT_POLL_INTERVAL until booted? || yield
+    end
 
     # @return [String, nil] the folder that relative paths start from; nil: the working directory
     def root = nil

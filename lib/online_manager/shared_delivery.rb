@@ -37,9 +37,10 @@ class OnlineManager
       @native.check.each { |warning| warn(warning) }
     end
 
-    # Makes the process a member after one timeout, if no heartbeat comes before: events of other processes are
-    # delivered then too.
-    def before_setup
+    # Makes the process a member one timeout after now, or after the boot of the application, if no heartbeat comes
+    # before: events of other processes are delivered then too.
+    def before_setup(timeout)
+      @start_delay = timeout ? timeout / 1e9 : TIMEOUT_RETRY_DELAY
       Forks.add(self)
       schedule_start
     end
@@ -177,18 +178,20 @@ class OnlineManager
 
     # Starts a thread that sleeps for one timeout and then starts the member. A child of fork can do without it.
     def schedule_start
-      @start_timer = Forks.fork_safe(::Thread.new { start_after_timeout })
+      @start_timer = Forks.fork_safe(::Thread.new { start_after(@start_delay) })
       @start_timer.name = "online_manager start timer"
     end
 
-    def start_after_timeout
-      sleep timeout / 1e9
+    def start_after(seconds)
+      Integration.current.wait_for_boot { @lifecycle.stopping? }
+      # Not at once: a command may go on to load the application's code, and not participate.
+      sleep seconds
       @native.start if Integration.current.participates?
     rescue Error => e
       warn("this process could not become a member of the store, and tries again at its first heartbeat: #{e.message}")
     rescue StandardError
       # The config's `timeout` raised: `setup` may set it later, and until then no user can expire.
-      sleep TIMEOUT_RETRY_DELAY
+      seconds = TIMEOUT_RETRY_DELAY
       retry
     end
   end

@@ -59,7 +59,10 @@ class OnlineManager
 
       def deliver_in_background
         ::Thread.current.report_on_exception = false
-        ::Thread.handle_interrupt(Object => :immediate) { deliver_until_finished }
+        ::Thread.handle_interrupt(Object => :immediate) do
+          Integration.current.wait_for_boot { @lifecycle.stopping? }
+          deliver_until_finished
+        end
         is_done = true
       ensure
         error = $ERROR_INFO
