@@ -93,10 +93,26 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
       expect(@app.sql("SELECT name FROM pragma_index_list('users')")).to eq ["index_users_on_online"]
     end
 
+    connection = "app/channels/application_cable/connection.rb"
+
     it "prints what to add to the connection and does not edit it" do
-      expect(@printed).to include "    include OnlineManager::Connection\n    presence_of { current_user.id }\n"
-      connection = "app/channels/application_cable/connection.rb"
+      expect(@printed).to include "include OnlineManager::Connection\n", "presence_of { current_user.id }\n", connection
       expect(@app.read(connection)).to eq @fresh.read(connection)
+    end
+
+    it "prints that also where there is no such file, as in a new application of Rails 8, and not once it is done" do
+      with_fresh(@app) do |app|
+        app.remove_folder("app/channels")
+        said = app.rails("generate", "online_manager:install", "User").stdout
+        expect(said).to include "include OnlineManager::Connection\n", "create the file if it is missing"
+
+        # What it says to write, word by word.
+        code = said[/^    module ApplicationCable\n.*?^    end\n/m].gsub(/^ {4}/, "")
+        app.write(connection, code)
+        app.rails("zeitwerk:check")
+        app.rails("runner", "ApplicationCable::Connection.instance_method(:connect)")
+        expect(app.rails("generate", "online_manager:install", "User").stdout).not_to include "What is left to do"
+      end
     end
 
     it "changes nothing when it is run again, or where the code exists in another form" do

@@ -77,6 +77,8 @@ class FreshApp
 
   def exist?(path) = File.exist?(File.join(folder, path))
 
+  def remove_folder(path) = FileUtils.rm_r(File.join(folder, path))
+
   def write(path, text)
     path = File.join(folder, path)
     FileUtils.mkdir_p(File.dirname(path))

@@ -96,11 +96,12 @@ class OnlineManager
                                      after: %r{\A(?:(?!//= require).*\n)*})
       end
 
-      # Prints what to add to the connection, which only the application can name the user of.
+      # Prints what to add to the connection, which only the application can name the user of. A new application of
+      # Rails 8 has no such file.
       #
       # @return [void]
       def show_next_steps
-        return if behavior == :revoke || !exists?(CONNECTION) || read(CONNECTION).include?("OnlineManager::Connection")
+        return if behavior == :revoke || read(CONNECTION).include?("OnlineManager::Connection")
 
         readme "README"
       end
