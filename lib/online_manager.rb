@@ -90,8 +90,8 @@ class OnlineManager
   #   each code reload.
   # @param options [Hash]
   # @option options [Symbol] :reactor where callbacks run: `:thread`, `:eventmachine` or `:fiber`. Default: the
-  #   EventMachine reactor or fiber scheduler that the caller is in; for {#run} EventMachine, if it is loaded or in the
-  #   bundle, as with version 0.0.3; else a thread.
+  #   EventMachine reactor or fiber scheduler that the caller is in (in Rails {#setup} takes a thread instead of a
+  #   scheduler); for {#run} EventMachine, if it is loaded or in the bundle, as with version 0.0.3; else a thread.
   # @option options [Symbol, String, Array<String>] :store where presence is kept. `:memory` (the default) is this
   #   process; `"sqlite:PATH"` is a file that the processes of one machine share; `"redis://…"` (`"rediss://…"` with
   #   TLS, `"redis+unix://…"`) is a Redis or Valkey that several machines share; an Array of such URLs is a Redis

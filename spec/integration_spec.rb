@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "async"
 require "tmpdir"
 
 # What the manager asks of a framework integration, with one that records its calls.
@@ -147,6 +148,18 @@ RSpec.describe OnlineManager::Integration do
 
       expect([set_up(store:).stats[:state], drain(log), Dir.children(folder)]).to eq [:running, [], []]
     end
+  end
+
+  it "decides whether callbacks run on the fiber scheduler that `setup` is called in" do
+    reactor = lambda do
+      manager = OnlineManager.new(config_class.new)
+      Thread.new { Async { manager.setup && manager.stats[:reactor] }.wait }.value
+    ensure
+      manager.stop
+    end
+    expect(reactor.call).to eq :fiber
+    framework.uses_fibers = false
+    expect(reactor.call).to eq :thread
   end
 
   it "creates nothing at `setup`" do

@@ -15,6 +15,9 @@ class OnlineManager
       attr_accessor :current
     end
 
+    # @return [Boolean] whether callbacks run by default on the fiber scheduler that `setup` is called in
+    def uses_fibers? = true
+
     # Wraps the calls of the config's methods within a heartbeat.
     def around_heartbeat = yield
 

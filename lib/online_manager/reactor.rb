@@ -107,7 +107,7 @@ class OnlineManager
 
       def name_for_setup
         return :eventmachine if on_event_machine_thread?
-        return :fiber if ::Fiber.current_scheduler
+        return :fiber if ::Fiber.current_scheduler && Integration.current.uses_fibers?
 
         event_machine_running? ? :eventmachine : :thread
       end

@@ -2,7 +2,7 @@
 
 # A framework integration that records its calls.
 class IntegrationSpy < OnlineManager::Integration
-  attr_writer :unloadable, :is_booted, :takes_part
+  attr_writer :unloadable, :is_booted, :takes_part, :uses_fibers
   attr_accessor :root
 
   # @param calls [Queue] receives the names of surrounded calls
@@ -11,7 +11,7 @@ class IntegrationSpy < OnlineManager::Integration
     super()
     @calls = calls
     @log = log
-    @is_booted = @takes_part = true
+    @is_booted = @takes_part = @uses_fibers = true
   end
 
   def around_heartbeat(&) = surround(:heartbeat, &)
@@ -23,6 +23,7 @@ class IntegrationSpy < OnlineManager::Integration
   end
 
   def booted? = @is_booted
+  def uses_fibers? = @uses_fibers
   def after_boot(&block) = @log << block
   def participates? = @takes_part
   def warn_if_not_alone(namespace) = @log << [:alone, namespace]

@@ -10,6 +10,10 @@ class OnlineManager
     #
     # @private
     class Integration < OnlineManager::Integration
+      # False: a callback that waits for the database would keep the requests and the sockets waiting that share the
+      # scheduler, as in Falcon; few adapters give control to it.
+      def uses_fibers? = false
+
       # Wraps the callback in the executor: its database connection goes back to the pool, and no class is unloaded
       # while it runs. Inside a request, which has the executor already, this does nothing.
       def around_heartbeat(&block)
