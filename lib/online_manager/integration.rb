@@ -32,12 +32,15 @@ class OnlineManager
     # @yield once the application is initialized
     def after_boot = yield
 
-    # Waits until the application is initialized. Each thread of the gem does so before it asks the application for
-    # anything: that may load code, and the thread that boots loads code too, so each could wait for the other.
+    # @return [Boolean] whether the application is being initialized
+    def booting? = false
+
+    # Waits while the application is being initialized. Each thread of the gem does so before it asks the application
+    # for anything: that may load code, and the thread that boots loads code too, so each could wait for the other.
     #
     # @yieldreturn [Boolean] whether to wait no longer, asked often
     def wait_for_boot
-      sleep BOOT_POLL_INTERVAL until booted? || yield
+      sleep BOOT_POLL_INTERVAL while booting? && !yield
     end
 
     # @return [String, nil] the folder that relative paths start from; nil: the working directory

@@ -187,6 +187,30 @@ RSpec.describe "ActionCable" do
       RUBY
     end
 
+    it "needs no instance variables: with AnyCable each command gets an object of its own" do
+      transmissions, calls, seconds, log = cable(<<~RUBY)
+        config = set_up 0.75
+        chat = FreshObjects.new(channel { presence_of { 7 } })
+        chat.subscribe
+        3.times { chat.perform(:heartbeat) }
+        chat.unsubscribe
+        seconds = wait { config.calls.size == 2 }
+        nobody = FreshObjects.new(channel { presence_of { nil } })
+        nobody.subscribe
+        nobody.perform(:heartbeat)
+        nobody.unsubscribe
+        rejected = FreshObjects.new(channel { presence_of { raise "it is asked" }; after_subscribe { reject } })
+        rejected.subscribe
+        OnlineManager.current.stop
+        chat.perform(:heartbeat)
+        [chat.transmissions, config.calls, seconds, chat.connection.log + rejected.connection.log]
+      RUBY
+      expect(transmissions).to eq [{ "online_manager" => { "heartbeat_every" => 0.25 } }]
+      expect(calls).to eq [["online", 7], ["offline", 7]]
+      expect(seconds).to be_between(0.37, 0.6)
+      expect(log[/ERROR.*/]).to be_nil
+    end
+
     it "ignores heartbeats after the manager was stopped, as when a server shuts down" do
       expect(cable(<<~RUBY)).to eq [%w[online offline], nil]
         config = set_up

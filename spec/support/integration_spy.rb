@@ -23,6 +23,7 @@ class IntegrationSpy < OnlineManager::Integration
   end
 
   def booted? = @is_booted
+  def booting? = !@is_booted
   def uses_fibers? = @uses_fibers
   def after_boot(&block) = @log << block
   def participates? = @takes_part

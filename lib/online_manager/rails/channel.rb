@@ -20,6 +20,9 @@ class OnlineManager
   #
   # Exceptions of a heartbeat go where those of any action go: to the `rescue_from` of the channel or the connection,
   # and to the log. The connection stays open.
+  #
+  # With AnyCable each command gets a channel object of its own, so this needs no instance variable: what it keeps in
+  # some saves work, or makes it more exact, where the object lives as long as the subscription.
   module Channel
     extend ActiveSupport::Concern
 
@@ -33,6 +36,13 @@ class OnlineManager
     # The channel's class methods.
     module ClassMethods
       include Rails::PresenceOf
+
+      # @private
+      # @return [OnlineManager, nil] the manager that runs in the namespace. Once it is stopped it is still returned:
+      #   clients send heartbeats while a server shuts down, and a stopped manager ignores them.
+      def online_manager_in(namespace)
+        @online_manager = OnlineManager.current(namespace) || @online_manager
+      end
     end
 
     # The action `heartbeat`: records a heartbeat of the subscription's user, on a thread of ActionCable. Does nothing
@@ -48,19 +58,25 @@ class OnlineManager
       @online_manager_seen = true
       # ActionCable runs a connection's messages on several threads, so the subscription may have ended meanwhile: then
       # this heartbeat must not keep its user online for a whole timeout.
-      @online_manager_ended ? online_manager_unsubscribed : online_manager_transmit_interval
+      return online_manager_unsubscribed if @online_manager_ended
+
+      online_manager_transmit_interval if @online_manager_interval
     end
 
     private
 
     def online_manager_subscribed
+      @online_manager_seen = false
       online_manager_transmit_interval if online_manager_user_id
     end
 
-    # Without a heartbeat it does nothing: the subscription has not kept its user online.
+    # Without a heartbeat it does nothing: the subscription has not kept its user online. An object that has not
+    # subscribed itself does not know of the heartbeats.
     def online_manager_unsubscribed
       @online_manager_ended = true
-      online_manager.leave(online_manager_user_id, after: online_manager.timeout / 2) if @online_manager_seen
+      return if @online_manager_seen == false || subscription_rejected? || !online_manager_user_id
+
+      online_manager.leave(online_manager_user_id, after: online_manager.timeout / 2)
     rescue StandardError => e
       # Raised here, it would keep ActionCable from unsubscribing the connection's other subscriptions.
       rescue_with_handler(e) || logger.error("OnlineManager: #{e.message} (#{e.class})")
@@ -76,18 +92,17 @@ class OnlineManager
       transmit({ "online_manager" => { "heartbeat_every" => interval } })
     end
 
-    # The subscription's user id. The block of `presence_of` runs once, so that a heartbeat costs no query.
+    # The subscription's user id. The block of `presence_of` runs once for each object, so that a heartbeat costs no
+    # query.
     def online_manager_user_id
       return @online_manager_user_id if defined?(@online_manager_user_id)
 
       @online_manager_user_id = online_manager_presence_owner.instance_exec(&online_manager_presence.first)
     end
 
-    # The manager. Once it is stopped it is still returned: clients send heartbeats while a server shuts down, and a
-    # stopped manager ignores them.
     def online_manager
       namespace = online_manager_presence.last
-      @online_manager = OnlineManager.current(namespace) || @online_manager or
+      self.class.online_manager_in(namespace) or
         raise Error, "no manager runs#{" in the namespace #{namespace.inspect}" if namespace}: " \
                      "call OnlineManager.setup in an initializer"
     end

@@ -37,6 +37,13 @@ class OnlineManager
 
       def booted? = application.nil? || application.initialized?
 
+      # Called when the application begins to be initialized; a script may load one and never do that.
+      def boot_begins
+        @has_boot_begun = true
+      end
+
+      def booting? = @has_boot_begun && !booted?
+
       def after_boot(&block)
         application.config.after_initialize(&block)
       end

@@ -7,7 +7,8 @@ class OnlineManager
     module PresenceOf
       # Names the user whose heartbeats arrive. The block is evaluated in the channel or the connection, once for each
       # subscription, after its `subscribed`; the id is kept until the subscription ends. If it returns nil (nobody is
-      # logged in), the subscription is accepted, and its heartbeats are ignored.
+      # logged in), the subscription is accepted, and its heartbeats are ignored. With AnyCable it is evaluated for each
+      # command, and sees no instance variable of `subscribed`.
       #
       #   presence_of { current_user.id }
       #   presence_of(namespace: "rooms") { params[:room] }

@@ -18,6 +18,9 @@ class OnlineManager
       OnlineManager.autoload :HeartbeatChannel, "online_manager/rails/heartbeat_channel"
       OnlineManager.autoload :Presence, "online_manager/rails/presence"
 
+      # The application's own initializers run later.
+      initializer("online_manager.boot") { OnlineManager::Integration.current.boot_begins }
+
       # `config.assets` is there with Sprockets and with Propshaft; `precompile` only with Sprockets.
       initializer "online_manager.assets" do |app|
         if app.config.respond_to?(:assets)

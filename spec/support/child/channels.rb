@@ -69,6 +69,25 @@ def client(channel, connection = Connection.new, **identifiers)
   end
 end
 
+# A subscription as AnyCable serves it: each command gets a channel object of its own.
+class FreshObjects
+  attr_reader :connection
+
+  def initialize(channel, connection = Connection.new)
+    @channel = channel
+    @connection = connection
+  end
+
+  def subscribe = fresh.subscribe_to_channel
+  def perform(action) = fresh.perform_action("action" => action.to_s)
+  def unsubscribe = fresh.unsubscribe_from_channel
+  def transmissions = connection.transmissions.filter_map { |transmission| transmission["message"] }
+
+  private
+
+  def fresh = @channel.new(connection, "{}", {}.with_indifferent_access)
+end
+
 # @return [String, nil] class and message of the block's error; nil if it raises none
 def error_of
   yield
