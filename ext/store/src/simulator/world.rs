@@ -638,7 +638,13 @@ impl World {
     /// Once the store has set a user offline who left, no older heartbeat brings the user online.
     fn check_parted(&mut self) {
         for user in 0..self.options.users {
+            // A store forgets a leave by the longest timeout that it has heard of lately.
+            let partition = user_id(user).partition(self.options.partitions);
+            let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
             let parting = &mut self.judge.users[user].parting;
+            if !is_remembered {
+                *parting = Parting::None;
+            }
             if *parting == Parting::Known && !self.server.is_online(&user_id(user)) {
                 *parting = Parting::Gone;
             }
@@ -1129,12 +1135,26 @@ impl World {
                 let witnesses = self.witnesses(partition);
                 self.unnoticed[usize::from(partition)] = Some((self.server.generation(partition), witnesses));
             }
-            // Nobody may know what was delivered, and keeps the others from the lease.
-            if !self.alive().any(|process| Some(process.state.lock().token()) == holder) {
-                self.judge.may_repeat_all();
-            }
+            self.look_for_takers(partition, holder);
         }
         self.look_for_witnesses();
+    }
+
+    /// The data of a partition go back whose lease a process held. Events are delivered again if nobody knows what was
+    /// delivered and keeps the others from the lease; or if one takes it that knows of no holder, or believes to be it.
+    fn look_for_takers(&mut self, partition: u16, holder: Option<Token>) {
+        let is_holder = |process: &&Process| Some(process.state.lock().token()) == holder;
+        let is_taker = |process: &Process| {
+            let state = process.state.lock();
+            state.known(partition).epoch == 0 || state.log.is_leased(partition)
+        };
+        let has_taker = self.alive().filter(|process| !is_holder(process)).any(is_taker);
+        if has_taker || !self.alive().any(|process| is_holder(&process)) {
+            let lengths = self.alive().map(|process| process.state.lock().lease_length());
+            let until = self.now + lengths.max().unwrap_or(0) + 2 * SECOND;
+            self.judge.may_repeat_all();
+            self.judge.repeats_until = self.judge.repeats_until.max(until);
+        }
     }
 
     /// Older data replace the present ones, and every connection is cut. A process stands still from then on for less than a
