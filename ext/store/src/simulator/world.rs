@@ -99,6 +99,8 @@ pub(super) struct World {
     is_server_away: bool,
     /// Since when the server was away last.
     away_since: Nanos,
+    /// Until when each partition is away.
+    partitions_away_until: Vec<Nanos>,
     /// When the server came back from an outage that was long enough for a hold, and who was online then.
     back: Option<(Nanos, Vec<usize>)>,
     do_writes_fail: bool,
@@ -151,6 +153,7 @@ impl World {
             incarnations: 0,
             is_server_away: false,
             away_since: 0,
+            partitions_away_until: vec![0; usize::from(options.partitions)],
             back: None,
             do_writes_fail: false,
             do_callbacks_fail: false,
@@ -1109,8 +1112,11 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
+    /// A partition is away for a while, also if there are no more faults meanwhile: its members have to notice that.
     fn partition_away(&mut self, partition: u16, duration: Nanos) {
         self.server.set_away(partition, true);
+        let until = &mut self.partitions_away_until[usize::from(partition)];
+        *until = (self.now + duration).max(*until);
         self.judge.trouble(self.now + duration + SECOND);
         self.judge.may_repeat_all();
         self.judge.repeats_until = self.now + duration + 6 * SECOND;
@@ -1286,7 +1292,10 @@ impl World {
                 }
             }
             Repair::Calls => self.is_slow = false,
-            Repair::Partition(partition) => self.server.set_away(partition, false),
+            Repair::Partition(partition) => {
+                let is_away = self.now < self.partitions_away_until[usize::from(partition)];
+                self.server.set_away(partition, is_away);
+            }
             Repair::Start(number) => {
                 if !self.processes[number].is_alive {
                     self.start_process(number);
@@ -1313,10 +1322,10 @@ impl World {
                 self.failing_user = None;
                 self.is_slow = false;
                 self.processes.iter_mut().for_each(|process| process.cut_off_until = 0);
-                (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
-                // What stands still goes on at its time.
+                // What stands still, or is away, goes on at its time.
                 let until = |process: &Process| process.paused_until.max(process.stalled_until);
-                let resumed_at = self.processes.iter().map(until).max().unwrap_or(0);
+                let times = self.processes.iter().map(until).chain(self.partitions_away_until.iter().copied());
+                let resumed_at = times.max().unwrap_or(0);
                 let pause = resumed_at.saturating_sub(self.now);
                 for number in 0..self.processes.len() {
                     if !self.processes[number].is_alive {
