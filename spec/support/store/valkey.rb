@@ -13,7 +13,7 @@ module Stores
   class Valkey < Redis
     def self.to_s = "Valkey"
 
-    # @return [Array<Class>] this class, or nothing where Valkey is missing (on Debian 12); valkey_spec.rb says so
+    # @return [Array<Class>] this class, or nothing where Valkey is missing, as on Debian 12
     def self.if_installed = system("valkey-server", "--version", out: File::NULL) ? [self] : []
 
     def initialize(server = ValkeyServer.common, **options) = super
