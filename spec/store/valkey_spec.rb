@@ -2,7 +2,7 @@
 
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
-# Where Valkey is installed, conformance_spec.rb and last_seen_spec.rb also use a server of it. Debian 12 has no package.
+# Where Valkey is installed, conformance_spec.rb and last_seen_spec.rb use a server of it too. Debian 12 has no package.
 Stores::Valkey.if_installed.each do |store|
   RSpec.describe store do
     include_context "with applications on a store", described_class
