@@ -210,3 +210,34 @@ fn rule_16_strings_that_stay_move_together() {
     users.wait(SECOND + SECOND / 50);
     assert_eq!((users.count, users.presence.string_bytes()), (0, 0));
 }
+
+#[test]
+fn rule_16_long_strings_that_stay_move_together() {
+    let mut users = Users::new();
+    const LENGTH: usize = 4_000;
+    let mut numbers: Vec<u64> = (0..3_000).collect();
+    numbers.iter().for_each(|number| users.come_online(string_id(&string(*number, LENGTH)), DAY));
+    numbers.sort_by_key(|number| pseudo_random(*number));
+    for (gone, number) in (1..).zip(numbers) {
+        users.leave(string_id(&string(number, LENGTH)));
+        users.check_strings((3_000 - gone) * stored_bytes(LENGTH));
+    }
+}
+
+#[test]
+fn the_wheel_is_left_alone_while_no_more_than_half_as_many_keys_as_users_do_not_count() {
+    let mut users = Users::new();
+    (0..10).for_each(|number| users.come_online(key(number), DAY));
+    (0..5).for_each(|number| users.heartbeat(key(number), SECOND));
+    assert_eq!(users.presence.wheel_words(), 15);
+}
+
+#[test]
+fn a_user_with_another_key_is_the_same_user() {
+    let mut users = Users::new();
+    users.come_online(Id::Key(1), SECOND);
+    assert!(users.presence.rekey(1, 3));
+    users.heartbeat(Id::Key(3), SECOND);
+    users.wait(2 * SECOND);
+    assert_eq!(users.count, 0);
+}

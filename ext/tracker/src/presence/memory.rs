@@ -120,3 +120,22 @@ impl Presence {
         self.table.string_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::StringId;
+    use crate::presence::HeartbeatOutcome;
+
+    #[test]
+    fn nothing_is_kept_of_users_who_are_freed() {
+        let mut presence = Presence::new(0, 5_000_000);
+        let ids = [Id::Key(1), Id::String(StringId { bytes: b"ada", class: 0, label: 0 })];
+        for id in ids {
+            assert!(matches!(presence.heartbeat(id, 0, 1_000_000_000), HeartbeatOutcome::Announce(_)));
+        }
+        assert!(presence.string_bytes() > 0);
+        presence.free();
+        assert_eq!((presence.kept(), presence.string_bytes()), (0, 0));
+    }
+}
