@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # first_heartbeat.rb GEM: installs the gem as a user does where there is nothing to compile with, and sends a heartbeat.
-# Prints the Ruby version, and the seconds from `gem install` to the call of `online`.
+# Prints the Ruby version, the seconds from `gem install` to the call of `online`, and the seconds of CPU in them.
 require "English"
 require "fileutils"
 require "rbconfig"
@@ -43,5 +43,5 @@ Dir.mktmpdir do |folder|
   seconds = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
 
   abort "the first heartbeat led to: #{said.inspect}" unless said == "ann is online\n"
-  puts "#{RUBY_VERSION} #{seconds.round(1)}"
+  puts "#{RUBY_VERSION} #{seconds.round(1)} #{Process.times.then { |times| times.cutime + times.cstime }.round(1)}"
 end
