@@ -1,14 +1,14 @@
 # frozen_string_literal: true
 
-# SPECS=… selects specs. MATRIX_ROOT=… is the folder of Debian 13, which is installed if missing.
-desc "Run the specs in each Ruby: here, and in Debian 13 (or in one of them: matrix[here], matrix[trixie])"
+# SPECS=… selects specs. MATRIX_ROOT=… holds a folder for each Debian, which is installed if missing.
+desc "Run the specs in each Ruby (or in one place: matrix[here], matrix[trixie], matrix[forky], matrix[forky-3.4])"
 task :matrix, [:place] do |_, names|
   require "ruby-progressbar"
   require_relative "matrix/suite"
 
-  places = [Matrix::Here.new, Matrix::Debian.new("trixie", ENV.fetch("MATRIX_ROOT", "#{Matrix::FOLDER}/trixie"))]
+  places = [Matrix::Here.new, *Matrix::Debian.all(ENV.fetch("MATRIX_ROOT", Matrix::FOLDER))]
   chosen = names.to_a.empty? ? places : places.select { |place| names.to_a.include?(place.name) }
-  abort "There are #{places.map(&:name).join(" and ")}" if chosen.size < names.to_a.size
+  abort "There are #{places.map(&:name).join(", ")}" if chosen.size < names.to_a.size
 
   mkdir_p Matrix::FOLDER, verbose: false
   bar = ProgressBar.create(total: chosen.size * Matrix::Suite::STEPS.values.sum, format: "%t |%B| %p %% %a",

@@ -24,8 +24,10 @@ class Mutants
     **CargoTools::ENVIRONMENT
   }.freeze
 
-  # cargo-mutants' exit statuses without a survivor: all mutants caught, or some of them timed out.
-  NO_SURVIVOR = [0, 3].freeze
+  # cargo-mutants' exit statuses after all mutants: they were caught, or some timed out. The latter hides that others
+  # survived, so that the list of those counts.
+  TRIED_ALL = [0, 3].freeze
+  SURVIVORS = "#{FOLDER}/mutants.out/missed.txt".freeze
 
   # @param files [Array<String>] modules of the crate
   # @param jobs [Integer] the number of mutants tried at a time
@@ -48,7 +50,7 @@ class Mutants
     FileUtils.mkdir_p(FOLDER)
     system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *@limits, "--jobs", @jobs.to_s, "--no-shuffle",
            "--output", FOLDER, "--", *@tests)
-    NO_SURVIVOR.include?($CHILD_STATUS.exitstatus)
+    TRIED_ALL.include?($CHILD_STATUS.exitstatus) && File.empty?(SURVIVORS)
   end
 
   private

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "tmpdir"
+require "uri"
 Dir[File.join(__dir__, "support/conformance/*.rb")].each { |file| require file }
 
 # Unknown options, a missing reactor, and what remains of a manager that could not be set up: nothing.

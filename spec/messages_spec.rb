@@ -10,6 +10,7 @@ require "stringio"
 require "tmpdir"
 require "online_manager/command"
 require_relative "support/messages/fake_redis"
+require_relative "support/rails/rails_bundle"
 require_relative "support/messages/sources"
 
 # Every message that a user can read: how it comes about, and its text. A message says what happened, with the value;
@@ -475,7 +476,7 @@ RSpec.describe "The messages" do
   context "with Rails" do
     before(:context) do
       @folder = Dir.mktmpdir("messages")
-      env = Bundler.unbundled_env.merge("BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile", "LC_ALL" => "C.UTF-8")
+      env = Bundler.unbundled_env.merge(RailsBundle::ENVIRONMENT, "LC_ALL" => "C.UTF-8")
       @rails = RubyProcess.new(RbConfig.ruby, "-w", "-rbundler/setup", "-r#{root}/spec/support/child/prelude",
                                "#{root}/spec/support/child/channels.rb", chdir: @folder, env:)
       @rails.wait_for("ready")

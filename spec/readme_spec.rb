@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "tmpdir"
+require_relative "support/rails/rails_bundle"
 Dir[File.join(__dir__, "support/store/*.rb")].each { |file| require file }
 
 # Runs every Ruby snippet of the README as it is written. An HTML comment before a snippet names what it needs around
@@ -92,7 +93,7 @@ RSpec.describe "README.md" do
       end
     when "rails"
       it "shows how a connection identifies its user (line #{line})" do
-        process = ruby(<<~RUBY, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
+        process = ruby(<<~RUBY, env: RailsBundle::ENVIRONMENT)
           require "bundler/setup"
           require "rails"
           require "action_cable/engine"

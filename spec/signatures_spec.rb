@@ -4,6 +4,7 @@ require "json"
 require_relative "support/api/documentation"
 require_relative "support/api/reflection"
 require_relative "support/api/signatures"
+require_relative "support/rails/rails_bundle"
 
 # The signatures declare exactly what exists.
 RSpec.describe "The signatures in sig/" do
@@ -48,7 +49,7 @@ RSpec.describe "The signatures in sig/" do
 
   # @return [Hash{String => Hash}] the classes that need Rails
   define_method(:with_rails) do |names|
-    process = ruby(in_rails, *names, env: { "BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile" })
+    process = ruby(in_rails, *names, env: RailsBundle::ENVIRONMENT)
     expect(process).to be_success, process.stderr
     JSON.parse(process.stdout)
   end

@@ -91,6 +91,7 @@ class OnlineManager
       stop_at = timeout && (Latch.now + timeout)
       @lock.hold(stop_at) do
         @is_shut_down ||= $ERROR_INFO.is_a?(SignalException) || shutdown?($ERROR_INFO)
+        @reactor_ends ||= shutdown?($ERROR_INFO)
         @is_draining = @reports_errors = true
         deliver_or_drain(stop_at) { deliver_rest(stop_at) }
       end
@@ -177,13 +178,15 @@ class OnlineManager
       # Not everybody was due yet if the stop is still being made.
       state == :finished && !@is_barred ? :idle : state
     rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again by `deliver_or_drain`
-      is_end = @is_draining && ends_drain?(e)
+      is_end = ends_drain?(e)
       @error = e if @error.nil? || is_end
       :finished if is_end
     end
 
     # A signal does. With Async a signal arrives as the end of the reactor: the first one begins the drain.
     def ends_drain?(error)
+      @reactor_ends ||= shutdown?(error)
+      return false unless @is_draining
       return error.is_a?(SignalException) unless shutdown?(error)
 
       @is_shut_down.tap { @is_shut_down = true }
@@ -218,6 +221,10 @@ class OnlineManager
     #
     # @return [Symbol] :finished, or :busy if the time is up
     def deliver_rest(stop_at)
+      @reactor_ends ? @delivery.reactor.uninterrupted { call_rest(stop_at) } : call_rest(stop_at)
+    end
+
+    def call_rest(stop_at)
       until (state = @delivery.deliver_rest(stop_at)) == :finished
         return :busy if stop_at && Latch.now >= stop_at
 

@@ -51,6 +51,9 @@ class OnlineManager
       #   callback, but is not that callback's error.
       def shutdown_exception?(_exception) = false
 
+      # Calls the block, which drains while the reactor ends. Nothing but a signal may interrupt its callbacks.
+      def uninterrupted = yield
+
       private
 
       # Waits for the end of a stop, and drains if nobody else will. In short steps: nobody wakes this thread when a

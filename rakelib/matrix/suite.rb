@@ -32,11 +32,11 @@ module Matrix
     end
 
     # @return [Result]
-    # @raise [Trouble]
+    # @raise [Error]
     def run
       FileUtils.rm_f(@log)
       step("prepare") { @place.prepare(@log) }
-      step("bin/setup") { demand("bin/setup") }
+      step("bin/setup") { @place.setup.each { |command| demand(*command) } }
       step("compile") { demand("bundle", "exec", "rake", "compile", "gem:native:extension") }
       Native::BuildCache.new(EXTENSIONS).import(within(EXTENSIONS)) unless @place.root == Dir.pwd
       seconds = step("specs") { run_specs }

@@ -3,13 +3,14 @@
 require "fileutils"
 require "json"
 require "tmpdir"
+require_relative "../support/rails/rails_bundle"
 
 # What OnlineManager::Channel adds to a channel, and OnlineManager::Connection to a connection.
 RSpec.describe "ActionCable" do
   before(:context) do
     @folder = Dir.mktmpdir("channels")
     root = RubyProcess::ROOT
-    env = Bundler.unbundled_env.merge("BUNDLE_GEMFILE" => "#{root}/examples/rails/Gemfile", "LC_ALL" => "C.UTF-8")
+    env = Bundler.unbundled_env.merge(RailsBundle::ENVIRONMENT, "LC_ALL" => "C.UTF-8")
     @child = RubyProcess.new(RbConfig.ruby, "-w", "-rbundler/setup", "-r#{root}/spec/support/child/prelude",
                              "#{root}/spec/support/child/channels.rb", chdir: @folder, env:)
     @child.wait_for("ready")

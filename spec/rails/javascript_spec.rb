@@ -4,6 +4,7 @@ require "fileutils"
 require "net/http"
 require "tmpdir"
 require_relative "../support/rails/browser"
+require_relative "../support/rails/rails_bundle"
 
 # The behaviour of lib/online_manager/rails/assets/online_manager.js in a browser, with Rails' own client and server of
 # ActionCable (spec/support/rails/cable.ru).
@@ -34,8 +35,7 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
   HTML
 
   def boot(port = 0)
-    env = Bundler.unbundled_env.merge("BUNDLE_GEMFILE" => "#{RubyProcess::ROOT}/examples/rails/Gemfile",
-                                      "TIMEOUT" => "1.5", "LC_ALL" => "C.UTF-8")
+    env = Bundler.unbundled_env.merge(RailsBundle::ENVIRONMENT, "TIMEOUT" => "1.5", "LC_ALL" => "C.UTF-8")
     RubyProcess.new("bundle", "exec", "puma", "--bind", "tcp://127.0.0.1:#{port}",
                     "#{RubyProcess::ROOT}/spec/support/rails/cable.ru", chdir: @folder, env:)
   end

@@ -51,11 +51,15 @@ RSpec.describe "The reactor :fiber" do
 
   it "survives the stop of the task that has set it up" do
     config = recording(timeout: 0.05)
+    is_set_up = false
     host.call do
       task = Async do |inner|
         OnlineManager.setup(config)
+        is_set_up = true
         inner.sleep(60)
       end
+      # With async 2, `Async` may return before `setup` has ended.
+      Async { |other| other.sleep(0.005) until is_set_up }.wait
       task.stop
     end
     expect(config.heartbeat.call(7)).to be true

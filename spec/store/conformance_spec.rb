@@ -7,7 +7,7 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
 # What every store must guarantee, in real processes. The judge (spec/support/store/judge.rb) reads the log of their
 # callbacks. The sizes are small here; `rake soak` has the large ones.
-[Stores::Sqlite, Stores::Redis].each do |kind|
+[Stores::Sqlite, Stores::Redis, *Stores::Valkey.if_installed].each do |kind|
   RSpec.describe "A store: #{kind}" do
     include_context "with applications on a store", kind
 

@@ -3,7 +3,7 @@
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
 # The keyword `last_seen:` of callbacks, with a store. Without one, see spec/last_seen_spec.rb.
-[Stores::Sqlite, Stores::Redis].each do |kind|
+[Stores::Sqlite, Stores::Redis, *Stores::Valkey.if_installed].each do |kind|
   RSpec.describe "The keyword last_seen: with #{kind}" do
     let(:config) do
       Class.new do

@@ -108,7 +108,7 @@ RSpec.describe "A store on a Redis Cluster" do
     application.expect_all(users(40), :online)
     application.lease_holders
     (0...Stores::Redis::PARTITIONS).each { |partition| cluster.move(application.store.slot_of(partition)) }
-    application.crowd.churn_out(limit: 120)
+    application.crowd.churn_out(limit: 75)
     expect(expect_good_end(application)).to have_attributes(repeats: 0)
     application.store.check
   end

@@ -40,6 +40,14 @@ class OnlineManager
       # Async raises Async::Stop to stop a task.
       def shutdown_exception?(exception) = defined?(::Async::Stop) ? exception.is_a?(::Async::Stop) : false
 
+      # Async 2 stops a task that waits again in each round of its loop, which would cut off one callback after another.
+      # So here they block the thread; and Async holds signals back. (Ruby 3.1 has no `Fiber.blocking`, and async 1.)
+      def uninterrupted(&drain)
+        return yield unless ::Fiber.respond_to?(:blocking)
+
+        ::Fiber.blocking { ::Thread.handle_interrupt(SignalException => :immediate, &drain) }
+      end
+
       private
 
       # Waits in short steps: a scheduler may end at any moment without its fibers, and does not say so.

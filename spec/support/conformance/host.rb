@@ -85,10 +85,11 @@ module Conformance
 
     private
 
-    # Passes an error of the block on, since Async would log it.
+    # Passes an error of the block on, since Async would log it. Waits: inside a reactor, async 2 may return before the
+    # block has ended.
     def in_reactor(&block)
       outcome = nil
-      Async { outcome = Outcome.of(&block) }
+      Async { outcome = Outcome.of(&block) }.wait
       outcome&.value
     end
 

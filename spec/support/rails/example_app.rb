@@ -5,6 +5,7 @@ require "json"
 require "tmpdir"
 require "time"
 require_relative "example_server"
+require_relative "rails_bundle"
 
 # A copy of examples/rails in a folder of its own, with an empty database.
 #
@@ -77,7 +78,7 @@ class ExampleApp
   def self.env(env = {})
     clean = defined?(Bundler) ? Bundler.unbundled_env : ENV.to_h
     clean.merge("LC_ALL" => "C.UTF-8", "RAILS_ENV" => "production", "SECRET_KEY_BASE" => "0" * 64,
-                "ONLINE_MANAGER_PATH" => RubyProcess::ROOT, **env).compact
+                "ONLINE_MANAGER_PATH" => RubyProcess::ROOT, **RailsBundle::OVERRIDE, **env).compact
   end
 
   attr_reader :folder, :environment, :timeout

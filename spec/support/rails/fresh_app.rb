@@ -2,6 +2,7 @@
 
 require "fileutils"
 require "tmpdir"
+require_relative "rails_bundle"
 
 # A Rails application as `rails new` makes it, in a temporary folder, with a model User that is not migrated yet.
 #
@@ -10,7 +11,7 @@ class FreshApp
   # The parts of Rails that the specs do not need, most of which are not packaged by Debian.
   WITHOUT = %w[
     action-mailbox action-mailer action-text active-job active-storage bootsnap bundle git javascript listen spring
-    asset-pipeline sprockets test webpack-install
+    asset-pipeline ci sprockets test webpack-install
   ].map { |part| "--skip-#{part}" }.freeze
 
   # The gem `rails` itself is not packaged either.
@@ -26,7 +27,7 @@ class FreshApp
   RUBY
   private_constant :WITHOUT, :GEMFILE
 
-  ENVIRONMENT = { "RAILS_ENV" => "development", "DATABASE_URL" => nil, "PORT" => "0" }.freeze
+  ENVIRONMENT = { "RAILS_ENV" => "development", "DATABASE_URL" => nil, "PORT" => "0", **RailsBundle::OVERRIDE }.freeze
 
   # Seconds for a Ruby process that starts Rails on a busy machine.
   LIMIT = 60
@@ -77,7 +78,7 @@ class FreshApp
 
   def exist?(path) = File.exist?(File.join(folder, path))
 
-  def remove_folder(path) = FileUtils.rm_r(File.join(folder, path))
+  def remove_folder(path) = FileUtils.rm_rf(File.join(folder, path))
 
   def write(path, text)
     path = File.join(folder, path)
@@ -94,7 +95,7 @@ class FreshApp
   private
 
   def generate
-    run("rails", "new", ".", "--quiet", *WITHOUT)
+    run(*RailsBundle::RAILS, "new", ".", "--quiet", *WITHOUT)
     write("Gemfile", GEMFILE)
     rails("generate", "model", "User", "name")
   end

@@ -113,7 +113,7 @@ module Stores
     #
     # @return [String] see {RedisServer#dump}
     def back_up
-      copy = RedisServer.new
+      copy = @server.class.new
       copy.begin_with(@server.dump)
       copy.start
       PARTITIONS.times do |number|

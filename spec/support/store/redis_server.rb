@@ -14,6 +14,9 @@ module Stores
   class RedisServer
     include Wait
 
+    PROGRAM = "redis-server"
+    # The scheme of its URLs.
+    SCHEME = "redis"
     # How long it may take to start or to stop, in seconds.
     TIMEOUT = 30
     # Below the range of ports that the system gives to outgoing connections: so none takes the port while the server is
@@ -76,7 +79,7 @@ module Stores
       @bus_port ||= self.class.free_port if @settings.key?(:cluster_enabled)
       conf = "#{@folder}/redis.conf"
       File.write(conf, configuration.map { |line| "#{line.join(" ")}\n" }.join)
-      @pid = spawn(@env, executable("setpriv"), "--pdeathsig", "KILL", executable("redis-server"), conf,
+      @pid = spawn(@env, executable("setpriv"), "--pdeathsig", "KILL", executable(self.class::PROGRAM), conf,
                    in: File::NULL, %i[out err] => ["#{@folder}/log", "a"])
     end
 
@@ -167,11 +170,11 @@ module Stores
     # @return [String] the URL for a manager
     def url(database: 0, port: @port)
       authority = ("#{@user}:#{ERB::Util.url_encode(@password)}@" if @password)
-      "redis#{"s" if @certificates}://#{authority}127.0.0.1:#{port}/#{database}"
+      "#{self.class::SCHEME}#{"s" if @certificates}://#{authority}127.0.0.1:#{port}/#{database}"
     end
 
     # @return [String] the URL of its Unix socket
-    def socket_url(scheme: "redis+unix", **query)
+    def socket_url(scheme: "#{self.class::SCHEME}+unix", **query)
       query = { user: @user, pass: @password, **query }.compact
       "#{scheme}://#{@socket}#{"?#{URI.encode_www_form(query)}" unless query.empty?}"
     end
@@ -216,7 +219,7 @@ module Stores
     # Another process may have found the same port free.
     def relaunch
       @pid = nil
-      raise "redis-server has ended:\n#{log}" unless log.include?("Address already in use")
+      raise "#{self.class::PROGRAM} has ended:\n#{log}" unless log.include?("Address already in use")
 
       File.truncate("#{@folder}/log", 0)
       @port = @bus_port = nil

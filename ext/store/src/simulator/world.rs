@@ -99,6 +99,8 @@ pub(super) struct World {
     is_server_away: bool,
     /// Since when the server was away last.
     away_since: Nanos,
+    /// Until when each partition is away.
+    partitions_away_until: Vec<Nanos>,
     /// When the server came back from an outage that was long enough for a hold, and who was online then.
     back: Option<(Nanos, Vec<usize>)>,
     do_writes_fail: bool,
@@ -151,6 +153,7 @@ impl World {
             incarnations: 0,
             is_server_away: false,
             away_since: 0,
+            partitions_away_until: vec![0; usize::from(options.partitions)],
             back: None,
             do_writes_fail: false,
             do_callbacks_fail: false,
@@ -638,7 +641,13 @@ impl World {
     /// Once the store has set a user offline who left, no older heartbeat brings the user online.
     fn check_parted(&mut self) {
         for user in 0..self.options.users {
+            // A store forgets a leave by the longest timeout that it has heard of lately.
+            let partition = user_id(user).partition(self.options.partitions);
+            let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
             let parting = &mut self.judge.users[user].parting;
+            if !is_remembered {
+                *parting = Parting::None;
+            }
             if *parting == Parting::Known && !self.server.is_online(&user_id(user)) {
                 *parting = Parting::Gone;
             }
@@ -1103,8 +1112,11 @@ impl World {
         self.at(duration, Happening::Repair(Repair::Server));
     }
 
+    /// A partition is away for a while, also if there are no more faults meanwhile: its members have to notice that.
     fn partition_away(&mut self, partition: u16, duration: Nanos) {
         self.server.set_away(partition, true);
+        let until = &mut self.partitions_away_until[usize::from(partition)];
+        *until = (self.now + duration).max(*until);
         self.judge.trouble(self.now + duration + SECOND);
         self.judge.may_repeat_all();
         self.judge.repeats_until = self.now + duration + 6 * SECOND;
@@ -1129,12 +1141,26 @@ impl World {
                 let witnesses = self.witnesses(partition);
                 self.unnoticed[usize::from(partition)] = Some((self.server.generation(partition), witnesses));
             }
-            // Nobody may know what was delivered, and keeps the others from the lease.
-            if !self.alive().any(|process| Some(process.state.lock().token()) == holder) {
-                self.judge.may_repeat_all();
-            }
+            self.look_for_takers(partition, holder);
         }
         self.look_for_witnesses();
+    }
+
+    /// The data of a partition go back whose lease a process held. Events are delivered again if nobody knows what was
+    /// delivered and keeps the others from the lease; or if one takes it that knows of no holder, or believes to be it.
+    fn look_for_takers(&mut self, partition: u16, holder: Option<Token>) {
+        let is_holder = |process: &&Process| Some(process.state.lock().token()) == holder;
+        let is_taker = |process: &Process| {
+            let state = process.state.lock();
+            state.known(partition).epoch == 0 || state.log.is_leased(partition)
+        };
+        let has_taker = self.alive().filter(|process| !is_holder(process)).any(is_taker);
+        if has_taker || !self.alive().any(|process| is_holder(&process)) {
+            let lengths = self.alive().map(|process| process.state.lock().lease_length());
+            let until = self.now + lengths.max().unwrap_or(0) + 2 * SECOND;
+            self.judge.may_repeat_all();
+            self.judge.repeats_until = self.judge.repeats_until.max(until);
+        }
     }
 
     /// Older data replace the present ones, and every connection is cut. A process stands still from then on for less than a
@@ -1266,7 +1292,10 @@ impl World {
                 }
             }
             Repair::Calls => self.is_slow = false,
-            Repair::Partition(partition) => self.server.set_away(partition, false),
+            Repair::Partition(partition) => {
+                let is_away = self.now < self.partitions_away_until[usize::from(partition)];
+                self.server.set_away(partition, is_away);
+            }
             Repair::Start(number) => {
                 if !self.processes[number].is_alive {
                     self.start_process(number);
@@ -1293,10 +1322,10 @@ impl World {
                 self.failing_user = None;
                 self.is_slow = false;
                 self.processes.iter_mut().for_each(|process| process.cut_off_until = 0);
-                (0..self.options.partitions).for_each(|partition| self.server.set_away(partition, false));
-                // What stands still goes on at its time.
+                // What stands still, or is away, goes on at its time.
                 let until = |process: &Process| process.paused_until.max(process.stalled_until);
-                let resumed_at = self.processes.iter().map(until).max().unwrap_or(0);
+                let times = self.processes.iter().map(until).chain(self.partitions_away_until.iter().copied());
+                let resumed_at = times.max().unwrap_or(0);
                 let pause = resumed_at.saturating_sub(self.now);
                 for number in 0..self.processes.len() {
                     if !self.processes[number].is_alive {

@@ -238,11 +238,14 @@ impl Presence {
     /// Returns when the last heartbeat came of a user whose callback is running. A heartbeat during `offline` counts.
     pub fn last_seen_in_callback(&self, user: User, now: Nanos) -> Option<Nanos> {
         let entry = self.table.find_key(user.key()).and_then(|place| self.table.get(place))?;
-        let is_in_callback = matches!(entry.state(), State::ANNOUNCING | State::DEPARTING);
-        match self.overflow.get(entry.key) {
-            Some(OverflowEntry::Online { last_seen, .. }) if is_in_callback => Some(last_seen.min(now)),
-            _ => is_in_callback.then(|| start_of(entry.deadline(tick_of(now))).min(now)),
+        if !matches!(entry.state(), State::ANNOUNCING | State::DEPARTING) {
+            return None;
         }
+        let last_seen = match self.overflow.get(entry.key) {
+            Some(OverflowEntry::Online { last_seen, .. }) => last_seen,
+            _ => start_of(entry.deadline(tick_of(now))),
+        };
+        Some(last_seen.min(now))
     }
 
     /// Takes a claim back whose callback was not entered. Returns [`Departed::Rejoining`] if the user is the next to be

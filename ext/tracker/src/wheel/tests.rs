@@ -168,6 +168,7 @@ fn a_key_for_a_tick_out_of_reach_comes_up_all_the_same() {
         let mut wheel = Wheel::new(1_000);
         let mut inserted = 0;
         assert!(crate::invariant::tests::is_violated(|| inserted = wheel.insert(7, tick)));
+        assert_eq!(inserted, 1_001, "the next tick");
         assert_eq!((wheel.len(), wheel.next_tick()), (1, Some(inserted)));
         let drained = wheel.drain_next(inserted).unwrap();
         assert_eq!(drained.keys.collect::<Vec<_>>(), [7]);

@@ -129,6 +129,7 @@ fn a_claim_of_a_user_with_a_timeout_beyond_the_horizon_carries_when_the_user_was
     let timeout = 60 * 86_400 * SECOND;
     harness.presence.heartbeat(ADA, harness.now, timeout);
     harness.now += timeout + 2 * SECOND;
+    assert_eq!(harness.presence.last_seen_in_callback(ada, harness.now), None, "not claimed yet");
     assert_eq!(claim_seen_ago(&mut harness), Some(timeout / SECOND + 2));
     let last_seen = harness.presence.last_seen_in_callback(ada, harness.now).unwrap();
     assert_eq!((harness.now - last_seen + TICK) / SECOND, timeout / SECOND + 2);
