@@ -56,6 +56,7 @@ class Soak
                                                                                                        seconds: 60),
     "redis: cluster" => spec("spec/store/redis_cluster_spec.rb", REDIS_FAILOVERS: "10", seconds: 140),
     "redis: crowds" => spec("spec/store/redis_spec.rb", REDIS_CROWD: "200000", seconds: 40),
+    "precompiled gem" => spec("spec/native_gem_spec.rb", NATIVE_PROFILE: "release", seconds: 300),
     "model" => model("a_few", cases: 1_000_000, seconds: 600),
     "model of a crowd" => model("a_crowd", cases: 20_000, seconds: 300)
   }.freeze

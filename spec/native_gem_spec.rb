@@ -3,6 +3,7 @@
 require "yaml"
 require_relative "../rakelib/native/package"
 require_relative "../rakelib/native/build_cache"
+require_relative "../rakelib/native/portable"
 
 # The precompiled gem, and how it finds the extension for the running Ruby.
 RSpec.describe "The precompiled gem" do
@@ -10,31 +11,80 @@ RSpec.describe "The precompiled gem" do
   ruby = RUBY_VERSION[/\A\d+\.\d+/]
   extension = "online_manager.#{RbConfig::CONFIG["DLEXT"]}"
 
+  # `rake soak` builds it like a release, which takes minutes. Otherwise it is linked as this machine links.
+  profile = ENV.fetch("NATIVE_PROFILE", "dev")
+  build_limit = profile == "dev" ? 240 : 1_800
+
   context "when it is installed" do
     # The commands that compile or download.
     compilers = %w[cargo* rustc* rustup* clang* llvm* cc gcc* c++ g++* c89* c99* *-gcc* make gmake ld* curl]
     home = nil
+    built = nil
+    env = nil
 
-    before(:context) { home = GemHome.new }
+    before(:context) do
+      home = GemHome.new
+      built = command("bundle", "exec", "rake", "gem:native", env: { "PROFILE" => profile }, limit: build_limit)
+      raise "the gem cannot be built:\n#{built.stdout}#{built.stderr}" unless built.success?
+
+      env = { PATH: home.path_without(*compilers), GEM_PATH: home.folder }
+      installation = home.install(package(built), **env)
+      raise "the gem cannot be installed:\n#{installation.stderr}" unless installation.success?
+    end
 
     after(:context) { home.remove }
 
-    it "works without a compiler and other gems", limit: 300 do
-      process = command("bundle", "exec", "rake", "gem:native", env: { "PROFILE" => "dev" }, limit: 240)
-      expect(process).to be_success, process.stdout + process.stderr
-      package = process.lines.grep(/\A\S+-\S+\.gem\z/).first
-      expect(process.lines).to include(match(/\A  Ruby #{ruby}\b/))
+    def package(built) = built.lines.grep(/\A\S+-\S+\.gem\z/).first
 
-      path = home.path_without(*compilers)
-      process = home.install(package, PATH: path, GEM_PATH: home.folder)
-      expect(process).to be_success, process.stderr
+    it "works without a compiler and other gems" do
+      expect(built.lines).to include(match(/\A  Ruby #{ruby}\b/))
       expect(home.installed.grep(/\.rs\z|Cargo|\Aext|\.rake/)).to be_empty
 
-      said, loaded = home.run_example(PATH: path, GEM_PATH: home.folder).lines
-                         .partition { |line| line.match?(/ is o(n|ff)line\z/) }
+      said, loaded = home.run_example(**env).lines.partition { |line| line.match?(/ is o(n|ff)line\z/) }
       expect(said).to eq ["ann is online", "ann is offline"]
       expect(loaded).to include(end_with("lib/online_manager/#{ruby}/#{extension}"))
       expect(loaded).to all start_with("#{home.folder}/")
+    end
+
+    # Ruby's version as this gem and RubyGems read it.
+    def fake(version)
+      File.write("#{@folder}/fake_ruby.rb", <<~RUBY)
+        Object.send(:remove_const, :RUBY_VERSION)
+        RUBY_VERSION = "#{version}"
+        Gem.instance_variable_set(:@ruby_version, Gem::Version.new(RUBY_VERSION))
+      RUBY
+      "-r#{@folder}/fake_ruby.rb"
+    end
+
+    around { |example| Dir.mktmpdir { |folder| example.run if (@folder = folder) } }
+
+    %w[3.0.7 9.0.0].each do |version|
+      it "is not installed for Ruby #{version}, and says for which it is" do
+        process = home.install(package(built), **env, RUBYOPT: fake(version))
+
+        expect(process).not_to be_success
+        expect(process.stderr).to match(/requires Ruby version >= 3\.\d+, < 3\.\d+\.dev.*is #{version}/)
+      end
+
+      it "raises an error in Ruby #{version} that names the Rubies that it is for, and says what to do" do
+        environment = { "GEM_HOME" => home.folder, "GEM_PATH" => home.folder }
+        process = command(RbConfig.ruby, fake(version), "-e", "require 'online_manager'", env: environment)
+
+        held = built.stdout.scan(/^  Ruby (\S+?),?(?: |$)/).flatten
+        expect(process).not_to be_success
+        expect(process.stderr).to include("has no compiled extension for Ruby #{version[/\A\d+\.\d+/]}, only for ")
+        expect(process.stderr).to include(*held, "gem install online_manager --platform ruby")
+      end
+    end
+
+    if profile == "release" && Native::Portable.target
+      it "needs nothing but Ruby and the glibc of 2012" do
+        paths = Dir["#{home.folder}/gems/*/lib/online_manager/*/#{extension}"]
+
+        expect(paths).not_to be_empty
+        expect(paths.map { |path| Native::Linkage.new(path).findings }).to all be_empty
+        expect(built.lines.grep(/\A  Ruby/)).to all end_with("glibc #{Native::Linkage::GLIBC} or newer")
+      end
     end
   end
 
@@ -103,7 +153,7 @@ RSpec.describe "The precompiled gem" do
       end
     end
 
-    def path = OnlineManager::Extension.path(@folder, ruby: "3.2.1")
+    def path(ruby = "3.2.1") = OnlineManager::Extension.path(@folder, ruby:)
 
     it "is the extension for the running Ruby rather than one for any Ruby" do
       put("3.1", "3.2", ".")
@@ -118,9 +168,15 @@ RSpec.describe "The precompiled gem" do
     end
 
     it "raises an error when missing that names the Ruby version, the available ones and what to do" do
-      put("3.10", "3.9")
+      put("3.10", "3.4", "3.9")
 
-      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.9 and 3\.10: .*--platform ruby/)
+      expect { path }.to raise_error(LoadError, /Ruby 3\.2, only for 3\.4, 3\.9 and 3\.10: .*--platform ruby/)
+    end
+
+    it "raises an error when missing that names the only available one" do
+      put("3.4")
+
+      expect { path("4.0.1") }.to raise_error(LoadError, /Ruby 4\.0, only for 3\.4: .*--platform ruby/)
     end
 
     it "raises an error when missing in a checkout that says how to compile it" do

@@ -28,8 +28,9 @@ class OnlineManager
         versions = Dir["*/#{FILE}", base: folder].map { |path| File.dirname(path) }
         return "nor for any other: run `rake compile` in a checkout, or install the gem again" if versions.empty?
 
-        versions = versions.sort_by { |version| version.split(".").map(&:to_i) }
-        "only for #{versions.join(" and ")}: to compile one, run `gem install online_manager --platform ruby`, or " \
+        *others, last = versions.sort_by { |version| version.split(".").map(&:to_i) }
+        list = [others.join(", "), last].reject(&:empty?).join(" and ")
+        "only for #{list}: to compile one, run `gem install online_manager --platform ruby`, or " \
           "set `force_ruby_platform: true` beside the gem's name in a Gemfile"
       end
     end

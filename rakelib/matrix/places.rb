@@ -61,6 +61,7 @@ module Matrix
     def prepare(log)
       install(log) unless File.exist?("#{@folder}/installed")
       run("cargo", "fetch", "--locked", log:)
+      run("bundle", "exec", "rake", "gem:native:tools", log:)
 
       FileUtils.rm_rf(root)
       files = IO.popen(%w[git ls-files -z --cached --others --exclude-standard], &:read).split("\0")

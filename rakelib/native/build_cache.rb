@@ -9,7 +9,10 @@ module Native
 
   # Keeps compiled extensions until a gem is made of them: one for each Ruby version, with the digest of its sources.
   class BuildCache
-    SOURCES = ["Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}"].freeze
+    SOURCES = [
+      "Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}",
+      "rakelib/native/portable.rb" # how they are linked
+    ].freeze
 
     # @param folder [String]
     # @param root [String] the folder of the checkout

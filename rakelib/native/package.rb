@@ -46,6 +46,8 @@ module Native
       end
     end
 
+    def file_name = "#{@source.name}-#{@source.version}-#{self.class.platform}.gem"
+
     # @param folder [String] the output folder, in which the gem is also assembled
     # @return [String] the path of the gem
     def build(folder)
@@ -53,7 +55,7 @@ module Native
       FileUtils.rm_rf(stage)
       (spec.files - @extensions.keys.map { |version| place(version) }).each { |path| copy(path, "#{stage}/#{path}") }
       @extensions.each { |version, path| copy(path, "#{stage}/#{place(version)}") }
-      path = File.expand_path(File.join(folder, spec.file_name))
+      path = File.expand_path(File.join(folder, file_name))
       Dir.chdir(stage) { Gem::Package.build(spec, false, true, path) }
       path
     end
