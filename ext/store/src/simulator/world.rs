@@ -626,13 +626,11 @@ impl World {
             let Write::Leave(leave) = write else { continue };
             let partition = leave.id.partition(self.options.partitions);
             let is_written = results.iter().any(|(other, result)| *other == partition && result.is_ok());
-            // Of a timeout that it has not heard of it cannot know for how long to remember the leave.
             let user = user_of(&leave.id);
-            let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
             let left_at = self.now.saturating_sub(leave.age) + EQUAL;
             let parting = &mut self.judge.users[user].parting;
             let is_last = matches!(parting, Parting::Left(at) if left_at >= *at);
-            if is_written && is_remembered && is_last && leave.after == 0 {
+            if is_written && is_last && leave.after == 0 {
                 *parting = Parting::Known;
             }
         }
@@ -641,7 +639,7 @@ impl World {
     /// Once the store has set a user offline who left, no older heartbeat brings the user online.
     fn check_parted(&mut self) {
         for user in 0..self.options.users {
-            // A store forgets a leave by the longest timeout that it has heard of lately.
+            // A store remembers a leave for the longest timeout that it has heard of lately.
             let partition = user_id(user).partition(self.options.partitions);
             let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
             let parting = &mut self.judge.users[user].parting;
@@ -1245,7 +1243,7 @@ impl World {
             let is_alive = |token: &Token| self.alive().any(|process| process.state.lock().token() == *token);
             let has_missed = before.iter().any(|token| !witnesses.contains(token) && is_alive(token));
             if witnesses.is_empty() || has_missed {
-                self.may_be_unnoticed(partition);
+                self.went_back_unnoticed(partition);
             }
             if !witnesses.is_empty() {
                 self.unnoticed[usize::from(partition)] = Some((generation, witnesses));
@@ -1253,7 +1251,7 @@ impl World {
         }
     }
 
-    fn may_be_unnoticed(&mut self, partition: u16) {
+    fn went_back_unnoticed(&mut self, partition: u16) {
         for user in 0..self.options.users {
             if user_id(user).partition(self.options.partitions) == partition {
                 self.judge.went_back_unnoticed(user);
