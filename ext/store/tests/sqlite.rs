@@ -23,7 +23,7 @@ fn after_a_reboot_everyone_stays_online_for_one_timeout() {
     let folder = Folder::new();
     let mut store = folder.open();
     sweep(&mut *store);
-    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
+    write(&mut *store, &soon_due("ada", MILLISECOND));
     drop(store);
     edit(
         &folder.path(),
@@ -43,7 +43,7 @@ fn after_a_reboot_the_wall_clock_says_when_a_user_was_last_seen() {
     let folder = Folder::new();
     let mut store = folder.open();
     sweep(&mut *store);
-    write(&mut *store, &[heartbeat("ada", 0, MILLISECOND)]);
+    write(&mut *store, &soon_due("ada", MILLISECOND));
     drop(store);
     // The heartbeat was an hour before this boot.
     let seen: i64 = rusqlite::Connection::open(folder.path())

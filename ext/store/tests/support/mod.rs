@@ -172,6 +172,12 @@ pub fn heartbeat(name: &str, age: Nanos, timeout: Nanos) -> Write {
     Write::Heartbeat(Heartbeat { id: user(name), age, timeout, purpose: Purpose::Report })
 }
 
+/// Heartbeats of a user who is due in `timeout`, and who comes online however late they arrive: a machine that stands
+/// still for longer than a short timeout would bring nobody online with one heartbeat.
+pub fn soon_due(name: &str, timeout: Nanos) -> [Write; 2] {
+    [heartbeat(name, 0, MINUTE), heartbeat(name, 0, timeout)]
+}
+
 pub fn leave(name: &str, age: Nanos, after: Nanos) -> Write {
     Write::Leave(Leave { id: user(name), age, after })
 }
