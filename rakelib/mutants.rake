@@ -15,6 +15,12 @@ class Mutants
   # The member without I/O, what it keeps, and the order of deliveries.
   STORE_FILES = %w[member/state log log/handled outbox coalescer/entry].freeze
   STORE_TESTS = %w[--locked --lib -- --skip against_model --skip replays --skip survey].freeze
+  # Most mutants fail in one of the first schedules. So each is tried with a few of them, built quickly; who survives
+  # that is tried with all.
+  STORE_PASSES = [
+    [%w[--timeout 30], { "SCHEDULES" => "100", "CARGO_PROFILE_DEV_OPT_LEVEL" => "0" }],
+    [%w[--timeout 300 --iterate], {}]
+  ].freeze
 
   # The quick tests. The seed is fixed, so that no mutant survives by luck, and failing cases are not shrunk.
   TESTS = %w[--locked --lib --test rules --test tracker --test memory --test model -- --skip a_crowd_with].freeze
@@ -33,14 +39,15 @@ class Mutants
   # @param jobs [Integer] the number of mutants tried at a time
   # @param crate [String] the folder of the crate in ext
   # @param tests [Array<String>] cargo's arguments for the tests
-  # @param timeout [Integer] seconds after which a mutant counts as one that never ends
-  def initialize(files, jobs, crate: "tracker", tests: TESTS, timeout: 30)
+  # @param passes [Array<Array(Array<String>, Hash)>] options of cargo-mutants and an environment for each pass; with
+  #   --iterate one tries only what the passes before it have not caught
+  def initialize(files, jobs, crate: "tracker", tests: TESTS, passes: [[%w[--timeout 30], {}]])
     paths = files.map { |file| "ext/#{crate}/src/#{file}.rs" }
     @scope = ["--package", "online_manager_#{crate}", *paths.flat_map { |path| ["--file", path] }]
     @tests = tests
-    @limits = ["--timeout", timeout.to_s, "--build-timeout", "300"]
     @files = files
     @jobs = jobs
+    @passes = passes
   end
 
   # @return [Boolean] whether only listed mutants survived
@@ -48,8 +55,10 @@ class Mutants
     CargoTools.install("mutants")
     excluded = equivalent.flat_map { |mutant| ["--exclude-re", "^#{Regexp.escape(mutant.fetch("name"))}$"] }
     FileUtils.mkdir_p(FOLDER)
-    system(ENVIRONMENT, "cargo", "mutants", *@scope, *excluded, *@limits, "--jobs", @jobs.to_s, "--no-shuffle",
-           "--output", FOLDER, "--", *@tests)
+    @passes.each do |options, environment|
+      system(ENVIRONMENT.merge(environment), "cargo", "mutants", *@scope, *excluded, *options, "--build-timeout", "300",
+             "--jobs", @jobs.to_s, "--no-shuffle", "--output", FOLDER, "--", *@tests)
+    end
     TRIED_ALL.include?($CHILD_STATUS.exitstatus) && File.empty?(SURVIVORS)
   end
 
@@ -95,7 +104,8 @@ namespace :mutants do
 
     files = ENV.key?("FILES") ? ENV["FILES"].split(",") : Mutants::STORE_FILES
     jobs = Integer(ENV.fetch("JOBS", 1))
-    mutants = Mutants.new(files, jobs, crate: "store", tests: Mutants::STORE_TESTS, timeout: 120)
+    mutants = Mutants.new(files, jobs, crate: "store", tests: Mutants::STORE_TESTS,
+                                       passes: Mutants::STORE_PASSES)
     mutants.run || abort("some mutants have survived, see #{Mutants::FOLDER}")
   end
 end

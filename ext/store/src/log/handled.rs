@@ -61,3 +61,27 @@ impl HandledPartitions {
         Some((handled.epoch, handled.through, handled.open.iter().copied().collect()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_was_in_memory_when_the_lease_was_lost_is_open_until_it_is_fetched_again() {
+        let mut partitions = HandledPartitions::default();
+        partitions.polled(3, 7, 4);
+        partitions.lost(3, [5, 6, 8].into_iter());
+        assert_eq!(partitions.get(3), Some((7, 4, vec![5, 6, 8])));
+        // The store no longer has 5.
+        partitions.fetched(3, [6].into_iter());
+        assert_eq!(partitions.get(3), Some((7, 6, vec![8])));
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_partition_in_which_nothing_is_known_to_be_delivered() {
+        let mut partitions = HandledPartitions::default();
+        assert_eq!(partitions.get(3), None);
+        partitions.polled(3, 7, 0);
+        assert_eq!(partitions.get(3), None);
+    }
+}
