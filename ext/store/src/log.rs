@@ -192,13 +192,10 @@ impl Log {
     /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen
     /// last and due.
     pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, (Nanos, Nanos))> {
-        let mut last: HashMap<&UserId, &Pending> = HashMap::new();
-        for pending in self.undelivered(partition) {
-            let known = last.entry(&pending.event.id).or_insert(pending);
-            if pending.event.number > known.event.number {
-                *known = pending;
-            }
-        }
+        let mut events: Vec<&Pending> = self.undelivered(partition).collect();
+        events.sort_by_key(|pending| pending.event.number);
+        // The later event of a user takes the place of the earlier one.
+        let last: HashMap<&UserId, &Pending> = events.into_iter().map(|pending| (&pending.event.id, pending)).collect();
         let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
         let times = |event: &Event| (now.saturating_sub(event.seen_ago), now.saturating_sub(event.lateness));
         offline.map(|pending| (pending.event.id.clone(), times(&pending.as_of(now)))).collect()

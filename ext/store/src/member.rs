@@ -29,11 +29,20 @@ use self::state::MemberState;
 use reader::Reader;
 pub use reader::{ReadResult, Timed};
 
-const MILLISECOND: Nanos = 1_000_000;
-const SECOND: Nanos = 1_000 * MILLISECOND;
+const SECOND: Nanos = seconds(1);
+
+/// Returns a number of milliseconds in nanoseconds.
+const fn milliseconds(count: u64) -> Nanos {
+    count * 1_000_000
+}
+
+/// Returns a number of seconds in nanoseconds.
+const fn seconds(count: u64) -> Nanos {
+    milliseconds(1_000 * count)
+}
 
 /// How long a fork waits for the reply of a store, before it interrupts the call.
-const FORK_TIMEOUT: Nanos = 500 * MILLISECOND;
+const FORK_TIMEOUT: Nanos = milliseconds(500);
 
 /// Whether a member's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

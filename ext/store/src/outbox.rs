@@ -238,13 +238,29 @@ mod tests {
 
     #[test]
     fn a_heartbeat_undoes_an_earlier_leave() {
+        let heartbeat = |age| Write::Heartbeat(Heartbeat { id: id(1), age, timeout: 6, purpose: Purpose::Report });
         let mut outbox = Outbox::default();
+        for at in [20, 10] {
+            outbox.leave(id(1), 10, 0);
+            outbox.heartbeat(id(1), at, 6, Purpose::Report);
+            assert_eq!(take_writes(&mut outbox, 20), [heartbeat(20 - at)]);
+        }
         outbox.leave(id(1), 10, 0);
-        outbox.heartbeat(id(1), 20, 6, Purpose::Report);
-        assert_eq!(
-            take_writes(&mut outbox, 20),
-            [Write::Heartbeat(Heartbeat { id: id(1), age: 0, timeout: 6, purpose: Purpose::Report })]
-        );
+        outbox.heartbeat(id(1), 9, 6, Purpose::Report);
+        let leave = Write::Leave(Leave { id: id(1), age: 10, after: 0 });
+        assert_eq!(take_writes(&mut outbox, 20), [heartbeat(11), leave], "the leave is later");
+    }
+
+    #[test]
+    fn an_outbox_is_empty_while_its_only_batch_is_being_written() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.is_empty() && outbox.take_batch(10).is_empty());
+        outbox.heartbeat(id(1), 10, 5, Purpose::Report);
+        assert!(!outbox.is_empty());
+        let batch = outbox.take_batch(10);
+        assert!(outbox.is_empty() && !batch.is_empty());
+        outbox.put_back(batch);
+        assert!(!outbox.is_empty());
     }
 
     #[test]

@@ -3,6 +3,11 @@
 use super::*;
 
 #[test]
+fn a_leave_is_recent_for_less_than_the_margin() {
+    assert_eq!([RETURN_MARGIN - 1, RETURN_MARGIN].map(|now| is_recent(0, now)), [true, false]);
+}
+
+#[test]
 fn a_heartbeat_that_undoes_a_leave_in_this_process_is_dated_forward() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);

@@ -26,7 +26,11 @@ fn a_user_who_was_due_in_a_stall_is_written_again_with_a_later_deadline() {
     assert_eq!(prolonged(&process, (SECOND, 4 * SECOND), false), [7 * SECOND], "for the three seconds of the stall");
     process.written(6 * SECOND);
     assert_eq!(prolonged(&process, (SECOND, 6 * SECOND), false), [9 * SECOND], "is not forgotten meanwhile");
-    assert_eq!(prolonged(&process, (4 * SECOND, 9 * SECOND), false), Vec::<Nanos>::new(), "was due before the stall");
+    assert_eq!(prolonged(&process, (SECOND, 6 * SECOND), false), Vec::<Nanos>::new(), "is written already");
+    for is_lasting in [false, true] {
+        let later = prolonged(&process, (4 * SECOND, 10 * SECOND), is_lasting);
+        assert_eq!(later, Vec::<Nanos>::new(), "was due before the stall");
+    }
 }
 
 #[test]

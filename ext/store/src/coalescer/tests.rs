@@ -289,6 +289,26 @@ fn a_new_timeout_that_most_users_have_becomes_the_common_one() {
 }
 
 #[test]
+fn a_heartbeat_with_the_common_timeout_takes_the_place_of_a_shorter_one() {
+    let process = Process::new();
+    process.heartbeat(0, 3 * SECOND);
+    process.written(0);
+    process.heartbeat(1, SECOND);
+    assert_eq!(process.coalescer.last_seen(string("ada"), 2 * SECOND), None);
+    process.heartbeat(2, 3 * SECOND);
+    assert_eq!(process.coalescer.last_seen(string("ada"), 2 * SECOND), Some(0));
+}
+
+/// Only who left is kept for a moment.
+#[test]
+fn a_user_with_a_timeout_of_a_tick_is_forgotten_right_after_it() {
+    let process = Process::new();
+    process.heartbeat(0, TICK);
+    process.written(2 * TICK);
+    assert_eq!(process.heartbeat(2 * TICK, TICK), Coalesced::Unknown);
+}
+
+#[test]
 fn an_entry_has_24_bytes() {
     assert_eq!(size_of::<HotEntry<u64>>(), 24);
 }

@@ -93,7 +93,7 @@ fn the_back_off_doubles_up_to_one_minute() {
 fn thousands_of_users_back_off_and_each_is_tried_at_its_time() {
     let mut log = Log::default();
     log.set_lease(0, Nanos::MAX);
-    let count = 10_000;
+    let count = MAX_BACKING_OFF as u64;
     for user in 1..=count {
         // Another user's success in between, so that delivery is not suspended.
         let others = event(count + user, 0, Transition::Online, 1);
@@ -101,6 +101,8 @@ fn thousands_of_users_back_off_and_each_is_tried_at_its_time() {
         assert_eq!(numbers(&mut log, user), [user]);
         fail(&mut log, user);
         assert_eq!(deliver(&mut log, user, &[]), [count + user]);
+        log.take_commits(|_| true).into_iter().for_each(|(_, commit)| log.committed(&commit));
+        assert_eq!(log.free_slots() > 0, user < count, "{user}: no more are fetched than may back off");
     }
     for user in 1..=count {
         assert_eq!(log.next(user), Some(SECOND), "user {user}");
@@ -126,6 +128,8 @@ fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
     let failures: Vec<u32> =
         commit.failed.iter().filter(|(number, ..)| *number == 1).map(|(_, failures, _)| *failures).collect();
     assert_eq!(failures, [0, 2, 3, 4]);
+    log.committed(&commit);
+    assert_eq!(log.free_slots(), MAX_IN_FLIGHT, "what is done or dead has left, and what backs off does not count");
     assert_eq!(deliver(&mut log, now, &[]), [2]);
 }
 
@@ -213,6 +217,74 @@ fn an_interrupted_event_is_retried_and_not_counted_as_a_failure() {
 }
 
 #[test]
+fn an_interrupted_event_waits_longer_each_time() {
+    let mut log = log(&[1]);
+    for (now, wait) in [(0, SECOND), (SECOND, 2 * SECOND)] {
+        assert_eq!(numbers(&mut log, now), [1]);
+        log.delivered(&DeliveryOutcome::Interrupted, now);
+        assert_eq!(log.next(now), Some(wait));
+    }
+    assert_eq!(log.retries(), 0, "it is not the callback's failure");
+}
+
+#[test]
+fn each_call_that_fails_is_counted() {
+    let mut log = log(&[1, 2]);
+    for round in 0..3 {
+        numbers(&mut log, round * MAX_BACKOFF);
+        fail(&mut log, round * MAX_BACKOFF);
+    }
+    assert_eq!(log.retries(), 3);
+}
+
+/// That failure may have been counted already.
+#[test]
+fn a_failure_before_any_success_is_not_made_up_for_if_the_event_has_failed_elsewhere() {
+    let mut log = Log::default();
+    log.set_lease(0, Nanos::MAX);
+    log.add_fetched(0, vec![Event { failures: 2, ..event(1, 1, Transition::Online, 1) }], 0);
+    numbers(&mut log, 0);
+    fail(&mut log, 0);
+    log.add_fetched(0, vec![event(2, 2, Transition::Online, 1)], MAX_BACKOFF);
+    deliver(&mut log, MAX_BACKOFF, &[1]);
+    deliver(&mut log, 3 * MAX_BACKOFF, &[1]);
+    let failed = log.take_commits(|_| true).remove(0).1.failed;
+    assert_eq!(failed.last().unwrap(), &(1, 3, "no".to_owned()));
+}
+
+#[test]
+fn a_log_is_busy_in_a_call_and_until_the_store_has_its_outcome() {
+    let mut log = log(&[1]);
+    let state = |log: &Log| (log.is_calling(), log.has_commits(|_| true), log.is_busy());
+    assert_eq!(state(&log), (false, false, false));
+    assert_eq!(numbers(&mut log, 0), [1]);
+    assert_eq!(state(&log), (true, false, true));
+    log.delivered(&DeliveryOutcome::Returned, 0);
+    assert_eq!(state(&log), (false, true, true));
+    assert!(!log.has_commits(|partition| partition > 0), "another partition is available");
+    let (partition, commit) = log.take_commits(|_| true).remove(0);
+    assert_eq!(state(&log), (false, false, false));
+    log.not_committed(partition, commit);
+    assert_eq!(state(&log), (false, true, true));
+    log.take_commits(|_| true);
+    log.not_committed(partition, Commit::default());
+    assert_eq!(state(&log), (false, false, false), "an empty commit is none");
+}
+
+#[test]
+fn of_a_users_events_in_memory_the_last_one_says_whether_its_offline_is_undelivered() {
+    let mut log = log(&[]);
+    let transitions =
+        [(1, Transition::Offline), (1, Transition::Online), (2, Transition::Online), (2, Transition::Offline)];
+    let events = (1..).zip(transitions).map(|(number, (user, transition))| event(number, user, transition, 1));
+    log.add_fetched(0, events.collect(), 0);
+    let offline = |log: &Log| log.undelivered_offline(0, 0).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(offline(&log), [id(2)]);
+    assert_eq!(numbers(&mut log, 0), [1], "the earlier one is in a callback, and the later one waits");
+    assert_eq!(offline(&log), [id(2)]);
+}
+
+#[test]
 fn free_slots_count_uncommitted_events_as_taken() {
     let mut log = log(&(0..MAX_IN_FLIGHT as u64).collect::<Vec<_>>());
     assert_eq!(log.free_slots(), 0);
@@ -253,7 +325,7 @@ fn a_lost_lease_drops_all_events_and_commits() {
     log.forget_partition(0);
     log.delivered(&DeliveryOutcome::Returned, SECOND);
     assert_eq!((log.next(0), log.take_commits(|_| true)), (None, vec![]));
-    assert!(log.free_slots() > 0);
+    assert_eq!(log.free_slots(), MAX_IN_FLIGHT);
 }
 
 /// Returns a log with events of users 1 and 2, in partitions 1 and 2.

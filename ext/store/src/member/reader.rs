@@ -8,7 +8,7 @@ use std::time::Duration;
 use online_manager_tracker::{Clock, Nanos, Signal};
 use parking_lot::MutexGuard;
 
-use super::{Member, Phase, SECOND, Shared};
+use super::{Member, Phase, SECOND, Shared, seconds};
 use crate::error::StoreError;
 use crate::store::{Snapshot, Store, StoreSummary};
 use crate::store_url::Access;
@@ -17,7 +17,7 @@ use crate::store_url::Access;
 const MIN_READ_INTERVAL_FACTOR: u64 = 20;
 
 /// The figures are not older than this, however long reading them takes.
-const MAX_SUMMARY_AGE: Nanos = 5 * SECOND;
+const MAX_SUMMARY_AGE: Nanos = seconds(5);
 
 /// How old figures are taken without reading them again, in nanoseconds: the caller asks again a few milliseconds later.
 const MIN_SUMMARY_AGE: Nanos = 20_000_000;

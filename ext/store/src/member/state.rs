@@ -14,7 +14,7 @@ use online_manager_tracker::invariant::violated;
 use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::slow_writes::SlowWrites;
-use super::{MILLISECOND, Phase, SECOND};
+use super::{Phase, SECOND, milliseconds, seconds};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::log::{Log, backoff};
@@ -31,38 +31,38 @@ const WRITE_BATCH_SIZE: usize = 1_000;
 const SWEEP_BATCH_SIZE: usize = 256;
 
 /// The shortest time between two writes, so that a crowd is not written one by one.
-const MIN_WRITE_INTERVAL: Nanos = 2 * MILLISECOND;
+const MIN_WRITE_INTERVAL: Nanos = milliseconds(2);
 
 /// The shortest wait after a cycle in which the store neither took nor gave anything: 200 cycles a second at most.
-const MIN_IDLE_WAIT: Nanos = 5 * MILLISECOND;
+const MIN_IDLE_WAIT: Nanos = milliseconds(5);
 
 /// How often an unreachable store is tried again: soon at first.
-const MIN_RETRY_DELAY: Nanos = 100 * MILLISECOND;
-const MAX_RETRY_DELAY: Nanos = 2 * SECOND;
+const MIN_RETRY_DELAY: Nanos = milliseconds(100);
+const MAX_RETRY_DELAY: Nanos = seconds(2);
 
 /// When a partition that failed by itself is tried again.
-const PARTITION_RETRY_DELAY: Nanos = 500 * MILLISECOND;
+const PARTITION_RETRY_DELAY: Nanos = milliseconds(500);
 
 /// For how many lease lengths at most a lease is left to another member, however often the connection is lost meanwhile.
 const MAX_WAITS: u64 = 3;
 
 /// After this time without another failure, the failure of a kind of call is forgotten: a kind that is no longer needed
 /// cannot succeed.
-const FORGOTTEN_AFTER: Nanos = 300 * SECOND;
+const FORGOTTEN_AFTER: Nanos = seconds(300);
 
 /// How long after something has happened the log is polled more often.
-const ACTIVE_WINDOW: Nanos = 2 * SECOND;
+const ACTIVE_WINDOW: Nanos = seconds(2);
 
 /// How long a stop waits for a store that is away.
-const SHUTDOWN_TIMEOUT: Nanos = 5 * SECOND;
+const SHUTDOWN_TIMEOUT: Nanos = seconds(5);
 
 /// How long a stop waits before it looks again whether a callback has returned, and before it tries a store again.
-const SHUTDOWN_POLL_INTERVAL: Nanos = 5 * MILLISECOND;
-const SHUTDOWN_RETRY_DELAY: Nanos = 50 * MILLISECOND;
+const SHUTDOWN_POLL_INTERVAL: Nanos = milliseconds(5);
+const SHUTDOWN_RETRY_DELAY: Nanos = milliseconds(50);
 
 /// A lease lasts for at least this many cycles, up to [`MAX_LEASE`], however slow the store is.
 const CYCLES_PER_LEASE: u64 = 8;
-const MAX_LEASE: Nanos = 60 * SECOND;
+const MAX_LEASE: Nanos = seconds(60);
 
 /// The number of lease lengths for which a member keeps an orphaned lease above its share. The registration of a dead member
 /// lasts for one.
@@ -316,17 +316,17 @@ enum InFlight {
 }
 
 /// After this time a process that stands still counts as dead: its users expire.
-const LONGEST_STALL: Nanos = 60 * SECOND;
+const LONGEST_STALL: Nanos = seconds(60);
 
 /// While a stall lasts, a user who is due within this time is written again with a later deadline.
-const STALL_MARGIN: Nanos = 500 * MILLISECOND;
+const STALL_MARGIN: Nanos = milliseconds(500);
 
 /// For how long no partition is swept after a stall, so that the later deadlines are written first.
-const SWEEP_DELAY: Nanos = 50 * MILLISECOND;
+const SWEEP_DELAY: Nanos = milliseconds(50);
 
 /// After a longer gap between two steps the member itself stood still, or the store was slow. Another member may have set its
 /// users offline meanwhile, whom later deadlines would bring back.
-const LONGEST_GAP: Nanos = 300 * MILLISECOND;
+const LONGEST_GAP: Nanos = milliseconds(300);
 
 /// A member's counters, for an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -646,7 +646,7 @@ impl MemberState {
         if now < self.scan_at {
             return None;
         }
-        self.scan_at = now + (self.timeout / 6).clamp(10 * MILLISECOND, 5 * SECOND);
+        self.scan_at = now + (self.timeout / 6).clamp(milliseconds(10), seconds(5));
         let last_ok = self.partitions.iter().map(|partition| partition.settled_at).min().unwrap_or(0);
         self.slow_writes.forget(last_ok);
         self.outbox.update_first_due();
@@ -1120,7 +1120,7 @@ impl MemberState {
             // A member without the lease sweeps too, but seldom: in case the lease holder is gone.
             let often = if is_leased { poll_interval } else { (timeout / 4).max(poll_interval) };
             // A millisecond more, so that the next user is due by any clock.
-            let wait = sweep.next.map_or(often, |next| next.saturating_add(MILLISECOND).min(often));
+            let wait = sweep.next.map_or(often, |next| next.saturating_add(milliseconds(1)).min(often));
             partition.sweep_at = if request.sweep == Some(sweep.expired) { now } else { now + wait };
         }
     }
@@ -1444,7 +1444,7 @@ impl MemberState {
 
     /// Long enough for a busy machine or a slow store, short enough for events that wait for another lease holder.
     pub(crate) fn lease_length(&self) -> Nanos {
-        let length = (self.timeout / 2).clamp(SECOND, 5 * SECOND);
+        let length = (self.timeout / 2).clamp(SECOND, seconds(5));
         length.max((self.cycle_time * CYCLES_PER_LEASE).min(MAX_LEASE))
     }
 

@@ -9,9 +9,9 @@ use online_manager_tracker::{Reason, Transition};
 
 const TRAITS: StoreTraits = StoreTraits {
     partitions: 2,
-    poll_interval: 20 * MILLISECOND,
-    idle_poll_interval: 20 * MILLISECOND,
-    lease_poll_interval: 20 * MILLISECOND,
+    poll_interval: milliseconds(20),
+    idle_poll_interval: milliseconds(20),
+    lease_poll_interval: milliseconds(20),
 };
 
 /// A member of a store of two partitions, whose calls work unless a test lets them fail.
@@ -39,7 +39,7 @@ impl Driver {
     fn new() -> Driver {
         let mut state = MemberState::new("the store".into(), Token([1; 16]), 1, 0);
         state.phase = Phase::Running;
-        state.timeout = 20 * SECOND;
+        state.timeout = seconds(20);
         Driver {
             state,
             now: SECOND,
@@ -75,7 +75,7 @@ impl Driver {
                 }
                 Action::End => panic!("it ended"),
             };
-            self.now += MILLISECOND / 10;
+            self.now += milliseconds(1) / 10;
         }
         self.state.outages.drain(..).collect()
     }
@@ -169,16 +169,16 @@ fn writes_that_fail_in_a_partition_while_polls_work_are_one_outage() {
     let mut driver = Driver::new();
     assert_eq!(driver.run(SECOND), [""; 0]);
     driver.failing = Some((Kind::Write, false));
-    driver.heartbeat(20 * SECOND);
+    driver.heartbeat(seconds(20));
     let before = driver.calls;
-    assert_eq!(driver.run(5 * SECOND), ["a part of it"]);
+    assert_eq!(driver.run(seconds(5)), ["a part of it"]);
     assert!(driver.calls[Kind::Write as usize] > before[Kind::Write as usize] + 5, "it is tried again");
     assert!(driver.calls[Kind::Poll as usize] > before[Kind::Poll as usize] + 50, "polls go on");
     driver.failing = None;
-    assert_eq!(driver.run(5 * SECOND), [""; 0]);
+    assert_eq!(driver.run(seconds(5)), [""; 0]);
     driver.failing = Some((Kind::Write, false));
-    driver.heartbeat(20 * SECOND);
-    assert_eq!(driver.run(5 * SECOND).len(), 1, "another outage");
+    driver.heartbeat(seconds(20));
+    assert_eq!(driver.run(seconds(5)).len(), 1, "another outage");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn writes_that_fail_as_a_whole_are_one_outage_though_nothing_is_written_meanwhil
     for _ in 0..5 {
         // It is given up after its timeout, and then there are only polls.
         driver.heartbeat(SECOND);
-        reports.extend(driver.run(5 * SECOND));
+        reports.extend(driver.run(seconds(5)));
     }
     assert_eq!(reports.len(), 1, "{reports:?}");
 }
@@ -200,7 +200,7 @@ fn a_registration_that_fails_by_itself_is_one_outage() {
     let mut driver = Driver::new();
     driver.run(SECOND);
     driver.failing = Some((Kind::Register, true));
-    assert_eq!(driver.run(20 * SECOND).len(), 1);
+    assert_eq!(driver.run(seconds(20)).len(), 1);
     assert!(driver.calls[Kind::Register as usize] > 5);
 }
 
@@ -210,20 +210,20 @@ fn a_failure_that_nothing_follows_hides_no_later_outage_for_ever() {
     driver.run(SECOND);
     driver.failing = Some((Kind::Write, true));
     driver.heartbeat(SECOND);
-    assert_eq!(driver.run(5 * SECOND).len(), 1);
+    assert_eq!(driver.run(seconds(5)).len(), 1);
     driver.failing = Some((Kind::Open, true));
-    assert_eq!(driver.run(5 * SECOND), [""; 0], "it is the same outage");
+    assert_eq!(driver.run(seconds(5)), [""; 0], "it is the same outage");
     driver.failing = None;
     driver.run(FORGOTTEN_AFTER + SECOND);
     driver.failing = Some((Kind::Open, true));
-    assert_eq!(driver.run(5 * SECOND).len(), 1);
+    assert_eq!(driver.run(seconds(5)).len(), 1);
 }
 
 #[test]
 fn heartbeats_that_wait_while_the_data_are_lost_are_written_again_as_resent() {
     let mut driver = Driver::new();
     driver.run(SECOND);
-    driver.heartbeat(20 * SECOND);
+    driver.heartbeat(seconds(20));
     driver.replaced = [true, false];
     // The heartbeat meets the other data before a poll does.
     driver.state.partitions.iter_mut().for_each(|partition| {
@@ -248,10 +248,10 @@ fn the_users_of_a_partition_that_was_away_are_sent_again() {
     let mut driver = Driver::new();
     driver.run(SECOND);
     driver.failing = Some((Kind::Poll, false));
-    driver.run(2 * SECOND);
+    driver.run(seconds(2));
     assert_eq!(driver.resends.len(), 0, "{:?}", driver.resends);
     driver.failing = None;
-    driver.run(2 * SECOND);
+    driver.run(seconds(2));
     let [resend] = &driver.resends[..] else { panic!("{:?}", driver.resends) };
     assert!(!resend.is_lost && matches!(resend.settled_at[..], [Some(_), None]), "{resend:?}");
 }
@@ -265,7 +265,7 @@ fn data_that_are_lost_in_every_partition_are_one_outage() {
     driver.state.partitions[1].lease_at = Nanos::MAX;
     driver.state.partitions[1].sweep_at = Nanos::MAX;
     driver.state.partitions[1].fetch_at = Nanos::MAX;
-    assert_eq!(driver.run(10 * SECOND), ["other data"]);
+    assert_eq!(driver.run(seconds(10)), ["other data"]);
     assert_eq!(driver.replaced, [false, false]);
 }
 
@@ -277,7 +277,7 @@ fn data_that_are_found_to_be_older_one_partition_after_the_other_are_one_outage(
     assert_eq!(driver.run(SECOND), ["other data"]);
     // Another member noticed this a moment ago.
     driver.replaced = [false, true];
-    assert_eq!(driver.run(10 * SECOND), [""; 0]);
+    assert_eq!(driver.run(seconds(10)), [""; 0]);
     driver.replaced = [false, true];
     assert_eq!(driver.run(SECOND), ["other data"], "another outage");
 }
@@ -287,7 +287,7 @@ fn a_lost_connection_and_the_other_data_behind_it_are_one_outage() {
     let mut driver = Driver::new();
     driver.run(SECOND);
     driver.failing = Some((Kind::Open, true));
-    assert_eq!(driver.run(5 * SECOND), ["all of it"]);
+    assert_eq!(driver.run(seconds(5)), ["all of it"]);
     (driver.failing, driver.was_away, driver.replaced) = (None, true, [true, true]);
     assert_eq!(driver.run(SECOND), [""; 0]);
     assert_eq!(driver.replaced, [false, false]);
@@ -302,7 +302,7 @@ fn a_lease_that_another_member_held_is_left_to_it_for_one_lease_after_the_data_p
     // The connection was lost, and the data say now that nobody holds a lease.
     (driver.was_away, driver.is_leased_by_other) = (true, false);
     let lost_at = driver.now;
-    driver.run(10 * SECOND);
+    driver.run(seconds(10));
     let length = driver.state.lease_length();
     assert!(driver.acquired_at[0] - lost_at >= length, "{:?}", driver.acquired_at);
     assert!(driver.acquired_at[0] - lost_at < length + SECOND, "{:?}", driver.acquired_at);
@@ -320,11 +320,11 @@ fn the_member_that_held_a_lease_acquires_it_at_once_after_the_data_went_back() {
     // Its lease is over before it hears of the loss: another one may hold it.
     driver.acquired_at.clear();
     driver.replaced = [true, true];
-    driver.now += 10 * SECOND;
+    driver.now += seconds(10);
     let lost_at = driver.now;
     driver.run(SECOND);
     assert_eq!(driver.acquired_at, [0; 0]);
-    driver.run(10 * SECOND);
+    driver.run(seconds(10));
     assert!(driver.acquired_at[0] - lost_at >= driver.state.lease_length(), "{:?}", driver.acquired_at);
 }
 
@@ -389,16 +389,16 @@ fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
         id: id.clone(),
         transition: Transition::Offline,
         reason: Reason::Timeout,
-        lateness: 10 * SECOND,
-        seen_ago: 30 * SECOND,
+        lateness: seconds(10),
+        seen_ago: seconds(30),
         version: 1,
         failures: 0,
     };
-    driver.now = 100 * SECOND;
+    driver.now = seconds(100);
     driver.state.log.add_fetched(partition, vec![event], driver.now);
     driver.now += SECOND;
     driver.state.partition_replaced(driver.now, partition);
-    let (age, timeout) = (31 * SECOND, 20 * SECOND);
+    let (age, timeout) = (seconds(31), seconds(20));
     let expected = Write::Heartbeat(Heartbeat { id, age, timeout, purpose: Purpose::Resend });
     assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
 }
@@ -414,8 +414,8 @@ fn nothing_is_called_before_the_application_has_said_its_last_version() {
     let mut driver = Driver::new();
     driver.state.awaits_last_version = true;
     driver.state.has_seen_heartbeat = true;
-    driver.heartbeat(20 * SECOND);
-    assert_eq!(driver.run(10 * SECOND), Vec::<String>::new());
+    driver.heartbeat(seconds(20));
+    assert_eq!(driver.run(seconds(10)), Vec::<String>::new());
     assert_eq!(driver.calls, [0; Kind::COUNT]);
     assert!(driver.state.has_news(driver.now), "the reactor is to ask");
     driver.state.set_last_version(0);
@@ -447,7 +447,7 @@ fn a_stop_waits_for_the_last_version_but_not_for_ever() {
     let mut driver = Driver::new();
     driver.state.awaits_last_version = true;
     driver.state.has_seen_heartbeat = true;
-    driver.heartbeat(20 * SECOND);
+    driver.heartbeat(seconds(20));
     driver.state.phase = Phase::Stopping;
     let began = driver.now;
     while let Action::Wait(duration) = driver.state.step(driver.now, Reply::None) {
@@ -467,7 +467,7 @@ fn a_stop_that_leaves_users_unwritten_says_why() {
     let mut driver = Driver::new();
     driver.run(SECOND);
     driver.failing = Some((Kind::Write, false));
-    driver.heartbeat(20 * SECOND);
+    driver.heartbeat(seconds(20));
     driver.run(SECOND);
     driver.state.phase = Phase::Stopping;
     let mut reply = Reply::None;
@@ -480,7 +480,7 @@ fn a_stop_that_leaves_users_unwritten_says_why() {
             }
             Action::End => break,
         };
-        driver.now += MILLISECOND / 10;
+        driver.now += milliseconds(1) / 10;
     }
     let reports: Vec<String> = driver.state.outages.drain(..).collect();
     assert_eq!(reports, ["a part of it; 1 user had heartbeats or leaves that could not be written before the end"]);
@@ -491,16 +491,16 @@ fn a_stop_that_leaves_users_unwritten_says_why() {
 fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
     let mut driver = Driver::new();
     driver.run(SECOND);
-    driver.heartbeat(2 * SECOND);
+    driver.heartbeat(seconds(2));
     let mut kept = Vec::new();
     let mut reply = Reply::None;
-    let until = driver.now + 20 * SECOND;
+    let until = driver.now + seconds(20);
     while driver.now < until {
         reply = match driver.state.step(driver.now, reply) {
             Action::Call(call) => {
                 let reply = driver.answer(&call);
                 match call {
-                    Call::Write(..) => driver.now += 600 * MILLISECOND,
+                    Call::Write(..) => driver.now += milliseconds(600),
                     Call::Scan { last_ok, .. } => kept.push(driver.now - last_ok),
                     _ => {}
                 }
@@ -512,10 +512,10 @@ fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
             }
             Action::End => panic!("it ended"),
         };
-        driver.now += MILLISECOND / 10;
+        driver.now += milliseconds(1) / 10;
     }
     let [during, .., after] = &kept[..] else { panic!("{kept:?}") };
-    assert!(*during >= 600 * MILLISECOND && *after < 500 * MILLISECOND, "{kept:?}");
+    assert!(*during >= milliseconds(600) && *after < milliseconds(500), "{kept:?}");
 }
 
 /// A poll of new data, which know nobody who has not gone, in a second.
