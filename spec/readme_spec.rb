@@ -206,7 +206,7 @@ RSpec.describe "README.md" do
 
   # ann sends a heartbeat to each process in turn, on a thread: what the block does takes longer on a busy machine.
   def send_heartbeats_meanwhile(processes)
-    beating = Thread.new do
+    sender = Thread.new do
       processes.cycle do |process|
         process.puts("ann")
         sleep 0.4 # rubocop:disable OnlineManager/BareSleep -- the interval of the heartbeats
@@ -214,7 +214,7 @@ RSpec.describe "README.md" do
     end
     yield
   ensure
-    beating.kill.join
+    sender.kill.join
   end
 
   # The output of the command that the section describes.
