@@ -34,6 +34,35 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     <meta http-equiv="Content-Security-Policy" content="default-src 'self' 'unsafe-inline'; worker-src 'self'">
   HTML
 
+  # Rails' consumer as AnyCable's (@anycable/web 1.1) presents itself: it has a state and no connection, its
+  # subscriptions know no consumer, `disconnected` gets another flag, and `connect` returns a promise.
+  any_cable = <<~HTML
+    <script>
+      const anyCable = (consumer) => {
+        const hideConsumer = (subscription) => new Proxy(subscription, { get(target, name) {
+          const value = name === "consumer" ? undefined : target[name]
+          return typeof value === "function" ? value.bind(target) : value
+        } })
+        const present = (callback, change) => function (...args) {
+          return callback.apply(hideConsumer(this), change(args))
+        }
+        const cable = { state: "connected" }
+        return {
+          cable,
+          connect: () => consumer.connect() ? Promise.resolve() : Promise.reject(new Error("no server")),
+          disconnect: () => { cable.state = "closed"; consumer.disconnect() },
+          subscriptions: { create(channel, { connected, received, disconnected, ...others }) {
+            return hideConsumer(consumer.subscriptions.create(channel, Object.assign(others, {
+              connected: present(connected, (args) => args),
+              received: present(received, (args) => args),
+              disconnected: present(disconnected, () => [{ allowReconnect: true }])
+            })))
+          } }
+        }
+      }
+    </script>
+  HTML
+
   def boot(port = 0)
     env = Bundler.unbundled_env.merge(RailsBundle::ENVIRONMENT, "TIMEOUT" => "1.5", "LC_ALL" => "C.UTF-8")
     RubyProcess.new("bundle", "exec", "puma", "--bind", "tcp://127.0.0.1:#{port}",
@@ -248,6 +277,55 @@ RSpec.describe "online_manager.js", :browser, limit: 60 do
     expect_silence
     chromium.run("consumer.connect()")
     await_heartbeats
+  end
+
+  it "reconnects soon with AnyCable's consumer, and stays disconnected once that has disconnected" do
+    open_page(<<~JS, head: any_cable)
+      const other = anyCable(consumer)
+      const at = (name) => () => events.push([name, performance.now()])
+      OnlineManager.subscribe(other, undefined, { connected: at("connected"), disconnected: at("disconnected") })
+    JS
+    await_heartbeats
+    restart
+    eventually { expect(chromium.evaluate("events.length")).to eq 3 }
+    expect((chromium.evaluate("events[2][1] - events[1][1]") / 1_000)).to be < timeout
+    expect_interval
+    expect(transitions).to eq ["online #{name}"]
+
+    chromium.run("other.disconnect()")
+    eventually { expect(chromium.evaluate("workers")).to eq 0 }
+    expect_silence
+  end
+
+  it "tries again with AnyCable's consumer until a server that was down is up" do
+    other = boot
+    port = port_of(other)
+    open_page(<<~JS, head: any_cable, port:)
+      addEventListener("unhandledrejection", () => events.push("unhandled"))
+      OnlineManager.subscribe(anyCable(consumer))
+    JS
+    await_heartbeats(of: other)
+    other.kill
+    eventually { expect(chromium.evaluate("consumer.connection.isOpen()")).to be false }
+    again = boot(port)
+    port_of(again)
+
+    eventually(limit: 4) { expect(heartbeats(of: again)).to be > 0 }
+    expect(chromium.evaluate("events")).to eq []
+  ensure
+    [other, again].compact.each(&:kill)
+  end
+
+  it "goes on for a second subscription of AnyCable's consumer when the first has ended" do
+    open_page(<<~JS, head: any_cable)
+      const other = anyCable(consumer)
+      const first = OnlineManager.subscribe(other)
+    JS
+    await_heartbeats
+    chromium.run("OnlineManager.subscribe(other); first.unsubscribe()")
+
+    expect_interval
+    expect([transitions, chromium.evaluate("workers")]).to eq [["online #{name}"], 1]
   end
 
   it "follows a new interval from the server" do

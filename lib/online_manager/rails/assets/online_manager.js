@@ -1,4 +1,4 @@
-// Sends heartbeats over ActionCable while this page is open, which keeps its user online.
+// Sends heartbeats over ActionCable while this page is open, which keeps its user online. `consumer` is Rails' or AnyCable's.
 //
 //   OnlineManager.subscribe(consumer)                                   // to the gem's own channel
 //   OnlineManager.subscribe(consumer, "ChatChannel", { received() {} }) // to one that includes OnlineManager::Channel
@@ -60,6 +60,10 @@
 
   // The heartbeats of one subscription.
   class Heartbeat {
+    constructor(consumer) {
+      this.consumer = consumer
+    }
+
     // Starts sending. Called when the server transmits the interval: after each subscription, and when its timeout has
     // changed.
     //
@@ -84,11 +88,13 @@
     }
 
     reconnect() {
-      const { consumer } = this.subscription
+      const { consumer } = this
       const monitor = consumer.connection && consumer.connection.monitor
       // The monitor does not run once `consumer.disconnect()` has been called; without a connection, ActionCable does
       // not call `disconnected` then.
-      monitor && monitor.isRunning && !monitor.isRunning() ? this.stop() : consumer.connect()
+      if (monitor && monitor.isRunning && !monitor.isRunning()) return this.stop()
+      // AnyCable's consumer returns a promise. If the server is away, the next interval tries again.
+      Promise.resolve(consumer.connect()).catch(() => {})
     }
 
     stop() {
@@ -102,7 +108,7 @@
   // Subscribes as `consumer.subscriptions.create(channel, mixin)` does; the subscription also sends heartbeats, and
   // reconnects sooner.
   const subscribe = (consumer, channel = "OnlineManager::HeartbeatChannel", mixin = {}) => {
-    const heartbeat = new Heartbeat()
+    const heartbeat = new Heartbeat(consumer)
     const callbacks = {}
     for (const name in mixin) callbacks[name] = mixin[name]
 
@@ -123,8 +129,10 @@
       if (settings) heartbeat.start(settings.heartbeat_every * 1000)
       return settings
     })
-    intercept("disconnected", ({ willAttemptReconnect }) => {
-      willAttemptReconnect ? heartbeat.reconnectSoon() : heartbeat.stop()
+    intercept("disconnected", ({ willAttemptReconnect, allowReconnect } = {}) => {
+      // Rails says the former. AnyCable says the latter, also once its consumer's `disconnect()` has been called.
+      const isClosed = consumer.cable && consumer.cable.state === "closed"
+      willAttemptReconnect || (allowReconnect && !isClosed) ? heartbeat.reconnectSoon() : heartbeat.stop()
     })
     intercept("rejected", () => heartbeat.stop())
 
@@ -138,8 +146,7 @@
     // Of several subscriptions in the page with one identifier the server knows only the first, and transmits the
     // interval only to that. The others start with its interval, and go on when it ends.
     for (const other of active) {
-      const { consumer: otherConsumer, identifier } = other.subscription
-      const isSame = otherConsumer === consumer && identifier === subscription.identifier
+      const isSame = other.consumer === consumer && other.subscription.identifier === subscription.identifier
       if (other.connected && isSame) heartbeat.start(other.every)
     }
     return subscription
