@@ -203,9 +203,9 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       # Seconds. STORE_OUTAGE=180 is the size in `rake soak`.
       outage = size["OUTAGE", 6]
 
-      # Raises while the file `away` exists, and for one user always.
+      # Raises while the file `away` exists, and for some users always.
       away = '->(at, *) { raise IOError, "it is away" if at == :first && File.exist?("#{folder}/away") }' # rubocop:disable Lint/InterpolationCheck
-      poison = '->(at, _, id) { raise ArgumentError, "not this one" if at == :first && id == "poison" }'
+      poison = '->(at, _, id) { raise ArgumentError, "not this one" if at == :first && id.to_s.start_with?("poison") }'
 
       # @return [Stores::Application] an application whose database is down, so that every callback raises
       define_method(:deploy_without_database) do
@@ -255,6 +255,23 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         errors = lines.reject(&:transition?).map { |line| [line.id, line.detail] }
         expect(errors).to eq [['"poison"', "ArgumentError: not this one"]] * 5
         expect(lines.each_cons(2)).to all(satisfy { |both| both.any?(&:transition?) })
+      end
+
+      it "calls the others' callbacks while those of 20 users always raise, and gives these up", limit: 120 do
+        application = deploy(hook: poison)
+        poisoned = users(20, "poison")
+        worker = application.start
+        worker.ask("manager.seen_all(args, timeout: 600)", *poisoned)
+        eventually { expect(application.log.lines(:error).size).to be >= 5 }
+        worker.ask("start_heartbeats(args)", *users(5))
+        application.expect_all(users(5), :online, limit: 40)
+        application.start # after which the events of the poisoned users may be fetched anew
+        application.crowd.churn(users(20, "other"), max_sessions: 1_000)
+        eventually(limit: 60) { expect(worker.ask("manager.stats[:dead_letters]")).to eq 20 }
+        worker.ask("stop_heartbeats")
+        application.expect_all(users(5), :offline)
+        sessions = { poisoned => 0, users(5) => 1 }.flat_map { |ids, count| ids.map { |id| [id, count] } }
+        expect_good_end(application, sessions.to_h)
       end
 
       it "gives up a user who fails 5 times while others succeed without a delay; and nobody while all of them " \

@@ -44,10 +44,13 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
       copy
     end
 
-    # Expects that each process has reported the outage once, whatever it found afterwards.
+    # Expects that each process has reported once that the data are older, whatever it found afterwards, and the outage
+    # before that at most once.
     def expect_messages(application, before)
-      reports = application.store_errors.drop(before).map(&:pid)
-      expect(reports).to match_array(application.serving.map(&:pid))
+      errors = application.store_errors.drop(before)
+      losses, others = errors.partition { |line| line.detail.match?(/its data are|replaced/) }
+      expect(losses.map(&:pid)).to match_array(application.serving.map(&:pid))
+      expect(others.map(&:pid).tally.values).to all eq 1
     end
 
     # Expects that nothing more happens, and that no process calls the store as fast as it can.

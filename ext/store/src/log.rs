@@ -4,7 +4,7 @@
 //! An event whose callback failed backs off for 1, 2, 4 … 60 s, and the later events of its user wait behind it; other
 //! users go on. An event that has failed five times while others succeeded becomes a dead letter. While *every*
 //! callback fails, because the application's database is down for example, delivery is suspended: no failure counts,
-//! and one event is tried now and then.
+//! one event that was not tried yet is tried each second, and one that has failed now and then.
 //!
 //! Over 400 lines: each event is in one of its fields, and what moves it to another is here.
 
@@ -28,7 +28,7 @@ pub(crate) use back_off::backoff;
 use handled::HandledPartitions;
 use leases::Leases;
 use queue::{Pending, ReadyQueue};
-use suspension::Suspension;
+use suspension::{Failure, Suspension};
 
 /// The maximum number of events in memory that are not committed, whether delivered or not: as many may be delivered
 /// twice after a crash. Those that back off are not counted; see [`MAX_BACKING_OFF`].
@@ -216,16 +216,15 @@ impl Log {
 
     /// Returns how long after `now` an event can be claimed, in nanoseconds, 0 for now; `None` if none waits.
     pub(crate) fn next(&self, now: Nanos) -> Option<Nanos> {
-        if self.ready.is_empty() && self.backing_off.is_empty() {
-            return None;
-        }
-        if let Some(remaining) = self.suspension.remaining(now) {
-            return Some(remaining);
-        }
-        if self.ready.first(&self.leases, now).is_some() {
-            return Some(0);
-        }
-        self.backing_off.next(&self.leases, now)
+        let new = self.ready.first(&self.leases, now).map(|_| 0);
+        let failed = self.backing_off.next(&self.leases, now);
+        let (new, failed) = match self.suspension.times() {
+            None => (new, failed),
+            Some(times) => {
+                (new.map(|_| times.new.saturating_sub(now)), failed.map(|_| times.failed.saturating_sub(now)))
+            }
+        };
+        new.into_iter().chain(failed).min()
     }
 
     /// Takes the events of the next call of a callback: one, or those of several users if `is_batched` says that one
@@ -239,18 +238,19 @@ impl Log {
         self.end_last_call(now);
         // No callback runs any more, whether its outcome was reported or not.
         self.orphans.clear();
-        let remaining = self.suspension.remaining(now);
-        if remaining.is_some_and(|remaining| remaining > 0) {
-            return (None, Vec::new());
-        }
-        if let Some(pending) = self.backing_off.claim(&self.leases, now, remaining.is_some()) {
+        match self.suspension.times() {
             // A retry is never batched: this event may be the one that made a whole batch fail.
-            self.in_callback.push(pending);
-        } else if remaining.is_some() {
-            // While delivery is suspended, one event is enough to find out whether callbacks work again.
-            self.in_callback.extend(self.ready.pop_first(&self.leases, now));
-        } else {
-            self.claim_ready(now, is_batched);
+            None => match self.backing_off.claim(&self.leases, now, false) {
+                Some(pending) => self.in_callback.push(pending),
+                None => self.claim_ready(now, is_batched),
+            },
+            // One event is enough to find out whether callbacks work again.
+            Some(times) => {
+                let new = (times.new <= now).then(|| self.ready.pop_first(&self.leases, now)).flatten();
+                let failed = || self.backing_off.claim(&self.leases, now, true);
+                let pending = new.or_else(|| (times.failed <= now).then(failed).flatten());
+                self.in_callback.extend(pending);
+            }
         }
         (
             self.in_callback.first().map(|pending| pending.event.transition),
@@ -316,10 +316,17 @@ impl Log {
             }),
             DeliveryOutcome::Failed(error) => {
                 self.retries += 1;
-                self.suspension.failed(now);
+                let is_first = events.iter().all(|pending| pending.tries == 0);
+                let is_own = events.iter().all(|pending| self.fails_alone(pending));
+                self.suspension.failed(now, Failure { is_first, is_own });
                 events.into_iter().for_each(|pending| self.failed(pending, error, now));
             }
         }
+    }
+
+    /// Whether an event that was just tried has failed before while others succeeded.
+    fn fails_alone(&self, pending: &Pending) -> bool {
+        pending.event.failures > 0 || (pending.tries > 0 && self.successes > pending.successes)
     }
 
     /// Counts a failure of an event, which backs off or becomes a dead letter. It does not count if nothing was

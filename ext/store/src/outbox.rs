@@ -247,8 +247,8 @@ mod tests {
         }
         outbox.leave(id(1), 10, 0);
         outbox.heartbeat(id(1), 9, 6, Purpose::Report);
-        let leave = Write::Leave(Leave { id: id(1), age: 10, after: 0 });
-        assert_eq!(take_writes(&mut outbox, 20), [heartbeat(11), leave], "the leave is later");
+        let later = Leave { id: id(1), age: 10, after: 0 };
+        assert_eq!(take_writes(&mut outbox, 20), [heartbeat(11), Write::Leave(later)]);
     }
 
     #[test]
@@ -256,11 +256,8 @@ mod tests {
         let mut outbox = Outbox::default();
         assert!(outbox.is_empty() && outbox.take_batch(10).is_empty());
         outbox.heartbeat(id(1), 10, 5, Purpose::Report);
-        assert!(!outbox.is_empty());
-        let batch = outbox.take_batch(10);
-        assert!(outbox.is_empty() && !batch.is_empty());
-        outbox.put_back(batch);
-        assert!(!outbox.is_empty());
+        let (was_empty, batch) = (outbox.is_empty(), outbox.take_batch(10));
+        assert_eq!((was_empty, outbox.is_empty(), batch.is_empty()), (false, true, false));
     }
 
     #[test]

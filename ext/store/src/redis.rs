@@ -136,7 +136,10 @@ impl Redis {
         let rest = parts.split_off(parts.len().min(4));
         if parts.len() < 4 {
             let servers = self.connection.servers();
-            let message = format!("{servers}: its data is lost; each process writes everyone who was online again");
+            let message = format!(
+                "{servers}: its data are lost, or older than those that this process knew; each process writes everyone \
+                 who was online again"
+            );
             return Err(StoreError::Replaced(message));
         }
         let (_, epoch, generation, last): (String, u64, u64, u64) = parse(Value::Array(parts))?;

@@ -10,7 +10,7 @@ use super::queue::Pending;
 use crate::id::UserId;
 use crate::store::Partition;
 
-const SECOND: Nanos = 1_000_000_000;
+pub(super) const SECOND: Nanos = 1_000_000_000;
 /// The longest back-off: a callback that works again is tried within a minute.
 const MAX_BACKOFF: Nanos = 60 * SECOND;
 
@@ -66,10 +66,6 @@ impl BackOff {
         self.users.contains_key(id)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.users.is_empty()
-    }
-
     /// Makes the event and the `later` ones of its user wait, for a time that depends on how often the event was tried.
     pub(super) fn start(&mut self, pending: Pending, later: VecDeque<Pending>, now: Nanos) {
         let until = now.saturating_add(backoff_after(pending.tries));
@@ -109,8 +105,8 @@ impl BackOff {
         }
     }
 
-    /// Takes the event that has been due for the longest time at `now`, of a partition whose lease is valid. While every
-    /// callback fails (`is_suspended`), no event waits for its own time.
+    /// Takes the event that has been due for the longest time at `now`, of a partition whose lease is valid. While delivery
+    /// is suspended, no event waits for its own time.
     pub(super) fn claim(&mut self, leases: &Leases, now: Nanos, is_suspended: bool) -> Option<Pending> {
         let lines = self.lines.iter_mut().filter(|(partition, _)| leases.is_valid(**partition, now));
         let first = lines.filter_map(|(_, line)| line.first_entry()).min_by_key(|first| *first.key())?;

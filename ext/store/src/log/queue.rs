@@ -42,10 +42,6 @@ impl ReadyQueue {
         self.0.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
         self.0.iter()
     }

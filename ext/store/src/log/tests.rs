@@ -5,6 +5,10 @@ use super::*;
 use crate::id::Kind;
 use online_manager_tracker::Reason;
 
+// Beside this file, since a folder of tests is no part of the gem.
+#[path = "failing.rs"]
+mod failing;
+
 const SECOND: Nanos = 1_000_000_000;
 const MAX_BACKOFF: Nanos = 60 * SECOND;
 
@@ -131,40 +135,6 @@ fn an_event_that_fails_while_others_succeed_is_given_up_after_five_times() {
     log.committed(&commit);
     assert_eq!(log.free_slots(), MAX_IN_FLIGHT, "what is done or dead has left, and what backs off does not count");
     assert_eq!(deliver(&mut log, now, &[]), [2]);
-}
-
-#[test]
-fn nothing_is_given_up_while_every_callback_fails() {
-    let users: Vec<u64> = (1..=20).collect();
-    let mut log = log(&users);
-    let mut calls = 0;
-    for minute in 0..100 {
-        calls += deliver(&mut log, minute * MAX_BACKOFF, &users).len();
-    }
-    assert!(calls < 110, "not every event is tried: {calls}");
-    assert!(log.take_commits(|_| true).iter().all(|(_, commit)| commit.dead.is_empty()));
-    let mut delivered = deliver(&mut log, 100 * MAX_BACKOFF, &[]);
-    delivered.sort_unstable();
-    assert_eq!(delivered, users);
-}
-
-#[test]
-fn nothing_is_given_up_while_every_callback_fails_and_the_lease_comes_and_goes() {
-    let mut log = log(&[1]);
-    assert_eq!(deliver(&mut log, 0, &[]), [1], "a callback succeeded before");
-    log.take_commits(|_| true).iter().for_each(|(_, commit)| log.committed(commit));
-    let mut failing = event(2, 2, Transition::Online, 2);
-    for _ in 0..2 * MAX_FAILURES {
-        log.set_lease(0, Nanos::MAX);
-        log.add_fetched(0, vec![failing.clone()], 0);
-        assert_eq!(deliver(&mut log, 0, &[2]), [2]);
-        let commits = log.take_commits(|_| true);
-        let [(0, Commit { failed, dead, .. })] = &commits[..] else { panic!("{commits:?}") };
-        assert_eq!(dead, &[]);
-        failing.failures = failed[0].1;
-        log.forget_partition(0);
-    }
-    assert_eq!(failing.failures, 0);
 }
 
 #[test]
@@ -368,18 +338,6 @@ fn a_partition_is_settled_when_all_its_deliveries_are_committed() {
     assert_eq!((log.leases(), log.free_slots()), (1, MAX_IN_FLIGHT - 1));
     log.set_releasing(2, false);
     assert_eq!(numbers(&mut log, 0), [7], "the release was called off, and nothing is lost");
-}
-
-#[test]
-fn a_suspension_outlives_the_loss_of_one_of_several_leases() {
-    let mut log = Log::default();
-    (0..6).for_each(|partition| {
-        log.set_lease(partition, Nanos::MAX);
-        log.add_fetched(partition, vec![event(1, u64::from(partition), Transition::Online, 1)], 0);
-    });
-    deliver(&mut log, 0, &[0, 1, 2, 3, 4]);
-    log.forget_partition(0);
-    assert_eq!(numbers(&mut log, 1), [], "every callback fails");
 }
 
 /// What a log says of events up to 3 after the lease was lost while the callback of 1 ran.

@@ -411,6 +411,8 @@ pub(crate) struct MemberState {
     /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a
     /// full disk every write fails, and polls work.
     is_outage: bool,
+    /// Whether it was reported of this outage that the data are others, or older.
+    is_loss_reported: bool,
     /// Until then other data belong to the same outage: another member may notice later that a partition has older ones.
     replaced_until: Nanos,
     /// Until when a stop waits for the store.
@@ -475,6 +477,7 @@ impl MemberState {
             stop_error: None,
             failures: Failures::NONE,
             is_outage: false,
+            is_loss_reported: false,
             replaced_until: 0,
             shutdown_deadline: None,
             label,
@@ -491,6 +494,7 @@ impl MemberState {
             self.note_failure(now, None, kind, error);
         }
         self.is_outage = self.is_outage && (self.is_failing(now) || self.may_be_replaced(now));
+        self.is_loss_reported = self.is_loss_reported && self.is_outage;
         match self.phase {
             Phase::Inactive | Phase::Closing | Phase::Ended => Action::End,
             Phase::Running => {
@@ -1150,14 +1154,18 @@ impl MemberState {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
             return;
         }
-        if let StoreError::Replaced(_) = error {
+        let is_loss = matches!(error, StoreError::Replaced(_));
+        if is_loss {
             self.replaced_until = now + self.lease_length();
         }
         // Whichever call replied that the data is another: the polls that come first now show that it is there.
-        let kind = if let StoreError::Replaced(_) = error { Kind::Poll } else { kind };
+        let kind = if is_loss { Kind::Poll } else { kind };
         let state = partition.and_then(|partition| self.partitions.get_mut(usize::from(partition)));
         state.map_or(&mut self.failures, |state| &mut state.failures).failed(kind, now);
-        if !std::mem::replace(&mut self.is_outage, true) {
+        let was_outage = std::mem::replace(&mut self.is_outage, true);
+        // A store that restarts with older data is away first: both are reported.
+        let is_news = is_loss && !std::mem::replace(&mut self.is_loss_reported, true);
+        if !was_outage || is_news {
             self.outages.push_back(error.to_string());
         }
     }

@@ -42,7 +42,7 @@ pub(super) enum FaultKind {
     WritesFail,
     /// Every callback fails.
     CallbacksFail,
-    /// The callbacks of one user fail.
+    /// The callbacks of one user fail, or those of all users but one.
     CallbackFails,
     /// A callback hangs.
     CallbackHangs,
@@ -101,6 +101,8 @@ pub(super) struct Options {
     /// The step of the processes' clock.
     pub(super) clock_step: Nanos,
     pub(super) is_hopping: bool,
+    /// Whether the users whose callbacks fail are never mended. The others must not wait for them.
+    pub(super) is_failing_for_ever: bool,
 }
 
 impl Options {
@@ -148,6 +150,7 @@ impl Options {
             server_offset: random.choose(&[0, 1_000 * SECOND]),
             clock_step: random.choose(&[1, 4 * MILLISECOND]),
             is_hopping: random.percent(50),
+            is_failing_for_ever: random.percent(50),
         }
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Process {
     pub(super) unpolled: BTreeSet<Partition>,
     pub(super) replaced_until: Nanos,
     pub(super) is_outage: bool,
+    /// Whether it was reported of this outage that the data are others.
+    is_loss_reported: bool,
     /// The last loss of data that it has reported, by number, and until when all that is found belongs to it.
     pub(super) reported_loss: Option<(u64, Nanos)>,
     pub(super) callback: Option<Callback>,
@@ -96,6 +98,7 @@ impl Process {
             unpolled: (0..options.partitions).collect(),
             replaced_until: 0,
             is_outage: false,
+            is_loss_reported: false,
             reported_loss: None,
             callback: None,
             callback_generation: 0,
@@ -103,12 +106,12 @@ impl Process {
         }
     }
 
-    /// Takes in which calls fail. Returns whether an outage begins with this reply: something fails, and nothing did before.
-    pub(super) fn begins_outage(&mut self, asked: &[Partition], reply: &Reply, now: Nanos) -> bool {
+    /// Takes in which calls fail. Returns how many reports this reply is worth: one if something fails, and nothing did
+    /// before; one if the data are others, for the first time in this outage.
+    pub(super) fn new_reports(&mut self, asked: &[Partition], reply: &Reply, now: Nanos) -> usize {
         let is_pausing = self.state.get_mut().phase == Phase::Pausing;
-        let was_outage = self.is_outage;
+        let mut reports = 0;
         let lease = self.state.get_mut().lease_length();
-        let mut has_failed = false;
         if let Reply::Opened(Ok((_, true))) = reply {
             self.poll_anew();
         }
@@ -128,20 +131,22 @@ impl Process {
                 }
                 // The data is another: a poll shows that it is there. So may be the other partitions' data.
                 Some(StoreError::Replaced(_)) => {
-                    has_failed = true;
+                    reports += usize::from(!self.is_loss_reported);
+                    (self.is_outage, self.is_loss_reported) = (true, true);
                     self.failing.insert(("poll", partition));
                     self.replaced_until = now + lease;
                     self.poll_anew();
                 }
                 Some(_) => {
-                    has_failed = true;
+                    reports += usize::from(!std::mem::replace(&mut self.is_outage, true));
                     self.failing.insert((kind, partition));
                 }
             }
         }
         let is_over = self.failing.is_empty() && self.unpolled.is_empty() && now >= self.replaced_until;
-        self.is_outage = (was_outage || has_failed) && !is_over;
-        !was_outage && has_failed
+        self.is_outage = self.is_outage && !is_over;
+        self.is_loss_reported = self.is_loss_reported && self.is_outage;
+        reports
     }
 
     /// Each partition may turn out to have other data.

@@ -3,7 +3,7 @@
 //! Over 400 lines: it is one queue of events, and each kind of event is handled in one place.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use online_manager_tracker::{Nanos, Stall, Transition};
@@ -66,7 +66,7 @@ enum Repair {
     Server,
     Writes,
     Callbacks,
-    User(usize),
+    Users,
     Calls,
     Partition(u16),
     Start(usize),
@@ -105,7 +105,7 @@ pub(super) struct World {
     back: Option<(Nanos, Vec<usize>)>,
     do_writes_fail: bool,
     do_callbacks_fail: bool,
-    failing_user: Option<usize>,
+    failing_users: BTreeSet<usize>,
     is_slow: bool,
     /// The events that were not delivered when the last part began.
     undelivered: BTreeMap<(u16, u64), UserId>,
@@ -157,7 +157,7 @@ impl World {
             back: None,
             do_writes_fail: false,
             do_callbacks_fail: false,
-            failing_user: None,
+            failing_users: BTreeSet::new(),
             is_slow: false,
             undelivered: BTreeMap::new(),
             held_at: vec![0; usize::from(options.partitions)],
@@ -336,7 +336,7 @@ impl World {
         if self.is_traced && reply != Reply::None && reply != Reply::Done {
             println!("{:9.4}   process {number} <- {reply:?}", self.now as f64 / 1e9);
         }
-        let expected = usize::from(process.begins_outage(asked, &reply, clock));
+        let expected = process.new_reports(asked, &reply, clock);
         let reports = process.state.get_mut().outages.len();
         let is_stalled = process.stalled_until > self.now;
         process.state.get_mut().awake(clock);
@@ -704,7 +704,8 @@ impl World {
         if events.is_empty() {
             return;
         }
-        let fails = self.do_callbacks_fail || events.iter().any(|event| Some(user_of(&event.id)) == self.failing_user);
+        let fails =
+            self.do_callbacks_fail || events.iter().any(|event| self.failing_users.contains(&user_of(&event.id)));
         for event in &events {
             let user = user_of(&event.id);
             self.trace(|| {
@@ -1035,9 +1036,11 @@ impl World {
                 self.at(duration, Happening::Repair(Repair::Callbacks));
             }
             FaultKind::CallbackFails => {
-                let user = self.random.range(0, self.options.users as u64 - 1) as usize;
-                self.failing_user = Some(user);
-                self.at(duration, Happening::Repair(Repair::User(user)));
+                let users = self.options.users;
+                let first = self.random.range(0, users as u64 - 1) as usize;
+                let count = self.random.choose(&[1, users - 1]);
+                self.failing_users = (first..first + count).map(|user| user % users).collect();
+                self.at(duration, Happening::Repair(Repair::Users));
             }
             FaultKind::CallbackHangs => {}
             FaultKind::SlowCalls => {
@@ -1284,11 +1287,7 @@ impl World {
             Repair::Server => self.server_back(),
             Repair::Writes => self.do_writes_fail = false,
             Repair::Callbacks => self.do_callbacks_fail = false,
-            Repair::User(user) => {
-                if self.failing_user == Some(user) {
-                    self.failing_user = None;
-                }
-            }
+            Repair::Users => self.mend_users(),
             Repair::Calls => self.is_slow = false,
             Repair::Partition(partition) => {
                 let is_away = self.now < self.partitions_away_until[usize::from(partition)];
@@ -1305,6 +1304,12 @@ impl World {
         }
     }
 
+    fn mend_users(&mut self) {
+        if !self.options.is_failing_for_ever {
+            self.failing_users.clear();
+        }
+    }
+
     // -- liveness -----------------------------------------------------------------------------------
 
     fn next_part(&mut self) {
@@ -1317,7 +1322,7 @@ impl World {
                 self.server_back();
                 self.do_writes_fail = false;
                 self.do_callbacks_fail = false;
-                self.failing_user = None;
+                self.mend_users();
                 self.is_slow = false;
                 self.processes.iter_mut().for_each(|process| process.cut_off_until = 0);
                 // What stands still, or is away, goes on at its time.
