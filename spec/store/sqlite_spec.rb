@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 require "etc"
+require "online_manager/command"
+require "stringio"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
 # Faults of a SQLite file.
@@ -14,6 +16,18 @@ RSpec.describe Stores::Sqlite do
     application.workers.first.finish
     expect(File.size(application.store.path)).to be > 4_096
     application.store.path
+  end
+
+  # A config that records whether `setup` was called.
+  let(:config) do
+    Class.new do
+      attr_reader :is_set_up
+
+      def timeout = 1
+      def setup = @is_set_up = true
+      def online(_user_id) = nil
+      def offline(_user_id) = nil
+    end.new
   end
 
   it "is created without warnings by 4 processes that start at the same moment" do
@@ -45,19 +59,42 @@ RSpec.describe Stores::Sqlite do
     expect([process.stderr, process.success?]).to eq ["", true]
   end
 
-  describe "that is no good from the start" do
-    # A config that records whether `setup` was called.
-    let(:config) do
-      Class.new do
-        attr_reader :is_set_up
+  # Online in this process through a link, and in another one through the file.
+  it "is one store, whether a process names it or a link to it" do
+    file = deploy.store.path
+    link = File.join(File.dirname(file), "link.sqlite3")
+    File.symlink(File.basename(file), link)
+    manager = OnlineManager.new(config, store: "sqlite:#{link}", namespace: "link", reactor: :thread).tap(&:setup)
+    manager.seen("through the link", timeout: 60)
+    ruby(<<~RUBY, file) do |process|
+      require "online_manager"
 
+      class Config
         def timeout = 1
-        def setup = @is_set_up = true
+        def setup = nil
         def online(_user_id) = nil
         def offline(_user_id) = nil
-      end.new
-    end
+      end
 
+      OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}", namespace: "link", reactor: :thread)
+      manager = OnlineManager.current("link")
+      manager.seen("through the file", timeout: 60)
+      sleep 0.01 until manager.size == 2
+      puts "both"
+      $stdin.read
+    RUBY
+      process.wait_for("both")
+      wait_until { manager.size == 2 }
+      out = StringIO.new
+      expect(OnlineManager::Command.new(out:, err: out).run(["store", link, "-n", "link", "--users"])).to eq 0
+      expect(out.string).to include "through the link", "through the file"
+      process.close
+    end
+  ensure
+    manager&.stop
+  end
+
+  describe "that is no good from the start" do
     # Expects an error that names the path and the fault, before anything has started.
     def expect_error(path, message)
       expect { OnlineManager.setup(config, store: "sqlite:#{path}", namespace: "bad", reactor: :thread) }
@@ -109,6 +146,18 @@ RSpec.describe Stores::Sqlite do
     it "is refused with an error: a missing folder" do
       expect_error("#{deploy.store.folder}/missing/presence.sqlite3", /folder|directory/i)
       expect(Dir["#{deploy.store.folder}/*"]).to be_empty
+    end
+
+    it "is refused with an error: a link into a missing folder" do
+      path = deploy.store.path
+      File.symlink("missing/presence.sqlite3", path)
+      expect_error(path, %r{it is a link to /.*/missing/presence\.sqlite3: its folder cannot be reached: No such file})
+    end
+
+    it "is refused with an error: a link to itself" do
+      path = deploy.store.path
+      File.symlink(path, path)
+      expect_error(path, /its links cannot be followed/)
     end
 
     it "is refused with an error: a folder in its place" do
