@@ -804,7 +804,7 @@ RSpec.describe "The messages" do
   end
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
-          %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do
+          %r{\Arediss://h\S*: the ca_file cannot be read: No such}) do
     error { member("rediss://h?ca_file=/no/ca.pem").check }
   end
   message("a connection that is lost", { store => [/fork/, /lost/, /answer|reply/] })

@@ -179,7 +179,7 @@ RSpec.describe Stores::Sqlite do
         end
 
         Process::UID.change_privilege(Integer(ARGV[1])) if Process.uid.zero?
-        abort "it is writable" if File.writable?(ARGV[0]) || File.writable?(File.dirname(ARGV[0]))
+        abort "it is writable" if File.writable?(ARGV[0]) && File.writable?(File.dirname(ARGV[0]))
         begin
           OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}")
         rescue OnlineManager::StoreError => e
@@ -195,7 +195,29 @@ RSpec.describe Stores::Sqlite do
         path = instance_exec(&path)
         File.chmod(0o444, path) if File.exist?(path)
         File.chmod(0o555, File.dirname(path))
-        expect(message_of_nobody(path)).to include(path).and match(/read-?only|writ|permission|open/i)
+        what_not = what == "file" ? "read and write the file" : "write the folder"
+        expect(message_of_nobody(path)).to include(path).and match(/\(uid \d+\) may not #{what_not} .*chown or chmod/)
+      end
+    end
+
+    # The file, its folder and the one above it.
+    {
+      "a file that may not be read" =>
+        [0o000, 0o777, 0o755, /\(uid \d+\) may not read and write the file \S+ \(mode 000, /],
+      "a file in a folder that may not be written" =>
+        [0o666, 0o555, 0o755, /\(uid \d+\) may not write the folder \S+ \(mode 555, /],
+      "a folder that may not be entered" =>
+        [0o666, 0o777, 0o700, /\(uid \d+\) may not enter the folder \S+ \(mode 700, /]
+    }.each do |what, (file_mode, folder_mode, above_mode, message)|
+      it "is refused with an error: #{what}" do
+        above = deploy.store.folder
+        path = File.join(above, "folder", "presence.sqlite3")
+        Dir.mkdir(File.dirname(path))
+        FileUtils.mv(used_store, path)
+        File.chmod(file_mode, path)
+        File.chmod(folder_mode, File.dirname(path))
+        File.chmod(above_mode, above)
+        expect(message_of_nobody(path)).to start_with("#{path}: ").and match(message)
       end
     end
   end

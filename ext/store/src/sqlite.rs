@@ -30,6 +30,7 @@ mod events;
 mod files;
 mod members;
 mod partition;
+mod permissions;
 mod schema;
 mod space;
 mod users;

@@ -1,11 +1,11 @@
 //! The files of a store: which ones a connection has open, and why a path cannot be that of a store.
-#![allow(unsafe_code, reason = "the operating system's check of a folder's permissions, and its lock")]
+#![allow(unsafe_code, reason = "the lock of a folder")]
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::permissions::refusal;
 use crate::error::StoreError;
 
 /// A file's device and inode.
@@ -39,7 +40,7 @@ fn file_id(path: &Path) -> Option<FileId> {
 }
 
 /// Returns the path of a file that SQLite keeps beside the database: where that is, not where a link to it is.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
@@ -50,7 +51,7 @@ const MAX_LINKS: usize = 40;
 
 /// Returns the path that a path leads to, without links. The file itself may be missing: then it is where SQLite would create
 /// it.
-fn resolve(path: &Path) -> PathBuf {
+pub(super) fn resolve(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match std::fs::read_link(&path) {
@@ -65,7 +66,8 @@ fn resolve(path: &Path) -> PathBuf {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// Returns the folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -231,23 +233,19 @@ pub(super) fn check_path(path: &Path) -> Result<PathBuf, StoreError> {
         Ok(metadata) if !metadata.is_dir() => {
             misconfigured(format!("{} is not a folder; expected the file's folder", folder.display()))
         }
-        Ok(_) if !file.exists() && !is_writable(folder) => misconfigured(format!(
-            "the file does not exist, and cannot be created: {} is not writable by this process. Give its user permission \
-             to write the folder",
-            folder.display()
-        )),
+        Ok(_) if !file.exists() => match refusal(&file) {
+            Some(refusal) => misconfigured(format!("the file does not exist, and cannot be created: {refusal}")),
+            None => Ok(file),
+        },
         Ok(_) => Ok(file),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => misconfigured(format!(
+            "its folder cannot be reached: {}",
+            refusal(&file).unwrap_or_else(|| error.to_string())
+        )),
         Err(error) => misconfigured(format!(
             "its folder cannot be reached: {error}. Create the folder; the file is created with the first use"
         )),
     }
-}
-
-/// Whether this process may create files in a folder.
-fn is_writable(folder: &Path) -> bool {
-    let Ok(folder) = CString::new(folder.as_os_str().as_bytes()) else { return false };
-    // SAFETY: the pointer is to a string that ends in a NUL and lives until the call returns.
-    unsafe { libc::faccessat(libc::AT_FDCWD, folder.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) == 0 }
 }
 
 /// Turns an error of SQLite into one for the operator. `action` is what the file could not be: "opened", "read",
@@ -255,13 +253,13 @@ fn is_writable(folder: &Path) -> bool {
 pub(super) fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
     let message = format!("{}: could not be {action}: {error}", path.display());
     match error.sqlite_error_code() {
-        Some(
-            ErrorCode::NotADatabase
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::ReadOnly
-            | ErrorCode::PermissionDenied
-            | ErrorCode::CannotOpen,
-        ) => StoreError::Misconfigured(message),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            StoreError::Misconfigured(match refusal(&resolve(path)) {
+                Some(refusal) => format!("{}: could not be {action}: {refusal}", path.display()),
+                None => message,
+            })
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Misconfigured(message),
         _ => StoreError::Unavailable(message),
     }
 }
