@@ -350,7 +350,8 @@ class OnlineManager
   def check_options(options)
     unknown = options.keys - OPTIONS
     unless unknown.empty?
-      raise ArgumentError, "unknown option #{unknown.map(&:inspect).join(", ")}: expected #{list(OPTIONS)}"
+      names = unknown.map { |name| StoreOption.shown(name) }.join(", ")
+      raise ArgumentError, "unknown option #{names}: expected #{list(OPTIONS)}"
     end
 
     [check_choice(:reactor, options[:reactor], Reactor::NAMES),
@@ -361,7 +362,7 @@ class OnlineManager
   def check_choice(option, given, choices)
     return given if choices.include?(given) || (given.nil? && option == :reactor)
 
-    raise ArgumentError, "unknown #{option} #{given.inspect}: expected #{list(choices)}"
+    raise ArgumentError, "unknown #{option} #{StoreOption.shown(given)}: expected #{list(choices)}"
   end
 
   # @return [String] such as ":a, :b or :c"

@@ -250,7 +250,7 @@ RSpec.describe OnlineManager::Command do
 
   {
     ["store", "nothing.sqlite3"] => [1, /nothing\.sqlite3: there is no such file/],
-    ["store", "other:x"] => [2, /unknown store "other:x".*\nUsage/],
+    ["store", "other:x"] => [2, /unknown store "\*\*\*"; there is .*\nUsage/],
     ["store"] => [2, /no store: expected a path or a URL\nUsage/],
     ["stores"] => [2, /unknown command "stores": expected `store'/],
     %w[store a b] => [2, /2 stores: expected one/],

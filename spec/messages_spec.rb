@@ -659,7 +659,7 @@ RSpec.describe "The messages" do
   message("a URL that is none of a cluster's", { store => [/URL of a server|Cluster/] }, %r{sqlite:/x.*redis://}) do
     error { manager(store: ["sqlite:/x"]) }
   end
-  message("a URL that is none of Redis'", { store => [/URL/] }, %r{redis://host:port.*redis://user:}) do
+  message("a URL that is none of Redis'", { store => [/URL/] }, %r{host:\*\*\*" has a port that .*redis://user:}) do
     error { manager(store: "redis://host:port") }
   end
 
@@ -742,25 +742,35 @@ RSpec.describe "The messages" do
   def return_warning(store) = raise(store.check.first)
 
   {
-    "redis://h?color=red" => /has the unknown parameter "color"; /,
-    "redis://h?db=one" => /has the database "one"; expected a number, as in "db=0"/,
-    "redis://h?db=1&db=2" => /has "db" twice; write it once/,
-    "redis://h/1?db=2" => /names two databases, 1 and 2; write one of them/,
-    "redis://h?user=ann" => /has "user" in its query; write /,
-    "redis://h?prefix=a{b}" => /has the prefix "a\{b\}"; it may have no braces/,
-    "rediss://h?verify=all" => /has verify=all; leave it out to verify the server's certificate, or write verify=none/,
-    "redis://ann:1#b@h" => %r{"redis://ann:\*\*\*@h" has .*percent-encoded: .*"#" as %23, .*"%" as %25\z},
+    "redis://h?color=red" => /\?\*\*\*" has an unknown parameter. There is "db", /,
+    "redis://h?timeout=5" => /\?timeout=\*\*\*" has an unknown parameter. There is "db", /,
+    "redis+unix:///s?pass=a&b" => /\?pass=\*\*\*&\*\*\*" has an unknown parameter behind the password: in .*&" as /,
+    "redis://h?db=one" => /has a "db" that is no number; write it as in "db=0"/,
+    "redis://h/one" => %r{has behind its host a database that is no number; write it as in "redis://host:6379/0"},
+    "redis://h:99999" => %r{"redis://h:99999" has a port that is no number from 1 to 65535; it may be "redis://user:},
+    "redis:///0" => %r{names no host; it may be "redis://user:},
+    "redis://h?db=1&db=2" => /has one parameter twice; write it once/,
+    "redis://h/1?db=2" => /names two databases, one behind the host and one as "db"; write one of them/,
+    "redis://h?user=ann" => /has a user or a password in its query; write /,
+    "redis://h?prefix=a{b}" => /has a prefix with braces; it may have none/,
+    "rediss://h?verify=all" => /has another "verify" than "none"; leave it out to verify .*, or write verify=none/,
+    "redis://ann:1#b@h" => %r{"redis://\*\*\*" has .*percent-encoded: .*"#" as %23, .*"%" as %25\z},
     "redis://ann:1/b@h" => /percent-encoded/,
     "redis://ann:1?b@h" => /percent-encoded/,
     "redis://ann:p@a#b@h" => /percent-encoded/,
-    "rediss://h#b" => /has a "#"; leave it out/,
-    "redis://h?PASSWORD=secret" => /\?PASSWORD=\*\*\*" has the unknown parameter/,
-    "redis://h?%70assword=secret" => /\?%70assword=\*\*\*" has "password" in its query/,
+    "rediss://h#b" => /has a "#"; if it belongs to a password or a path, write it as %23, else leave it out/,
+    "redis://h?PASSWORD=secret" => /\?PASSWORD=\*\*\*" has an unknown parameter/,
+    "redis://h?%70assword=secret" => /\?\*\*\*" has a user or a password in its query/,
+    "redis://ann:secret" => %r{"redis://ann:\*\*\*" has a port .*a password, write "@" and the host behind it},
+    "sqlite:redis://ann:secret@h" => /"sqlite:\*\*\*" has a URL, or parameters, for a path; write "sqlite:PATH", or /,
+    "sqlite::memory:" => /" would be a file of that name; :memory, a Symbol, is the store within one process/,
+    "sqlite:file:x?mode=memory" => /has a URI for a file, which is not supported; write "sqlite:PATH"/,
     "http://h?db=1;Token=secret" => /\?db=1;Token=\*\*\*"/,
-    "redis://h?ca_file=a" => %r{has "ca_file", which is for TLS; write "rediss://…"}
+    "redis://h?ca_file=a" => %r{has a "ca_file", which is for TLS; write "rediss://…"}
   }.each do |url, text|
     message("the URL #{url}",
-            { store => [/has the|twice|two databases|in its query|verify=|is for TLS|has a |UNENCODED/] }, text) do
+            { store => [/twice|two databases|in its query|"verify\\|is for TLS|has an? |behind its host|names no host/,
+                        /is no URL of a Redis|\{fault\}|fault\.concat/] }, text) do
       error { manager(store: url) }
     end
   end
@@ -794,7 +804,7 @@ RSpec.describe "The messages" do
   end
 
   message("a file of certificates that is not there", { store => [/cannot be read/] },
-          %r{\Arediss://h\S*: the ca_file /no/ca\.pem cannot be read: No such}) do
+          %r{\Arediss://h\S*: the ca_file cannot be read: No such}) do
     error { member("rediss://h?ca_file=/no/ca.pem").check }
   end
   message("a connection that is lost", { store => [/fork/, /lost/, /answer|reply/] })

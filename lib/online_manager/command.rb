@@ -40,7 +40,10 @@ class OnlineManager
 
       send(CommandLine::ACTIONS.find { |action| @options[action] } || :list)
       0
-    rescue CommandLine::Error, OptionParser::ParseError, ArgumentError => e
+    rescue OptionParser::ParseError => e
+      # What is behind the name of an option may be a URL.
+      fail_with("#{e.message.gsub(/(--?[\w-]*)[^\w\s-].*/, '\1…')}\n#{CommandLine::USAGE}", 2)
+    rescue CommandLine::Error, ArgumentError => e
       fail_with("#{e.message}\n#{CommandLine::USAGE}", 2)
     rescue StoreError, Refused => e
       fail_with(e.message, 1)

@@ -24,7 +24,7 @@ class OnlineManager
     rescue TypeError, ArgumentError, RangeError, Encoding::CompatibilityError => e # the last one in Ruby 3.3, of UTF-16
       kind = e.is_a?(TypeError) ? TypeError : ArgumentError
       expected = or_zero ? "a finite number of seconds, 0 or more" : "a finite number of seconds above 0"
-      raise kind, "#{name} must be #{expected}, got #{value.inspect}", cause: nil
+      raise kind, "#{name} must be #{expected}, got #{StoreOption.shown(value)}", cause: nil
     end
   end
 end

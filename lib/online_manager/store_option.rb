@@ -11,6 +11,9 @@ class OnlineManager
     # the application; the scripts of a Redis count in floating point, which is exact to 2**53.
     MAX_VERSIONS = { memory: 2**62, sqlite: 2**62, redis: 2**52 }.freeze
 
+    # What a text with the URL of a store has in it, be it malformed.
+    URL_IN_TEXT = %r{://|:\S*@|(?:redis|valkey)\w*:}ni
+
     # @param text [String, Symbol]
     # @return [Boolean] whether the text has a form in UTF-8, in which a store keeps names
     def self.utf8?(text)
@@ -28,7 +31,16 @@ class OnlineManager
                  end
       return namespace unless expected
 
-      raise ArgumentError, "namespace must be #{expected}, got #{namespace.inspect}"
+      raise ArgumentError, "namespace must be #{expected}, got #{shown(namespace)}"
+    end
+
+    # @param object [Object] what was passed in place of something else
+    # @return [String] how a message shows it: not as it is if it may have the URL of a store, and its password, in it
+    def self.shown(object)
+      text = object.inspect
+      return text unless [String, Symbol, Array, Hash].any? { |type| object.is_a?(type) }
+
+      URL_IN_TEXT.match?(text.b.delete_prefix(":")) ? "what may be a URL" : text
     end
 
     # @return [Symbol, String] `:memory`, or the URL as messages show it
@@ -82,7 +94,8 @@ class OnlineManager
 
       invalid = (given.is_a?(Array) ? given : [given]).reject { |url| url.is_a?(String) }
       check_encoding([*given]) if invalid.empty?
-      return expand_path(given) if invalid.empty?
+      # An absolute path would no longer look like the URL that it is.
+      return NativeMember.describe(given) && expand_path(given) if invalid.empty?
 
       raise ArgumentError,
             "unknown store #{describe(invalid.first)}: expected :memory, \"sqlite:PATH\" or \"redis://…\""
@@ -94,9 +107,12 @@ class OnlineManager
       raise ArgumentError, "store must be valid in UTF-8, got a String in #{urls.first.encoding} that is not"
     end
 
-    # Any object but the simplest ones may contain a URL with a password.
+    # Any object but the simplest ones may contain a URL with a password, a Symbol too.
     def describe(object)
-      [Symbol, Numeric, NilClass].any? { |type| object.is_a?(type) } ? object.inspect : "of the class #{object.class}"
+      case object
+      when /\A[a-z_]+\z/, Numeric, nil then object.inspect
+      else "of the class #{object.class}"
+      end
     end
 
     def expand_path(given)

@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 require "etc"
+require "online_manager/command"
+require "stringio"
 Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
 
 # Faults of a SQLite file.
@@ -14,6 +16,18 @@ RSpec.describe Stores::Sqlite do
     application.workers.first.finish
     expect(File.size(application.store.path)).to be > 4_096
     application.store.path
+  end
+
+  # A config that records whether `setup` was called.
+  let(:config) do
+    Class.new do
+      attr_reader :is_set_up
+
+      def timeout = 1
+      def setup = @is_set_up = true
+      def online(_user_id) = nil
+      def offline(_user_id) = nil
+    end.new
   end
 
   it "is created without warnings by 4 processes that start at the same moment" do
@@ -45,19 +59,42 @@ RSpec.describe Stores::Sqlite do
     expect([process.stderr, process.success?]).to eq ["", true]
   end
 
-  describe "that is no good from the start" do
-    # A config that records whether `setup` was called.
-    let(:config) do
-      Class.new do
-        attr_reader :is_set_up
+  # Online in this process through a link, and in another one through the file.
+  it "is one store, whether a process names it or a link to it" do
+    file = deploy.store.path
+    link = File.join(File.dirname(file), "link.sqlite3")
+    File.symlink(File.basename(file), link)
+    manager = OnlineManager.new(config, store: "sqlite:#{link}", namespace: "link", reactor: :thread).tap(&:setup)
+    manager.seen("through the link", timeout: 60)
+    ruby(<<~RUBY, file) do |process|
+      require "online_manager"
 
+      class Config
         def timeout = 1
-        def setup = @is_set_up = true
+        def setup = nil
         def online(_user_id) = nil
         def offline(_user_id) = nil
-      end.new
-    end
+      end
 
+      OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}", namespace: "link", reactor: :thread)
+      manager = OnlineManager.current("link")
+      manager.seen("through the file", timeout: 60)
+      sleep 0.01 until manager.size == 2
+      puts "both"
+      $stdin.read
+    RUBY
+      process.wait_for("both")
+      wait_until { manager.size == 2 }
+      out = StringIO.new
+      expect(OnlineManager::Command.new(out:, err: out).run(["store", link, "-n", "link", "--users"])).to eq 0
+      expect(out.string).to include "through the link", "through the file"
+      process.close
+    end
+  ensure
+    manager&.stop
+  end
+
+  describe "that is no good from the start" do
     # Expects an error that names the path and the fault, before anything has started.
     def expect_error(path, message)
       expect { OnlineManager.setup(config, store: "sqlite:#{path}", namespace: "bad", reactor: :thread) }
@@ -111,6 +148,18 @@ RSpec.describe Stores::Sqlite do
       expect(Dir["#{deploy.store.folder}/*"]).to be_empty
     end
 
+    it "is refused with an error: a link into a missing folder" do
+      path = deploy.store.path
+      File.symlink("missing/presence.sqlite3", path)
+      expect_error(path, %r{it is a link to /.*/missing/presence\.sqlite3: its folder cannot be reached: No such file})
+    end
+
+    it "is refused with an error: a link to itself" do
+      path = deploy.store.path
+      File.symlink(path, path)
+      expect_error(path, /its links cannot be followed/)
+    end
+
     it "is refused with an error: a folder in its place" do
       path = deploy.store.path
       Dir.mkdir(path)
@@ -130,7 +179,7 @@ RSpec.describe Stores::Sqlite do
         end
 
         Process::UID.change_privilege(Integer(ARGV[1])) if Process.uid.zero?
-        abort "it is writable" if File.writable?(ARGV[0]) || File.writable?(File.dirname(ARGV[0]))
+        abort "it is writable" if File.writable?(ARGV[0]) && File.writable?(File.dirname(ARGV[0]))
         begin
           OnlineManager.setup(Config.new, store: "sqlite:\#{ARGV[0]}")
         rescue OnlineManager::StoreError => e
@@ -146,7 +195,29 @@ RSpec.describe Stores::Sqlite do
         path = instance_exec(&path)
         File.chmod(0o444, path) if File.exist?(path)
         File.chmod(0o555, File.dirname(path))
-        expect(message_of_nobody(path)).to include(path).and match(/read-?only|writ|permission|open/i)
+        what_not = what == "file" ? "read and write the file" : "write the folder"
+        expect(message_of_nobody(path)).to include(path).and match(/\(uid \d+\) may not #{what_not} .*chown or chmod/)
+      end
+    end
+
+    # The file, its folder and the one above it.
+    {
+      "a file that may not be read" =>
+        [0o000, 0o777, 0o755, /\(uid \d+\) may not read and write the file \S+ \(mode 000, /],
+      "a file in a folder that may not be written" =>
+        [0o666, 0o555, 0o755, /\(uid \d+\) may not write the folder \S+ \(mode 555, /],
+      "a folder that may not be entered" =>
+        [0o666, 0o777, 0o700, /\(uid \d+\) may not enter the folder \S+ \(mode 700, /]
+    }.each do |what, (file_mode, folder_mode, above_mode, message)|
+      it "is refused with an error: #{what}" do
+        above = deploy.store.folder
+        path = File.join(above, "folder", "presence.sqlite3")
+        Dir.mkdir(File.dirname(path))
+        FileUtils.mv(used_store, path)
+        File.chmod(file_mode, path)
+        File.chmod(folder_mode, File.dirname(path))
+        File.chmod(above_mode, above)
+        expect(message_of_nobody(path)).to start_with("#{path}: ").and match(message)
       end
     end
   end

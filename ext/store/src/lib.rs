@@ -39,6 +39,7 @@ pub mod member;
 #[cfg(test)]
 mod model;
 mod outbox;
+mod redacted;
 pub mod redis;
 #[cfg(test)]
 mod simulator;

@@ -30,6 +30,7 @@ mod events;
 mod files;
 mod members;
 mod partition;
+mod permissions;
 mod schema;
 mod space;
 mod users;
@@ -310,10 +311,10 @@ fn retry<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
 
 /// Opens the file, and creates the file and the namespace if they do not exist.
 fn open_or_create(path: &Path, namespace: &str) -> Result<OpenFile, StoreError> {
-    check_path(path)?;
+    let file = check_path(path)?;
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = OpenFile::open(path, flags)?;
+    let mut connection = OpenFile::open(path, file, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     // Free pages can be given back later only if this is set before the file has a first page.
@@ -326,8 +327,8 @@ fn open_or_create(path: &Path, namespace: &str) -> Result<OpenFile, StoreError> 
 
 /// Opens the file, and changes nothing.
 fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
-    check_path(path)?;
-    if !path.exists() {
+    let file = check_path(path)?;
+    if !file.exists() {
         let message = format!(
             "{}: there is no such store yet, and no namespace. Check the path; the first process that participates \
              creates the file",
@@ -337,7 +338,7 @@ fn open_existing(path: &Path) -> Result<OpenFile, StoreError> {
     }
     let failed = |error| store_error(path, "opened", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = OpenFile::open(path, flags)?;
+    let mut connection = OpenFile::open(path, file, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_format(path, &connection)?;
     if schema::is_empty(&connection).map_err(failed)? {

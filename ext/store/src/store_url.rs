@@ -7,6 +7,7 @@ use online_manager_tracker::Nanos;
 
 use crate::error::StoreError;
 use crate::interrupt::Interrupt;
+use crate::redacted::{may_be_url, redacted};
 use crate::redis::url::{self, ServerUrls};
 use crate::redis::{self, Redis};
 use crate::sqlite::{self, Sqlite};
@@ -39,10 +40,13 @@ impl StoreUrl {
     pub fn parse(url: &str) -> Result<StoreUrl, String> {
         match url.split_once(':') {
             Some(("sqlite", "")) => Err(format!("the store {url:?} names no file; it must be \"sqlite:PATH\"")),
-            Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(PathBuf::from(path))),
+            Some(("sqlite", path)) => sqlite_fault(path).map_or_else(
+                || Ok(StoreUrl::Sqlite(PathBuf::from(path))),
+                |fault| Err(format!("the store {:?} {fault}", redacted(url))),
+            ),
             _ if ServerUrls::is_redis_url(url) => ServerUrls::parse(&[url.to_owned()], false).map(StoreUrl::Redis),
             _ => {
-                let url = url::redacted(url);
+                let url = redacted(url);
                 Err(format!("unknown store {url:?}; there is :memory, \"sqlite:PATH\" and \"redis://…\""))
             }
         }
@@ -59,7 +63,7 @@ impl StoreUrl {
                 Err("the store is an empty Array; for a Redis Cluster it has the URLs of some of its servers".into())
             }
             Some(url) => {
-                let url = url::redacted(url);
+                let url = redacted(url);
                 Err(format!("{url:?} is no URL of a server of a Redis Cluster; {}", url::EXPECTED))
             }
             None => ServerUrls::parse(urls, true).map(StoreUrl::Redis),
@@ -123,6 +127,19 @@ impl StoreUrl {
             StoreUrl::Redis(_) => redis::MIN_TIMEOUT,
         }
     }
+}
+
+/// Returns why a path cannot be that of an SQLite file.
+fn sqlite_fault(path: &str) -> Option<&'static str> {
+    if path.starts_with(":memory") {
+        return Some("would be a file of that name; :memory, a Symbol, is the store within one process");
+    }
+    if path.starts_with("file:") {
+        return Some("has a URI for a file, which is not supported; write \"sqlite:PATH\"");
+    }
+    may_be_url(path).then_some(
+        "has a URL, or parameters, for a path; write \"sqlite:PATH\", or the URL of a Redis without \"sqlite:\"",
+    )
 }
 
 impl fmt::Display for StoreUrl {

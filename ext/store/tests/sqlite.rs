@@ -577,3 +577,122 @@ fn the_text_of_an_error_is_cut_at_a_character() {
     let lengths = "SELECT length(CAST(error AS BLOB)) FROM events";
     assert_eq!(ask(&folder.path(), lengths), "2047");
 }
+
+// -- links -----------------------------------------------------------------------------------------------------------
+
+/// A folder with `real/` and the paths of a link and of the file that it is to lead to.
+fn linked(target: impl FnOnce(&Path) -> PathBuf) -> (Folder, PathBuf, PathBuf) {
+    let folder = Folder::new();
+    let root = folder.0.path().to_owned();
+    std::fs::create_dir(root.join("real")).unwrap();
+    let (link, file) = (root.join("link.sqlite3"), root.join("real/presence.sqlite3"));
+    std::os::unix::fs::symlink(target(&root), &link).unwrap();
+    (folder, link, file)
+}
+
+fn open_file(path: &Path) -> Sqlite {
+    Sqlite::open(path, "", Access::Participate).unwrap()
+}
+
+fn names(store: &mut dyn Store) -> Vec<String> {
+    let mut names: Vec<String> = store.snapshot().unwrap().users.keys().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_link_to_the_file_is_the_same_store() {
+    for target in [
+        |root: &Path| root.join("real/presence.sqlite3"),
+        |_: &Path| PathBuf::from("real/presence.sqlite3"),
+        |root: &Path| {
+            std::os::unix::fs::symlink("real", root.join("folder")).unwrap();
+            std::os::unix::fs::symlink("presence.sqlite3", root.join("real/other")).unwrap();
+            PathBuf::from("folder/other")
+        },
+    ] {
+        for exists in [true, false] {
+            let (_folder, link, file) = linked(target);
+            if exists {
+                drop(open_file(&file));
+            } else {
+                assert!(matches!(Sqlite::open(&link, "", Access::Inspect), Err(StoreError::Missing(_))));
+            }
+            let mut through_link = open_file(&link);
+            assert!(file.exists(), "the link's target is created");
+            let mut direct = open_file(&file);
+            write(&mut through_link, &[heartbeat("ada", 0, MINUTE)]);
+            write(&mut direct, &[heartbeat("ben", 0, MINUTE)]);
+            assert_eq!(names(&mut through_link), names(&mut direct));
+            assert_eq!(names(&mut direct).len(), 2);
+            drop((through_link, direct));
+            assert_eq!(names(&mut open_file(&link)).len(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_says_where_it_leads() {
+    let (_folder, link, _file) = linked(|root| root.join("gone/presence.sqlite3"));
+    for access in [Access::Inspect, Access::Participate] {
+        match Sqlite::open(&link, "", access) {
+            Err(StoreError::Misconfigured(message)) => {
+                assert!(message.contains("link.sqlite3: it is a link to "), "{message}");
+                assert!(message.contains("gone/presence.sqlite3: its folder cannot be reached"), "{message}");
+            }
+            Err(error) => panic!("{error:?}"),
+            Ok(_) => panic!("it opened"),
+        }
+    }
+    let (_folder, link, _file) = linked(|_| PathBuf::from("link.sqlite3"));
+    let message = open_error(&link);
+    assert!(message.contains("its links cannot be followed"), "{message}");
+}
+
+#[test]
+fn a_link_that_is_led_elsewhere_is_a_file_that_was_replaced() {
+    let (folder, link, file) = linked(|_| PathBuf::from("real/presence.sqlite3"));
+    let mut store = open_file(&link);
+    write(&mut store, &[heartbeat("ada", 0, MINUTE)]);
+    let member = knowing(&mut store, MEMBER_A, MINUTE);
+    let other = folder.0.path().join("real/other.sqlite3");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let result = written(store.write(&member, &[heartbeat("ben", 0, MINUTE)]));
+    assert!(matches!(result, Err(StoreError::Replaced(_))), "{result:?}");
+    write(&mut store, &[heartbeat("ben", 0, MINUTE)]);
+    assert_eq!(names(&mut store), names(&mut open_file(&other)));
+    assert_eq!((names(&mut store), names(&mut open_file(&file))), (vec!["ben".into()], vec!["ada".into()]));
+}
+
+#[test]
+fn a_link_whose_file_vanishes_leads_to_a_new_one() {
+    for suffix in ["", "-wal", "-shm"] {
+        let (_folder, link, file) = linked(|_| PathBuf::from("real/presence.sqlite3"));
+        let mut store = open_file(&link);
+        write(&mut store, &[heartbeat("ada", 0, MINUTE)]);
+        let member = knowing(&mut store, MEMBER_A, MINUTE);
+        let mut path = file.clone().into_os_string();
+        path.push(suffix);
+        std::fs::remove_file(path).unwrap();
+        let result = written(store.write(&member, &[heartbeat("ben", 0, MINUTE)]));
+        assert!(matches!(result, Err(StoreError::Replaced(_))), "{result:?}");
+        write(&mut store, &[heartbeat("ben", 0, MINUTE)]);
+        assert_eq!(names(&mut store), names(&mut open_file(&file)));
+    }
+}
+
+#[test]
+fn the_log_of_a_linked_file_is_emptied() {
+    let (_folder, link, file) = linked(|_| PathBuf::from("real/presence.sqlite3"));
+    let mut store = open_file(&link);
+    // As long as another program reads, the log cannot begin anew.
+    let reader = rusqlite::Connection::open(&file).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM users").unwrap();
+    for chunk in crowd(5_000, 500).chunks(500) {
+        write(&mut store, &chunk.iter().map(|name| heartbeat(name, 0, MINUTE)).collect::<Vec<_>>());
+    }
+    assert!(size(&file, "-wal") > 2_000_000, "{}", size(&file, "-wal"));
+    reader.execute_batch("ROLLBACK").unwrap();
+    poll_until(&mut store, "the log is small", || size(&file, "-wal") < 300_000);
+}

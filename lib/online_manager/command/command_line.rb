@@ -41,7 +41,7 @@ class OnlineManager
 
         command, *stores = arguments
         raise Error, "no command: expected `store'" unless command
-        raise Error, "unknown command #{command.inspect}: expected `store'" unless command == "store"
+        raise Error, "unknown command #{StoreOption.shown(command)}: expected `store'" unless command == "store"
 
         check_stores(stores, options)
         check_actions(options)
@@ -52,9 +52,7 @@ class OnlineManager
       def check_encoding(argv)
         wrong = argv.find { |argument| !StoreOption.utf8?(argument) } or return
 
-        # A URL may have a password.
-        shown = wrong.include?("://") ? "a URL that is not" : wrong.inspect
-        raise Error, "the command line must be valid in UTF-8, got #{shown}"
+        raise Error, "the command line must be valid in UTF-8, got #{StoreOption.shown(wrong)}"
       end
 
       def check_stores(stores, options)
@@ -85,8 +83,8 @@ class OnlineManager
       def namespace(options)
         names = [options[:namespace], options[:purge]].grep(String).uniq
         if names.size > 1
-          raise Error, "--purge #{names.last.inspect} and --namespace #{names.first.inspect} differ: write the " \
-                       "namespace once"
+          purged, named = names.reverse.map { |name| StoreOption.shown(name) }
+          raise Error, "--purge #{purged} and --namespace #{named} differ: write the namespace once"
         end
 
         names.first || ""

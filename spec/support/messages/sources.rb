@@ -24,7 +24,7 @@ module Messages
     # Errors are also made of a local variable `message`, which stands for them here.
     RUST_CALL = /
       \b(?:Error::new|gem_error|system_error|misconfigured)\( | \bstore_error\((?:ruby|$) |
-      StoreError::[A-Z]\w+\((?!_) | \bErr\((?:format!|") | vec!\[format! | let\ message\b.*=
+      StoreError::[A-Z]\w+\((?!_) | \bErr\((?:format!|"|&\[) | :\ Fault\ = | vec!\[format! | let\ message\b.*=
     /x
     RUST_DEFINITION = %r{fn (?:gem|store|system)_error|let misconfigured|enum |^\s*//}
     RUST_TESTS = %r{/(?:tests|faults|model|against_model|simulator|simulator/\w+)\.rs\z}

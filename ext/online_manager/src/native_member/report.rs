@@ -152,7 +152,8 @@ fn seconds(nanoseconds: Nanos) -> f64 {
 /// Opens a store and a namespace that must exist already: a mistyped one would otherwise be created, with nobody online.
 fn open(ruby: &Ruby, store_url: &StoreUrl, namespace: &str) -> Result<Box<dyn Store>, Error> {
     if let StoreUrl::Sqlite(path) = store_url
-        && !path.exists()
+        && matches!(path.try_exists(), Ok(false))
+        && !path.is_symlink()
     {
         let message =
             format!("{}: there is no such file; pass the path of a store that a manager has created", path.display());

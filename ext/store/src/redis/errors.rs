@@ -11,7 +11,8 @@ use crate::error::StoreError;
 pub(super) fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreError {
     // A parser's error has several lines.
     let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    let said = said.trim_end_matches('.');
+    let said = servers.without_password(without_arguments(said.trim_end_matches('.')));
+    let said = said.as_str();
     if let Some(advice) = advice(servers, error, said) {
         return StoreError::Misconfigured(format!("{servers}: {said}. {advice}"));
     }
@@ -23,6 +24,11 @@ pub(super) fn store_error(servers: &ServerUrls, error: &RedisError) -> StoreErro
         ErrorKind::InvalidClientConfig => StoreError::Misconfigured(format!("{servers}: {said}")),
         _ => StoreError::Unavailable(format!("{servers}: {said}")),
     }
+}
+
+/// Returns a server's error without the arguments of a command that it does not know: those of AUTH and HELLO have the password.
+fn without_arguments(said: &str) -> &str {
+    said.split_once(", with args beginning with").map_or(said, |(what, _)| what)
 }
 
 /// Turns an error of the client while it connects into one for the operator.
@@ -86,4 +92,22 @@ fn wrong_password() -> String {
     format!(
         "Check the user and the password; for a server that wants no password, leave it out. In a password, {ENCODING}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_quotes_the_password_shows_it_to_nobody() {
+        let servers = ServerUrls::parse(&["redis://ann:s%23cret@h".to_owned()], false).unwrap();
+        for said in
+            ["unknown command 'AUTH', with args beginning with: 'ann' 's#cret'", "no user has s#cret or s%23cret"]
+        {
+            let error =
+                RedisError::from((ErrorKind::Server(ServerErrorKind::ResponseError), "refused", said.to_owned()));
+            let message = connect_error(&servers, &error).to_string();
+            assert!(message.contains("refused") && !message.contains("cret"), "{message}");
+        }
+    }
 }

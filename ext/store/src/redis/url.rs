@@ -1,4 +1,4 @@
-//! URLs of Redis servers: what they mean, and how they are shown without their passwords.
+//! URLs of Redis servers: what they mean.
 
 use std::fmt;
 
@@ -6,8 +6,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::slots::Address;
 use crate::error::StoreError;
+use crate::redacted::{HIDDEN, is_redis, redacted};
 
-const SCHEMES: [&str; 7] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"];
+/// What is wrong with a URL, to be put after it. Its parts are constants: a part of the URL may be a password.
+type Fault = &'static [&'static str];
 
 /// The URL of one server, or of some servers of a cluster. Neither `Display` nor `Debug` shows a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ struct Options {
 impl ServerUrls {
     /// Whether a URL has a scheme of Redis or Valkey.
     pub(crate) fn is_redis_url(url: &str) -> bool {
-        url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()))
+        url.split_once("://").is_some_and(|(scheme, _)| is_redis(&scheme.to_ascii_lowercase()))
     }
 
     /// Parses URLs. Connects to nothing.
@@ -44,19 +46,21 @@ impl ServerUrls {
     pub(crate) fn parse(urls: &[String], is_cluster: bool) -> Result<ServerUrls, String> {
         let (mut client_urls, mut options) = (Vec::new(), Options::default());
         for url in urls {
-            let failed = |what: String| {
-                let what = if has_unencoded(url) { UNENCODED.to_owned() + ENCODING } else { what };
-                format!("the store {:?} {what}", redacted(url))
+            let failed = |fault: Fault| {
+                let fault = if has_unencoded(url) { UNENCODED } else { fault };
+                format!("the store {:?} {}", redacted(url), fault.concat())
             };
-            let invalid = || failed(format!("is no URL of a Redis; {EXPECTED}"));
-            let mut parsed = redis::parse_redis_url(url).ok_or_else(invalid)?;
+            let mut parsed = parse_url(url).map_err(failed)?;
             let (database, own) = read_query(&parsed).map_err(failed)?;
             if is_cluster && database.as_deref().is_some_and(|database| database != "0") {
-                return Err(failed("names a database, but a Redis Cluster has only database 0. Leave it out".into()));
+                return Err(failed(&["names a database, but a Redis Cluster has only database 0. Leave it out"]));
             }
             options.merge(own).map_err(failed)?;
             if parsed.fragment().is_some() {
-                return Err(failed("has a \"#\"; leave it out, with what is behind it".into()));
+                return Err(failed(&[
+                    "has a \"#\"; if it belongs to a password or a path, write it as %23, else leave it out, with \
+                                     what is behind it",
+                ]));
             }
             if is_socket(parsed.scheme()) {
                 let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
@@ -68,7 +72,7 @@ impl ServerUrls {
                     parsed.set_path(&database);
                 }
             }
-            parsed.clone().into_connection_info().map_err(|_| invalid())?;
+            parsed.clone().into_connection_info().map_err(|_| failed(INVALID))?;
             client_urls.push(parsed.to_string());
         }
         if options.accepts_any {
@@ -113,6 +117,17 @@ impl ServerUrls {
         infos.map_err(|error| StoreError::Misconfigured(format!("{self}: {error}")))
     }
 
+    /// Returns a text without the password, in case a server quotes it.
+    pub(super) fn without_password(&self, text: &str) -> String {
+        let infos = self.client_urls.iter().filter_map(|url| url.as_str().into_connection_info().ok());
+        let passwords = infos.filter_map(|info| info.redis_settings().password().map(str::to_owned));
+        let written =
+            self.client_urls.iter().filter_map(|url| url::Url::parse(url).ok()?.password().map(str::to_owned));
+        // A shorter one is part of words of the text.
+        let passwords = passwords.chain(written).filter(|password| password.len() > 3);
+        passwords.fold(text.to_owned(), |text, password| text.replace(&password, HIDDEN))
+    }
+
     /// Returns the hosts and ports of the servers of a cluster.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, StoreError> {
         let address = |info: ConnectionInfo| match info.addr() {
@@ -142,9 +157,8 @@ impl ServerUrls {
     /// Reads the file of certificates, in PEM, that the URL names with `ca_file`, if it does.
     pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let read = |file: &str| {
-            std::fs::read(file).map_err(|error| {
-                StoreError::Misconfigured(format!("{self}: the ca_file {file} cannot be read: {error}"))
-            })
+            std::fs::read(file)
+                .map_err(|error| StoreError::Misconfigured(format!("{self}: the ca_file cannot be read: {error}")))
         };
         self.ca_file().map(read).transpose()
     }
@@ -159,76 +173,90 @@ fn is_socket(scheme: &str) -> bool {
     scheme.ends_with("unix")
 }
 
+/// Parses the parts of a URL that every URL has.
+fn parse_url(url: &str) -> Result<url::Url, Fault> {
+    match redis::parse_redis_url(url) {
+        Some(parsed) if is_socket(parsed.scheme()) => Ok(parsed),
+        Some(parsed) if parsed.port() == Some(0) => Err(INVALID_PORT),
+        Some(parsed) if parsed.host_str().is_none_or(str::is_empty) => Err(&["names no host; ", EXPECTED]),
+        Some(parsed) => Ok(parsed),
+        None if url::Url::parse(url) == Err(url::ParseError::InvalidPort) => Err(INVALID_PORT),
+        None => Err(INVALID),
+    }
+}
+
 /// Reads the query of a URL. Returns the database that it or the path names, and the options.
-///
-/// # Errors
-///
-/// What is wrong with it, to be put after the URL.
-fn read_query(url: &url::Url) -> Result<(Option<String>, Options), String> {
+fn read_query(url: &url::Url) -> Result<(Option<String>, Options), Fault> {
     let is_socket = is_socket(url.scheme());
     let has_tls = matches!(url.scheme(), "rediss" | "valkeys");
     let path = url.path().trim_matches('/');
     let mut database = (!is_socket && !path.is_empty()).then(|| path.to_owned());
+    if database.as_deref().is_some_and(|database| !is_database(database)) {
+        return Err(&["has behind its host a database that is no number; write it as in \"redis://host:6379/0\""]);
+    }
     let mut options = Options::default();
     let mut names: Vec<String> = Vec::new();
     for (name, value) in url.query_pairs() {
         if names.iter().any(|other| *other == name) {
-            return Err(format!("has {name:?} twice; write it once"));
+            return Err(&["has one parameter twice; write it once"]);
         }
         names.push(name.clone().into_owned());
         match &*name {
-            "db" if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Err(format!("has the database {value:?}; expected a number, as in \"db=0\""));
+            "db" if !is_database(&value) => return Err(&["has a \"db\" that is no number; write it as in \"db=0\""]),
+            "db" if database.as_deref().is_some_and(|other| other != value) => {
+                return Err(&["names two databases, one behind the host and one as \"db\"; write one of them"]);
             }
-            "db" => match &database {
-                Some(other) if *other != value => {
-                    return Err(format!("names two databases, {other} and {value}; write one of them"));
-                }
-                _ => database = Some(value.into_owned()),
-            },
+            "db" => database = Some(value.into_owned()),
             "user" | "pass" if is_socket => {}
+            "user" | "username" | "pass" | "password" if is_socket => {
+                return Err(&["has \"username\" or \"password\" in its query; write \"user\" and \"pass\", as in \
+                              \"redis+unix:///path/of/socket?user=…&pass=…\""]);
+            }
             "user" | "username" | "pass" | "password" => {
-                let form = if is_socket {
-                    "\"user\" and \"pass\", as in \"redis+unix:///path/of/socket?user=…&pass=…\""
-                } else {
-                    "\"redis://user:password@host\""
-                };
-                return Err(format!("has {name:?} in its query; write {form}"));
+                return Err(&["has a user or a password in its query; write \"redis://user:password@host\""]);
             }
             "prefix" if value.contains(['{', '}']) => {
-                return Err(format!(
-                    "has the prefix {value:?}; it may have no braces, since those say where a key is kept"
-                ));
+                return Err(&["has a prefix with braces; it may have none, since they say where a key is kept"]);
             }
             "prefix" => options.prefix = Some(value.into_owned()),
             "verify" if value != "none" => {
-                return Err(format!(
-                    "has verify={value}; leave it out to verify the server's certificate, or write verify=none, which is unsafe"
-                ));
+                return Err(&[
+                    "has another \"verify\" than \"none\"; leave it out to verify the server's certificate, or write \
+                              verify=none, which is unsafe",
+                ]);
             }
-            "ca_file" | "verify" if !has_tls => {
-                return Err(format!("has {name:?}, which is for TLS; write \"rediss://…\" for a server with TLS"));
+            "ca_file" if !has_tls => {
+                return Err(&["has a \"ca_file\", which is for TLS; write \"rediss://…\" for a server with TLS"]);
+            }
+            "verify" if !has_tls => {
+                return Err(&["has \"verify\", which is for TLS; write \"rediss://…\" for a server with TLS"]);
             }
             "verify" => options.accepts_any = true,
             "ca_file" => options.ca_file = Some(value.into_owned()),
-            _ => return Err(format!("has the unknown parameter {name:?}; {PARAMETERS}")),
+            _ if names.iter().any(|name| name == "pass") => {
+                return Err(&["has an unknown parameter behind the password: in that, ", ENCODING, ". ", PARAMETERS]);
+            }
+            _ => return Err(&["has an unknown parameter. ", PARAMETERS]),
         }
     }
     if options.accepts_any && options.ca_file.is_some() {
-        return Err(
-            "has both ca_file and verify=none; leave out verify=none to trust the certificates of the file".into()
-        );
+        return Err(&["has both ca_file and verify=none; leave out verify=none to trust the certificates of the file"]);
     }
     Ok((database, options))
 }
 
+/// Whether a text is the number of a database.
+fn is_database(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok()
+}
+
 impl Options {
     /// Adds the options of another URL of the same store.
-    fn merge(&mut self, other: Options) -> Result<(), String> {
+    fn merge(&mut self, other: Options) -> Result<(), Fault> {
         let differs =
             |mine: &Option<String>, other: &Option<String>| mine.is_some() && other.is_some() && mine != other;
         if differs(&self.prefix, &other.prefix) || differs(&self.ca_file, &other.ca_file) {
-            return Err("has another prefix or ca_file than the URL before it; write the same in all".into());
+            return Err(&["has another prefix or ca_file than the URL before it; write the same in all"]);
         }
         self.prefix = self.prefix.take().or(other.prefix);
         self.ca_file = self.ca_file.take().or(other.ca_file);
@@ -238,7 +266,14 @@ impl Options {
 }
 
 const PARAMETERS: &str =
-    "there is \"db\", \"prefix\", with TLS \"ca_file\" and \"verify\", and for a socket \"user\" and \"pass\"";
+    "There is \"db\", \"prefix\", with TLS \"ca_file\" and \"verify\", and for a socket \"user\" and \"pass\"";
+
+const INVALID: Fault = &["is no URL of a Redis; ", EXPECTED];
+const INVALID_PORT: Fault = &[
+    "has a port that is no number from 1 to 65535; ",
+    EXPECTED,
+    ". If that is a password, write \"@\" and the host behind it",
+];
 
 /// The forms of a URL, for messages.
 pub(crate) const EXPECTED: &str = "it may be \"redis://user:password@host:6379/0\", \"rediss://…\" with TLS, or \
@@ -259,9 +294,9 @@ impl fmt::Debug for ServerUrls {
 
 /// How to write special characters.
 pub(super) const ENCODING: &str = "these characters are percent-encoded: write \"#\" as %23, \"/\" as %2F, \"?\" as %3F, \
-                                   \"@\" as %40 and \"%\" as %25";
+                                   \"@\" as %40, \"&\" as %26, \"+\" as %2B and \"%\" as %25";
 
-const UNENCODED: &str = "has a password that ends too soon: in it, ";
+const UNENCODED: Fault = &["has a password that ends too soon: in it, ", ENCODING];
 
 /// Whether something behind the host looks like the end of a password.
 fn has_unencoded(url: &str) -> bool {
@@ -274,75 +309,9 @@ fn has_unencoded(url: &str) -> bool {
     !is_socket(scheme) && (path.contains('@') || fragment.contains('@') || is_in_query)
 }
 
-/// Returns a URL without its password. The URL may be malformed: rather too much is left out than too little.
-pub(crate) fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // The slashes may be missing.
-        return match (url.split_once(':'), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, address))) => format!("{scheme}:***@{}", redacted_query(address)),
-            _ => redacted_query(url),
-        };
-    };
-    let rest = match rest.rsplit_once('@') {
-        Some((user, address)) => {
-            let user = user.split_once(':').map_or(user.to_owned(), |(name, _)| format!("{name}:***"));
-            format!("{user}@{address}")
-        }
-        None => rest.to_owned(),
-    };
-    format!("{scheme}://{}", redacted_query(&rest))
-}
-
-/// The parameters whose values are shown: any other may hold a secret, however its name is written.
-const SHOWN_PARAMETERS: [&str; 5] = ["db", "prefix", "user", "ca_file", "verify"];
-
-/// What may stand before a parameter, also where it is written by mistake.
-const BEFORE_PARAMETERS: [char; 4] = ['?', '&', ';', '#'];
-
-/// Returns a URL or its end, without the values of parameters that may be secrets.
-fn redacted_query(url: &str) -> String {
-    let (address, query) = url.split_at(url.find(BEFORE_PARAMETERS).unwrap_or(url.len()));
-    let pairs = query.split_inclusive(BEFORE_PARAMETERS).map(|pair| {
-        let separator = pair.get(pair.trim_end_matches(BEFORE_PARAMETERS).len()..).unwrap_or_default();
-        match pair.trim_end_matches(BEFORE_PARAMETERS).split_once('=') {
-            Some((name, _)) if SHOWN_PARAMETERS.contains(&name) => pair.to_owned(),
-            Some((name, _)) => format!("{name}=***{separator}"),
-            None => pair.to_owned(),
-        }
-    });
-    address.to_owned() + &pairs.collect::<String>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_password_is_shown() {
-        for (url, shown) in [
-            ("redis://localhost:6379/0", "redis://localhost:6379/0"),
-            ("redis://:secret@localhost/1", "redis://:***@localhost/1"),
-            ("rediss://ann:se:cr@et@localhost?ca_file=/ca.pem", "rediss://ann:***@localhost?ca_file=/ca.pem"),
-            ("redis://ann@localhost", "redis://ann@localhost"),
-            ("redis+unix:///run/redis?db=1&user=ann&pass=secret", "redis+unix:///run/redis?db=1&user=ann&pass=***"),
-            ("redis://ann:secret/@host", "redis://ann:***@host"),
-            ("redis:ann:secret@host", "redis:***@host"),
-            ("redis://h?PASSWORD=secret&db=1", "redis://h?PASSWORD=***&db=1"),
-            ("redis://h?%70assword=secret", "redis://h?%70assword=***"),
-            ("redis+unix:///run/redis?db=1;Pass=secret", "redis+unix:///run/redis?db=1;Pass=***"),
-            ("redis:h?token=secret", "redis:h?token=***"),
-            ("redis+unix:///run/redis;pass=secret", "redis+unix:///run/redis;pass=***"),
-            ("redis+unix:///run/redis&pass=secret?db=1", "redis+unix:///run/redis&pass=***?db=1"),
-            ("redis://h/0#password=secret", "redis://h/0#password=***"),
-            ("sqlite:/a/b", "sqlite:/a/b"),
-        ] {
-            assert_eq!(redacted(url), shown);
-            let urls = vec![url.to_owned()];
-            let servers =
-                ServerUrls { client_urls: urls.clone(), urls, is_cluster: false, options: Options::default() };
-            assert!(!format!("{servers:?} {servers}").contains("secret"));
-        }
-    }
 
     #[test]
     fn urls_are_validated_without_connecting() {
@@ -365,18 +334,25 @@ mod tests {
             assert_eq!(infos.map(|infos| infos.iter().map(|info| info.redis_settings().db()).collect()), Ok(vec![3]));
         }
         for (url, message) in [
-            ("redis://localhost/1?db=2", "two databases, 1 and 2"),
-            ("redis://localhost?db=two", "expected a number"),
+            ("redis://localhost/1?db=2", "two databases, one behind"),
+            ("redis://localhost?db=two", "no number"),
+            ("redis://localhost/two", "behind its host a database that is no number"),
+            ("redis://localhost:99999", "a port that is no number from 1 to 65535"),
+            ("redis://localhost:0", "a port that is no number"),
+            ("redis://ann:secret", "write \"@\" and the host"),
+            ("redis:///0", "names no host"),
+            ("redis+unix:///s?pass=a&secret", "behind the password: in that, these characters"),
+            ("redis+unix:///s?pass=a#secret", "write it as %23"),
             ("redis://localhost?pass=secret", "write \"redis://user:password@host\""),
             ("redis+unix:///socket?password=secret", "write \"user\" and \"pass\""),
-            ("redis://localhost?timeout=3", "unknown parameter \"timeout\"; there is \"db\""),
-            ("redis://localhost?prefix=a&prefix=b", "has \"prefix\" twice"),
-            ("redis://localhost?prefix={a}", "no braces"),
+            ("redis://localhost?timeout=3", "timeout=***\" has an unknown parameter. There is \"db\""),
+            ("redis://localhost?prefix=a&prefix=b", "has one parameter twice"),
+            ("redis://localhost?prefix={a}", "with braces"),
             ("redis://localhost?ca_file=/ca.pem", "write \"rediss://…\""),
             ("redis://localhost?verify=none", "write \"rediss://…\""),
             ("rediss://localhost?verify=peer", "verify=none, which is unsafe"),
             ("rediss://localhost?verify=none&ca_file=/ca.pem", "both ca_file and verify=none"),
-            ("rediss://localhost#insecure", "has a \"#\"; leave it out"),
+            ("rediss://localhost#insecure", "else leave it out"),
             ("redis://ann:1#secret@localhost", "percent-encoded: write \"#\" as %23"),
             ("redis://ann:1/secret@localhost", "percent-encoded"),
             ("redis://ann:1?secret@localhost", "percent-encoded"),

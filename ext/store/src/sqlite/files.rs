@@ -1,11 +1,11 @@
 //! The files of a store: which ones a connection has open, and why a path cannot be that of a store.
-#![allow(unsafe_code, reason = "the operating system's check of a folder's permissions, and its lock")]
+#![allow(unsafe_code, reason = "the lock of a folder")]
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::permissions::refusal;
 use crate::error::StoreError;
 
 /// A file's device and inode.
@@ -27,7 +28,7 @@ pub(super) struct FileIds {
 }
 
 impl FileIds {
-    /// Returns the files at the path; `None` if any of them is missing.
+    /// Returns the files at a path without links; `None` if any of them is missing.
     fn at(path: &Path) -> Option<FileIds> {
         let (wal, index) = (beside(path, "-wal"), beside(path, "-shm"));
         Some(FileIds { database: file_id(path)?, wal: file_id(&wal)?, index: file_id(&index)? })
@@ -38,16 +39,36 @@ fn file_id(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
 }
 
-/// Returns the path of a file that SQLite keeps beside the database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Returns the path of a file that SQLite keeps beside the database: where that is, not where a link to it is.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Returns the size of the write-ahead log in bytes.
-pub(super) fn wal_size(path: &Path) -> u64 {
-    std::fs::metadata(beside(path, "-wal")).map_or(0, |file| file.len())
+/// How many links Linux follows. Of a longer chain, opening the file says what is wrong.
+const MAX_LINKS: usize = 40;
+
+/// Returns the path that a path leads to, without links. The file itself may be missing: then it is where SQLite would create
+/// it.
+pub(super) fn resolve(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&path) {
+            // A relative target begins at the folder of the link.
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    match (std::fs::canonicalize(folder_of(&path)), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
+/// Returns the folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The open connections of this process, with its id: a forked child has none of its parent's.
@@ -67,24 +88,28 @@ impl Drop for OpenEntry {
 
 /// A connection that knows its files.
 pub(super) struct OpenFile {
+    /// The path as the operator wrote it. A link in it may be led elsewhere while the file is open.
     path: PathBuf,
+    /// Where the file was when it was opened: the path without links.
+    file: PathBuf,
     connection: Connection,
     /// Its files, as soon as they are recorded. Dropped after the connection is closed.
     entry: Option<OpenEntry>,
 }
 
 impl OpenFile {
-    /// Opens the database. [`OpenFile::record`] must follow as soon as it is in WAL mode.
+    /// Opens the database at `file`, to which [`check_path`] says that `path` leads. [`OpenFile::record`] must follow as soon
+    /// as it is in WAL mode.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] if another connection of this process still has deleted files open: SQLite gives all
     /// connections of a process the same index, so that this one would not see what other processes write.
-    pub(super) fn open(path: &Path, flags: OpenFlags) -> Result<OpenFile, StoreError> {
-        check_others(path, &OPEN.lock())?;
+    pub(super) fn open(path: &Path, file: PathBuf, flags: OpenFlags) -> Result<OpenFile, StoreError> {
+        check_others((path, &file), &OPEN.lock())?;
         let connection =
-            Connection::open_with_flags(path, flags).map_err(|error| store_error(path, "opened", &error))?;
-        Ok(OpenFile { path: path.to_owned(), connection, entry: None })
+            Connection::open_with_flags(&file, flags).map_err(|error| store_error(path, "opened", &error))?;
+        Ok(OpenFile { path: path.to_owned(), file, connection, entry: None })
     }
 
     /// Records the files that the connection has open.
@@ -94,8 +119,8 @@ impl OpenFile {
     /// [`StoreError::Unavailable`] if one of them is missing; see also [`OpenFile::open`].
     pub(super) fn record(&mut self) -> Result<(), StoreError> {
         let mut open = OPEN.lock();
-        check_others(&self.path, &open)?;
-        let Some(ids) = FileIds::at(&self.path) else { return Err(deleted(&self.path)) };
+        check_others((&self.path, &self.file), &open)?;
+        let Some(ids) = FileIds::at(&self.file) else { return Err(deleted(&self.path)) };
         let process = std::process::id();
         open.push((process, ids));
         self.entry = Some(OpenEntry(process, ids));
@@ -104,8 +129,8 @@ impl OpenFile {
 
     /// Closes the connection. What is left is of no use but to be replaced.
     pub(super) fn close(&mut self) -> rusqlite::Result<()> {
-        let nothing = OpenFile { path: self.path.clone(), connection: Connection::open_in_memory()?, entry: None };
-        *self = nothing;
+        let (path, file) = (self.path.clone(), self.file.clone());
+        *self = OpenFile { path, file, connection: Connection::open_in_memory()?, entry: None };
         Ok(())
     }
 
@@ -116,14 +141,14 @@ impl OpenFile {
         self.close()?;
         // Another process may do the same. One that has noticed opens the new files after it was here: so the index that is
         // deleted is never a new one.
-        let folder = self.path.parent().and_then(|folder| File::open(folder).ok());
+        let folder = File::open(folder_of(&self.file)).ok();
         if let Some(folder) = &folder {
             // SAFETY: the descriptor is open. The lock ends when it is closed.
             unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX) };
         }
-        let (wal, index) = (beside(&self.path, "-wal"), beside(&self.path, "-shm"));
+        let (wal, index) = (beside(&self.file, "-wal"), beside(&self.file, "-shm"));
         if let Some(before) = before
-            && file_id(&self.path) == Some(before.database)
+            && file_id(&self.file) == Some(before.database)
             && file_id(&wal) != Some(before.wal)
             && file_id(&index) == Some(before.index)
         {
@@ -133,15 +158,22 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Whether the files at the path are the ones that the connection has open.
+    /// Whether the path still leads to the files that the connection has open. A link that was led elsewhere is one more way
+    /// to replace the file.
     pub(super) fn is_current(&self) -> bool {
-        self.entry.as_ref().is_some_and(|entry| FileIds::at(&self.path) == Some(entry.1))
+        let leads_here = |ids: &FileIds| self.path == self.file || file_id(&self.path) == Some(ids.database);
+        self.entry.as_ref().is_some_and(|entry| FileIds::at(&self.file) == Some(entry.1) && leads_here(&entry.1))
+    }
+
+    /// Returns the size of the write-ahead log in bytes.
+    pub(super) fn wal_size(&self) -> u64 {
+        std::fs::metadata(beside(&self.file, "-wal")).map_or(0, |file| file.len())
     }
 }
 
 /// Fails if a connection of this process has files open that were deleted.
-fn check_others(path: &Path, open: &[(u32, FileIds)]) -> Result<(), StoreError> {
-    let (process, database, ids) = (std::process::id(), file_id(path), FileIds::at(path));
+fn check_others((path, file): (&Path, &Path), open: &[(u32, FileIds)]) -> Result<(), StoreError> {
+    let (process, database, ids) = (std::process::id(), file_id(file), FileIds::at(file));
     let is_stale = |ids_of_other: &FileIds| Some(ids_of_other.database) == database && Some(*ids_of_other) != ids;
     if open.iter().any(|(owner, other)| *owner == process && is_stale(other)) {
         return Err(deleted(path));
@@ -181,38 +213,39 @@ impl DerefMut for OpenFile {
     }
 }
 
-/// Fails if the path cannot be that of a file. SQLite's own message for all of these is "unable to open database file".
-pub(super) fn check_path(path: &Path) -> Result<(), StoreError> {
-    let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
-    let folder = match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return misconfigured("the path names no file; expected the path of an SQLite file".into()),
-    };
-    if path.is_dir() {
+/// Returns where the file of a path is, without links. Fails if it cannot be there. SQLite's own message for all of these is
+/// "unable to open database file".
+pub(super) fn check_path(path: &Path) -> Result<PathBuf, StoreError> {
+    let file = resolve(path);
+    let link = if path.is_symlink() { format!("it is a link to {}: ", file.display()) } else { String::new() };
+    let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {link}{what}", path.display())));
+    if path.file_name().is_none() && !path.is_dir() {
+        return misconfigured("the path names no file; expected the path of an SQLite file".into());
+    }
+    if file.is_dir() {
         return misconfigured("this is a folder; expected an SQLite file, or none".into());
     }
+    if file.is_symlink() {
+        return misconfigured("its links cannot be followed; expected a link that leads to a file".into());
+    }
+    let folder = folder_of(&file);
     match std::fs::metadata(folder) {
         Ok(metadata) if !metadata.is_dir() => {
             misconfigured(format!("{} is not a folder; expected the file's folder", folder.display()))
         }
-        Ok(_) if !path.exists() && !is_writable(folder) => misconfigured(format!(
-            "the file does not exist, and cannot be created: {} is not writable by this process. Give its user permission \
-             to write the folder",
-            folder.display()
+        Ok(_) if !file.exists() => match refusal(&file) {
+            Some(refusal) => misconfigured(format!("the file does not exist, and cannot be created: {refusal}")),
+            None => Ok(file),
+        },
+        Ok(_) => Ok(file),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => misconfigured(format!(
+            "its folder cannot be reached: {}",
+            refusal(&file).unwrap_or_else(|| error.to_string())
         )),
-        Ok(_) => Ok(()),
         Err(error) => misconfigured(format!(
             "its folder cannot be reached: {error}. Create the folder; the file is created with the first use"
         )),
     }
-}
-
-/// Whether this process may create files in a folder.
-fn is_writable(folder: &Path) -> bool {
-    let Ok(folder) = CString::new(folder.as_os_str().as_bytes()) else { return false };
-    // SAFETY: the pointer is to a string that ends in a NUL and lives until the call returns.
-    unsafe { libc::faccessat(libc::AT_FDCWD, folder.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) == 0 }
 }
 
 /// Turns an error of SQLite into one for the operator. `action` is what the file could not be: "opened", "read",
@@ -220,13 +253,13 @@ fn is_writable(folder: &Path) -> bool {
 pub(super) fn store_error(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
     let message = format!("{}: could not be {action}: {error}", path.display());
     match error.sqlite_error_code() {
-        Some(
-            ErrorCode::NotADatabase
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::ReadOnly
-            | ErrorCode::PermissionDenied
-            | ErrorCode::CannotOpen,
-        ) => StoreError::Misconfigured(message),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            StoreError::Misconfigured(match refusal(&resolve(path)) {
+                Some(refusal) => format!("{}: could not be {action}: {refusal}", path.display()),
+                None => message,
+            })
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Misconfigured(message),
         _ => StoreError::Unavailable(message),
     }
 }

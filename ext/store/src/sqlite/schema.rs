@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::files::store_error;
+use super::files::{resolve, store_error};
 use super::partition::PartitionRow;
+use super::permissions::refusal;
 use super::to_sql;
 use crate::boot_clock;
 use crate::error::StoreError;
@@ -103,10 +104,8 @@ pub(super) fn check_format(path: &Path, connection: &Connection) -> Result<(), S
     let failed = |error| store_error(path, "read", &error);
     let misconfigured = |what: String| Err(StoreError::Misconfigured(format!("{}: {what}", path.display())));
     if connection.is_readonly("main").map_err(failed)? {
-        return misconfigured(
-            "the file may not be written by this process. Give its user permission to write the file and its folder"
-                .into(),
-        );
+        let refusal = refusal(&resolve(path)).unwrap_or_else(|| "this process may not write the file".into());
+        return misconfigured(format!("could not be opened: {refusal}"));
     }
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     if is_empty(connection).map_err(failed)? {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::files::wal_size;
 use super::{BUSY_TIMEOUT, CHECKPOINT_PAGES, Sqlite, members, to_sql};
 use crate::boot_clock;
 
@@ -65,7 +64,7 @@ impl Sqlite {
             transaction.commit()?;
         }
         vacuum_step(&self.connection)?;
-        let size = wal_size(&self.path);
+        let size = self.connection.wal_size();
         let is_idle = now.saturating_sub(self.upkeep.changed_at) >= IDLE_TIME;
         if size > MAX_WAL_BYTES as u64 || (size > IDLE_WAL_BYTES && is_idle) {
             empty_wal(&self.connection)?;

@@ -20,7 +20,8 @@ module Fuzz
       ArgumentError => [
         /\Awrong number of arguments \(given \d+/, /\A(unknown|missing) keywords?: /, /\Ano keywords accepted/,
         /\A(timeout|after|Fuzz::[\w:]+#timeout) must be a finite number of seconds/,
-        /\Aunknown (option|reactor|store) /, /\Athe store .* (names no file|is no URL)/, /\Athe store is an empty/,
+        /\Aunknown (option|reactor|store) /, /\Athe store .* (names no file|is no URL|has a )/,
+        /\Athe store is an empty/,
         /\Anamespace must be a String or a Symbol/, / has no method `/,
         /\ACan't create Binding/, /\Awrong number of arguments \(\d+ for/
       ],
