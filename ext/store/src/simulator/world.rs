@@ -345,7 +345,9 @@ impl World {
         let reports = process.state.get_mut().outages.len() - reports;
         let loss = (self.losses, self.now + process.state.get_mut().lease_length());
         let messages = process.state.get_mut().outages.iter().rev().take(reports);
-        let is_loss = messages.into_iter().any(|message| message.contains("the data are others"));
+        // What a stop could not write is said with its cause.
+        let is_report = |message: &&String| !message.contains("could not be written");
+        let is_loss = messages.into_iter().filter(is_report).any(|message| message.contains("the data are others"));
         // A member that stood still for longer than a lease may notice older data once the others are done with them.
         let before = if is_loss { process.reported_loss.replace(loss) } else { None };
         if before.is_some_and(|(before, until)| before == loss.0 && self.now < until) {
