@@ -715,6 +715,8 @@ RSpec.describe "The messages" do
     "too old" => [{ redis_version: "5.0.1" }, /5\.0\.1.*newer/],
     "still loading" => [{ loading: 1 }, /loading/],
     "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*as an Array; on the command line, add --cluster/i],
+    "a Sentinel" => [{ redis_mode: "sentinel" }, /this is a Redis Sentinel.*give the URL of the master/],
+    "a Sentinel of Valkey" => [{ server_mode: "sentinel" }, /this is a Redis Sentinel.*give the URL of the master/],
     "a replica" => [{ role: "slave", master_host: "first" }, /replica of first.*(?:master|primary)/],
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
     "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" },
