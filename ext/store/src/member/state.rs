@@ -355,7 +355,7 @@ pub(crate) struct MemberState {
     last_version: u64,
     /// The config's timeout.
     pub(crate) timeout: Nanos,
-    /// What the application is to hear: one message for each outage.
+    /// What the application is to hear: one message for each outage, and one more if a permanent error follows in it.
     pub(crate) outages: VecDeque<String>,
     pub(crate) counters: Counters,
     /// When this member last changed something in the store, or was about to.
@@ -411,6 +411,8 @@ pub(crate) struct MemberState {
     /// Whether a kind of call fails, and the application has the message. What works meanwhile does not end an outage: on a
     /// full disk every write fails, and polls work.
     is_outage: bool,
+    /// Whether the application has the message of a permanent error of this outage.
+    is_permanent: bool,
     /// Until then other data belong to the same outage: another member may notice later that a partition has older ones.
     replaced_until: Nanos,
     /// Until when a stop waits for the store.
@@ -475,6 +477,7 @@ impl MemberState {
             stop_error: None,
             failures: Failures::NONE,
             is_outage: false,
+            is_permanent: false,
             replaced_until: 0,
             shutdown_deadline: None,
             label,
@@ -1143,8 +1146,9 @@ impl MemberState {
         Action::Call(Call::Recover)
     }
 
-    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails. The outage is over when
-    /// each kind of call has succeeded that failed, and no other data can turn up that belong to it.
+    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails, or if it is the first
+    /// permanent error of the outage. The outage is over when each kind of call has succeeded that failed, and no other
+    /// data can turn up that belong to it.
     fn note_failure(&mut self, now: Nanos, partition: Option<Partition>, kind: Kind, error: &StoreError) {
         if self.phase == Phase::Pausing {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
@@ -1157,7 +1161,11 @@ impl MemberState {
         let kind = if let StoreError::Replaced(_) = error { Kind::Poll } else { kind };
         let state = partition.and_then(|partition| self.partitions.get_mut(usize::from(partition)));
         state.map_or(&mut self.failures, |state| &mut state.failures).failed(kind, now);
-        if !std::mem::replace(&mut self.is_outage, true) {
+        let is_first = !std::mem::replace(&mut self.is_outage, true);
+        let was_permanent = self.is_permanent && !is_first;
+        self.is_permanent = was_permanent || matches!(error, StoreError::Misconfigured(_));
+        // The server may be back, and refuse its user: an operator who reads only that it is away would not mend that.
+        if is_first || self.is_permanent != was_permanent {
             self.outages.push_back(error.to_string());
         }
     }
