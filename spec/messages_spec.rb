@@ -715,6 +715,8 @@ RSpec.describe "The messages" do
     "too old" => [{ redis_version: "5.0.1" }, /5\.0\.1.*newer/],
     "still loading" => [{ loading: 1 }, /loading/],
     "one of a cluster" => [{ cluster_enabled: 1 }, /cluster.*as an Array; on the command line, add --cluster/i],
+    "a Sentinel" => [{ redis_mode: "sentinel" }, /this is a Redis Sentinel.*give the URL of the master/],
+    "a Sentinel of Valkey" => [{ server_mode: "sentinel" }, /this is a Redis Sentinel.*give the URL of the master/],
     "a replica" => [{ role: "slave", master_host: "first" }, /replica of first.*(?:master|primary)/],
     "one that evicts keys" => [{ maxmemory_policy: "allkeys-lru" }, /allkeys-lru.*noeviction/],
     "one that wants a password" => [{ answer: "-NOAUTH Authentication required.\r\n" },
@@ -723,12 +725,23 @@ RSpec.describe "The messages" do
                                           /WRONGPASS.*\. Check the user and the password/],
     "one of a cluster, which has one database" => [{ answer: "-ERR SELECT is not allowed in cluster mode\r\n" },
                                                    /one of a Redis Cluster.*as an Array.*--cluster/],
+    "one whose user lacks a command" =>
+      [{ denying: { "HGET" => "User default has no permissions to run the 'hget' command",
+                    "XADD" => "this user has no permissions to run the 'xadd' command or its subcommand" } },
+       /its user may not run hget, xadd\. Allow that: ACL SETUSER default \+hget \+xadd\. README\.md has the line/],
+    "one whose user lacks the keys" =>
+      [{ denying: { "EVALSHA" => "this user has no permissions to access one of the keys used as arguments" } },
+       /its user may not use the key \{om::0\}:users\. Allow .*: ACL SETUSER default ~\{om:\*; or .*: \?prefix=…\z/],
+    "one whose user may not run INFO" =>
+      [{ denying: { "INFO" => "this user has no permissions to run the 'info' command",
+                    "HELLO" => "this user has no permissions to run the 'hello' command" } },
+       /may not run INFO, .*noeviction.*: ACL SETUSER default \+info\z/],
     "one with less databases" => [{ answer: "-ERR DB index is out of range\r\n" },
                                   /DB index is out of range\. .*`databases`.*0 to 15/],
     "something else, in several lines" => [{ answer: "no\nRedis\r\n" }, /this is no Redis: .*rediss:/]
   }.each do |what, (info, text)|
-    message("a server that is #{what}", { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/] },
-            text) do
+    message("a server that is #{what}",
+            { store => [text, /\{error\}/, /names no server/, /maxmemory-policy is/, /its user may not/] }, text) do
       server = Messages::FakeRedis.new(**info)
       store = member(server.url)
       said = error { return_warning(store) }

@@ -133,7 +133,7 @@ class OnlineManager
       deliver_call(Call.new(transition, user_ids, batch:, details:, versions:, seen_ago:), entered) || @raised
     end
 
-    # Reports that the store has failed. Called once for each outage.
+    # Reports that the store has failed. Called once for each outage, and again if it turns out to be permanent.
     def store_failed(message)
       error = StoreError.new(message)
       return report_to_config(error, nil) if @config.on_error?

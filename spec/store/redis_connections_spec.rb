@@ -156,6 +156,33 @@ RSpec.describe Stores::Redis do
     it "is refused with an error: a database that does not exist" do
       expect_error(serve(databases: 2).url(database: 2), /database|DB index/i)
     end
+
+    # Takes permissions from a user.
+    def restrict(server, *rules) = server.cli("ACL", "SETUSER", "app", "on", ">swordfish", "~*", "+@all", *rules)
+
+    it "is refused with an error: a user without commands or keys" do
+      server = serve
+      url = server.url.sub("127", "app:swordfish@127")
+      restrict(server, "-hget", "-xadd")
+      expect_error(url, /user may not run hget, xadd\. .*ACL SETUSER app \+hget \+xadd\. README/)
+      restrict(server, "resetkeys", "~myapp:*")
+      expect_error("#{url}?prefix=other:", /user may not use the key other:\{om:.*ACL SETUSER app ~other:\*;.*\?prefix/)
+      expect(server.ask("DBSIZE")).to eq ["0"]
+    end
+
+    it "is refused with an error: a user without a command on one server of a cluster", limit: 60 do
+      cluster = stop_later(Stores::RedisCluster.new).start
+      urls = cluster.url.map { |url| url.sub("127", "app:password@127") }
+      line = File.read("#{RubyProcess::ROOT}/README.md")[/^ACL SETUSER (app .*)$/, 1].sub("~myapp:*", "~{om:*").split
+      cluster.masters.each { |master| master.cli("ACL", "SETUSER", *line, "+cluster|slots", "+asking") }
+      master = cluster.masters.last
+      %w[zadd asking].each do |name|
+        master.cli("ACL", "SETUSER", "app", "-#{name}")
+        expect(error_of(urls)[1]).to match(/:#{master.port}.*: its user may not run #{name}\. .* app \+#{name}\./)
+        master.cli("ACL", "SETUSER", "app", "+#{name}")
+      end
+      expect_use(cluster, urls)
+    end
   end
 
   describe "that cannot be reached" do

@@ -23,6 +23,7 @@ mod connection;
 mod errors;
 mod events;
 mod operator;
+mod permissions;
 mod replies;
 mod request;
 mod scripts;
@@ -85,7 +86,7 @@ impl Redis {
     ) -> Result<Redis, StoreError> {
         let prefix = servers.prefix();
         let mut store = Redis {
-            connection: Connection::open(servers, interrupt)?,
+            connection: Connection::open(servers, (access == Access::Participate).then_some(namespace), interrupt)?,
             keys: (0..PARTITIONS).map(|partition| Keys::new(prefix, namespace, partition)).collect(),
             members: scripts::members(prefix, namespace),
             processes: 1,
@@ -100,9 +101,9 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the server cannot be reached or used.
-    pub fn check(servers: &ServerUrls, interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
-        Ok(Connection::open(servers, interrupt)?.warnings().to_vec())
+    /// [`StoreError`] if the server cannot be reached or used, or its user lacks a permission that members need.
+    pub fn check(servers: &ServerUrls, namespace: &str, interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
+        Ok(Connection::open(servers, Some(namespace), interrupt)?.warnings().to_vec())
     }
 
     fn keys(&self, partition: Partition) -> impl Iterator<Item = &Keys> {

@@ -95,7 +95,7 @@ impl StoreUrl {
                 Ok(_) | Err(StoreError::Missing(_)) => Ok(Vec::new()),
                 Err(error) => Err(error),
             },
-            StoreUrl::Redis(servers) => Redis::check(servers, interrupt),
+            StoreUrl::Redis(servers) => Redis::check(servers, namespace, interrupt),
         }
     }
 

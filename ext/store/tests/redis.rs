@@ -467,6 +467,89 @@ fn the_documented_commands_suffice_for_everything() {
     assert!(store.purge(false).unwrap());
 }
 
+/// Defines a user whose ACL is the documents', but for one rule, and returns the URL with that user.
+fn url_without(server: &Server, rule: &str, prefix: &str, database: u8) -> String {
+    let mut line = vec!["ACL", "SETUSER", "app", "reset", "on", ">secret", "~myapp:*"];
+    let commands = documented_commands();
+    line.extend(commands.iter().map(String::as_str).filter(|command| *command != rule));
+    server.command(&line);
+    format!("{}?user=app&pass=secret&prefix={prefix}&db={database}", server.url())
+}
+
+#[test]
+fn a_user_without_a_command_is_refused_before_anything_is_written() {
+    let server = Server::new();
+    for rule in documented_commands().iter().filter(|rule| rule.starts_with('+')) {
+        let url = url_without(&server, rule, "myapp:", 1);
+        if ["+info", "+unlink", "+scan"].contains(&rule.as_str()) {
+            let warnings = warnings(&url);
+            assert_eq!(warnings.len(), usize::from(rule == "+info"), "{warnings:?}");
+            continue;
+        }
+        let message = misconfigured(&url);
+        assert!(message.contains(&format!("ACL SETUSER app {rule}. README.md")), "{rule}: {message}");
+        assert!(StoreUrl::parse(&url).unwrap().check("", &Interrupt::default()).is_err());
+    }
+    assert_eq!(redis::from_redis_value::<usize>(server.command(&["DBSIZE"])).unwrap(), 0);
+}
+
+#[test]
+fn all_missing_commands_are_named_at_once() {
+    let server = Server::new();
+    let url = url_without(&server, "", "myapp:", 0);
+    server.command(&["ACL", "SETUSER", "app", "-hget", "-xadd", "-evalsha"]);
+    let message = misconfigured(&url);
+    assert!(message.contains("its user may not run evalsha, hget, xadd. "), "{message}");
+    assert!(message.contains("ACL SETUSER app +evalsha +hget +xadd. "), "{message}");
+    server.command(&["ACL", "SETUSER", "app", "+hget", "+xadd", "+evalsha"]);
+    StoreUrl::parse(&url).unwrap().open("", Access::Participate, &Interrupt::default()).unwrap();
+    // Nor does the check leave a key behind.
+    assert_eq!(redis::from_redis_value::<usize>(server.command(&["DBSIZE"])).unwrap(), 0);
+}
+
+#[test]
+fn a_user_without_the_keys_is_refused() {
+    let server = Server::new();
+    for (prefix, pattern) in [("", "{om:*"), ("other:", "other:*"), ("a[b]:", "a\\[b\\]:*")] {
+        let url = url_without(&server, "", prefix, 0);
+        let message = misconfigured(&url);
+        assert!(message.contains(&format!("its user may not use the key {prefix}{{om:")), "{message}");
+        assert!(
+            message.contains(&format!("ACL SETUSER app ~{pattern}; ")) && message.contains("?prefix="),
+            "{message}"
+        );
+        server.command(&["ACL", "SETUSER", "app", &format!("~{pattern}")]);
+        let mut store = StoreUrl::parse(&url).unwrap().open("", Access::Participate, &Interrupt::default()).unwrap();
+        write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    }
+    // The partitions' keys alone are too few.
+    let url = url_without(&server, "", "", 0);
+    server.command(&["ACL", "SETUSER", "app", "resetkeys", "~{om::*"]);
+    assert!(misconfigured(&url).contains("may not use the key {om:}:members"));
+}
+
+#[test]
+fn a_permission_that_is_taken_away_later_is_named() {
+    let server = Server::new();
+    let url = url_without(&server, "", "myapp:", 0);
+    let mut store = StoreUrl::parse(&url).unwrap().open("", Access::Participate, &Interrupt::default()).unwrap();
+    let mut error_with = |rule: &str| {
+        server.command(&["ACL", "SETUSER", "app", rule]);
+        match store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]) {
+            Err(StoreError::Misconfigured(message)) => message,
+            Ok(results) => match results.into_iter().next() {
+                Some((_, Err(StoreError::Misconfigured(message)))) => message,
+                other => panic!("{:?}", other.map(|(_, result)| result.err())),
+            },
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    let message = error_with("-hmget");
+    assert!(message.contains("ACL SETUSER app +") && message.contains("README.md has the line"), "{message}");
+    let message = error_with("resetkeys");
+    assert!(message.contains("ACL SETUSER app ~myapp:*; ") && message.contains("?prefix="), "{message}");
+}
+
 #[test]
 fn a_user_who_may_not_run_info_is_warned_about_and_served() {
     let server = Server::new();

@@ -355,7 +355,7 @@ pub(crate) struct MemberState {
     last_version: u64,
     /// The config's timeout.
     pub(crate) timeout: Nanos,
-    /// What the application is to hear: one message for each outage.
+    /// What the application is to hear: one message for each outage, and one more if a permanent error follows in it.
     pub(crate) outages: VecDeque<String>,
     pub(crate) counters: Counters,
     /// When this member last changed something in the store, or was about to.
@@ -413,6 +413,8 @@ pub(crate) struct MemberState {
     is_outage: bool,
     /// Whether it was reported of this outage that the data are others, or older.
     is_loss_reported: bool,
+    /// Whether a permanent error was reported of this outage.
+    is_refusal_reported: bool,
     /// Until then other data belong to the same outage: another member may notice later that a partition has older ones.
     replaced_until: Nanos,
     /// Until when a stop waits for the store.
@@ -478,6 +480,7 @@ impl MemberState {
             failures: Failures::NONE,
             is_outage: false,
             is_loss_reported: false,
+            is_refusal_reported: false,
             replaced_until: 0,
             shutdown_deadline: None,
             label,
@@ -494,7 +497,9 @@ impl MemberState {
             self.note_failure(now, None, kind, error);
         }
         self.is_outage = self.is_outage && (self.is_failing(now) || self.may_be_replaced(now));
-        self.is_loss_reported = self.is_loss_reported && self.is_outage;
+        if !self.is_outage {
+            (self.is_loss_reported, self.is_refusal_reported) = (false, false);
+        }
         match self.phase {
             Phase::Inactive | Phase::Closing | Phase::Ended => Action::End,
             Phase::Running => {
@@ -1147,8 +1152,9 @@ impl MemberState {
         Action::Call(Call::Recover)
     }
 
-    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails. The outage is over when
-    /// each kind of call has succeeded that failed, and no other data can turn up that belong to it.
+    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails, or if it is the first
+    /// permanent error of the outage, or the first one that says that the data are others. The outage is over when each kind of call has succeeded that failed, and no other
+    /// data can turn up that belong to it.
     fn note_failure(&mut self, now: Nanos, partition: Option<Partition>, kind: Kind, error: &StoreError) {
         if self.phase == Phase::Pausing {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
@@ -1163,8 +1169,13 @@ impl MemberState {
         let state = partition.and_then(|partition| self.partitions.get_mut(usize::from(partition)));
         state.map_or(&mut self.failures, |state| &mut state.failures).failed(kind, now);
         let was_outage = std::mem::replace(&mut self.is_outage, true);
-        // A store that restarts with older data is away first: both are reported.
-        let is_news = is_loss && !std::mem::replace(&mut self.is_loss_reported, true);
+        // A store that restarts with older data, or that refuses its user then, is away first: an operator who reads only
+        // that would not know what to mend.
+        let is_news = match error {
+            StoreError::Replaced(_) => !std::mem::replace(&mut self.is_loss_reported, true),
+            StoreError::Misconfigured(_) => !std::mem::replace(&mut self.is_refusal_reported, true),
+            StoreError::Unavailable(_) | StoreError::Missing(_) => false,
+        };
         if !was_outage || is_news {
             self.outages.push_back(error.to_string());
         }

@@ -15,7 +15,7 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::connection::{Failure, connect_to_one, is_of_connection};
+use super::connection::{connect_to_one, is_of_connection};
 use super::errors::{connect_error, store_error};
 use super::request::Request;
 use super::slots::{Address, SlotRange, parse_address, read_slots, slot_of};
@@ -112,14 +112,22 @@ impl Cluster {
         distinct(self.slots.iter().filter_map(|range| range.servers.first()))
     }
 
-    /// Sends a command to a server, and returns the reply.
-    pub(super) async fn send_to(&mut self, address: &Address, command: &Cmd) -> Result<Value, Failure> {
+    /// Sends commands to a server, all at once, and returns the replies in order.
+    pub(super) async fn send_to(
+        &mut self,
+        address: &Address,
+        commands: &[Cmd],
+    ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
         self.connect(std::slice::from_ref(address), REPLY_TIMEOUT, false).await;
-        let Some(connection) = self.connection(address) else { return Err(Failure::Store(self.error(address))) };
-        Request::Command(command).send(connection, false).await.map_err(|error| {
-            self.note_error(address, &error);
-            Failure::Client(error)
-        })
+        let Some(connection) = self.connection(address) else { return Err(self.error(address)) };
+        let sent = commands.iter().map(|command| Request::Command(command).send(connection.clone(), false));
+        let replies = future::join_all(sent).await;
+        if let Some(error) =
+            replies.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_of_connection(error))
+        {
+            self.note_error(address, error);
+        }
+        Ok(replies)
     }
 
     /// Sends requests, all at once, each to the server that has its key. Returns the replies in order.

@@ -12,7 +12,8 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Redis
 use tokio::runtime::{Builder, Runtime};
 
 use super::cluster::Cluster;
-use super::errors::{connect_error, store_error};
+use super::errors::{acl, connect_error, store_error};
+use super::permissions;
 use super::request::{Call, Request};
 use super::server::{check, hello_text, info_text};
 use super::slots::Address;
@@ -44,14 +45,21 @@ impl Link {
 
     /// Sends a command to one of the masters, and returns the reply.
     async fn send_to(&mut self, master: Option<&Address>, command: &Cmd) -> Result<Value, Failure> {
-        match (self, master) {
-            (Link::Cluster(cluster), Some(address)) => cluster.send_to(address, command).await,
-            (Link::Cluster(cluster), None) => {
-                let mut replies = cluster.send(&[Request::Command(command)]).await;
-                replies.pop().unwrap_or(Ok(Value::Nil)).map_err(Failure::Store)
-            }
-            (Link::One(connection), _) => {
-                Request::Command(command).send(connection.clone(), false).await.map_err(Failure::Client)
+        let replies = self.send_all_to(master, std::slice::from_ref(command)).await.map_err(Failure::Store)?;
+        replies.into_iter().next().unwrap_or(Ok(Value::Nil)).map_err(Failure::Client)
+    }
+
+    /// Sends commands to one of the masters, all at once, and returns the replies in order.
+    async fn send_all_to(
+        &mut self,
+        master: Option<&Address>,
+        commands: &[Cmd],
+    ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
+        match self {
+            Link::Cluster(cluster) => cluster.send_to(master.unwrap_or(&Address::default()), commands).await,
+            Link::One(connection) => {
+                let sent = commands.iter().map(|command| Request::Command(command).send(connection.clone(), false));
+                Ok(future::join_all(sent).await)
             }
         }
     }
@@ -87,13 +95,19 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects. Blocks until the connection is there, the timeout has passed, or `interrupt` is raised.
-    pub(super) fn open(servers: &ServerUrls, interrupt: &Interrupt) -> Result<Connection, StoreError> {
+    ///
+    /// * `participates_in` - the namespace whose keys the user must be permitted to use with all commands of a member
+    pub(super) fn open(
+        servers: &ServerUrls,
+        participates_in: Option<&str>,
+        interrupt: &Interrupt,
+    ) -> Result<Connection, StoreError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Unavailable(format!("{servers}: {error}")))?;
         let (servers, interrupt) = (servers.clone(), interrupt.clone());
         let mut connection =
             Connection { servers, interrupt, link: None, was_lost: false, runtime, warnings: Vec::new() };
-        connection.connect()?;
+        connection.connect(participates_in)?;
         connection.was_lost = false;
         Ok(connection)
     }
@@ -114,16 +128,19 @@ impl Connection {
     /// Connects again if the connection was lost. Returns whether it was, since the last call of this function: a call of
     /// a script may have made it again.
     pub(super) fn reconnect(&mut self) -> Result<bool, StoreError> {
-        self.connect()?;
+        self.connect(None)?;
         Ok(std::mem::take(&mut self.was_lost))
     }
 
-    fn connect(&mut self) -> Result<(), StoreError> {
+    /// Connects if there is no connection.
+    ///
+    /// * `participates_in` - see [`Connection::open`]
+    fn connect(&mut self, participates_in: Option<&str>) -> Result<(), StoreError> {
         if self.link.is_some() {
             return Ok(());
         }
         let servers = self.servers.clone();
-        let (link, warnings) = self.wait(connect(&servers))??;
+        let (link, warnings) = self.wait(connect(&servers, participates_in))??;
         self.link = Some(link);
         self.warnings = warnings;
         self.was_lost = true;
@@ -142,7 +159,7 @@ impl Connection {
     }
 
     fn send_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.connect()?;
+        self.connect(None)?;
         // An interrupt leaves no connection: replies may still be on their way, for which nobody waits any more.
         match self.link.take() {
             Some(Link::One(connection)) => {
@@ -162,7 +179,7 @@ impl Connection {
 
     /// Returns the keys that match a pattern: of all masters, if it is a cluster.
     pub(super) fn scan(&mut self, pattern: &str) -> Result<Vec<String>, StoreError> {
-        self.connect()?;
+        self.connect(None)?;
         let Some(mut link) = self.link.take() else { return Err(self.lost()) };
         let scanned = self.wait(scan(&mut link, pattern))?;
         self.link = Some(link);
@@ -230,7 +247,9 @@ pub(super) fn is_of_connection(error: &RedisError) -> bool {
 }
 
 /// Connects and checks the servers. Returns the connection and warnings for the operator.
-async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError> {
+///
+/// * `participates_in` - see [`Connection::open`]
+async fn connect(servers: &ServerUrls, participates_in: Option<&str>) -> Result<(Link, Vec<String>), StoreError> {
     let mut link = if servers.is_cluster() {
         Link::Cluster(Box::new(Cluster::open(servers).await?))
     } else {
@@ -239,7 +258,7 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     let mut warnings = Vec::new();
     let (mut is_served, mut away) = (false, None);
     for master in link.masters() {
-        match check_master(servers, &mut link, master.as_ref()).await {
+        match check_master(servers, participates_in, &mut link, master.as_ref()).await {
             Ok(warning) => {
                 warnings.extend(warning);
                 is_served = true;
@@ -263,26 +282,32 @@ async fn connect(servers: &ServerUrls) -> Result<(Link, Vec<String>), StoreError
     Ok((link, warnings))
 }
 
-/// Checks whether a server can be used. Returns warnings for the operator.
+/// Checks whether a server can be used, in one round trip. Returns warnings for the operator.
 async fn check_master(
     servers: &ServerUrls,
+    participates_in: Option<&str>,
     link: &mut Link,
     master: Option<&Address>,
 ) -> Result<Vec<String>, StoreError> {
-    match link.send_to(master, &redis::cmd("INFO")).await {
-        Ok(info) => check(servers, &info_text(info)),
-        Err(Failure::Client(error)) if error.code() == Some("NOPERM") => {
+    let commands = participates_in.map_or_else(Vec::new, |namespace| permissions::commands(servers, namespace));
+    let mut replies = link.send_all_to(master, &[&[redis::cmd("INFO")], &*commands].concat()).await?.into_iter();
+    let warnings = match replies.next().unwrap_or(Ok(Value::Nil)) {
+        Ok(info) => check(servers, &info_text(info))?,
+        Err(error) if error.code() == Some("NOPERM") => {
             if let Ok(hello) = link.send_to(master, &redis::cmd("HELLO")).await {
                 check(servers, &hello_text(hello))?;
             }
-            Ok(vec![format!(
+            vec![format!(
                 "{servers}: its user may not run INFO, so its maxmemory-policy is not checked: it must be noeviction. To \
-                 have it checked: ACL SETUSER … +info"
-            )])
+                 have it checked: {}",
+                acl(servers, "+info")
+            )]
         }
-        Err(Failure::Client(error)) => Err(connect_error(servers, &error)),
-        Err(Failure::Store(error)) => Err(error),
-    }
+        Err(error) => return Err(connect_error(servers, &error)),
+    };
+    let server = master.map_or_else(|| servers.clone(), |address| servers.of(address));
+    permissions::check(&server, &commands, replies)?;
+    Ok(warnings)
 }
 
 /// Connects to the first of the servers.

@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::scripts::pattern_of_all;
 use super::tls;
 use super::url::{ENCODING, ServerUrls};
 use crate::error::StoreError;
@@ -67,9 +68,11 @@ fn advice(servers: &ServerUrls, error: &RedisError, said: &str) -> Option<String
             "Write its password into the URL: redis://:password@host, or redis://user:password@host; for a socket ?pass=…"
                 .into()
         }
-        _ if error.code() == Some("NOPERM") => {
-            "The user needs the commands that README.md lists under \"More than one machine\"".into()
-        }
+        _ if is_denied(error, said) && is_key_denied(said) => key_advice(servers),
+        _ if is_denied(error, said) => match denied_command(said) {
+            Some(name) => format!("Allow that: {}. {README}", acl(servers, &format!("+{name}"))),
+            None => format!("Allow the command that is missing: {}. {README}", acl(servers, "+…")),
+        },
         _ if said.contains("cluster support disabled") => {
             "This is no server of a Redis Cluster: give its URL as a String instead of an Array; on the command line, leave \
              --cluster out"
@@ -86,6 +89,42 @@ fn advice(servers: &ServerUrls, error: &RedisError, said: &str) -> Option<String
         ),
         _ => return None,
     })
+}
+
+/// Returns the command of an operator that adds rules to the user's permissions.
+pub(super) fn acl(servers: &ServerUrls, rules: &str) -> String {
+    let info = servers.connection_infos().ok().and_then(|infos| infos.into_iter().next());
+    let user = info.as_ref().and_then(|info| info.redis_settings().username()).unwrap_or("default");
+    format!("ACL SETUSER {user} {rules}")
+}
+
+/// Where the commands are that a user needs.
+pub(super) const README: &str = "README.md has the line ACL SETUSER with all commands that are needed";
+
+/// Whether the user may not do it. The error of a script has no code of its own before Redis 7.2, nor has the client
+/// library's for a database that the user may not select.
+fn is_denied(error: &RedisError, said: &str) -> bool {
+    error.code() == Some("NOPERM")
+        || said.contains("permissions to ")
+        || said.contains("user executing the script can't")
+}
+
+/// Whether the permission for a key is missing, and not the one for a command. The texts differ by version.
+pub(super) fn is_key_denied(said: &str) -> bool {
+    said.contains("access") && said.contains("key")
+}
+
+/// Returns the name of the command that a user may not run, if the server says it: "… run the 'hget' command".
+fn denied_command(said: &str) -> Option<&str> {
+    said.split_once("run the '")?.1.split_once('\'').map(|(name, _)| name)
+}
+
+/// Says what to do if the user may not use a key.
+pub(super) fn key_advice(servers: &ServerUrls) -> String {
+    format!(
+        "Allow the keys of the store: {}; or write a prefix that the user may use into the URL: ?prefix=…",
+        acl(servers, &format!("~{}", pattern_of_all(servers.prefix())))
+    )
 }
 
 fn wrong_password() -> String {

@@ -14,7 +14,7 @@ use crate::store::{MemberSummary, StoreSummary};
 impl Redis {
     /// See [`StoreUrl::namespaces`](crate::StoreUrl::namespaces).
     pub(crate) fn namespaces(servers: &ServerUrls, interrupt: &Interrupt) -> Result<Vec<String>, StoreError> {
-        namespaces(&mut Connection::open(servers, interrupt)?)
+        namespaces(&mut Connection::open(servers, None, interrupt)?)
     }
 
     /// Whether the namespace has a key.

@@ -54,6 +54,8 @@ pub(super) struct Keys {
     leaves: String,
     /// The users who may have come or gone since the data went back: a sorted set.
     uncertain: String,
+    /// A key that never exists, for the check of permissions.
+    pub(super) probe: String,
 }
 
 impl Keys {
@@ -71,6 +73,7 @@ impl Keys {
             superseded: key("superseded"),
             leaves: key("leaves"),
             uncertain: key("uncertain"),
+            probe: key("probe"),
         }
     }
 
@@ -98,14 +101,25 @@ pub(super) fn members(prefix: &str, namespace: &str) -> String {
 
 /// Returns patterns of SCAN that each namespace has a key for.
 pub(super) fn patterns(prefix: &str) -> [String; 2] {
-    let mut literal = String::with_capacity(prefix.len());
-    for character in prefix.chars() {
+    let literal = literal(prefix);
+    [format!("{literal}{{om:*}}:members"), format!("{literal}{{om:*}}:meta")]
+}
+
+/// Returns a pattern that matches all keys of all namespaces.
+pub(super) fn pattern_of_all(prefix: &str) -> String {
+    if prefix.is_empty() { "{om:*".to_owned() } else { format!("{}*", literal(prefix)) }
+}
+
+/// Returns the pattern that matches a text.
+fn literal(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len());
+    for character in text.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
             literal.push('\\');
         }
         literal.push(character);
     }
-    [format!("{literal}{{om:*}}:members"), format!("{literal}{{om:*}}:meta")]
+    literal
 }
 
 /// Returns the namespace that a key belongs to, if it is one that [`patterns`] look for.

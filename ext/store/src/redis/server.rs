@@ -38,7 +38,8 @@ pub(super) fn check(servers: &ServerUrls, info: &str) -> Result<Vec<String>, Sto
     let field = |name: &str| {
         info.lines().find_map(|line| line.split_once(':').filter(|(field, _)| *field == name).map(|(_, value)| value))
     };
-    if field("redis_mode") == Some("sentinel") {
+    // Valkey calls it `server_mode`.
+    if field("redis_mode").or_else(|| field("server_mode")) == Some("sentinel") {
         return misconfigured(
             "this is a Redis Sentinel, which keeps no data and is not supported; give the URL of the master, by a name or \
              an address that follows it"

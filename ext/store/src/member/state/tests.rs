@@ -205,6 +205,24 @@ fn a_registration_that_fails_by_itself_is_one_outage() {
 }
 
 #[test]
+fn a_permanent_error_in_an_outage_is_reported_too_and_once() {
+    let mut driver = Driver::new();
+    let errors = [
+        StoreError::Unavailable("away".into()),
+        StoreError::Misconfigured("no permission".into()),
+        StoreError::Unavailable("away".into()),
+        StoreError::Misconfigured("no permission".into()),
+    ];
+    for error in &errors {
+        driver.state.note_failure(SECOND, None, Kind::Poll, error);
+    }
+    assert_eq!(driver.state.outages.drain(..).collect::<Vec<_>>(), ["away", "no permission"]);
+    driver.run(seconds(60));
+    errors.iter().rev().for_each(|error| driver.state.note_failure(driver.now, None, Kind::Poll, error));
+    assert_eq!(driver.state.outages.drain(..).collect::<Vec<_>>(), ["no permission"]);
+}
+
+#[test]
 fn a_failure_that_nothing_follows_hides_no_later_outage_for_ever() {
     let mut driver = Driver::new();
     driver.run(SECOND);
