@@ -291,8 +291,10 @@ class OnlineManager
   # Sets the remaining users offline, then ends the manager: {#run} returns. With a shared store it writes the remaining
   # heartbeats and releases its leases instead; the users stay online. Heartbeats that come later return false.
   #
-  # Waits until that is done, except inside a callback or a trap handler, where it returns at once. It does not wait for
-  # an `online` that is still running: the thread of that one calls `offline` afterwards.
+  # Waits until that is done, except inside a callback (of any manager) or a trap handler, where it returns at once. It
+  # does not wait for an `online` that is still running: the thread of that one calls `offline` afterwards.
+  #
+  # A callback must not wait for another thread that calls `stop`: that thread waits for the callback.
   #
   # @param timeout [Numeric, nil] the most seconds to wait, 0 or more; nil sets no limit
   # @return [Integer] how many users were still to be set offline when it returned; 0 with a shared store
@@ -301,10 +303,7 @@ class OnlineManager
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @lifecycle.stopped?
 
-    if @delivery.in_callback? || Delivery.in_trap_handler?
-      @lifecycle.stop
-      return @delivery.remaining
-    end
+    return stop_at_once if Delivery.in_trap_handler? || Callbacks.any? || Registry.delivers_below?
 
     @lifecycle.awaited do
       @lifecycle.stop
@@ -402,6 +401,16 @@ class OnlineManager
   def check_not_launched
     raise Error, "the manager has been stopped and cannot be set up again: create a new one" if @lifecycle.stopping?
     raise Error, "the manager is already running: call setup or run only once" if @lifecycle.state == :running
+  end
+
+  # Stops the manager where waiting would wait for ever: its reactor may wait for the current thread in turn.
+  #
+  # @return [Integer] see {#stop}
+  def stop_at_once
+    @lifecycle.stop
+    # For a callback of another manager: this one's reactor may not run.
+    @delivery.finish_in_background unless Delivery.in_trap_handler? || @delivery.in_callback?
+    @delivery.remaining
   end
 
   # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,

@@ -106,6 +106,9 @@ class OnlineManager
     # Ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
     def bar_heartbeats = @native.stop
 
+    # Sees to the end of a stop without waiting for it.
+    def finish_in_background = @reactor ? @reactor.finish_in_background : @lifecycle.finish
+
     # Called once the manager has stopped.
     def close = @watchdog.finish
 

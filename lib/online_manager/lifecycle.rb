@@ -142,6 +142,9 @@ class OnlineManager
     # @return [Boolean] whether a fiber or a continuation has left the reactor in the middle of a callback
     def left? = @lock.left?
 
+    # @return [Boolean] whether the reactor is in the middle of a callback that goes on only after the current fiber
+    def delivers_below? = @lock.held_below?
+
     # Makes those who wait with a block call it again.
     def wake = @stopped.wake
 

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require_relative "forks"
+
 class OnlineManager
   # The reactors: each decides on which thread callbacks run. Every one waits until the delivery's pipe is readable, and
   # then calls Lifecycle#deliver, which returns after a bounded time; they differ in how they wait, and where.
@@ -38,6 +40,16 @@ class OnlineManager
       def finish(timeout)
         # In a child without heartbeats (with one it would have its own reactor) there is nobody to set offline.
         same_process? ? wait(timeout) : @lifecycle.finish
+      end
+
+      # Sees to the end of a stop on another thread, since the current one is inside a callback of another manager.
+      def finish_in_background
+        return if @finisher&.alive?
+
+        @finisher = Forks.fork_safe(::Thread.new { finish(nil) })
+        @finisher.name = "online_manager stop"
+      rescue ThreadError
+        # The system has no thread to give: the reactor goes on if it runs, else the users are set offline at exit.
       end
 
       # @return [Boolean] whether exceptions of callbacks go to the reactor's own handler, if the config has no

@@ -32,6 +32,9 @@ class OnlineManager
         @managers.each(&:invalidate_config)
       end
 
+      # @return [Boolean] whether a manager is in the middle of a callback that goes on only after the current fiber
+      def delivers_below? = @managers.any? { |manager| manager.lifecycle.delivers_below? }
+
       # Takes no lock, so that it works in a trap handler.
       #
       # @return [OnlineManager, nil] the manager that was set up last in that namespace
