@@ -303,13 +303,12 @@ class OnlineManager
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @lifecycle.stopped?
 
-    return stop_at_once if Delivery.in_trap_handler? || Callbacks.any? || Registry.delivers_below?
-
-    @lifecycle.awaited do
-      @lifecycle.stop
-      @delivery.reactor ? @delivery.reactor.finish(timeout) : @lifecycle.finish
+    if Delivery.in_trap_handler? || Callbacks.any? || Registry.delivers_below?
+      @lifecycle.stop_without_waiting
+    else
+      @lifecycle.stop_and_wait(timeout)
+      warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
     end
-    warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
     @delivery.remaining
   end
 
@@ -401,16 +400,6 @@ class OnlineManager
   def check_not_launched
     raise Error, "the manager has been stopped and cannot be set up again: create a new one" if @lifecycle.stopping?
     raise Error, "the manager is already running: call setup or run only once" if @lifecycle.state == :running
-  end
-
-  # Stops the manager where waiting would wait for ever: its reactor may wait for the current thread in turn.
-  #
-  # @return [Integer] see {#stop}
-  def stop_at_once
-    @lifecycle.stop
-    # For a callback of another manager: this one's reactor may not run.
-    @delivery.finish_in_background unless Delivery.in_trap_handler? || @delivery.in_callback?
-    @delivery.remaining
   end
 
   # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,

@@ -102,20 +102,24 @@ RSpec.describe "The end of several managers" do
   end
 
   describe "at exit" do
-    it "is not prevented by an exit of another thread as it begins" do
-      process = ruby(<<~RUBY, limit: 10)
-        #{prelude}
-        managers(2).each.with_index { |manager, i| manager.seen_all([i, i + 2]) }
-        TracePoint.new(:b_call, :call) do |point|
-          next unless point.path.end_with?("online_manager/registry.rb") && !@exited
+    %i[call line].each do |event|
+      # Also at the start of the at_exit block.
+      it "is not prevented by an exit of another thread as it begins: #{event}" do
+        process = ruby(<<~RUBY, limit: 10)
+          #{prelude}
+          managers(2).each.with_index { |manager, i| manager.seen_all([i, i + 2]) }
+          exited = false
+          TracePoint.new(:#{event}) do |point|
+            next unless point.path.end_with?("online_manager/registry.rb") && !exited
 
-          @exited = true
-          Thread.new { exit 4 }.join
-        end.enable
-      RUBY
+            exited = true
+            Thread.new { exit 4 }.join
+          end.enable
+        RUBY
 
-      expect(process.lines).to match_array(offline.call(*0..3))
-      expect([process.stderr, process.status.exitstatus]).to eq ["", 4]
+        expect(process.lines).to match_array(offline.call(*0..3))
+        expect([process.stderr, process.status.exitstatus]).to eq ["", 4]
+      end
     end
 
     it "goes on however often another thread raises in the main thread" do

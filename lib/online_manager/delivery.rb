@@ -106,9 +106,6 @@ class OnlineManager
     # Ignores heartbeats from now on, and makes every user due. Safe in a trap handler.
     def bar_heartbeats = @native.stop
 
-    # Sees to the end of a stop without waiting for it.
-    def finish_in_background = @reactor ? @reactor.finish_in_background : @lifecycle.finish
-
     # Called once the manager has stopped.
     def close = @watchdog.finish
 
@@ -128,6 +125,8 @@ class OnlineManager
 
       @reactor = @reactor.successor unless @reactor.usable?
       warn_if_not_alone
+      # A child that was forked at exit has inherited no at_exit block.
+      Registry.stop_all_at_exit
       @reactor.start
     end
 

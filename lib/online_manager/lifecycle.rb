@@ -48,6 +48,9 @@ class OnlineManager
 
     def stopped? = @stopped.open?
 
+    # @return [Integer] how many users have not been set offline yet
+    def remaining = @delivery.remaining
+
     # @return [Boolean] whether a stop has begun; it may be over
     def stopping? = @is_stopping || stopped?
 
@@ -118,16 +121,25 @@ class OnlineManager
       end
     end
 
-    # Yields to stop the manager, and to wait for that. If an exit or a signal interrupts the drain on another thread,
-    # the main thread raises it here: Ruby would raise an exit in it at any later moment, and a signal never.
-    def awaited
-      return yield unless ::Thread.current == ::Thread.main
+    # Stops the manager where a wait could last for ever: inside a callback or a trap handler.
+    def stop_without_waiting
+      stop
+      # Inside a callback of another manager the reactor of this one need not run.
+      finish_in_background unless Delivery.in_trap_handler? || @delivery.in_callback?
+    end
 
+    # Stops the manager, and waits for that. If an exit or a signal interrupts the drain on another thread, the main
+    # thread raises it here: Ruby would raise an exit in it at any later moment, and a signal never.
+    #
+    # @param timeout [Float, nil] seconds; nil sets no limit
+    def stop_and_wait(timeout = nil)
+      is_main = ::Thread.current == ::Thread.main
       begin
-        @main_waits = true
-        yield
+        @main_waits = true if is_main
+        stop
+        @delivery.reactor ? @delivery.reactor.finish(timeout) : finish
       ensure
-        error = take_error_for_main
+        error = take_error_for_main if is_main
       end
       raise error if error
     end
@@ -150,8 +162,10 @@ class OnlineManager
 
     private
 
+    def finish_in_background = @delivery.reactor ? @delivery.reactor.finish_in_background : finish
+
     # Yields to call callbacks. If the manager is stopping, whatever interrupts that leaves here only when everybody has
-    # been called; an exception perhaps in the main thread, see {#awaited}.
+    # been called; an exception perhaps in the main thread, see {#stop_and_wait}.
     #
     # @param stop_at [Float, nil] see {DeliveryLock#hold}
     # @return [Symbol] see {#deliver}

@@ -46,8 +46,7 @@ class OnlineManager
       def finish_in_background
         return if @finisher&.alive?
 
-        @finisher = Forks.fork_safe(::Thread.new { finish(nil) })
-        @finisher.name = "online_manager stop"
+        @finisher = own(::Thread.new { finish(nil) }, "online_manager stop")
       rescue ThreadError
         # The system has no thread to give: the reactor goes on if it runs, else the users are set offline at exit.
       end
@@ -67,6 +66,13 @@ class OnlineManager
       def uninterrupted = yield
 
       private
+
+      # @return [Thread] the same thread, named; the process waits for its end when it exits
+      def own(thread, name)
+        Registry.own(thread, @lifecycle)
+        thread.name = name
+        Forks.fork_safe(thread)
+      end
 
       # Waits for the end of a stop, and drains if nobody else will. In short steps: nobody wakes this thread when a
       # fiber or a continuation has left the reactor.

@@ -1,6 +1,5 @@
 # frozen_string_literal: true
 
-require_relative "../forks"
 require_relative "setup_thread"
 
 class OnlineManager
@@ -31,8 +30,7 @@ class OnlineManager
         # The thread inherits this mask: Thread#kill and Thread#raise take effect only where `deliver_in_background` can
         # restart it.
         ::Thread.handle_interrupt(Object => :never) do
-          @thread = Forks.fork_safe(::Thread.new { deliver_in_background })
-          @thread.name = "online_manager"
+          @thread = own(::Thread.new { deliver_in_background }, "online_manager")
         end
       end
 
