@@ -65,6 +65,9 @@ class OnlineManager
       # Calls the block, which drains while the reactor ends. Nothing but a signal may interrupt its callbacks.
       def uninterrupted = yield
 
+      # Calls the block, which drains. An `exit` of another thread may wait until its end.
+      def without_exits = yield
+
       private
 
       # @return [Thread] the same thread, named; the process waits for its end when it exits
