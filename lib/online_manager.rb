@@ -38,6 +38,8 @@ require_relative "online_manager/error"
 # A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user. One
 # that declares `last_seen:` gets the Time of the user's last heartbeat: for `online` of the one that brought the user
 # online, for `offline` of the one after which no other came. The `_all` methods get an Array, in the order of the ids.
+# A method with `**` gets the keywords that the method behind its `super` declares. Any other wrapper (SimpleDelegator,
+# `method_missing`) hides them: it has to declare them itself.
 #
 # A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
 # one. With a shared store it is an Integer, a String or a Symbol.

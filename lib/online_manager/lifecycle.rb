@@ -191,7 +191,7 @@ class OnlineManager
       return state unless state == :stopping
 
       @is_draining = true
-      state = @delivery.reactor.without_exits { @delivery.deliver_rest(Latch.now + SLICE) }
+      state = @delivery.reactor.uninterrupted { @delivery.deliver_rest(Latch.now + SLICE) }
       # Not everybody was due yet if the stop is still being made.
       state == :finished && !@is_barred ? :idle : state
     rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again by `deliver_or_drain`
@@ -238,10 +238,7 @@ class OnlineManager
     #
     # @return [Symbol] :finished, or :busy if the time is up
     def deliver_rest(stop_at)
-      reactor = @delivery.reactor
-      return reactor.uninterrupted { call_rest(stop_at) } if @reactor_ends
-
-      reactor.without_exits { call_rest(stop_at) }
+      @delivery.reactor.uninterrupted(is_ending: @reactor_ends) { call_rest(stop_at) }
     end
 
     def call_rest(stop_at)

@@ -62,11 +62,10 @@ class OnlineManager
       #   callback, but is not that callback's error.
       def shutdown_exception?(_exception) = false
 
-      # Calls the block, which drains while the reactor ends. Nothing but a signal may interrupt its callbacks.
-      def uninterrupted = yield
-
-      # Calls the block, which drains. An `exit` of another thread may wait until its end.
-      def without_exits = yield
+      # Calls the block, which drains. Holds back what would cut off its callbacks, but for signals.
+      #
+      # @param is_ending [Boolean] whether the reactor ends
+      def uninterrupted(is_ending: false) = yield # rubocop:disable Lint/UnusedMethodArgument
 
       private
 

@@ -24,9 +24,9 @@ class OnlineManager
         drain_here_and_end(setup_thread)
       end
 
-      # Ruby raises an `exit` of another thread in the main thread, where it would cut off a callback. Not held back in a
-      # fiber: one that leaves a callback for good would leave the whole thread like that.
-      def without_exits(&drain)
+      # Ruby raises an `exit` of another thread in the main thread, where it would cut off a callback. Not held back in
+      # a fiber: one that leaves a callback for good would leave the whole thread like that.
+      def uninterrupted(is_ending: false, &drain) # rubocop:disable Lint/UnusedMethodArgument
         return yield unless ::Thread.current == ::Thread.main && ::Fiber.current.blocking?
 
         ::Thread.handle_interrupt(SystemExit => :never, &drain)
