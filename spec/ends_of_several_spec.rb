@@ -152,6 +152,24 @@ RSpec.describe "The end of several managers" do
       expect([process.stderr, process.status.exitstatus]).to eq ["", 3]
     end
 
+    it "waits for a thread that an exit has ended, which would end an at_exit block of the application" do
+      process = ruby(<<~RUBY, limit: 20)
+        #{prelude}
+        at_exit { sleep(0.5) && puts("at_exit") }
+        $managers = managers(2) do |_, number|
+          next exit(3) if number == 0
+
+          $managers[0].leave(0)
+          sleep 0.1
+        end
+        $managers.each.with_index { |manager, i| manager.seen(i) }
+        TracePoint.new(:return) { |point| sleep 0.3 if point.method_id == :deliver_in_background }.enable
+      RUBY
+
+      expect(process.lines).to eq ["offline 1", "offline 0", "at_exit"]
+      expect([process.stderr, process.status.exitstatus]).to eq ["", 3]
+    end
+
     it "sets the users of a child offline that an offline has forked then" do
       process = ruby(<<~RUBY, limit: 10)
         #{prelude}
