@@ -38,6 +38,8 @@ require_relative "online_manager/error"
 # A callback that declares the keyword `version:` also gets a number, which grows with each transition of a user. One
 # that declares `last_seen:` gets the Time of the user's last heartbeat: for `online` of the one that brought the user
 # online, for `offline` of the one after which no other came. The `_all` methods get an Array, in the order of the ids.
+# A method with `**` gets the keywords that the method behind its `super` declares. Any other wrapper (SimpleDelegator,
+# `method_missing`) hides them: it has to declare them itself.
 #
 # A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
 # one. With a shared store it is an Integer, a String or a Symbol.
@@ -291,8 +293,10 @@ class OnlineManager
   # Sets the remaining users offline, then ends the manager: {#run} returns. With a shared store it writes the remaining
   # heartbeats and releases its leases instead; the users stay online. Heartbeats that come later return false.
   #
-  # Waits until that is done, except inside a callback or a trap handler, where it returns at once. It does not wait for
-  # an `online` that is still running: the thread of that one calls `offline` afterwards.
+  # Waits until that is done, except inside a callback (of any manager) or a trap handler, where it returns at once. It
+  # does not wait for an `online` that is still running: the thread of that one calls `offline` afterwards.
+  #
+  # A callback must not wait for another thread that calls `stop`: that thread waits for the callback.
   #
   # @param timeout [Numeric, nil] the most seconds to wait, 0 or more; nil sets no limit
   # @return [Integer] how many users were still to be set offline when it returned; 0 with a shared store
@@ -301,16 +305,12 @@ class OnlineManager
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @lifecycle.stopped?
 
-    if @delivery.in_callback? || Delivery.in_trap_handler?
-      @lifecycle.stop
-      return @delivery.remaining
+    if Delivery.in_trap_handler? || Callbacks.any? || Registry.delivers_below?
+      @lifecycle.stop_without_waiting
+    else
+      @lifecycle.stop_and_wait(timeout)
+      warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
     end
-
-    @lifecycle.awaited do
-      @lifecycle.stop
-      @delivery.reactor ? @delivery.reactor.finish(timeout) : @lifecycle.finish
-    end
-    warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
     @delivery.remaining
   end
 

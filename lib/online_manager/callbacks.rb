@@ -14,6 +14,9 @@ class OnlineManager
       # @return [Boolean] whether the thread's current fiber is running a callback of any manager
       def any_on?(thread) = !of(thread).to_a.empty? && tracked?(thread.backtrace_locations)
 
+      # @return [Boolean] whether the current fiber is running a callback of any manager
+      def any? = !of_current_fiber.empty? && tracked?(caller_locations)
+
       # @return [Boolean] whether the current fiber is running a callback of the delivery
       def of?(delivery) = of_current_fiber.include?(delivery) && tracked?(caller_locations)
 

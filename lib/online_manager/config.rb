@@ -101,10 +101,7 @@ class OnlineManager
     # @param name [Symbol] :version or :last_seen
     # @return [Boolean] whether the method declares the keyword
     def keyword?(method, name)
-      (@keywords ||= {}).fetch(method) do
-        parameters = last_object.method(method).parameters
-        @keywords[method] = parameters.filter_map { |kind, keyword| keyword if %i[key keyreq].include?(kind) }
-      end.include?(name)
+      (@keywords ||= {}).fetch(method) { @keywords[method] = keywords(method_of(last_object, method)) }.include?(name)
     end
 
     # @param method [Symbol] a callback
@@ -131,6 +128,22 @@ class OnlineManager
     end
 
     private
+
+    # @return [Method] also of an object that has its own `method`, such as a Struct with that member
+    def method_of(object, name)
+      # A proxy that is no Kernel answers for the object behind it.
+      ::Kernel === object ? ::Kernel.instance_method(:method).bind_call(object, name) : object.method(name) # rubocop:disable Style/CaseEquality
+    end
+
+    # @return [Array<Symbol>] the keywords that a method declares. One with `**` is a wrapper (a prepended module, a
+    #   subclass) and gets what the method declares that its `super` calls. Not every keyword: it may pass them on to a
+    #   method that takes none.
+    def keywords(method)
+      parameters = method.parameters
+      names = parameters.filter_map { |kind, keyword| keyword if %i[key keyreq].include?(kind) }
+      wrapped = method.super_method if parameters.any? { |kind, _| kind == :keyrest }
+      wrapped ? names | keywords(wrapped) : names
+    end
 
     # The object that was loaded last. Good enough to ask which methods it has, and loads no code.
     def last_object = @object || object
@@ -159,7 +172,7 @@ class OnlineManager
     def check_visibility(object)
       hidden = (REQUIRED + OPTIONAL) & (object.private_methods + object.protected_methods)
       # What a script defines at its top, or includes there, is a private method of every object.
-      hidden = hidden.find { |method| !::Object.ancestors.include?(object.method(method).owner) }
+      hidden = hidden.find { |method| !::Object.ancestors.include?(method_of(object, method).owner) }
       return unless hidden
 
       raise ArgumentError, "#{name}##{hidden} is not public, so it cannot be called: make it public, or rename it if " \

@@ -125,6 +125,8 @@ class OnlineManager
 
       @reactor = @reactor.successor unless @reactor.usable?
       warn_if_not_alone
+      # A child that was forked at exit has inherited no at_exit block.
+      Registry.stop_all_at_exit
       @reactor.start
     end
 

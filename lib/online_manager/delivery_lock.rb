@@ -80,6 +80,12 @@ class OnlineManager
     # @return [Boolean] whether its holder will never go on, or has left the delivery
     def left? = @holder&.abandoned? || false
 
+    # @return [Boolean] whether its holder goes on only after the current fiber: a callback has started that one
+    def held_below?
+      holder = @holder
+      holder ? !holder.abandoned? && holder.blocked_by_waiting? : false
+    end
+
     private
 
     def acquire(holder, stop_at)

@@ -48,6 +48,9 @@ class OnlineManager
 
     def stopped? = @stopped.open?
 
+    # @return [Integer] how many users have not been set offline yet
+    def remaining = @delivery.remaining
+
     # @return [Boolean] whether a stop has begun; it may be over
     def stopping? = @is_stopping || stopped?
 
@@ -118,16 +121,25 @@ class OnlineManager
       end
     end
 
-    # Yields to stop the manager, and to wait for that. If an exit or a signal interrupts the drain on another thread,
-    # the main thread raises it here: Ruby would raise an exit in it at any later moment, and a signal never.
-    def awaited
-      return yield unless ::Thread.current == ::Thread.main
+    # Stops the manager where a wait could last for ever: inside a callback or a trap handler.
+    def stop_without_waiting
+      stop
+      # Inside a callback of another manager the reactor of this one need not run.
+      finish_in_background unless Delivery.in_trap_handler? || @delivery.in_callback?
+    end
 
+    # Stops the manager, and waits for that. If an exit or a signal interrupts the drain on another thread, the main
+    # thread raises it here: Ruby would raise an exit in it at any later moment, and a signal never.
+    #
+    # @param timeout [Float, nil] seconds; nil sets no limit
+    def stop_and_wait(timeout = nil)
+      is_main = ::Thread.current == ::Thread.main
       begin
-        @main_waits = true
-        yield
+        @main_waits = true if is_main
+        stop
+        @delivery.reactor ? @delivery.reactor.finish(timeout) : finish
       ensure
-        error = take_error_for_main
+        error = take_error_for_main if is_main
       end
       raise error if error
     end
@@ -142,13 +154,18 @@ class OnlineManager
     # @return [Boolean] whether a fiber or a continuation has left the reactor in the middle of a callback
     def left? = @lock.left?
 
+    # @return [Boolean] whether the reactor is in the middle of a callback that goes on only after the current fiber
+    def delivers_below? = @lock.held_below?
+
     # Makes those who wait with a block call it again.
     def wake = @stopped.wake
 
     private
 
+    def finish_in_background = @delivery.reactor ? @delivery.reactor.finish_in_background : finish
+
     # Yields to call callbacks. If the manager is stopping, whatever interrupts that leaves here only when everybody has
-    # been called; an exception perhaps in the main thread, see {#awaited}.
+    # been called; an exception perhaps in the main thread, see {#stop_and_wait}.
     #
     # @param stop_at [Float, nil] see {DeliveryLock#hold}
     # @return [Symbol] see {#deliver}
@@ -174,7 +191,7 @@ class OnlineManager
       return state unless state == :stopping
 
       @is_draining = true
-      state = @delivery.deliver_rest(Latch.now + SLICE)
+      state = @delivery.reactor.uninterrupted { @delivery.deliver_rest(Latch.now + SLICE) }
       # Not everybody was due yet if the stop is still being made.
       state == :finished && !@is_barred ? :idle : state
     rescue Exception => e # rubocop:disable Lint/RescueException -- it is raised again by `deliver_or_drain`
@@ -221,7 +238,7 @@ class OnlineManager
     #
     # @return [Symbol] :finished, or :busy if the time is up
     def deliver_rest(stop_at)
-      @reactor_ends ? @delivery.reactor.uninterrupted { call_rest(stop_at) } : call_rest(stop_at)
+      @delivery.reactor.uninterrupted(is_ending: @reactor_ends) { call_rest(stop_at) }
     end
 
     def call_rest(stop_at)

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require_relative "forks"
+
 class OnlineManager
   # The reactors: each decides on which thread callbacks run. Every one waits until the delivery's pipe is readable, and
   # then calls Lifecycle#deliver, which returns after a bounded time; they differ in how they wait, and where.
@@ -40,6 +42,15 @@ class OnlineManager
         same_process? ? wait(timeout) : @lifecycle.finish
       end
 
+      # Sees to the end of a stop on another thread, since the current one is inside a callback of another manager.
+      def finish_in_background
+        return if @finisher&.alive?
+
+        @finisher = own(::Thread.new { finish(nil) }, "online_manager stop")
+      rescue ThreadError
+        # The system has no thread to give: the reactor goes on if it runs, else the users are set offline at exit.
+      end
+
       # @return [Boolean] whether exceptions of callbacks go to the reactor's own handler, if the config has no
       #   `on_error`
       def raises_errors? = false
@@ -51,10 +62,19 @@ class OnlineManager
       #   callback, but is not that callback's error.
       def shutdown_exception?(_exception) = false
 
-      # Calls the block, which drains while the reactor ends. Nothing but a signal may interrupt its callbacks.
-      def uninterrupted = yield
+      # Calls the block, which drains. Holds back what would cut off its callbacks, but for signals.
+      #
+      # @param is_ending [Boolean] whether the reactor ends
+      def uninterrupted(is_ending: false) = yield # rubocop:disable Lint/UnusedMethodArgument
 
       private
+
+      # @return [Thread] the same thread, named; the process waits for its end when it exits
+      def own(thread, name)
+        Registry.own(thread, @lifecycle)
+        thread.name = name
+        Forks.fork_safe(thread)
+      end
 
       # Waits for the end of a stop, and drains if nobody else will. In short steps: nobody wakes this thread when a
       # fiber or a continuation has left the reactor.

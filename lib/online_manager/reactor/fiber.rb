@@ -42,8 +42,8 @@ class OnlineManager
 
       # Async 2 stops a task that waits again in each round of its loop, which would cut off one callback after another.
       # So here they block the thread; and Async holds signals back. (Ruby 3.1 has no `Fiber.blocking`, and async 1.)
-      def uninterrupted(&drain)
-        return yield unless ::Fiber.respond_to?(:blocking)
+      def uninterrupted(is_ending: false, &drain)
+        return yield unless is_ending && ::Fiber.respond_to?(:blocking)
 
         ::Fiber.blocking { ::Thread.handle_interrupt(SignalException => :immediate, &drain) }
       end

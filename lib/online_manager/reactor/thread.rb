@@ -1,6 +1,5 @@
 # frozen_string_literal: true
 
-require_relative "../forks"
 require_relative "setup_thread"
 
 class OnlineManager
@@ -25,14 +24,21 @@ class OnlineManager
         drain_here_and_end(setup_thread)
       end
 
+      # Ruby raises an `exit` of another thread in the main thread, where it would cut off a callback. Not held back in
+      # a fiber: one that leaves a callback for good would leave the whole thread like that.
+      def uninterrupted(is_ending: false, &drain) # rubocop:disable Lint/UnusedMethodArgument
+        return yield unless ::Thread.current == ::Thread.main && ::Fiber.current.blocking?
+
+        ::Thread.handle_interrupt(SystemExit => :never, &drain)
+      end
+
       def start
         return if @thread&.alive?
 
         # The thread inherits this mask: Thread#kill and Thread#raise take effect only where `deliver_in_background` can
         # restart it.
         ::Thread.handle_interrupt(Object => :never) do
-          @thread = Forks.fork_safe(::Thread.new { deliver_in_background })
-          @thread.name = "online_manager"
+          @thread = own(::Thread.new { deliver_in_background }, "online_manager")
         end
       end
 
