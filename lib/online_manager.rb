@@ -293,8 +293,10 @@ class OnlineManager
   # Sets the remaining users offline, then ends the manager: {#run} returns. With a shared store it writes the remaining
   # heartbeats and releases its leases instead; the users stay online. Heartbeats that come later return false.
   #
-  # Waits until that is done, except inside a callback (of any manager) or a trap handler, where it returns at once. It
-  # does not wait for an `online` that is still running: the thread of that one calls `offline` afterwards.
+  # Waits until that is done, except inside a trap handler or a callback of this manager, where it returns at once.
+  # Inside a callback of another manager it waits too, unless another callback waits in a `stop` already: managers may
+  # stop each other. It does not wait for an `online` that is still running: the thread of that one calls `offline`
+  # afterwards.
   #
   # A callback must not wait for another thread that calls `stop`: that thread waits for the callback.
   #
@@ -305,11 +307,10 @@ class OnlineManager
     timeout = Seconds.nanoseconds(timeout, "timeout", or_zero: true) / 1e9 unless timeout.nil?
     return 0 if @lifecycle.stopped?
 
-    if Delivery.in_trap_handler? || Callbacks.any? || Registry.delivers_below?
+    if within_own_work? || !Callbacks.wait_alone { @lifecycle.stop_and_wait(timeout) }
       @lifecycle.stop_without_waiting
-    else
-      @lifecycle.stop_and_wait(timeout)
-      warn_about_remaining(timeout) if timeout && !@lifecycle.stopped?
+    elsif timeout && !@lifecycle.stopped?
+      warn_about_remaining(timeout)
     end
     @delivery.remaining
   end
@@ -403,6 +404,11 @@ class OnlineManager
   def check_not_launched
     raise Error, "the manager has been stopped and cannot be set up again: create a new one" if @lifecycle.stopping?
     raise Error, "the manager is already running: call setup or run only once" if @lifecycle.state == :running
+  end
+
+  # @return [Boolean] whether the manager goes on only after the current method
+  def within_own_work?
+    Delivery.in_trap_handler? || @delivery.in_callback? || Registry.delivers_below?
   end
 
   # Stops the manager after `setup` has raised. After a signal it does not wait: the at_exit hook waits for the stop,

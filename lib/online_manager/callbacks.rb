@@ -10,12 +10,27 @@ class OnlineManager
     KEY = :online_manager_callbacks
     private_constant :KEY
 
+    @waiting = Mutex.new
+
     class << self
       # @return [Boolean] whether the thread's current fiber is running a callback of any manager
       def any_on?(thread) = !of(thread).to_a.empty? && tracked?(thread.backtrace_locations)
 
-      # @return [Boolean] whether the current fiber is running a callback of any manager
-      def any? = !of_current_fiber.empty? && tracked?(caller_locations)
+      # Yields to wait for the end of a manager. Of all callbacks only one waits at a time: two that stop each other's
+      # managers would wait for each other.
+      #
+      # @return [Boolean] false if the current fiber is running a callback, and another callback waits
+      def wait_alone
+        is_callback = !of_current_fiber.empty? && tracked?(caller_locations)
+        return false if is_callback && !@waiting.try_lock
+
+        begin
+          yield
+        ensure
+          @waiting.unlock if is_callback
+        end
+        true
+      end
 
       # @return [Boolean] whether the current fiber is running a callback of the delivery
       def of?(delivery) = of_current_fiber.include?(delivery) && tracked?(caller_locations)

@@ -1446,8 +1446,11 @@ impl World {
         }
     }
 
-    /// Whether the user's callback has failed, and is not tried now.
+    /// Whether the user's callback has failed, and is not tried now, or always fails.
     fn is_backing_off(&self, user: usize) -> bool {
+        if self.failing_users.contains(&user) {
+            return true;
+        }
         let id = user_id(user);
         let is_dead = self.server.dead_letters().iter().any(|letter| letter.event.id == id);
         is_dead || self.processes.iter().any(|process| process.is_alive && process.state.lock().log.is_backing_off(&id))
