@@ -14,7 +14,8 @@ class OnlineManager
     POLL_INTERVAL = 0.001
     # The figures of all processes while the store is away.
     UNKNOWN_COUNTS =
-      %i[online waiting dead_letters oldest_waiting members partitions_without_owner].to_h { |name| [name, nil] }.freeze
+      %i[online waiting dead_letters oldest_waiting members partitions_without_owner partitions]
+      .to_h { |name| [name, nil] }.freeze
 
     # Opens the store once and closes it again.
     #

@@ -37,7 +37,7 @@ RSpec.describe "A manager with a shared store" do
   end
 
   # The figures that come from the store.
-  shared = %i[online waiting dead_letters oldest_waiting members partitions_without_owner]
+  shared = %i[online waiting dead_letters oldest_waiting members partitions_without_owner partitions]
   unknown = shared.to_h { |name| [name, nil] }
   from_here = { owner: false, leases: 0, unwritten: 0, retries: 0 }
 
@@ -54,6 +54,18 @@ RSpec.describe "A manager with a shared store" do
         eventually { expect(ours.stats[:calls_per_second]).to be_between(1, 1_000) }
         manager(@store.options).tap(&:setup).start
         eventually { expect(ours.stats).to include(members: 2, partitions_without_owner: 0) }
+      end
+
+      it "has figures of each partition, as the command line" do
+        ours = manager(@store.options).tap(&:setup).tap(&:start)
+        ours.seen("ann")
+        eventually { expect(ours.stats).to include(online: 1, waiting: 0, partitions_without_owner: 0) }
+        partitions = ours.stats[:partitions]
+
+        expect(partitions.map { |partition| partition[:number] }).to eq [*0...kind::PARTITIONS]
+        expect(partitions).to all include(lease_holder: end_with(":#{Process.pid}"), lease_remaining: be_positive,
+                                          hold: 0.0, epoch: be_positive, dead_letters: 0, oldest_waiting: nil)
+        expect(partitions.sum { |partition| partition[:online] }).to eq 1
       end
 
       it "shows how long the oldest event has waited" do

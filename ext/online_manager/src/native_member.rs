@@ -301,7 +301,7 @@ impl NativeMember {
     /// `try_counts -> Hash`: the figures of all processes, or `:wait`. They are how many users are `:online`; how many
     /// events are `:waiting` or `:dead_letters`; `:oldest_waiting`, the age of the oldest waiting event in seconds, 0 if
     /// none waits; how many `:members` there are; and `:partitions_without_owner`, how many partitions have no lease
-    /// holder
+    /// holder; and the `:partitions`, as in `report`
     fn counts(ruby: &Ruby, this: &NativeMember) -> Result<Value, Error> {
         let member = this.local(ruby)?;
         match member.summary() {
@@ -363,7 +363,7 @@ impl NativeMember {
     }
 }
 
-/// Returns the sums over all partitions, see `try_counts`. `age` is that of the summary, in nanoseconds.
+/// Returns the sums over all partitions, and the partitions, see `try_counts`. `age` is that of the summary, in nanoseconds.
 fn counts_to_hash(ruby: &Ruby, summary: &StoreSummary, age: Nanos) -> Result<RHash, Error> {
     let partitions = &summary.partitions;
     let sum = |count: fn(&PartitionSummary) -> u64| partitions.iter().map(count).sum::<u64>();
@@ -379,6 +379,7 @@ fn counts_to_hash(ruby: &Ruby, summary: &StoreSummary, age: Nanos) -> Result<RHa
         ruby.to_symbol("partitions_without_owner"),
         sum(|partition| u64::from(partition.lease_holder.is_none())),
     )?;
+    hash.aset(ruby.to_symbol("partitions"), report::partitions(ruby, partitions, age)?)?;
     Ok(hash)
 }
 

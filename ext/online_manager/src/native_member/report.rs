@@ -45,10 +45,7 @@ impl NativeMember {
             None
         };
         let users = if users { Some(online_users(ruby, &mut *store)?) } else { None };
-        let partitions = ruby.ary_new();
-        for (number, partition) in summary.partitions.iter().enumerate() {
-            partitions.push(partition_to_hash(ruby, number, partition)?)?;
-        }
+        let partitions = partitions(ruby, &summary.partitions, 0)?;
         let members = ruby.ary_new();
         for member in &summary.members {
             members.push(member_to_hash(ruby, member)?)?;
@@ -108,18 +105,28 @@ fn dead_letters(ruby: &Ruby, store: &mut dyn Store) -> Result<RArray, Error> {
     Ok(array)
 }
 
+/// Returns the partitions as Hashes. `age` is that of the summary, in nanoseconds.
+pub(super) fn partitions(ruby: &Ruby, partitions: &[PartitionSummary], age: Nanos) -> Result<RArray, Error> {
+    let array = ruby.ary_new_capa(partitions.len());
+    for (number, partition) in partitions.iter().enumerate() {
+        array.push(partition_to_hash(ruby, number, partition, age)?)?;
+    }
+    Ok(array)
+}
+
 /// Returns a partition as a Hash, with durations in seconds and the epoch in microseconds since 1970.
-fn partition_to_hash(ruby: &Ruby, number: usize, partition: &PartitionSummary) -> Result<RHash, Error> {
+fn partition_to_hash(ruby: &Ruby, number: usize, partition: &PartitionSummary, age: Nanos) -> Result<RHash, Error> {
+    let left = |duration: Nanos| seconds(duration.saturating_sub(age));
     let (lease_holder, remaining) = partition.lease_holder.clone().unzip();
     let hash = ruby.hash_new();
     hash.aset(ruby.to_symbol("number"), number)?;
     hash.aset(ruby.to_symbol("online"), partition.online)?;
     hash.aset(ruby.to_symbol("waiting"), partition.undelivered)?;
-    hash.aset(ruby.to_symbol("oldest_waiting"), partition.oldest.map(seconds))?;
+    hash.aset(ruby.to_symbol("oldest_waiting"), partition.oldest.map(|oldest| seconds(oldest.saturating_add(age))))?;
     hash.aset(ruby.to_symbol("dead_letters"), partition.dead_letters)?;
     hash.aset(ruby.to_symbol("lease_holder"), lease_holder)?;
-    hash.aset(ruby.to_symbol("lease_remaining"), remaining.map(seconds))?;
-    hash.aset(ruby.to_symbol("hold"), seconds(partition.hold))?;
+    hash.aset(ruby.to_symbol("lease_remaining"), remaining.map(left))?;
+    hash.aset(ruby.to_symbol("hold"), left(partition.hold))?;
     hash.aset(ruby.to_symbol("epoch"), partition.epoch)?;
     hash.aset(ruby.to_symbol("generation"), partition.generation)?;
     Ok(hash)
