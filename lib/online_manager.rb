@@ -277,7 +277,7 @@ class OnlineManager
   #   - `:members`: how many processes participate
   #   - `:partitions_without_owner`: of how many partitions no process delivers the events. Above 0 for longer than a
   #     few seconds, something is wrong.
-  #   - `:partitions`: a Hash for each partition: `:number`, `:online`, `:waiting`, `:oldest_waiting`, `:dead_letters`; the
+  #   - `:partitions`: a Hash for each: `:number`, `:online`, `:waiting`, `:oldest_waiting`, `:dead_letters`; the
   #     `:lease_holder` ("host:pid", or nil) and for how many seconds the lease lasts (`:lease_remaining`); for how many
   #     seconds nobody is set offline (`:hold`); which data they are (`:epoch`, `:generation`)
   #
