@@ -713,8 +713,9 @@ impl World {
             self.trace(|| {
                 format!("process {number}: {:?} user {user} version {} fails: {fails}", event.transition, event.version)
             });
-            // What a process delivers that is cut off is not committed before its lease ends.
-            if fails || self.processes[number].cut_off_until > self.now {
+            // What a process delivers that is cut off, or whose calls fail, is perhaps not committed before its lease ends.
+            let process = &self.processes[number];
+            if fails || process.cut_off_until > self.now || !process.failing.is_empty() {
                 self.judge.may_repeat(user, event.version);
             }
             let result = self.judge.started(user, event, self.now);
