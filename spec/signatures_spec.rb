@@ -154,7 +154,7 @@ RSpec.describe "The signatures in sig/" do
       puts "done"
     RUBY
 
-    expect(process.stderr).to be_empty
+    expect(process.stderr).to eq ""
     expect(process.lines).to eq ["done"]
     expect(process).to be_success
   end
