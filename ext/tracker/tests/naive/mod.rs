@@ -154,7 +154,7 @@ impl Naive {
                 let sooner = put_off.or_sooner(leave);
                 if sooner != put_off || put_off.by > leave.by {
                     // Whether the leave comes before the deadline is not always known.
-                    let is_certain = put_off.from > leave.by + TICK;
+                    let is_certain = put_off.from > leave.by.saturating_add(TICK);
                     let earliest = left_at.unwrap_or(*seen).earliest;
                     if sooner != put_off {
                         *due = sooner;
