@@ -355,7 +355,8 @@ pub(crate) struct MemberState {
     last_version: u64,
     /// The config's timeout.
     pub(crate) timeout: Nanos,
-    /// What the application is to hear: one message for each outage, and one more if a permanent error follows in it.
+    /// What the application is to hear: one message for each outage, one more if a permanent error follows in it, and one
+    /// more if the data are others.
     pub(crate) outages: VecDeque<String>,
     pub(crate) counters: Counters,
     /// When this member last changed something in the store, or was about to.
@@ -1152,9 +1153,9 @@ impl MemberState {
         Action::Call(Call::Recover)
     }
 
-    /// Notes that a call failed, in one partition or as a whole, and reports it if nothing else fails, or if it is the first
-    /// permanent error of the outage, or the first one that says that the data are others. The outage is over when each kind of call has succeeded that failed, and no other
-    /// data can turn up that belong to it.
+    /// Notes that a call failed, in one partition or as a whole. Reports it if nothing else fails, if it is the first permanent
+    /// error of the outage, or if it is the first one that says that the data are others. The outage is over when each kind
+    /// of call has succeeded that failed, and no other data can turn up that belong to it.
     fn note_failure(&mut self, now: Nanos, partition: Option<Partition>, kind: Kind, error: &StoreError) {
         if self.phase == Phase::Pausing {
             // What fails before a fork mends itself: an event is delivered twice, a lease runs out.
