@@ -124,4 +124,47 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
     expect(process.stderr).to be_empty
     expect(process).to be_success
   end
+
+  it "pauses for a second if it ends again before it has delivered, and goes on once it can" do
+    process = ruby(<<~RUBY, limit: 25)
+      #{prelude}
+      def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+      native = MANAGER.instance_variable_get(:@native)
+      CONFIG.heartbeat.call(1)
+      await { nobody_left? }
+      native.define_singleton_method(:deliver) { |*| raise "no delivery" }
+      started = now
+      CONFIG.heartbeat.call(2)
+      # The second thread begins at once, and each of the others after a pause.
+      await(20) { SAID.values.sum == 4 }
+      pauses = now - started
+      native.singleton_class.remove_method(:deliver)
+      await { nobody_left? }
+      puts pauses >= 2 * OnlineManager::Reactor::Thread::PAUSE ? "paused" : pauses, SAID.values.sum
+      puts CONFIG.calls.values
+    RUBY
+
+    expect(process.lines).to eq ["paused", "4", "+-", "+-"]
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+  end
+
+  it "is stopped during a pause" do
+    process = ruby(<<~RUBY, limit: 25)
+      #{prelude}
+      stub = Module.new { def deliver(*) = $done ? super : raise("no delivery") }
+      MANAGER.instance_variable_get(:@native).singleton_class.prepend(stub)
+      OnlineManager::Reactor::Thread.send(:remove_const, :PAUSE)
+      OnlineManager::Reactor::Thread::PAUSE = 3_600
+      CONFIG.heartbeat.call(1)
+      await { SAID.values.sum == 1 && delivery_thread&.stop? }
+      $done = true
+      puts MANAGER.stop, CONFIG.calls.values
+    RUBY
+
+    expect(process.lines).to eq ["0", "+-"]
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+  end
 end

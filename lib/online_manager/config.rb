@@ -3,12 +3,17 @@
 require_relative "seconds"
 
 class OnlineManager
-  # The application's config object: loads it when it is first needed, reloads it, and knows which methods it has.
+  # The application's config object: loads it when it is first needed, reloads it, and knows which methods it has. It
+  # asks that once for each object, as it is loaded, where an exception reaches the application: on the reactor it would
+  # end the reactor, again and again.
   #
   # @private
   class Config
     REQUIRED = %i[timeout setup online offline].freeze
     OPTIONAL = %i[online_all offline_all on_error last_version].freeze
+
+    MODULE_NAME = ::Module.instance_method(:name)
+    private_constant :MODULE_NAME
 
     # @param source [Object] the config object; a String, which names its class or a constant that holds it; or a Proc
     #   that returns it
@@ -33,7 +38,7 @@ class OnlineManager
     # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take
     def check(store)
       check_visibility(object)
-      missing = REQUIRED.reject { |name| object.respond_to?(name) }
+      missing = REQUIRED - @keywords.keys
       unless missing.empty?
         raise ArgumentError, "#{name} has no method #{missing.map { |method| "`#{method}'" }.join(", ")}; " \
                              "a config needs #{REQUIRED.join(", ")}"
@@ -65,9 +70,9 @@ class OnlineManager
                    "add `gem \"eventmachine\"` to your Gemfile beside online_manager, and require it"
     end
 
-    def on_error(exception, user_id) = last_object.on_error(exception, user_id)
+    def on_error(exception, user_id) = (@object || object).on_error(exception, user_id)
 
-    def last_version? = last_object.respond_to?(:last_version)
+    def last_version? = method?(:last_version)
 
     # Calls the config's `last_version`.
     #
@@ -89,9 +94,9 @@ class OnlineManager
                            "return the highest one that a callback has got, or nil"
     end
 
-    def online_all? = last_object.respond_to?(:online_all)
-    def offline_all? = last_object.respond_to?(:offline_all)
-    def on_error? = last_object.respond_to?(:on_error)
+    def online_all? = method?(:online_all)
+    def offline_all? = method?(:offline_all)
+    def on_error? = method?(:on_error)
 
     # @param transition [Symbol] :online or :offline
     # @return [Boolean] whether the config has the `_all` form of that callback
@@ -101,12 +106,13 @@ class OnlineManager
     # @param name [Symbol] :version or :last_seen
     # @return [Boolean] whether the method declares the keyword
     def keyword?(method, name)
-      (@keywords ||= {}).fetch(method) { @keywords[method] = keywords(method_of(last_object, method)) }.include?(name)
+      object unless @object
+      @keywords.fetch(method, []).include?(name)
     end
 
     # @param method [Symbol] a callback
     # @return [Boolean] whether the next call of the method may be one with `last_seen:`; a reload may change that
-    def dated?(method) = @stale || (last_object.respond_to?(method) && keyword?(method, :last_seen))
+    def dated?(method) = @stale || keyword?(method, :last_seen)
 
     # Calls nothing of the application: a Proc is not resolved for its name.
     #
@@ -115,8 +121,8 @@ class OnlineManager
       return @source if @source.is_a?(String)
       return @source.inspect if @source.is_a?(Proc) && !@object
 
-      named = last_object.is_a?(Module) ? last_object : last_object.class
-      named.name || named.inspect
+      object unless @object
+      @name
     end
 
     # @return [Object] the application's object; loaded, or reloaded after {#invalidate}
@@ -124,29 +130,53 @@ class OnlineManager
     def object
       return @object if @object && !@stale
 
-      @object ? reload_object : @object = load_object
+      @object ? reload_object : adopt(load_object)
     end
 
     private
 
-    # @return [Method] also of an object that has its own `method`, such as a Struct with that member
+    # Asks the object which methods it has, and uses it from now on.
+    def adopt(object)
+      keywords = (REQUIRED + OPTIONAL).select { |name| object.respond_to?(name) }
+                                      .to_h { |name| [name, keywords(method_of(object, name))] }
+      @name = name_of(object)
+      @keywords = keywords
+      @object = object
+    end
+
+    # @return [String] its own name if it is a class or a module, else its class's. Such a class may have a `name` of
+    #   its own, which is something else.
+    def name_of(object)
+      named = ::Module === object ? object : object.class # rubocop:disable Style/CaseEquality
+      MODULE_NAME.bind_call(named) || named.inspect
+    end
+
+    # Whether the object that was loaded last has the method. A stale one is not loaded again for that.
+    def method?(name)
+      object unless @object
+      @keywords.key?(name)
+    end
+
+    # @return [Method, nil] also of an object that has its own `method`, such as a Struct with that member; nil if it
+    #   answers to the name by `method_missing`, and says so in `respond_to?` only
     def method_of(object, name)
       # A proxy that is no Kernel answers for the object behind it.
       ::Kernel === object ? ::Kernel.instance_method(:method).bind_call(object, name) : object.method(name) # rubocop:disable Style/CaseEquality
+    rescue NameError
+      nil
     end
 
     # @return [Array<Symbol>] the keywords that a method declares. One with `**` is a wrapper (a prepended module, a
     #   subclass) and gets what the method declares that its `super` calls. Not every keyword: it may pass them on to a
     #   method that takes none.
     def keywords(method)
+      return [] unless method
+
       parameters = method.parameters
       names = parameters.filter_map { |kind, keyword| keyword if %i[key keyreq].include?(kind) }
       wrapped = method.super_method if parameters.any? { |kind, _| kind == :keyrest }
       wrapped ? names | keywords(wrapped) : names
     end
-
-    # The object that was loaded last. Good enough to ask which methods it has, and loads no code.
-    def last_object = @object || object
 
     def load_object
       case @source
@@ -161,8 +191,7 @@ class OnlineManager
       found = load_object
       check_visibility(found)
       found.setup(&@heartbeat) if @heartbeat
-      @keywords = nil
-      @object = found
+      adopt(found)
     rescue StandardError, ScriptError => e
       @stale = true
       raise Unloadable, "#{name} cannot be loaded: #{e.message}"

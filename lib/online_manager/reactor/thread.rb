@@ -8,6 +8,10 @@ class OnlineManager
     #
     # @private
     class Thread < Base
+      # Seconds that a background thread pauses first if the one before it ended before it had delivered: what ended
+      # that one may well end this one, and so on.
+      PAUSE = 1
+
       def name = :thread
 
       # Calls the block on the current thread. The first heartbeat starts the background thread.
@@ -67,7 +71,9 @@ class OnlineManager
         ::Thread.current.report_on_exception = false
         ::Thread.handle_interrupt(Object => :immediate) do
           Integration.current.wait_for_boot { @lifecycle.stopping? }
-          deliver_until_finished
+          sleep POLL_INTERVAL while paused? && !@lifecycle.stopping?
+          @has_delivered = false
+          deliver_until_finished { @has_delivered = true }
         end
         is_done = true
       ensure
@@ -80,6 +86,8 @@ class OnlineManager
       # Replaces a thread that was killed, or ended by an exception: users who are due must not wait for the next
       # heartbeat.
       def restart(error)
+        # A thread that is ended during its pause makes that no longer.
+        @pause_ends_at = Latch.now + PAUSE unless @has_delivered || paused?
         replace
         return if error.is_a?(SystemExit) # which Ruby raises in the main thread
 
@@ -87,6 +95,8 @@ class OnlineManager
         warn("the thread that calls offline was ended from outside by #{by}: it has been restarted, and no callback " \
              "is lost; leave the thread named online_manager alone")
       end
+
+      def paused? = !@pause_ends_at.nil? && Latch.now < @pause_ends_at
 
       def replace
         @thread = nil
