@@ -222,13 +222,12 @@ RSpec.describe "The example application in Puma" do
       [threads.size > 2, theirs.any? { |row| sockets.include?(row[9]) }]
     end
 
-    it "has workers that deliver and a master without threads and connections, though it participated while it booted",
+    it "has workers that deliver and a master without threads and connections, though it participated before it forked",
        limit: 120 do
-      @app.write("config/initializers/slow_boot.rb", <<~RUBY)
-        Rails.application.config.after_initialize { sleep #{timeout * 1.5} }
-      RUBY
+      @app.edit("config/puma.rb") { |text| "#{text}before_fork { sleep 0.05 until File.exist?('tmp/fork') }\n" }
       booting = Thread.new { @app.boot(workers: 2) }
       wait_until(limit: ExampleApp::LIMIT) { @store.shares == [16] }
+      @app.write("tmp/fork", "")
       server = booting.value
       expect(traces(master = server.process.pid)).to eq [false, false]
       # Puma would have warned about the threads.
