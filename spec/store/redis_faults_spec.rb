@@ -135,6 +135,44 @@ RSpec.describe Stores::Redis do
     end
   end
 
+  describe "that refuses its user when it comes back" do
+    {
+      "since its password has been changed" => [["resetpass", ">changed"], ["resetpass", ">swordfish"],
+                                                /Password authentication failed.*Check the user and the password/],
+      "since it may not run a command any more" => [["-evalsha"], ["+evalsha"], /ACL SETUSER app \+evalsha/]
+    }.each do |why, (taking, giving, message)|
+      it "is reported again with what to do, and used again once it is accepted: #{why}", limit: 120 do
+        server = serve
+        set_user = ->(*rules) { server.cli("ACL", "SETUSER", "app", *rules) }
+        set_user["on", ">swordfish", "~*", "+@all"]
+        way = start_proxy(server)
+        url = server.url(port: way.port).sub("127", "app:swordfish@127")
+        application = deploy_with_users(described_class.new(server, url:))
+
+        # Nothing listens there.
+        way.redirect_to(1)
+        wait_until(limit: 20) { application.store_errors.map(&:pid).uniq.size == 3 }
+        application.crowd.fall_silent(users(5, "leaving"))
+        set_user[*taking]
+        way.redirect_to(server.port)
+        reports = wait_until(limit: 20) do
+          of_processes = application.store_errors.group_by(&:pid).values
+          of_processes if of_processes.map(&:size) == [2, 2, 2]
+        end
+        expect(reports.map { |of_process| of_process.last.detail }).to all match(message)
+        expect(reports.flatten.map(&:detail).grep(/swordfish/)).to be_empty
+        throughout(application.timeout) { expect_heartbeats(application) }
+        expect(application.transitions.select { |line| line.kind == :offline }).to be_empty
+
+        set_user[*giving]
+        expect_only_offline(application, users(5, "leaving"))
+        expect_to_work(application)
+        expect(application.store_errors.size).to eq 6
+        expect_good_end(application)
+      end
+    end
+  end
+
   describe "that is away for three timeouts" do
     it "sets nobody offline until one timeout after its return, and processes keep only the latest heartbeats",
        limit: 120 do
