@@ -15,6 +15,8 @@ RSpec.describe "A config's method that is not public" do
   %i[timeout setup online offline online_all offline_all on_error last_version].each do |method|
     %i[private protected].product(%i[run setup]).each do |visibility, way|
       it "is an error before `setup` is called: #{visibility} #{method} (#{way})" do
+        # Ruby warns of a method that is defined again.
+        config.remove_method(method) if config.method_defined?(method)
         config.define_method(method) { |*| raise "called" }
         config.send(visibility, method)
         hiding = stub_const("Hiding", config).new
