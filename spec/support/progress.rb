@@ -7,15 +7,21 @@ module Progress
   # @param done [Numeric]
   # @param total [Numeric]
   def self.at(done, total)
-    File.write(FILE, done.fdiv(total)) if FILE
+    write(FILE, done.fdiv(total)) if FILE
   end
 
   # Reports the number of finished examples.
   def self.count_examples(config)
     done = 0
     config.after do
-      File.write("#{FILE}.examples", "#{done += 1}/#{RSpec.world.example_count}")
+      Progress.write("#{FILE}.examples", "#{done += 1}/#{RSpec.world.example_count}")
       Progress.at(0, 1)
     end
+  end
+
+  # Replaces the file as a whole: somebody may be about to read it.
+  def self.write(path, text)
+    File.write("#{path}.#{Process.pid}", text)
+    File.rename("#{path}.#{Process.pid}", path)
   end
 end
