@@ -193,7 +193,9 @@ class OnlineManager
 
     timeout = @store.timeout(timeout, "timeout") unless timeout.nil?
     user_ids = user_ids.respond_to?(:to_ary) ? user_ids.to_ary : user_ids.to_a
-    @native.seen_all(user_ids, @config.online_all?, timeout)
+    # Before `setup` the config may not be there yet.
+    together = @lifecycle.state != :new && @config.online_all?
+    @native.seen_all(user_ids, together, timeout)
   end
 
   # Moves the user's deadline forward to `after` seconds from now; never back. Then `offline` is called on the reactor,
@@ -424,6 +426,7 @@ class OnlineManager
     users = @store.shared? ? nil : size
     left = case users
            when nil then "not everything has been written to the store"
+           when 0 then "the last offline has not returned"
            when 1 then "1 user has not been set offline"
            else "#{users} users have not been set offline"
            end

@@ -125,45 +125,89 @@ RSpec.describe "The delivery thread, when it is ended from outside" do
     expect(process).to be_success
   end
 
-  it "pauses for a second if it ends again before it has delivered, and goes on once it can" do
+  # Sets when a thread pauses, and for how many seconds.
+  pausing = lambda do |max_fruitless, pause|
+    <<~RUBY
+      OnlineManager::Reactor::Thread.send(:remove_const, :MAX_FRUITLESS)
+      OnlineManager::Reactor::Thread::MAX_FRUITLESS = #{max_fruitless}
+      OnlineManager::Reactor::Thread.send(:remove_const, :PAUSE)
+      OnlineManager::Reactor::Thread::PAUSE = #{pause}
+    RUBY
+  end
+  failing = <<~RUBY
+    $fails = true
+    MANAGER.instance_variable_get(:@native).singleton_class.prepend(Module.new do
+      def deliver(*) = $fails ? raise("no delivery") : super
+    end)
+  RUBY
+
+  it "pauses if many end one after the other before they call anybody, and goes on once one can" do
     process = ruby(<<~RUBY, limit: 25)
-      #{prelude}
+      #{prelude + failing}
       def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-      native = MANAGER.instance_variable_get(:@native)
-      CONFIG.heartbeat.call(1)
-      await { nobody_left? }
-      native.define_singleton_method(:deliver) { |*| raise "no delivery" }
       started = now
-      CONFIG.heartbeat.call(2)
-      # The second thread begins at once, and each of the others after a pause.
-      await(20) { SAID.values.sum == 4 }
+      CONFIG.heartbeat.call(1)
+      # Each of the last two paused.
+      await(20) { SAID.values.sum == OnlineManager::Reactor::Thread::MAX_FRUITLESS + 3 }
       pauses = now - started
-      native.singleton_class.remove_method(:deliver)
+      $fails = false
       await { nobody_left? }
-      puts pauses >= 2 * OnlineManager::Reactor::Thread::PAUSE ? "paused" : pauses, SAID.values.sum
-      puts CONFIG.calls.values
+      puts pauses >= 2 * OnlineManager::Reactor::Thread::PAUSE ? "paused" : pauses, CONFIG.calls.values
     RUBY
 
-    expect(process.lines).to eq ["paused", "4", "+-", "+-"]
+    expect(process.lines).to eq ["paused", "+-"]
     expect(process.stderr).to be_empty
     expect(process).to be_success
   end
 
   it "is stopped during a pause" do
     process = ruby(<<~RUBY, limit: 25)
-      #{prelude}
-      stub = Module.new { def deliver(*) = $done ? super : raise("no delivery") }
-      MANAGER.instance_variable_get(:@native).singleton_class.prepend(stub)
-      OnlineManager::Reactor::Thread.send(:remove_const, :PAUSE)
-      OnlineManager::Reactor::Thread::PAUSE = 3_600
+      #{prelude + failing + pausing[0, 3_600]}
       CONFIG.heartbeat.call(1)
       await { SAID.values.sum == 1 && delivery_thread&.stop? }
-      $done = true
+      $fails = false
       puts MANAGER.stop, CONFIG.calls.values
     RUBY
 
     expect(process.lines).to eq ["0", "+-"]
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+  end
+
+  it "does not pause if callbacks end it" do
+    process = ruby(<<~RUBY, limit: 25)
+      #{prelude + pausing[0, 3_600]}
+      class Config
+        def offline(user)
+          @calls[user] << "-"
+          Thread.current.kill
+        end
+      end
+      MANAGER.seen_all(1..10)
+      await { nobody_left? }
+      puts CONFIG.calls.values.uniq
+    RUBY
+
+    expect(process.lines).to eq ["+-"]
+    expect(process.stderr).to be_empty
+    expect(process).to be_success
+  end
+
+  it "gets on however often its pauses are ended" do
+    process = ruby(<<~RUBY, limit: 25)
+      #{prelude + pausing[0, 0.2]}
+      CONFIG.heartbeat.call(1)
+      until nobody_left?
+        thread = delivery_thread
+        thread&.kill
+        # Long enough that a thread which does not pause sets the user offline.
+        sleep 0.05
+      end
+      puts CONFIG.calls.values
+    RUBY
+
+    expect(process.lines).to eq ["+-"]
     expect(process.stderr).to be_empty
     expect(process).to be_success
   end

@@ -136,4 +136,86 @@ RSpec.describe "A fork in a callback" do
 
     expect(said).to eq ["child online 7", "child offline 7", "child Application#offline"]
   end
+
+  # In the child of a callback of `run` nothing delivers, and nobody is left to set offline.
+  {
+    "ends `run` in the child too" => ["run", "manager.stop"],
+    "lets a child that goes on be stopped" => %w[signal nil]
+  }.each do |what, (way, stop)|
+    it "in the drain of `run`, #{what} (#{way})" do
+      process = ruby(<<~RUBY, limit: 20)
+        require "online_manager"
+
+        class Config
+          def timeout = 60
+          def setup(&heartbeat) = 2.times(&heartbeat) && leave
+          def online(_) = nil
+
+          def leave
+            MANAGER.leave(0)
+            #{stop.sub("manager", "MANAGER")}
+          end
+
+          def offline(_)
+            return if @has_forked || Process.pid != PARENT
+
+            @has_forked = true
+            if (pid = fork)
+              Process.kill(:TERM, pid) if #{way == "signal"} && sleep(0.5)
+              puts "child \#{Process.wait2(pid).last.then { |status| status.exitstatus || status.termsig }}"
+              MANAGER.stop
+            else
+              sleep 0.05 # longer than a slice of deliveries
+            end
+          end
+        end
+
+        PARENT = Process.pid
+        $stdout.sync = true
+        MANAGER = OnlineManager.new(Config.new, reactor: :thread)
+        MANAGER.run
+        puts "\#{Process.pid == PARENT ? "parent" : "child"} \#{MANAGER.stats[:state]}"
+      RUBY
+
+      expect(process.stderr).to eq ""
+      ends = way == "run" ? ["child stopped", "child 0"] : ["child 15"]
+      expect(process.lines).to eq [*ends, "parent stopped"]
+    end
+  end
+end
+
+# A trap handler may lock no Mutex, and a child that is forked there ends in it.
+RSpec.describe "A fork in a trap handler" do
+  { "that does nothing" => "", "with users" => "manager.seen(7)" }.each do |what, code|
+    it "leaves a child #{what} that ends as without the gem" do
+      process = ruby(<<~RUBY, limit: 20)
+        require "online_manager"
+
+        class Config
+          def timeout = 60
+          def setup = nil
+          def online(id) = say("online", id)
+          def offline(id) = say("offline", id)
+          def say(*words) = puts([Process.pid == PARENT ? "parent" : "child", *words].join(" "))
+        end
+
+        PARENT = Process.pid
+        $stdout.sync = true
+        manager = OnlineManager.new(Config.new, reactor: :thread)
+        manager.setup
+        manager.seen(1)
+        trap(:USR2) do
+          Process.wait(fork { #{code} })
+          $status = $?.exitstatus
+        end
+        Process.kill(:USR2, PARENT)
+        sleep 0.01 until $status
+        puts "status \#{$status}"
+      RUBY
+
+      expect(process.stderr).to eq ""
+      in_child = code.empty? ? [] : ["child online 7", "child offline 7"]
+      expect(process.lines).to eq ["parent online 1", *in_child, "status 0", "parent offline 1"]
+    end
+  end
 end

@@ -248,6 +248,25 @@ RSpec.describe OnlineManager::Integration do
       expect(drain(calls)).to include(["old", :setup, Proc], ["new", :online, 7])
     end
 
+    { "memory" => ->(_) { :memory }, "SQLite" => ->(folder) { "sqlite:#{folder}/presence" } }.each do |name, store|
+      it "calls `offline` for those who were claimed for an `offline_all` that the new code does not have (#{name})" do
+        Dir.mktmpdir do |folder|
+          batch = Module.new { def offline_all(ids) = raise("old code: #{ids}") }
+          configs = [config_class("old").include(batch).new, config_class("new").new]
+          manager = set_up(-> { configs.shift }, store: store[folder])
+          manager.seen_all([7, 8])
+          wait_until { manager.size == 2 && calls.size >= 5 }
+          seen = drain(calls)
+          # As Rails reloads: after the claim.
+          framework.before_delivery = -> { OnlineManager::Registry.invalidate_configs if configs.one? }
+          [7, 8].each { |id| manager.leave(id) }
+          eventually { expect(seen.concat(drain(calls))).to include(["new", :offline, 7], ["new", :offline, 8]) }
+          expect(manager.stats[:errors]).to eq 0
+          manager.stop
+        end
+      end
+    end
+
     it "keeps a config that is given as an object" do
       manager = set_up
       OnlineManager::Registry.invalidate_configs

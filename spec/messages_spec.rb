@@ -293,9 +293,9 @@ RSpec.describe "The messages" do
   message("a fiber's reactor without a scheduler", { "lib/online_manager/reactor/fiber.rb" => ["needs a fiber"] },
           "the reactor :fiber needs a fiber scheduler on this thread: call setup or run inside `Async { }`, " \
           "or in a fiber of another scheduler") { error { manager(reactor: :fiber).setup } }
-  message("a thread that is killed", { "lib/online_manager/reactor/thread.rb" => ["ended from outside"] },
-          "OnlineManager: the thread that calls offline was ended from outside by Thread#kill: it has been " \
-          "restarted, and no callback is lost; leave the thread named online_manager alone") do
+  message("a thread that is killed", { "lib/online_manager/reactor/thread.rb" => ["was ended by"] },
+          "OnlineManager: the thread that calls offline was ended by Thread#kill: it has been restarted, and " \
+          "no callback is lost; leave the thread named online_manager alone, also in callbacks") do
     manager.tap(&:setup).seen(7)
     printed { Thread.list.find { |thread| thread.name == "online_manager" }.kill }
   end

@@ -3,7 +3,7 @@
 # Ruby leaves native functions by `longjmp` if there is no memory for an object. A user who was claimed for a callback
 # must not stay claimed then.
 RSpec.describe "Without memory" do
-  restarted = /the thread that calls offline was ended from outside by #<NoMemoryError.*: it has been restarted/
+  restarted = /the thread that calls offline was ended by #<NoMemoryError.*: it has been restarted/
 
   # A real lack: the user's id is a String that is longer than what the process may still allocate.
   { "offline" => "Config", "offline_all" => "ConfigOfMany" }.each do |callback, config|

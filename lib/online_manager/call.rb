@@ -68,7 +68,10 @@ class OnlineManager
     # @param config [Config]
     # @return [Array(Symbol, Object, Hash)] the method, its positional argument and its keywords: `version:` and
     #   `last_seen:`, if the method declares them
+    # @raise [Config::Changed] if a reload has taken the `_all` form away
     def method_and_arguments(config)
+      raise Config::Changed if batch? && !config.method?(method)
+
       keywords = {}
       keywords[:version] = @batch ? versions : versions.first if config.keyword?(method, :version)
       keywords[:last_seen] = @batch ? last_seen : last_seen.first if config.keyword?(method, :last_seen)

@@ -47,6 +47,7 @@ class OnlineManager
         ask_last_version { @delivering = [:last_version, Latch.now] }
         method, argument, keywords = call.method_and_arguments(@config)
         @delivering = [method, Latch.now]
+        @calls += 1
         with_notification(call) do
           entered << true
           config.public_send(method, argument, **keywords)
@@ -57,6 +58,7 @@ class OnlineManager
       raise
     rescue Exception => e # rubocop:disable Lint/RescueException -- whatever it is, the others are still called
       # An exception that was raised into this thread before the call is not the callback's, and not for `on_error`.
+      # Nor is one that says that the call is not possible any more.
       raise if (entered.empty? && !e.is_a?(Unloadable)) || reactor_interrupt?(e)
 
       handle_error(e, call)

@@ -4,21 +4,29 @@ require_relative "seconds"
 
 class OnlineManager
   # The application's config object: loads it when it is first needed, reloads it, and knows which methods it has. It
-  # asks that once for each object, as it is loaded, where an exception reaches the application: on the reactor it would
-  # end the reactor, again and again.
+  # asks each time, since a config may get methods later, in its `setup` for example.
   #
   # @private
   class Config
     REQUIRED = %i[timeout setup online offline].freeze
     OPTIONAL = %i[online_all offline_all on_error last_version].freeze
 
+    # A reload has taken a method away that was about to be called: the claim is taken back, and made again.
+    #
+    # @private
+    class Changed < StandardError; end
+
+    OWN_CLASS = ::Kernel.instance_method(:class)
+    OWN_METHOD = ::Kernel.instance_method(:method)
     MODULE_NAME = ::Module.instance_method(:name)
-    private_constant :MODULE_NAME
+    private_constant :OWN_CLASS, :OWN_METHOD, :MODULE_NAME
 
     # @param source [Object] the config object; a String, which names its class or a constant that holds it; or a Proc
     #   that returns it
     def initialize(source)
       @source = source
+      @answers = {}
+      @mute = {}
     end
 
     # @return [Boolean] whether the object is loaded when it is needed, by name or by a Proc
@@ -38,7 +46,8 @@ class OnlineManager
     # @raise [TypeError] if the timeout is of a class that Kernel#Float does not take
     def check(store)
       check_visibility(object)
-      missing = REQUIRED - @keywords.keys
+      # All of them, so that there is an answer to go by if the config does not answer later.
+      missing = REQUIRED - (REQUIRED + OPTIONAL).select { |name| @answers[name] = object.respond_to?(name) }
       unless missing.empty?
         raise ArgumentError, "#{name} has no method #{missing.map { |method| "`#{method}'" }.join(", ")}; " \
                              "a config needs #{REQUIRED.join(", ")}"
@@ -70,7 +79,7 @@ class OnlineManager
                    "add `gem \"eventmachine\"` to your Gemfile beside online_manager, and require it"
     end
 
-    def on_error(exception, user_id) = (@object || object).on_error(exception, user_id)
+    def on_error(exception, user_id) = last_object.on_error(exception, user_id)
 
     def last_version? = method?(:last_version)
 
@@ -98,6 +107,22 @@ class OnlineManager
     def offline_all? = method?(:offline_all)
     def on_error? = method?(:on_error)
 
+    # Whether the object that was loaded last has the method. If it raises instead of an answer, the last answer counts:
+    # on the reactor nobody could handle that. It is reported once, until there is an answer again.
+    #
+    # @param name [Symbol]
+    # @raise what it raises, if there is no answer yet
+    def method?(name)
+      answer = last_object.respond_to?(name)
+      @mute.delete(name)
+      @answers[name] = answer
+    rescue StandardError, ScriptError => e
+      raise unless @answers.key?(name)
+
+      report_mute(e, name)
+      @answers[name]
+    end
+
     # @param transition [Symbol] :online or :offline
     # @return [Boolean] whether the config has the `_all` form of that callback
     def batch?(transition) = transition == :online ? online_all? : offline_all?
@@ -106,13 +131,12 @@ class OnlineManager
     # @param name [Symbol] :version or :last_seen
     # @return [Boolean] whether the method declares the keyword
     def keyword?(method, name)
-      object unless @object
-      @keywords.fetch(method, []).include?(name)
+      (@keywords ||= {}).fetch(method) { @keywords[method] = keywords(method_of(last_object, method)) }.include?(name)
     end
 
     # @param method [Symbol] a callback
     # @return [Boolean] whether the next call of the method may be one with `last_seen:`; a reload may change that
-    def dated?(method) = @stale || keyword?(method, :last_seen)
+    def dated?(method) = @stale || (method?(method) && keyword?(method, :last_seen))
 
     # Calls nothing of the application: a Proc is not resolved for its name.
     #
@@ -121,8 +145,10 @@ class OnlineManager
       return @source if @source.is_a?(String)
       return @source.inspect if @source.is_a?(Proc) && !@object
 
-      object unless @object
-      @name
+      # Ruby's own methods: the config may have others of these names.
+      named = kernel?(last_object) ? OWN_CLASS.bind_call(last_object) : last_object.class
+      named = last_object if named <= ::Module
+      MODULE_NAME.bind_call(named) || named.inspect
     end
 
     # @return [Object] the application's object; loaded, or reloaded after {#invalidate}
@@ -130,38 +156,19 @@ class OnlineManager
     def object
       return @object if @object && !@stale
 
-      @object ? reload_object : adopt(load_object)
+      @object ? reload_object : @object = load_object
     end
 
     private
 
-    # Asks the object which methods it has, and uses it from now on.
-    def adopt(object)
-      keywords = (REQUIRED + OPTIONAL).select { |name| object.respond_to?(name) }
-                                      .to_h { |name| [name, keywords(method_of(object, name))] }
-      @name = name_of(object)
-      @keywords = keywords
-      @object = object
-    end
-
-    # @return [String] its own name if it is a class or a module, else its class's. Such a class may have a `name` of
-    #   its own, which is something else.
-    def name_of(object)
-      named = ::Module === object ? object : object.class # rubocop:disable Style/CaseEquality
-      MODULE_NAME.bind_call(named) || named.inspect
-    end
-
-    # Whether the object that was loaded last has the method. A stale one is not loaded again for that.
-    def method?(name)
-      object unless @object
-      @keywords.key?(name)
-    end
+    # @return [Boolean] whether it is an object with Ruby's own methods; a proxy need not be
+    def kernel?(object) = ::Kernel === object # rubocop:disable Style/CaseEquality
 
     # @return [Method, nil] also of an object that has its own `method`, such as a Struct with that member; nil if it
-    #   answers to the name by `method_missing`, and says so in `respond_to?` only
+    #   answers to the name by `method_missing` alone
     def method_of(object, name)
       # A proxy that is no Kernel answers for the object behind it.
-      ::Kernel === object ? ::Kernel.instance_method(:method).bind_call(object, name) : object.method(name) # rubocop:disable Style/CaseEquality
+      kernel?(object) ? OWN_METHOD.bind_call(object, name) : object.method(name)
     rescue NameError
       nil
     end
@@ -178,6 +185,9 @@ class OnlineManager
       wrapped ? names | keywords(wrapped) : names
     end
 
+    # The object that was loaded last. Good enough to ask which methods it has, and loads no code.
+    def last_object = @object || object
+
     def load_object
       case @source
       when String then Object.const_get(@source).then { |found| found.is_a?(Class) ? found.new : found }
@@ -188,11 +198,16 @@ class OnlineManager
 
     def reload_object
       @stale = false
+      before = @object
       found = load_object
       check_visibility(found)
+      # Before its `setup`, which may send heartbeats.
+      @keywords = nil
+      @object = found
       found.setup(&@heartbeat) if @heartbeat
-      adopt(found)
+      found
     rescue StandardError, ScriptError => e
+      @object = before
       @stale = true
       raise Unloadable, "#{name} cannot be loaded: #{e.message}"
     end
@@ -201,7 +216,7 @@ class OnlineManager
     def check_visibility(object)
       hidden = (REQUIRED + OPTIONAL) & (object.private_methods + object.protected_methods)
       # What a script defines at its top, or includes there, is a private method of every object.
-      hidden = hidden.find { |method| !::Object.ancestors.include?(method_of(object, method).owner) }
+      hidden = hidden.find { |method| !::Object.ancestors.include?(method_of(object, method)&.owner) }
       return unless hidden
 
       raise ArgumentError, "#{name}##{hidden} is not public, so it cannot be called: make it public, or rename it if " \
@@ -216,6 +231,13 @@ class OnlineManager
         nil
       end
       store.timeout(value, "#{name}#timeout") unless value.nil?
+    end
+
+    def report_mute(error, name)
+      return if @mute[name]
+
+      @mute[name] = true
+      Integration.current.report(error, "#{self.name}#respond_to?(:#{name}) raised; its last answer counts", nil)
     end
 
     def event_machine_missing?(error)

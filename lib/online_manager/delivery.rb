@@ -32,6 +32,8 @@ class OnlineManager
     attr_reader :native
     # @return [Config]
     attr_reader :config
+    # @return [Integer] how many callbacks have been called on the reactor
+    attr_reader :calls
     # @return [Reactor::Base, nil] nil until the manager is set up
     attr_accessor :reactor
 
@@ -45,6 +47,7 @@ class OnlineManager
       @native = build_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
       @errors = 0
+      @calls = 0
     end
 
     # @return [IO] the wakeup pipe, readable while `deliver` has something to do. Each process has its own.
@@ -171,6 +174,12 @@ class OnlineManager
     #
     # @return [Boolean] whether there was one
     def deliver_next
+      claim_and_call
+    rescue Config::Changed
+      true # nobody was called, and the next claim goes by the new config
+    end
+
+    def claim_and_call
       together = @config.offline_all?
       dated = @config.dated?(:online) || @config.dated?(together ? :offline_all : :offline)
       @native.deliver(together, Integration.current.notify?(:offline), dated, @reactor&.reads_heartbeats? || false)

@@ -90,6 +90,14 @@ class OnlineManager
         end
       end
 
+      # Waits for the end of the manager in a child that a callback has forked: there another reactor delivers, or none
+      # yet. In short steps: Ruby ends a process whose only thread waits without a limit.
+      def wait_in_child
+        # Nobody else would: a stop that had begun bars heartbeats, and the users are the parent's.
+        @lifecycle.finish if @lifecycle.stopping?
+        nil until @lifecycle.wait(POLL_INTERVAL)
+      end
+
       # @return [Boolean] whether this is the process that created it, and not a forked child
       def same_process? = @owner == Process.pid
 

@@ -60,10 +60,10 @@ class OnlineManager
 
         @at_exit = hook = Object.new
         at_exit do
-          masked { stop_all }
+          in_own_context { masked { stop_all } }
         ensure
           # What another thread raises in this one may come before the mask.
-          masked { stop_all } if @at_exit.equal?(hook)
+          in_own_context { masked { stop_all } } if @at_exit.equal?(hook)
         end
       end
 
@@ -72,6 +72,9 @@ class OnlineManager
       def own(thread, lifecycle) = thread.thread_variable_set(KEY, lifecycle)
 
       private
+
+      # Yields where a Mutex can be locked: not in a trap handler, which a child that was forked there ends in.
+      def in_own_context(&block) = Delivery.in_trap_handler? ? ::Thread.new(&block).join : yield
 
       # Yields without what other threads raise in this one.
       def masked(&block) = ::Thread.handle_interrupt(Object => :never, &block)

@@ -129,7 +129,8 @@ class OnlineManager
     # @return [true, String] true if the callback returned; the class and message of what it raised
     def deliver_events(transition, user_ids, versions, entered, details, seen_ago) # rubocop:disable Metrics/ParameterLists
       @raised = nil
-      batch = @config.batch?(transition)
+      # Several were claimed for a batch, whatever the config has by now.
+      batch = user_ids.size > 1 || @config.batch?(transition)
       deliver_call(Call.new(transition, user_ids, batch:, details:, versions:, seen_ago:), entered) || @raised
     end
 
@@ -153,7 +154,7 @@ class OnlineManager
       @native.last_version = version
     end
 
-    def deliver_next
+    def claim_and_call
       @native.deliver(@config.online_all?, @config.offline_all?, @reactor&.reads_heartbeats? || false)
     end
 

@@ -35,7 +35,7 @@ RSpec.describe "The reactor :thread" do
 
         eventually { expect(config.calls_of(1)).to eq %i[online offline] }
         expect(config.last(:offline, 1).thread).to have_attributes(name: "online_manager")
-        eventually { expect(@said.string).to match(/the thread that calls offline was ended from outside/) }
+        eventually { expect(@said.string).to match(/the thread that calls offline was ended by/) }
         said
       end
 
@@ -107,7 +107,7 @@ RSpec.describe "The reactor :thread" do
           settle(@manager)
           expect(@manager.seen(7)).to be true
           expect(config.calls.last).to eq [:online, 7]
-          eventually { expect(said).to match(/was ended from outside/) }
+          eventually { expect(said).to match(/was ended by/) }
         end
       end
     end

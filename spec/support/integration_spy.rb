@@ -2,7 +2,7 @@
 
 # A framework integration that records its calls.
 class IntegrationSpy < OnlineManager::Integration
-  attr_writer :unloadable, :is_booted, :takes_part, :uses_fibers
+  attr_writer :unloadable, :is_booted, :takes_part, :uses_fibers, :before_delivery
   attr_accessor :root
 
   # @param calls [Queue] receives the names of surrounded calls
@@ -19,6 +19,7 @@ class IntegrationSpy < OnlineManager::Integration
   def around_delivery(&)
     raise OnlineManager::Unloadable, "syntax error" if @unloadable
 
+    @before_delivery&.call
     surround(:delivery, &)
   end
 

@@ -69,8 +69,7 @@ class OnlineManager
       def deliver_until_finished
         pipe = @delivery.pipe
         until (state = @lifecycle.deliver) == :finished
-          # A callback has forked, and this is the child, where another reactor delivers.
-          return @lifecycle.wait(nil) unless usable?
+          return wait_in_child unless usable?
 
           raise_setup_error
           # With more to do, `sleep 0` lets the other fibers run first.

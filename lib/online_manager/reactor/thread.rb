@@ -8,9 +8,16 @@ class OnlineManager
     #
     # @private
     class Thread < Base
-      # Seconds that a background thread pauses first if the one before it ended before it had delivered: what ended
-      # that one may well end this one, and so on.
+      # How many background threads in a row may end without having called a callback. After that each one pauses
+      # first, for so many seconds: what ended the others may end this one too, and so on.
+      MAX_FRUITLESS = 100
       PAUSE = 1
+
+      def initialize(delivery)
+        super
+        @fruitless = 0
+        @pause_ends_at = 0
+      end
 
       def name = :thread
 
@@ -59,8 +66,7 @@ class OnlineManager
       def deliver_until_finished
         pipe = @delivery.pipe
         until (state = @lifecycle.deliver) == :finished
-          # A callback has forked, and this is the child, where another reactor delivers.
-          return @lifecycle.wait(nil) unless usable?
+          return wait_in_child unless usable?
 
           yield if block_given?
           state == :idle ? pipe.wait_readable : ::Thread.pass
@@ -69,34 +75,39 @@ class OnlineManager
 
       def deliver_in_background
         ::Thread.current.report_on_exception = false
+        calls = nil
         ::Thread.handle_interrupt(Object => :immediate) do
           Integration.current.wait_for_boot { @lifecycle.stopping? }
-          sleep POLL_INTERVAL while paused? && !@lifecycle.stopping?
-          @has_delivered = false
-          deliver_until_finished { @has_delivered = true }
+          sleep POLL_INTERVAL while Latch.now < @pause_ends_at && !@lifecycle.stopping?
+          calls = @delivery.calls
+          deliver_until_finished
         end
         is_done = true
       ensure
         error = $ERROR_INFO
         # In a child that was forked in a callback there is another reactor.
-        @lifecycle.reactor_ended { restart(error) } unless is_done || !usable?
+        @lifecycle.reactor_ended { restart(error, calls) } unless is_done || !usable?
         warn_about_remaining(error) if error.is_a?(SignalException) && @lifecycle.stopped?
       end
 
       # Replaces a thread that was killed, or ended by an exception: users who are due must not wait for the next
       # heartbeat.
-      def restart(error)
-        # A thread that is ended during its pause makes that no longer.
-        @pause_ends_at = Latch.now + PAUSE unless @has_delivered || paused?
+      #
+      # @param calls [Integer, nil] how many callbacks had been called when it began; nil if it ended before
+      def restart(error, calls)
+        pause_next_after(calls) if calls
         replace
         return if error.is_a?(SystemExit) # which Ruby raises in the main thread
 
         by = error ? error.inspect : "Thread#kill"
-        warn("the thread that calls offline was ended from outside by #{by}: it has been restarted, and no callback " \
-             "is lost; leave the thread named online_manager alone")
+        warn("the thread that calls offline was ended by #{by}: it has been restarted, and no callback is lost; " \
+             "leave the thread named online_manager alone, also in callbacks")
       end
 
-      def paused? = !@pause_ends_at.nil? && Latch.now < @pause_ends_at
+      def pause_next_after(calls)
+        @fruitless = @delivery.calls == calls ? @fruitless + 1 : 0
+        @pause_ends_at = Latch.now + PAUSE if @fruitless > MAX_FRUITLESS
+      end
 
       def replace
         @thread = nil
