@@ -48,7 +48,7 @@ struct Pair<'a> {
     /// What each member knows of the store and of the model.
     known: [(Vec<Known>, Vec<Known>); MEMBERS.len()],
     /// How far each member has read the leaves, in the store and in the model.
-    leaves: [Vec<(u64, u64)>; MEMBERS.len()],
+    notices: [Vec<(u64, u64)>; MEMBERS.len()],
     fetched: BTreeMap<(usize, Partition), Vec<u64>>,
     second: u64,
     /// The application's last version, which a member says that knows no data; 0 if it says none.
@@ -63,7 +63,7 @@ struct Comparable {
     expired: Option<usize>,
     has_next: Option<bool>,
     events: Vec<(UserId, Transition, String, u32)>,
-    leaves: Vec<UserId>,
+    notices: Vec<(UserId, bool, bool)>,
     /// Whether every event is delivered.
     is_all_delivered: bool,
 }
@@ -78,7 +78,11 @@ fn comparable(result: &PollResult) -> Comparable {
             .iter()
             .map(|event| (event.id.clone(), event.transition, format!("{:?}", event.reason), event.failures))
             .collect(),
-        leaves: result.leaves.clone(),
+        notices: result
+            .notices
+            .iter()
+            .map(|notice| (notice.id.clone(), notice.due > 0, notice.left.is_some()))
+            .collect(),
         is_all_delivered: result.delivered_through == result.known.last,
     }
 }
@@ -98,7 +102,7 @@ impl<'a> Pair<'a> {
             count,
             numbers: BTreeMap::new(),
             known: std::array::from_fn(|_| nothing()),
-            leaves: std::array::from_fn(|_| vec![(0, 0); usize::from(count)]),
+            notices: std::array::from_fn(|_| vec![(0, 0); usize::from(count)]),
             fetched: BTreeMap::new(),
             second: 1,
             last_version,
@@ -192,19 +196,19 @@ impl<'a> Pair<'a> {
         let sweep = random.percent(60).then_some(random.choose(&[1, 3, 100]));
         let limit = random.choose(&[1, 3, 100]);
         let asks = random.percent(70);
-        let (real_leaves, model_leaves) = self.leaves[member][usize::from(partition)];
-        let request = |leaves_after| PollRequest {
+        let (real_notices, model_notices) = self.notices[member][usize::from(partition)];
+        let request = |notices_after| PollRequest {
             partition,
             lease: request,
             sweep,
             events: asks.then_some((0, limit)),
-            leaves_after: Some(leaves_after),
+            notices_after: Some(notices_after),
             handled: None,
         };
         self.history.push(format!("member {member} polls {:?}, lease of {lease}", request(0)));
         let (real, model) = self.memberships(member, lease);
-        let real = self.store.poll(&real, &[request(real_leaves)]).unwrap().remove(0);
-        let model = self.model.poll(&model, &[request(model_leaves)]).remove(0);
+        let real = self.store.poll(&real, &[request(real_notices)]).unwrap().remove(0);
+        let model = self.model.poll(&model, &[request(model_notices)]).remove(0);
         if lease < SECOND {
             std::thread::sleep(std::time::Duration::from_millis(6));
             self.pass_time(6_000_000);
@@ -229,13 +233,13 @@ impl<'a> Pair<'a> {
                 let numbers = real.events.iter().map(|event| event.number).collect();
                 self.fetched.insert((member, partition), numbers);
                 self.note(member, partition, Some(real.known), Some(model.known));
-                self.leaves[member][usize::from(partition)] = (real.leaves_until, model.leaves_until);
+                self.notices[member][usize::from(partition)] = (real.notices_until, model.notices_until);
             }
             (Err(one), Err(other)) => {
                 let kind = std::mem::discriminant(one) == std::mem::discriminant(other);
                 assert!(kind, "{one:?} where the model says {other:?}\n{}", self.calls());
                 self.note(member, partition, None, None);
-                self.leaves[member][usize::from(partition)] = (u64::MAX, u64::MAX);
+                self.notices[member][usize::from(partition)] = (u64::MAX, u64::MAX);
                 self.fetched.retain(|(_, other), _| *other != partition);
             }
             _ => panic!("{real:?} where the model says {model:?}\n{}", self.calls()),

@@ -23,6 +23,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use entry::Heard;
 #[cfg(test)]
 pub(crate) use entry::RETURN_MARGIN;
 use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
@@ -190,6 +191,15 @@ impl Coalescer {
         }
     }
 
+    /// Whether this process knows that a user has left whom it knows; `None` if it does not know the user.
+    #[cfg(test)]
+    pub(crate) fn knows_leave(&self, id: Id<'_>) -> Option<bool> {
+        let hash = self.hash(id);
+        let part = self.part(hash).lock();
+        let cold = part.cold.find(hash, |cold| is_same(cold, id))?;
+        Some(cold.is_left.get() && cold.leave.get().is_some())
+    }
+
     /// Puts heartbeats into the outbox that are not written and are due by now, and forgets users whose timeout had
     /// passed at `last_ok`: every event that was due before then is delivered. Those who expired during an outage are kept: if
     /// the store comes back without its data, no other process knows them.
@@ -236,10 +246,12 @@ impl Coalescer {
         }
     }
 
-    /// A user left in some process: this one writes its next heartbeat at once, and its last one if that is not written.
+    /// A user's deadline was moved forward: this process writes its next heartbeat at once, and its last one if that is not
+    /// written. If the user did not leave, it does so only if it would not write in time anyway.
     ///
     /// A symbol may be here twice: without a key while Ruby could collect it, and with one since.
-    pub(crate) fn mark_left(&self, id: &UserId, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+    pub(crate) fn hear(&self, heard: &Heard, now: Nanos, outbox: &Mutex<impl AsMut<Outbox>>) {
+        let id = &heard.id;
         let mut is_known = false;
         if let Some(key) = self.key_of(id) {
             let hash = self.hasher.hash_one(key);
@@ -248,7 +260,7 @@ impl Coalescer {
             if let Some(cold) = cold.find(hash, |cold| cold.key == key && cold.id == *id)
                 && let Some(hot) = keys.find_mut(hash, |hot| hot.key == key)
             {
-                hot.mark_left(cold, now, outbox.lock().as_mut());
+                hot.hear(cold, heard, now, outbox.lock().as_mut());
                 is_known = true;
             }
         }
@@ -258,8 +270,8 @@ impl Coalescer {
         if let Some(cold) = cold.find(hash, |cold| cold.key == NO_KEY && cold.id == *id)
             && let Some(hot) = strings.find_mut(hash, |hot| hot.key == *id)
         {
-            hot.mark_left(cold, now, outbox.lock().as_mut());
-        } else if !is_known {
+            hot.hear(cold, heard, now, outbox.lock().as_mut());
+        } else if !is_known && heard.left.is_some() {
             self.recently_left.lock().insert(id.clone(), now);
         }
     }

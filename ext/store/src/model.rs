@@ -12,8 +12,8 @@ use online_manager_tracker::{Nanos, Reason, Transition};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::store::{
-    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, ORDER_TOLERANCE, OVERDUE,
-    Partition, PollRequest, PollResult, Purpose, Sweep, Token, Write, Written, online_margin,
+    Commit, DeadLetter, Event, Heartbeat, Known, LeaseRequest, LeaseState, Leave, Membership, Notice, ORDER_TOLERANCE,
+    OVERDUE, Partition, PollRequest, PollResult, Purpose, Sweep, Token, Write, Written, online_margin,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -41,6 +41,8 @@ pub(crate) enum Broken {
     ForgetByConfig,
     /// The members do not hear of each other's leaves.
     NoLeaves,
+    /// The members do not hear of a heartbeat with a much shorter timeout.
+    NoNoticeOfShorter,
     /// Older data are not noticed.
     OlderData,
     /// Lost data are not noticed.
@@ -70,7 +72,7 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    pub(crate) const ALL: [Broken; 21] = [
+    pub(crate) const ALL: [Broken; 22] = [
         Broken::LateHeartbeat,
         Broken::LeaveOfUnknown,
         Broken::EqualTimes,
@@ -79,6 +81,7 @@ impl Broken {
         Broken::LastLeave,
         Broken::ForgetByConfig,
         Broken::NoLeaves,
+        Broken::NoNoticeOfShorter,
         Broken::OlderData,
         Broken::LostData,
         Broken::NoOldest,
@@ -160,7 +163,8 @@ struct Data {
     overdue: (Nanos, u64),
     users: BTreeMap<UserId, User>,
     log: BTreeMap<u64, Logged>,
-    leaves: BTreeMap<u64, (UserId, Nanos)>,
+    /// Whose deadline was moved forward, and the time of the leave or heartbeat that did.
+    notices: BTreeMap<u64, (UserId, Nanos)>,
     dead: BTreeMap<u64, Dead>,
     superseded: BTreeMap<UserId, i64>,
 }
@@ -420,8 +424,16 @@ impl Model {
             }
             None => Vec::new(),
         };
-        let leaves = match request.leaves_after.filter(|_| !is_silent) {
-            Some(after) => data.leaves.range(after.saturating_add(1)..).map(|(_, (id, _))| id.clone()).collect(),
+        let notice = |(_, (id, _)): (&u64, &(UserId, Nanos))| {
+            let user = data.users.get(id);
+            let due = user.filter(|user| user.is_online).map_or(0, |user| user.deadline.saturating_sub(now));
+            let left = user
+                .and_then(|user| user.left)
+                .map(|(left, until)| (now.saturating_sub(left), until.saturating_sub(left)));
+            Notice { id: id.clone(), due, left }
+        };
+        let notices = match request.notices_after.filter(|_| !is_silent) {
+            Some(after) => data.notices.range(after.saturating_add(1)..).map(notice).collect(),
             None => Vec::new(),
         };
         let first = data.log.keys().next().copied();
@@ -432,7 +444,7 @@ impl Model {
         let oldest = first_due.map(|due| now.saturating_sub(due)).filter(|_| !hides_oldest);
         let known = self.known(partition);
         let delivered_through = first.map_or(known.last, |number| number - 1);
-        Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, delivered_through, known })
+        Ok(PollResult { lease, sweep, events, notices, notices_until: known.last, oldest, delivered_through, known })
     }
 
     pub(crate) fn commit(
@@ -601,7 +613,7 @@ impl Model {
             let last = user.seen.unwrap_or(0).max(user.left.map_or(0, |(left, _)| left));
             user.is_online || now < last.saturating_add(longest)
         });
-        data.leaves.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
+        data.notices.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
         let generation = data.generation;
         let mut due: Vec<(Nanos, UserId)> = data
             .users
@@ -653,20 +665,21 @@ impl Model {
     }
 
     fn heartbeat(&mut self, partition: Partition, now: Nanos, heartbeat: &Heartbeat) -> usize {
-        let (brings_back, takes_late, undoes_equal, never_resends, takes_expired) = (
+        let (brings_back, takes_late, undoes_equal, never_resends, takes_expired, is_silent_about_it) = (
             self.is(Broken::OnlineByProlong),
             self.is(Broken::LateHeartbeat),
             self.is(Broken::EqualTimes),
             self.is(Broken::NoResend),
             self.is(Broken::OnlineByLate),
+            self.is(Broken::NoNoticeOfShorter),
         );
         let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
         let wall = self.wall;
         let data = self.data(partition);
         let generation = data.generation;
-        let is_certainly_online = |user: &User| user.is_online && user.generation == generation;
+        let is_certain = |user: &User| user.is_online && user.generation == generation;
         let is_prolonged = heartbeat.purpose == Purpose::Prolong && !brings_back;
-        if is_prolonged && !data.users.get(&heartbeat.id).is_some_and(is_certainly_online) {
+        if is_prolonged && !data.users.get(&heartbeat.id).is_some_and(is_certain) {
             return 0;
         }
         if timeout >= data.longest.0 || now > data.longest.1 {
@@ -678,7 +691,15 @@ impl Model {
         let is_uncertain = user.generation != generation;
         // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
         let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
+        let is_certainly_online = user.is_online && !is_uncertain;
+        let longest = data.longest.0;
+        let is_shorter = |timeout: Nanos| timeout.saturating_mul(3) < longest.saturating_mul(2) && !is_silent_about_it;
         if user.seen.is_some_and(|before| seen < before && is_late(before)) && !takes_late && !is_resend {
+            let is_overtaken = is_certainly_online && user.left.is_none() && seen + timeout > user.deadline;
+            if is_overtaken && is_shorter(user.timeout) {
+                data.last = wall.max(data.last + 1);
+                data.notices.insert(data.last, (heartbeat.id.clone(), seen));
+            }
             return 0;
         }
         let seen = if takes_late { seen } else { user.seen.map_or(seen, |before| seen.max(before)) };
@@ -686,6 +707,7 @@ impl Model {
         user.seen = Some(seen);
         user.timeout = timeout;
         let is_after_leave = user.left.is_none_or(|(left, _)| if undoes_equal { seen >= left } else { seen > left });
+        let is_moved_forward = is_certainly_online && is_after_leave && seen + timeout < user.deadline;
         if is_after_leave {
             user.deadline = seen + timeout;
             user.left = None;
@@ -694,7 +716,11 @@ impl Model {
             user.is_leave = until < seen + timeout;
             user.deadline = until.min(seen + timeout);
         }
-        if user.is_online && !is_uncertain {
+        if is_certainly_online {
+            if is_moved_forward && is_shorter(timeout) {
+                data.last = wall.max(data.last + 1);
+                data.notices.insert(data.last, (heartbeat.id.clone(), seen));
+            }
             return 0;
         }
         if user.deadline > now + online_margin(timeout) || takes_expired {
@@ -744,7 +770,7 @@ impl Model {
         user.left = Some((left.max(last), if is_last_deadline { until } else { until.min(sooner) }));
         if left >= last {
             data.last = wall.max(data.last + 1);
-            data.leaves.insert(data.last, (leave.id.clone(), left));
+            data.notices.insert(data.last, (leave.id.clone(), left));
         }
         0
     }

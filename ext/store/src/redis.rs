@@ -247,7 +247,7 @@ impl Store for Redis {
             let call = call.number(micros(membership.lease));
             let call = call.number(request.sweep.map_or(-1, |limit| limit.min(EVENTS_PER_SCRIPT) as i64));
             let call = call.arg(after).number(limit.min(EVENTS_PER_SCRIPT));
-            let call = call.arg(request.leaves_after.map_or_else(String::new, |after| after.to_string()));
+            let call = call.arg(request.notices_after.map_or_else(String::new, |after| after.to_string()));
             (request.partition, add_handled(call, request.handled.as_ref()))
         };
         let calls = requests.iter().map(call).collect();

@@ -284,8 +284,8 @@ fn poll_result(
         Some(range) => events::events(transaction, (namespace, Some(now)), range)?,
         None => Vec::new(),
     };
-    let leaves = match request.leaves_after {
-        Some(after) => events::leaves(transaction, namespace, after)?,
+    let notices = match request.notices_after {
+        Some(after) => events::notices(transaction, namespace, after, now)?,
         None => Vec::new(),
     };
     let first = events::first(transaction, namespace)?;
@@ -294,7 +294,7 @@ fn poll_result(
     let oldest = due.map(|due| now.saturating_sub(due) as Nanos);
     let known = partition.known;
     let delivered_through = first.map_or(known.last, |(number, _)| number - 1);
-    Ok(PollResult { lease, sweep, events, leaves, leaves_until: known.last, oldest, delivered_through, known })
+    Ok(PollResult { lease, sweep, events, notices, notices_until: known.last, oldest, delivered_through, known })
 }
 
 /// Opens a file while other processes may be creating it: then SQLite fails with "locked" at once, whatever its busy

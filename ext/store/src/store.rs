@@ -179,10 +179,26 @@ pub struct PollRequest {
     /// The number of the event behind which to read the log, 0 for its beginning, and the maximum number of events;
     /// `None` for no events. A store may return fewer. Only the lease holder gets events.
     pub events: Option<(u64, usize)>,
-    /// The leaves with a higher number than this are wanted; `None` for no leaves.
-    pub leaves_after: Option<u64>,
+    /// The notices with a higher number than this are wanted; `None` for no notices.
+    pub notices_after: Option<u64>,
     /// What this member knows to be delivered, sent once after the data perhaps went back. The store deletes these events.
     pub handled: Option<Handled>,
+}
+
+/// Says that a user's deadline was moved forward: by a leave, or by a heartbeat with a timeout of less than two thirds of the
+/// longest one in use. Another process writes its heartbeats of the user each third of their timeout, and the first of two such
+/// writes may be of a heartbeat from before that one: it has to hear of it, to write the next one at once. So does a process
+/// whose heartbeat changes nothing, because a later one with such a timeout has overtaken it.
+/// A notice is about the user as the store knows it when the notice is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The user.
+    pub id: UserId,
+    /// In how many nanoseconds the user is due; 0 for a user who is offline.
+    pub due: Nanos,
+    /// How many nanoseconds ago the user left, and how long after that the user was due; `None` if there was no leave since
+    /// the last heartbeat.
+    pub left: Option<(Nanos, Nanos)>,
 }
 
 /// What a member knows to be delivered of a partition: every event up to a number, except a few.
@@ -205,10 +221,10 @@ pub struct PollResult {
     pub sweep: Option<Sweep>,
     /// The events, in the order of the log.
     pub events: Vec<Event>,
-    /// The users of the leaves that were wanted.
-    pub leaves: Vec<UserId>,
-    /// The number after which further leaves are to be asked for.
-    pub leaves_until: u64,
+    /// The notices that were wanted.
+    pub notices: Vec<Notice>,
+    /// The number after which further notices are to be asked for.
+    pub notices_until: u64,
     /// How long ago the first of those was due whose event is not delivered, or who are not set offline yet; `None` if there
     /// is nobody. It may be up to [`OVERDUE`] less.
     pub oldest: Option<Nanos>,

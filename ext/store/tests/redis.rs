@@ -456,7 +456,7 @@ fn the_documented_commands_suffice_for_everything() {
     let handled = Handled { epoch: known.epoch, through: u64::MAX >> 11, except: vec![1] };
     let partition = store.partition_of(&user(&names[0]));
     let request =
-        PollRequest { partition, sweep: Some(9), leaves_after: Some(0), handled: Some(handled), ..EMPTY_POLL };
+        PollRequest { partition, sweep: Some(9), notices_after: Some(0), handled: Some(handled), ..EMPTY_POLL };
     store.poll(&membership(MEMBER_A, MILLISECOND), &[request]).unwrap().remove(0).unwrap();
     assert_eq!(undelivered(&mut *store), []);
     store.snapshot().unwrap();
@@ -546,8 +546,30 @@ fn a_permission_that_is_taken_away_later_is_named() {
     };
     let message = error_with("-hmget");
     assert!(message.contains("ACL SETUSER app +") && message.contains("README.md has the line"), "{message}");
+    let message = error_with("-hmget");
+    assert!(message.contains("ACL SETUSER app +hmget. "), "{message}");
+    server.command(&["ACL", "SETUSER", "app", "+hmget"]);
     let message = error_with("resetkeys");
     assert!(message.contains("ACL SETUSER app ~myapp:*; ") && message.contains("?prefix="), "{message}");
+}
+
+/// Redis rolls nothing back: the event is in the log when the script is refused the next command.
+#[test]
+fn a_script_that_is_refused_a_command_in_its_middle_is_not_run_again_before_it_is_permitted() {
+    let server = Server::new();
+    server.command(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all"]);
+    let url = format!("{}?user=app&pass=secret", server.url());
+    let mut store = StoreUrl::parse(&url).unwrap().open("", Access::Participate, &Interrupt::default()).unwrap();
+    sweep(&mut *store);
+    server.command(&["ACL", "SETUSER", "app", "-zadd"]);
+    for _ in 0..5 {
+        let result = store.write(&membership(MEMBER_A, MINUTE), &[heartbeat("ada", 0, MINUTE)]);
+        assert!(result.is_err() || result.unwrap().iter().all(|(_, result)| result.is_err()));
+    }
+    server.command(&["ACL", "SETUSER", "app", "+zadd"]);
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let online = ("ada".to_owned(), Transition::Online);
+    assert_eq!(events(&mut *store), [online.clone(), online], "one by the first script, and one since");
 }
 
 #[test]
@@ -661,8 +683,8 @@ fn a_leave_of_an_unknown_user_counts_and_other_members_hear_of_it() {
     let (mut one, mut other) = (server.open(), server.open());
     let member = membership(MEMBER_B, MINUTE);
     let leaves = |store: &mut dyn Store, after| {
-        let result = poll(store, "ada", &member, PollRequest { leaves_after: Some(after), ..EMPTY_POLL });
-        (result.leaves, result.leaves_until)
+        let result = poll(store, "ada", &member, PollRequest { notices_after: Some(after), ..EMPTY_POLL });
+        (result.notices.into_iter().map(|notice| notice.id).collect::<Vec<_>>(), result.notices_until)
     };
     sweep(&mut *one);
     let (none, until) = leaves(&mut *other, 0);

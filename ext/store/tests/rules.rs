@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use online_manager_store::StoreError;
+use online_manager_store::id::UserId;
 use online_manager_store::store::{
-    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, ORDER_TOLERANCE, PollRequest, PollResult, Purpose,
-    Store, Sweep, Write,
+    Commit, Heartbeat, Known, LeaseRequest, LeaseState, Membership, Notice, ORDER_TOLERANCE, PollRequest, PollResult,
+    Purpose, Store, Sweep, Write,
 };
 use online_manager_tracker::{Nanos, Reason, Transition};
 
@@ -62,7 +63,9 @@ on_every_store!(
     a_resent_heartbeat_that_is_no_longer_good_sets_nobody_offline_whom_another_process_has_seen,
     data_that_went_back_twice_are_replaced_for_a_member_that_saw_it_once,
     a_heartbeat_that_is_nearly_over_brings_nobody_online,
-    every_member_reads_the_leaves,
+    every_member_hears_of_a_leave,
+    a_notice_says_in_how_long_its_user_is_due_and_when_the_user_left,
+    every_member_hears_of_a_heartbeat_with_a_timeout_of_less_than_two_thirds_of_the_longest,
     a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use,
     a_renewal_takes_no_lease_that_another_member_has_held,
     a_release_by_another_member_changes_nothing,
@@ -616,20 +619,59 @@ fn a_heartbeat_that_is_nearly_over_brings_nobody_online(place: &dyn Place) {
     assert_eq!(events(&mut *store), [("bob".to_owned(), Transition::Online)]);
 }
 
-fn every_member_reads_the_leaves(place: &dyn Place) {
+fn every_member_hears_of_a_leave(place: &dyn Place) {
     let (mut one, mut other) = (place.open(), place.open());
     write(&mut *one, &[leave("ada", 0, 0)]);
-    let asking = |after| PollRequest { leaves_after: Some(after), ..EMPTY_POLL };
+    let asking = |after| PollRequest { notices_after: Some(after), ..EMPTY_POLL };
     let first = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(0));
-    assert_eq!(first.leaves, [user("ada")]);
-    assert_eq!(poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), EMPTY_POLL).leaves, []);
-    let second = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(first.leaves_until));
-    assert_eq!(second.leaves, []);
+    assert_eq!(heard(&first), [user("ada")]);
+    assert_eq!(poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), EMPTY_POLL).notices, []);
+    let second = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(first.notices_until));
+    assert_eq!(second.notices, []);
     write(&mut *one, &[heartbeat("ada", 0, MINUTE)]);
     write(&mut *one, &[leave("ada", 0, 0)]);
-    let third = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(second.leaves_until));
-    assert_eq!(third.leaves, [user("ada")]);
-    assert!(third.leaves_until > first.leaves_until);
+    let third = poll_of(&mut *other, "ada", &membership(MEMBER_B, MINUTE), asking(second.notices_until));
+    assert_eq!(heard(&third), [user("ada")]);
+    assert!(third.notices_until > first.notices_until);
+}
+
+fn heard(result: &PollResult) -> Vec<UserId> {
+    result.notices.iter().map(|notice| notice.id.clone()).collect()
+}
+
+fn a_notice_says_in_how_long_its_user_is_due_and_when_the_user_left(place: &dyn Place) {
+    let mut store = place.open();
+    let (member, near) = (membership(MEMBER_B, MINUTE), |one: Nanos, other: Nanos| one.abs_diff(other) < MINUTE / 6);
+    let mut notice = |writes: &[Write]| {
+        write(&mut *store, writes);
+        let asking = PollRequest { notices_after: Some(0), ..EMPTY_POLL };
+        poll_of(&mut *store, "ada", &member, asking).notices.pop().unwrap()
+    };
+    let Notice { due, left, .. } = notice(&[heartbeat("ada", 0, 2 * MINUTE), leave("ada", 0, MINUTE)]);
+    let (ago, after) = left.unwrap();
+    assert!(near(due, MINUTE) && near(ago, 0) && near(after, MINUTE), "{due} {ago} {after}");
+    thread::sleep(Duration::from_millis(35));
+    let Notice { due, left, .. } = notice(&[heartbeat("ada", 0, 3 * MINUTE)]);
+    assert!(near(due, 3 * MINUTE) && left.is_none(), "a heartbeat has undone it: {due} {left:?}");
+    let Notice { due, left, .. } = notice(&[leave("ada", 0, 0)]);
+    assert!(due < 2 * MILLISECOND && near(left.unwrap().0, 0) && left.unwrap().1 == 0, "{due} {left:?}");
+}
+
+fn every_member_hears_of_a_heartbeat_with_a_timeout_of_less_than_two_thirds_of_the_longest(place: &dyn Place) {
+    let mut store = place.open();
+    let member = membership(MEMBER_B, MINUTE);
+    let mut count = |writes: &[Write]| {
+        write(&mut *store, writes);
+        poll_of(&mut *store, "ada", &member, PollRequest { notices_after: Some(0), ..EMPTY_POLL }).notices.len()
+    };
+    assert_eq!(count(&[heartbeat("ada", 0, 30 * MINUTE)]), 0);
+    assert_eq!(count(&[heartbeat("ada", 0, 20 * MINUTE)]), 0, "the others write in time");
+    assert_eq!(count(&[heartbeat("ada", 0, 19 * MINUTE)]), 1);
+    assert_eq!(count(&[heartbeat("ada", 1_000 * MILLISECOND, 30 * MINUTE)]), 2, "it is overtaken");
+    assert_eq!(count(&[heartbeat("ada", 0, 25 * MINUTE)]), 2, "a later deadline");
+    assert_eq!(count(&[heartbeat("ada", 0, 14 * MINUTE), leave("ada", 0, 0)]), 4);
+    assert_eq!(count(&[heartbeat("ada", 1_000 * MILLISECOND, MINUTE)]), 4, "it is late");
+    assert_eq!(count(&[heartbeat("bob", 0, MINUTE)]), 4, "nobody else sends heartbeats of a new user");
 }
 
 fn a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use(place: &dyn Place) {

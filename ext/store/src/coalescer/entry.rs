@@ -64,6 +64,17 @@ impl Tick {
     }
 }
 
+/// What this process hears of a user whose deadline was moved forward, in any process. Times are those of its clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) id: UserId,
+    /// When the user is due.
+    pub(crate) due_at: Nanos,
+    /// When the user left, and how long after that the user is due; `None` if a heartbeat with a shorter timeout moved the
+    /// deadline, or one has undone the leave.
+    pub(crate) left: Option<(Nanos, Nanos)>,
+}
+
 /// The entry that a heartbeat changes. 24 bytes with a key of eight.
 #[derive(Debug)]
 pub(super) struct HotEntry<K> {
@@ -90,9 +101,10 @@ pub(super) struct ColdEntry {
     pub(super) shortest_timeout: Cell<Nanos>,
     /// Whether the user left, in any process, and has sent no heartbeat here since this process heard of it.
     pub(super) is_left: Cell<bool>,
-    /// When the user left in this process, and after how long the soonest such leave makes the user due: kept to be
-    /// written again.
+    /// When the user left, and after how long the soonest such leave makes the user due: kept to be written again.
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
+    /// Whether the user left in another process, which has written the leave: it is written again only if data were lost.
+    pub(super) is_leave_heard: Cell<bool>,
     /// The latest deadline that a stall has set.
     pub(super) prolonged_until: Cell<Nanos>,
 }
@@ -106,6 +118,7 @@ impl ColdEntry {
             shortest_timeout: Cell::new(timeout),
             is_left: Cell::new(false),
             leave: Cell::new(None),
+            is_leave_heard: Cell::new(false),
             prolonged_until: Cell::new(0),
         }
     }
@@ -131,7 +144,8 @@ impl<K> HotEntry<K> {
 
     /// Whether the user was due before `settled_at`, until when the store has surely delivered the user's events.
     pub(super) fn is_over(&self, cold: &ColdEntry, settled_at: Nanos) -> bool {
-        self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get()
+        let is_gone = cold.leave.get().is_some_and(|(at, after)| at.saturating_add(after) < settled_at);
+        is_gone || (self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get())
     }
 
     /// Returns the time of the last heartbeat, exact to a tick. A caller's `now` may be a little older than a heartbeat
@@ -173,7 +187,9 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::new(due_at / TICK + quiet_ticks);
         cold.shortest_timeout.set(cold.timeout);
         outbox.heartbeat(cold.id.clone(), at, cold.timeout, purpose);
-        if let Some((at, after)) = cold.leave.get() {
+        if let Some((at, after)) = cold.leave.get()
+            && (!cold.is_leave_heard.get() || purpose == Purpose::Resend)
+        {
             outbox.leave(cold.id.clone(), at, after);
         }
     }
@@ -186,6 +202,7 @@ impl<K> HotEntry<K> {
         }
         cold.is_left.set(true);
         cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
+        cold.is_leave_heard.set(false);
         let was_sent = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
         self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         if was_sent {
@@ -195,14 +212,29 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::of(now);
     }
 
-    /// The user left in some process: the last heartbeat is written at once unless it has been, and so is the next one.
-    pub(super) fn mark_left(&mut self, cold: &ColdEntry, now: Nanos, outbox: &mut Outbox) {
-        cold.is_left.set(true);
+    /// The user's deadline was moved forward, in some process: the last heartbeat is written at once unless it has been, and so
+    /// is the next one. If the user did not leave, only if the next one could be written too late: the next write may be of a
+    /// heartbeat from before that moment, and the one after it comes as much later.
+    pub(super) fn hear(&mut self, cold: &ColdEntry, heard: &Heard, now: Nanos, outbox: &mut Outbox) {
+        match heard.left {
+            Some(leave) => self.hear_of_leave(cold, leave),
+            None if heard.due_at >= now.saturating_add(2 * (cold.timeout / WRITES_PER_TIMEOUT)) => return,
+            None => {}
+        }
         if self.is_unwritten {
             self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         }
         self.has_common_timeout = false;
         self.quiet_until = Tick::of(now);
+    }
+
+    fn hear_of_leave(&self, cold: &ColdEntry, leave: (Nanos, Nanos)) {
+        cold.is_left.set(true);
+        let is_own = cold.leave.get().is_some() && !cold.is_leave_heard.get();
+        if !is_own && self.seen_at() <= leave.0 {
+            cold.leave.set(Some(leave));
+            cold.is_leave_heard.set(true);
+        }
     }
 
     /// Puts the last heartbeat into the outbox with a later deadline, if a stall puts that off, and the user has not left.

@@ -1,6 +1,7 @@
 //! Leaves, and heartbeats that follow one at once.
 
 use super::*;
+use crate::store::{Leave, Purpose};
 
 #[test]
 fn a_leave_is_recent_for_less_than_the_margin() {
@@ -35,14 +36,14 @@ fn a_heartbeat_after_a_leave_that_this_process_sent_or_heard_of_is_dated_forward
         process.written(SECOND + 3 * step)
     };
     assert_eq!(of_unknown(|process| process.leave("ada", SECOND, 0)), [3 * step - SECOND / 100], "sent");
-    let hear = |process: &Process| process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    let hear = |process: &Process| process.hear("ada", SECOND, 0);
     assert_eq!(of_unknown(hear), [3 * step - SECOND / 100], "heard of");
     assert_eq!(of_unknown(|_| {}), [3 * step], "nobody left");
 
     let process = Process::new();
     process.heartbeat(0, SECOND / 2);
     process.written(0);
-    process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    process.hear("ada", SECOND, 0);
     // A pass forgets who has expired, but not at once who has left.
     assert_eq!(process.written(SECOND), Vec::<Nanos>::new());
     process.heartbeat(SECOND, 3 * SECOND);
@@ -81,15 +82,77 @@ fn who_has_left_elsewhere_is_written_again_only_if_data_were_lost() {
     let process = Process::new();
     process.heartbeat(0, 30 * SECOND);
     process.written(0);
-    process.coalescer.mark_left(&user_id("ada"), SECOND, &process.outbox);
+    process.hear("ada", SECOND, 0);
     process.coalescer.resend(2 * SECOND, |_| Some(0), false, &process.outbox);
-    assert_eq!(process.written(2 * SECOND), Vec::<Nanos>::new());
+    assert_eq!(process.outbox.lock().len(), 0);
     process.coalescer.resend(2 * SECOND, |_| Some(0), true, &process.outbox);
-    assert_eq!(process.written(2 * SECOND), [2 * SECOND]);
+    let writes = process.outbox.lock().take_batch(10).writes(2 * SECOND, 0);
+    let [Write::Leave(Leave { age, after: 0, .. }), Write::Heartbeat(heartbeat)] = &writes[..] else {
+        panic!("without the leave it would bring its user online: {writes:?}")
+    };
+    assert_eq!((*age, heartbeat.age, heartbeat.purpose), (SECOND, 2 * SECOND, Purpose::Resend));
+    process.coalescer.resend(2 * SECOND, |_| Some(SECOND), true, &process.outbox);
+    assert_eq!(process.outbox.lock().len(), 1, "the event may not be delivered");
+    process.outbox.lock().take_batch(10);
+    process.coalescer.resend(2 * SECOND, |_| Some(SECOND + 1), true, &process.outbox);
+    assert_eq!(process.outbox.lock().len(), 0, "it is delivered");
     process.heartbeat(3 * SECOND, 30 * SECOND);
     process.written(3 * SECOND);
     process.coalescer.resend(4 * SECOND, |_| Some(0), false, &process.outbox);
     assert_eq!(process.written(4 * SECOND).len(), 1, "back since");
+}
+
+/// Such a leave is due later, or came before the last heartbeat here, or after a leave that this process has sent.
+#[test]
+fn a_leave_elsewhere_is_kept_as_it_was_and_replaces_none_of_this_process() {
+    let resent = |process: &Process| {
+        process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
+        let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);
+        writes.into_iter().find_map(|write| match write {
+            Write::Leave(leave) => Some((leave.age, leave.after)),
+            Write::Heartbeat(_) => None,
+        })
+    };
+    let process = Process::new();
+    process.heartbeat(2 * SECOND, 30 * SECOND);
+    process.hear("ada", 3 * SECOND, 9 * SECOND);
+    assert_eq!(resent(&process), Some((SECOND, 9 * SECOND)));
+    process.heartbeat(4 * SECOND, 30 * SECOND);
+    process.hear_of(&user_id("ada"), 4 * SECOND, Some((3 * SECOND, 0)), 0);
+    assert_eq!(resent(&process), None, "the heartbeat has undone it");
+    process.leave("ada", 4 * SECOND, 9 * SECOND);
+    process.hear("ada", 4 * SECOND, SECOND);
+    assert_eq!(resent(&process), Some((0, 9 * SECOND)));
+}
+
+#[test]
+fn a_leave_that_was_heard_of_is_written_only_after_a_loss() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    process.written(0);
+    process.heartbeat(SECOND, 30 * SECOND);
+    process.hear("ada", 2 * SECOND, 0);
+    let writes = process.outbox.lock().take_batch(10).writes(2 * SECOND, 0);
+    assert!(matches!(writes[..], [Write::Heartbeat(_)]), "the store knows of the leave: {writes:?}");
+}
+
+#[test]
+fn a_shorter_timeout_elsewhere_has_the_next_heartbeat_written_at_once_if_it_would_be_late() {
+    let process = Process::new();
+    let ada = user_id("ada");
+    process.heartbeat(0, 30 * SECOND);
+    process.written(0);
+    process.heartbeat(SECOND, 30 * SECOND);
+    process.hear_of(&ada, 2 * SECOND, None, 20 * SECOND);
+    assert_eq!(process.written(2 * SECOND), Vec::<Nanos>::new(), "two are written until then anyway");
+    process.hear_of(&ada, 2 * SECOND, None, 19 * SECOND);
+    assert_eq!(process.written(2 * SECOND).len(), 1, "the last one");
+    assert_eq!(process.heartbeat(3 * SECOND, 30 * SECOND), Coalesced::WriteDue, "and the next one");
+    process.written(3 * SECOND);
+    assert_eq!(process.heartbeat(4 * SECOND, 30 * SECOND), Coalesced::Known);
+    assert!(process.coalescer.last_seen(string("ada"), 4 * SECOND).is_some(), "nobody left");
+    process.hear_of(&user_id("bob"), 4 * SECOND, None, SECOND);
+    assert_eq!(process.coalescer.recently_left.lock().len(), 0);
 }
 
 /// The heartbeat may have arrived, and may seem later than the leave when it is written again.

@@ -46,6 +46,15 @@ impl Process {
         self.coalescer.leave(string(name), user_id(name), (now, after), &self.outbox);
     }
 
+    /// Another process has sent a leave.
+    fn hear(&self, name: &'static str, now: Nanos, after: Nanos) {
+        self.hear_of(&user_id(name), now, Some((now, after)), after);
+    }
+
+    fn hear_of(&self, id: &UserId, now: Nanos, left: Option<(Nanos, Nanos)>, due: Nanos) {
+        self.coalescer.hear(&Heard { id: id.clone(), due_at: now + due, left }, now, &self.outbox);
+    }
+
     /// Returns the ages of the heartbeats that are written at `now`.
     fn written(&self, now: Nanos) -> Vec<Nanos> {
         self.coalescer.scan((now, now), 3 * SECOND, &self.outbox);
@@ -151,7 +160,7 @@ fn a_heartbeat_after_a_leave_elsewhere_is_written_at_once() {
     let process = Process::new();
     process.heartbeat(0, 3 * SECOND);
     process.written(0);
-    process.coalescer.mark_left(&user_id("ada"), TICK, &process.outbox);
+    process.hear("ada", TICK, 0);
     assert_eq!(process.written(TICK), Vec::<Nanos>::new(), "the last heartbeat is written already");
     assert_eq!(process.coalescer.last_seen(string("ada"), TICK), None);
     assert_eq!(process.heartbeat(2 * TICK, 3 * SECOND), Coalesced::WriteDue);
@@ -188,10 +197,10 @@ fn a_leave_elsewhere_marks_the_user_of_that_id_and_no_other() {
             process.coalescer.add_user(id, user_id, 0, SECOND, &process.outbox);
         }
         for unknown in [UserId::new(Kind::Integer, b"01"), UserId::new(Kind::Integer, b"2"), user_id("ada")] {
-            process.coalescer.mark_left(&unknown, TICK, &process.outbox);
+            process.hear_of(&unknown, TICK, Some((TICK, 0)), 0);
         }
         assert_eq!(left_users(&process.coalescer), []);
-        process.coalescer.mark_left(&left, TICK, &process.outbox);
+        process.hear_of(&left, TICK, Some((TICK, 0)), 0);
         assert_eq!(left_users(&process.coalescer), [left]);
     }
 }
@@ -211,7 +220,7 @@ fn a_leave_elsewhere_is_looked_up_in_the_parts_of_its_id_only() {
             let (done, is_done) = std::sync::mpsc::channel();
             let (process, left) = (&process, &left);
             scope.spawn(move || {
-                process.coalescer.mark_left(left, TICK, &process.outbox);
+                process.hear_of(left, TICK, Some((TICK, 0)), 0);
                 // Nobody listens any more if it took too long.
                 done.send(()).ok();
             });

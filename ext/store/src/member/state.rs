@@ -15,6 +15,7 @@ use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::slow_writes::SlowWrites;
 use super::{Phase, SECOND, milliseconds, seconds};
+use crate::coalescer::Heard;
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::log::{Log, backoff};
@@ -117,8 +118,8 @@ pub(crate) enum Call {
         /// Whether the stall is not over.
         is_lasting: bool,
     },
-    /// These users left, in this process or another one.
-    MarkLeft(Vec<UserId>),
+    /// The deadlines of users were moved forward, in this process or another one.
+    Hear(Vec<Heard>),
     /// Put every heartbeat into the outbox that has not been written.
     EnqueueUnwritten,
 }
@@ -164,10 +165,12 @@ enum Kind {
     Commit,
     Write,
     Poll,
+    /// A poll that sets users offline. Others may succeed where it fails.
+    Sweep,
 }
 
 impl Kind {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     /// `None` for a reply that cannot be an error.
     fn of(reply: &Reply) -> Option<Kind> {
@@ -225,8 +228,8 @@ struct PartitionState {
     retry_at: Nanos,
     /// Every event that was due before then is delivered.
     settled_at: Nanos,
-    /// The leaves after this number are to be asked for; `None` before the first poll.
-    leaves_after: Option<u64>,
+    /// The notices after this number are to be asked for; `None` before the first poll.
+    notices_after: Option<u64>,
     /// What was delivered before the data were lost or went back, or the connection was lost, to be sent with the next poll.
     handled: Option<Handled>,
     /// Whether the partition has been polled since the member knows it, noticed other data in any partition, or lost its
@@ -266,7 +269,7 @@ impl PartitionState {
         fetch_at: 0,
         retry_at: 0,
         settled_at: 0,
-        leaves_after: None,
+        notices_after: None,
         handled: None,
         is_polled: false,
         was_away: false,
@@ -374,8 +377,8 @@ pub(crate) struct MemberState {
     in_flight: InFlight,
     /// Passes over this process' users that come before all else.
     resends: VecDeque<Resend>,
-    /// The users whose leaves the store has reported.
-    left: Vec<UserId>,
+    /// Whose deadline was moved forward, as the store has reported.
+    heard: Vec<Heard>,
     /// Since when what reads the heartbeats of this process stands still, if it does.
     pub(crate) stalled_since: Option<Nanos>,
     /// When the deadlines are put off next while that stall lasts.
@@ -457,7 +460,7 @@ impl MemberState {
             end_stage: EndStage::Enqueue,
             in_flight: InFlight::Nothing,
             resends: VecDeque::new(),
-            left: Vec::new(),
+            heard: Vec::new(),
             stalled_since: None,
             stepped_at: 0,
             slept_until: 0,
@@ -524,7 +527,7 @@ impl MemberState {
             *state = PartitionState {
                 known: state.known,
                 settled_at: state.settled_at,
-                leaves_after: state.leaves_after,
+                notices_after: state.notices_after,
                 handled: state.handled.take(),
                 uncertain_since: state.uncertain_since,
                 held_until: state.held_until,
@@ -595,8 +598,8 @@ impl MemberState {
         if let Some(resend) = self.resends.pop_front() {
             return Action::Call(Call::Resend(resend));
         }
-        if !self.left.is_empty() {
-            return Action::Call(Call::MarkLeft(std::mem::take(&mut self.left)));
+        if !self.heard.is_empty() {
+            return Action::Call(Call::Hear(std::mem::take(&mut self.heard)));
         }
         if now < self.retry_at {
             return Action::Wait(self.retry_at - now);
@@ -795,7 +798,7 @@ impl MemberState {
             lease: LeaseRequest::None,
             sweep: None,
             events: None,
-            leaves_after: state.and_then(|state| state.leaves_after),
+            notices_after: state.and_then(|state| state.notices_after),
             handled: state.and_then(|state| state.handled.clone()),
         }
     }
@@ -1039,16 +1042,22 @@ impl MemberState {
             match next_answer(&mut answers) {
                 Ok(result) => {
                     self.succeeded(request.partition, Kind::Poll);
+                    if is_sweep(&request) {
+                        self.succeeded(request.partition, Kind::Sweep);
+                    }
                     if self.partition_mut(request.partition).is_some_and(|state| std::mem::take(&mut state.was_away)) {
                         self.resend(Some(request.partition), false);
                     }
                     self.apply_poll(request, result, asked_at, now);
                 }
-                Err(error) => failed.push((request.partition, error)),
+                Err(error) => {
+                    let kind = if is_sweep(&request) { Kind::Sweep } else { Kind::Poll };
+                    failed.push((request.partition, kind, error));
+                }
             }
         }
         // Last: a partition with other data has all of them polled anew, also those of this reply.
-        failed.into_iter().for_each(|(partition, error)| self.partition_failed(now, partition, Kind::Poll, error));
+        failed.into_iter().for_each(|(partition, kind, error)| self.partition_failed(now, partition, kind, error));
         Ok(())
     }
 
@@ -1072,10 +1081,15 @@ impl MemberState {
         let unwritten = self.outbox.first_due().map_or(Nanos::MAX, |due| due.saturating_sub(TICK));
         let pending = if self.resends.is_empty() { Nanos::MAX } else { partition.settled_at };
         partition.settled_at = settled_at.min(unwritten).min(pending);
-        // After the first poll, which has asked for no leaves: nobody has sent a heartbeat here before.
-        partition.leaves_after =
-            Some(if request.leaves_after.is_some() { result.leaves_until } else { result.known.last });
-        self.left.extend(result.leaves);
+        // After the first poll, which has asked for no notices: nobody has sent a heartbeat here before.
+        partition.notices_after =
+            Some(if request.notices_after.is_some() { result.notices_until } else { result.known.last });
+        // The poll was answered later than it was asked, so what it says is from then at the earliest.
+        self.heard.extend(result.notices.into_iter().map(|notice| Heard {
+            id: notice.id,
+            due_at: asked_at.saturating_add(notice.due),
+            left: notice.left.map(|(age, after)| (asked_at.saturating_sub(age), after)),
+        }));
         log.polled(request.partition, result.known.epoch, result.delivered_through);
         partition.handled = None;
         partition.known = result.known;
@@ -1206,7 +1220,7 @@ impl MemberState {
         if let StoreError::Replaced(_) = error {
             self.partition_replaced(now, partition);
         } else {
-            if kind == Kind::Poll {
+            if matches!(kind, Kind::Poll | Kind::Sweep) {
                 self.leave_lease(now, partition);
             }
             if let Some(state) = self.partition_mut(partition) {
@@ -1517,6 +1531,11 @@ impl FetchBudget {
         self.left -= taken;
         taken
     }
+}
+
+/// Whether a poll may set users offline. One with a sweep of nobody does not.
+pub(crate) fn is_sweep(request: &PollRequest) -> bool {
+    request.sweep.is_some_and(|limit| limit > 0)
 }
 
 #[cfg(test)]

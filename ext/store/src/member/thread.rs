@@ -91,8 +91,8 @@ impl<C: Clock, S: Signal> Shared<C, S> {
                 self.coalescer.prolong(stall, is_lasting, &self.state);
                 Reply::Done
             }
-            Call::MarkLeft(users) => {
-                users.iter().for_each(|id| self.coalescer.mark_left(id, self.clock.now(), &self.state));
+            Call::Hear(heard) => {
+                heard.iter().for_each(|heard| self.coalescer.hear(heard, self.clock.now(), &self.state));
                 Reply::Done
             }
             Call::EnqueueUnwritten => {

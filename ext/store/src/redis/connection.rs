@@ -89,6 +89,10 @@ pub(super) struct Connection {
     link: Option<Link>,
     /// Whether the connection was made again since [`Connection::reconnect`] last said so.
     was_lost: bool,
+    /// The namespace whose keys the user must be permitted to use with all commands of a member.
+    participates_in: Option<String>,
+    /// Whether that is so as far as is known.
+    is_permitted: bool,
     runtime: Runtime,
     warnings: Vec<String>,
 }
@@ -96,7 +100,8 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects. Blocks until the connection is there, the timeout has passed, or `interrupt` is raised.
     ///
-    /// * `participates_in` - the namespace whose keys the user must be permitted to use with all commands of a member
+    /// * `participates_in` - the namespace whose keys the user must be permitted to use with all commands of a member. It is
+    ///   checked now, and again after the server has refused something
     pub(super) fn open(
         servers: &ServerUrls,
         participates_in: Option<&str>,
@@ -105,9 +110,17 @@ impl Connection {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Unavailable(format!("{servers}: {error}")))?;
         let (servers, interrupt) = (servers.clone(), interrupt.clone());
-        let mut connection =
-            Connection { servers, interrupt, link: None, was_lost: false, runtime, warnings: Vec::new() };
-        connection.connect(participates_in)?;
+        let mut connection = Connection {
+            servers,
+            interrupt,
+            link: None,
+            was_lost: false,
+            participates_in: participates_in.map(str::to_owned),
+            is_permitted: false,
+            runtime,
+            warnings: Vec::new(),
+        };
+        connection.connect()?;
         connection.was_lost = false;
         Ok(connection)
     }
@@ -128,20 +141,20 @@ impl Connection {
     /// Connects again if the connection was lost. Returns whether it was, since the last call of this function: a call of
     /// a script may have made it again.
     pub(super) fn reconnect(&mut self) -> Result<bool, StoreError> {
-        self.connect(None)?;
+        self.connect()?;
         Ok(std::mem::take(&mut self.was_lost))
     }
 
     /// Connects if there is no connection.
-    ///
-    /// * `participates_in` - see [`Connection::open`]
-    fn connect(&mut self, participates_in: Option<&str>) -> Result<(), StoreError> {
+    fn connect(&mut self) -> Result<(), StoreError> {
         if self.link.is_some() {
             return Ok(());
         }
         let servers = self.servers.clone();
-        let (link, warnings) = self.wait(connect(&servers, participates_in))??;
+        let participates_in = self.participates_in.clone().filter(|_| !self.is_permitted);
+        let (link, warnings) = self.wait(connect(&servers, participates_in.as_deref()))??;
         self.link = Some(link);
+        self.is_permitted = true;
         self.warnings = warnings;
         self.was_lost = true;
         Ok(())
@@ -159,7 +172,19 @@ impl Connection {
     }
 
     fn send_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        self.connect(None)?;
+        let replies = self.try_send_all(requests);
+        let is_refused = |reply: &Result<Value, StoreError>| matches!(reply, Err(StoreError::Misconfigured(_)));
+        if replies.as_ref().is_ok_and(|replies| replies.iter().any(is_refused)) {
+            // A script that was refused a command in its middle has done half of its work, and would do that half again. So
+            // the next connection checks all permissions first.
+            self.is_permitted = false;
+            self.close();
+        }
+        replies
+    }
+
+    fn try_send_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        self.connect()?;
         // An interrupt leaves no connection: replies may still be on their way, for which nobody waits any more.
         match self.link.take() {
             Some(Link::One(connection)) => {
@@ -179,7 +204,7 @@ impl Connection {
 
     /// Returns the keys that match a pattern: of all masters, if it is a cluster.
     pub(super) fn scan(&mut self, pattern: &str) -> Result<Vec<String>, StoreError> {
-        self.connect(None)?;
+        self.connect()?;
         let Some(mut link) = self.link.take() else { return Err(self.lost()) };
         let scanned = self.wait(scan(&mut link, pattern))?;
         self.link = Some(link);

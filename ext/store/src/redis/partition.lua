@@ -9,7 +9,7 @@
 --
 -- Times are microseconds of the partition's clock. The times of users (seen, left, until, deadline) are milliseconds,
 -- rounded up, so that they fit into a score.
-local USERS, EVENTS, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED, LEAVES, UNCERTAIN = unpack(KEYS)
+local USERS, EVENTS, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED, NOTICES, UNCERTAIN = unpack(KEYS)
 local KNOWN_EPOCH, KNOWN_GENERATION, KNOWN_LAST, TIMEOUT =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 

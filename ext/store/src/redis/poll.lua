@@ -5,20 +5,21 @@
 -- ARGV: 5 the caller's token; 6 what it requests of the lease, "acquire", "renew", "release" or ""; 7 the length of the
 -- lease in microseconds; 8 how many users may be set offline, or -1 for no sweep; 9 where in the log to start, "-" for
 -- the beginning, "(NUMBER-0" for behind an event, or "" for no events; 10 how many events to return; 11 the number
--- above which leaves are wanted, or "" for no leaves; 12 the epoch of what the caller delivered before the data went
+-- above which notices are wanted, or "" for no notices; 12 the epoch of what the caller delivered before the data went
 -- back, or 0; 13 the number up to which it has delivered the events; from 14 on, the numbers of the others.
 -- Returns {'ok', epoch, generation, last number, the state of the lease (0 free, 1 held by another member, 2 the
 -- caller's as before, 3 acquired), how many users were set offline, how long ago the first of them was due, in how long
--- the next user may be due (-1 if nobody is online), the events, the users who left, the number above which to ask for
--- leaves next, how long ago the first was due who has not gone (see oldest_due), the number up to which every event is
+-- the next user may be due (-1 if nobody is online), the events, the notices, the number above which to ask for notices
+-- next, how long ago the first was due who has not gone (see oldest_due), the number up to which every event is
 -- delivered}. Each event is {number, id, kind, lateness, version, failures, how long ago the last heartbeat was}; the list
--- is empty unless the caller holds the lease. Durations are microseconds.
+-- is empty unless the caller holds the lease. Each notice is {id, in how long the user is due, how long ago the user left, or
+-- -1, how long after that the user was due}. Durations are microseconds.
 local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
   ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local LEAVES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local NOTICES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 
--- How many users are forgotten, and leaves read or deleted, in one call: no poll is long.
-local MAX_FORGOTTEN, MAX_LEAVES = 256, 1000
+-- How many users are forgotten, and notices read or deleted, in one call: no poll is long.
+local MAX_FORGOTTEN, MAX_NOTICES = 256, 1000
 
 -- How many microseconds after its deadline a user may be set offline so that nothing is noted: see OVERDUE in store.rs.
 local OVERDUE = 100000
@@ -44,7 +45,7 @@ local function first_deadline()
   return score and math.max(math.floor(score / CLASSES) * 1000, held_until)
 end
 
--- Deletes what is known of users who went offline, and the leaves, as soon as no heartbeat can be that late: after the
+-- Deletes what is known of users who went offline, and the notices, as soon as no heartbeat can be that late: after the
 -- longest timeout in use, whosever it is.
 local function forget()
   local latest = math.floor(now / 1000) - math.max(longest_timeout, math.ceil(TIMEOUT / 1000))
@@ -57,13 +58,13 @@ local function forget()
   -- A member needs a second to hear of a leave, even if every timeout is shorter.
   latest = math.min(latest, math.floor(now / 1000) - 1000)
   local stale = {}
-  for _, entry in ipairs(redis.call('XRANGE', LEAVES, '-', '+', 'COUNT', MAX_FORGOTTEN)) do
+  for _, entry in ipairs(redis.call('XRANGE', NOTICES, '-', '+', 'COUNT', MAX_FORGOTTEN)) do
     if tonumber(fields_of(entry).t) <= latest then
       stale[#stale + 1] = entry[1]
     end
   end
   if #stale > 0 then
-    redis.call('XDEL', LEAVES, unpack(stale))
+    redis.call('XDEL', NOTICES, unpack(stale))
   end
 end
 
@@ -194,17 +195,34 @@ local function read_events()
   return list
 end
 
--- Returns the users who left, and the number above which to ask next.
-local function read_leaves()
-  local ids = {}
-  if not LEAVES_AFTER or LEAVES_AFTER >= last_number then
-    return ids, last_number
+-- Returns the notices, and the number above which to ask next.
+local function read_notices()
+  if not NOTICES_AFTER or NOTICES_AFTER >= last_number then
+    return {}, last_number
   end
-  local entries = redis.call('XRANGE', LEAVES, '(' .. entry_id(LEAVES_AFTER), '+', 'COUNT', MAX_LEAVES)
+  local entries = redis.call('XRANGE', NOTICES, '(' .. entry_id(NOTICES_AFTER), '+', 'COUNT', MAX_NOTICES)
+  if #entries == 0 then
+    return {}, last_number
+  end
+  local ids, notices = {}, {}
   for n, entry in ipairs(entries) do
     ids[n] = fields_of(entry).u
   end
-  return ids, #entries == MAX_LEAVES and tonumber(entries[#entries][1]:match('^%d+')) or last_number
+  local scores, overflows = redis.call('ZMSCORE', USERS, unpack(ids)), redis.call('HMGET', OVERFLOW, unpack(ids))
+  for n, id in ipairs(ids) do
+    local due, left_ago, after = 0, -1, 0
+    if scores[n] then
+      due = math.max(math.floor(scores[n] / CLASSES) * 1000 - now, 0)
+    end
+    if overflows[n] then
+      local _, left, latest = parse_overflow(overflows[n])
+      if left then
+        left_ago, after = math.max(now - left * 1000, 0), math.max(latest - left, 0) * 1000
+      end
+    end
+    notices[n] = {id, due, left_ago, after}
+  end
+  return notices, #entries == MAX_NOTICES and tonumber(entries[#entries][1]:match('^%d+')) or last_number
 end
 
 -- Returns how long ago the first of those was due whose event is not delivered or who are not set offline yet, or -1 if
@@ -230,7 +248,7 @@ if HANDLED_EPOCH == epoch then
 end
 local reads_events = AFTER ~= '' and COUNT > 0 and lease_state >= 2 and now >= silent_until
 local events = reads_events and read_events() or {}
-local leaves, leaves_until = read_leaves()
+local notices, notices_until = read_notices()
 local oldest_age, delivered_through = oldest_due()
-return {'ok', epoch, generation, last_number, lease_state, expired, lag, next_due, events, leaves, leaves_until,
+return {'ok', epoch, generation, last_number, lease_state, expired, lag, next_due, events, notices, notices_until,
   oldest_age, delivered_through}

@@ -8,7 +8,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::error::StoreError;
 use crate::id::UserId;
-use crate::store::{Event, Known, LeaseState, PartitionSummary, PollRequest, PollResult, Sweep};
+use crate::store::{Event, Known, LeaseState, Notice, PartitionSummary, PollRequest, PollResult, Sweep};
 
 /// The number of classes in a score: see `partition.lua`.
 const CLASSES: u64 = 1024;
@@ -124,12 +124,16 @@ impl Summary {
 pub(super) type PollReplyEvent = (u64, Vec<u8>, String, i64, i64, u32, i64);
 
 /// The reply of `poll.lua`: the state of the lease, how many users were set offline, how late the first was, when the
-/// next is due, the events, the users who left, the number after the leaves, the age of the oldest event, and the number up
-/// to which every event is delivered.
-pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>, Vec<Vec<u8>>, u64, i64, u64);
+/// next is due, the events, the notices, the number after them, the age of the oldest event, and the number up to which every
+/// event is delivered.
+pub(super) type PollReply = (i64, usize, i64, i64, Vec<PollReplyEvent>, Vec<PollReplyNotice>, u64, i64, u64);
+
+/// A notice in that reply: the id, in how long the user is due, how long ago the user left (-1 if there was no leave), and how
+/// long after that the user was due.
+pub(super) type PollReplyNotice = (Vec<u8>, i64, i64, i64);
 
 pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known) -> PollResult {
-    let (lease, expired, lag, next, events, leaves, leaves_until, oldest, delivered_through) = reply;
+    let (lease, expired, lag, next, events, notices, notices_until, oldest, delivered_through) = reply;
     PollResult {
         lease: match lease {
             0 => LeaseState::Free,
@@ -140,12 +144,17 @@ pub(super) fn poll_result(request: &PollRequest, reply: PollReply, known: Known)
         sweep: request.sweep.map(|_| Sweep { expired, lag: nanos(lag), next: (next >= 0).then(|| nanos(next)) }),
         // An event that a newer version of the gem has written is left to it.
         events: events.into_iter().filter_map(event).collect(),
-        leaves: leaves.iter().filter_map(|id| UserId::from_store(id)).collect(),
-        leaves_until,
+        notices: notices.into_iter().filter_map(notice).collect(),
+        notices_until,
         oldest: (oldest >= 0).then(|| nanos(oldest)),
         delivered_through,
         known,
     }
+}
+
+fn notice((id, due, left, after): PollReplyNotice) -> Option<Notice> {
+    let left = (left >= 0).then(|| (nanos(left), nanos(after)));
+    UserId::from_store(&id).map(|id| Notice { id, due: nanos(due), left })
 }
 
 pub(super) fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {

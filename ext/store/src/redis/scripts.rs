@@ -50,8 +50,8 @@ pub(super) struct Keys {
     pub(super) dead_letters: String,
     /// The latest version of each user who has a dead letter: a hash by id.
     pub(super) superseded: String,
-    /// The leaves, for other members to hear of: a stream.
-    leaves: String,
+    /// Whose deadline was moved forward, for other members to hear of: a stream. Its name is from when there were leaves only.
+    notices: String,
     /// The users who may have come or gone since the data went back: a sorted set.
     uncertain: String,
     /// A key that never exists, for the check of permissions.
@@ -71,7 +71,7 @@ impl Keys {
             failures: key("failures"),
             dead_letters: key("dead_letters"),
             superseded: key("superseded"),
-            leaves: key("leaves"),
+            notices: key("leaves"),
             uncertain: key("uncertain"),
             probe: key("probe"),
         }
@@ -88,7 +88,7 @@ impl Keys {
             &self.failures,
             &self.dead_letters,
             &self.superseded,
-            &self.leaves,
+            &self.notices,
             &self.uncertain,
         ]
     }

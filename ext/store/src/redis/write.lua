@@ -79,6 +79,16 @@ local function note_timeout(timeout)
   end
 end
 
+-- Whether the members write heartbeats with other timeouts too seldom for a timeout: see Notice in store.rs.
+local function is_shorter(timeout)
+  return 3 * timeout < 2 * longest_timeout
+end
+
+-- Has other members hear that a user's deadline was moved forward, by what came at a time.
+local function append_notice(id, at)
+  redis.call('XADD', NOTICES, entry_id(next_number()), 'u', id, 't', at)
+end
+
 local function heartbeat(n, age, timeout, is_resend)
   note_timeout(timeout)
   local at = math.max(now - age, 0)
@@ -86,6 +96,11 @@ local function heartbeat(n, age, timeout, is_resend)
   if seen_at[n] and seen < seen_at[n] then
     -- After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
     if (left_at[n] or seen + ORDER_TOLERANCE < seen_at[n]) and not (is_resend and uncertain[n]) then
+      if is_online[n] and not uncertain[n] and not left_at[n] and seen + timeout > deadlines[n]
+        and is_shorter(deadlines[n] - seen_at[n]) then
+        -- A later one with a shorter timeout has overtaken it.
+        append_notice(users[n], seen)
+      end
       return
     end
     -- Of two heartbeats without a certain order the later arrival counts: its timeout may be another one.
@@ -97,6 +112,9 @@ local function heartbeat(n, age, timeout, is_resend)
   -- Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
   if not left_at[n] or seen > left_at[n] then
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
+    if is_online[n] and not is_uncertain and deadline < deadlines[n] and is_shorter(timeout) then
+      append_notice(users[n], seen)
+    end
   else
     is_leave[n] = latest_deadlines[n] < deadline
     deadline = math.min(deadline, latest_deadlines[n])
@@ -142,7 +160,7 @@ local function leave(n, age, after)
   local sooner = left_at[n] and latest_deadlines[n] or left + after
   left_at[n], latest_deadlines[n], changed[n] = math.max(left, last), math.min(left + after, sooner), true
   if left >= last then
-    redis.call('XADD', LEAVES, entry_id(next_number()), 'u', users[n], 't', left)
+    append_notice(users[n], left)
   end
 end
 

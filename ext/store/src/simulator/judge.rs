@@ -16,6 +16,9 @@ pub(super) const PROMPT: Nanos = SECOND;
 /// Two times count as equal that are closer than the resolution of the processes' clock.
 pub(super) const EQUAL: Nanos = 12 * MILLISECOND;
 
+/// Within which time other processes hear of a heartbeat with a shorter timeout, and write.
+const SETTLED: Nanos = 400 * MILLISECOND;
+
 /// How many calls of the store one process may make within a second.
 const MAX_CALLS_PER_SECOND: usize = 500;
 
@@ -38,6 +41,8 @@ pub(super) enum Parting {
 pub(super) struct User {
     pub(super) last_heartbeat: Option<Nanos>,
     pub(super) last_leave: Option<Nanos>,
+    /// When all heartbeats came, and with which timeouts.
+    pub(super) heartbeats: Vec<(Nanos, Nanos)>,
     /// The process of the last heartbeat.
     pub(super) last_process: Option<usize>,
     /// The last leave must count: it was clearly after the last heartbeat, or the same process got both, or the store
@@ -64,6 +69,13 @@ pub(super) struct User {
 }
 
 impl User {
+    /// The timeout of the last heartbeat, or of one whose order with it is not certain: the shortest.
+    pub(super) fn last_timeout(&self) -> Nanos {
+        let last = self.last_heartbeat.unwrap_or(0);
+        let nearly_last = self.heartbeats.iter().filter(|(at, _)| at + ORDER_TOLERANCE + EQUAL > last);
+        nearly_last.map(|(_, timeout)| *timeout).min().unwrap_or(0)
+    }
+
     /// The version of the last transition, or 0.
     pub(super) fn latest_version(&self) -> i64 {
         self.latest.map_or(0, |(version, _)| version)
@@ -204,6 +216,17 @@ impl Judge {
             }
             (Some(heartbeat), _) => Some(heartbeat + timeout > now),
         }
+    }
+
+    /// Whether every heartbeat was good beyond `due` that came since the last one which all processes had time to hear of and
+    /// write, and the user has not left since that one.
+    pub(super) fn has_heartbeats(&self, user: usize, due: Nanos) -> bool {
+        let known = &self.users[user];
+        let before = known.heartbeats.iter().filter(|(at, _)| *at <= due);
+        let Some((written, _)) = before.clone().rfind(|(at, _)| at + SETTLED <= due) else { return false };
+        let mut since = before.filter(|(at, _)| at + ORDER_TOLERANCE + EQUAL > *written);
+        since.all(|(at, timeout)| at + timeout > due + EQUAL)
+            && known.last_leave.is_none_or(|leave| leave + SECOND < *written)
     }
 
     pub(super) fn check_calls(&self, process: usize, calls: usize) -> Result<(), String> {

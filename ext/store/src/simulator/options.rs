@@ -103,6 +103,8 @@ pub(super) struct Options {
     pub(super) is_hopping: bool,
     /// Whether the users whose callbacks fail are never mended. The others must not wait for them.
     pub(super) is_failing_for_ever: bool,
+    /// Whether heartbeats of the same user have a much shorter timeout at times, mostly in other processes.
+    pub(super) is_shortening: bool,
 }
 
 impl Options {
@@ -151,6 +153,7 @@ impl Options {
             clock_step: random.choose(&[1, 4 * MILLISECOND]),
             is_hopping: random.percent(50),
             is_failing_for_ever: random.percent(50),
+            is_shortening: random.percent(30),
         }
     }
 }

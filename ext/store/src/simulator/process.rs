@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::id::{Charset, Kind, UserId};
 use crate::log::DeliveryOutcome;
 use crate::member::Phase;
-use crate::member::state::{Call, MemberState, Reply};
+use crate::member::state::{Call, MemberState, Reply, is_sweep};
 use crate::store::{Event, Partition, Token};
 
 /// What the member's thread is doing.
@@ -108,7 +108,7 @@ impl Process {
 
     /// Takes in which calls fail. Returns how many reports this reply is worth: one if something fails, and nothing did
     /// before; one if the data are others, for the first time in this outage.
-    pub(super) fn new_reports(&mut self, asked: &[Partition], reply: &Reply, now: Nanos) -> usize {
+    pub(super) fn new_reports(&mut self, asked: &[Asked], reply: &Reply, now: Nanos) -> usize {
         let is_pausing = self.state.get_mut().phase == Phase::Pausing;
         let mut reports = 0;
         let lease = self.state.get_mut().lease_length();
@@ -119,7 +119,8 @@ impl Process {
             match error {
                 None => {
                     self.failing.remove(&(kind, partition));
-                    if kind == "poll" {
+                    if kind == "poll" || kind == "sweep" {
+                        self.failing.remove(&("poll", partition));
                         partition.map(|partition| self.unpolled.remove(&partition));
                     }
                 }
@@ -175,6 +176,15 @@ impl Process {
         self.coalescer.leave(id(&name), user_id(user), (now, after), &self.state);
     }
 
+    /// Whether the process may write a heartbeat of the user without the leave after it.
+    pub(super) fn may_write_without_leave(&self, user: usize) -> bool {
+        let (name, user_id) = (name(user), user_id(user));
+        let is_in_flight = matches!(&self.doing, Doing::Call(Call::Write(_, writes), _)
+            if writes.iter().any(|write| *write.id() == user_id));
+        let is_waiting = self.state.lock().outbox.has_heartbeat(&user_id);
+        is_in_flight || is_waiting || self.coalescer.knows_leave(id(&name)) == Some(false)
+    }
+
     /// Whether the process knows the user.
     pub(super) fn knows(&self, user: usize, now: Nanos) -> bool {
         let name = name(user);
@@ -183,18 +193,16 @@ impl Process {
 }
 
 /// What a reply says of a kind of call as a whole, and in each partition, the errors last.
-fn outcomes<'a>(
-    asked: &[Partition],
-    reply: &'a Reply,
-) -> Vec<(&'static str, Option<Partition>, Option<&'a StoreError>)> {
-    let asked = asked.iter().copied();
+fn outcomes<'a>(asked: &[Asked], reply: &'a Reply) -> Vec<(&'static str, Option<Partition>, Option<&'a StoreError>)> {
+    let is_sweep = |partition| asked.iter().any(|(other, is_sweep)| *other == partition && *is_sweep);
+    let partitions = asked.iter().map(|(partition, _)| *partition);
     let (kind, whole, parts): (_, _, Vec<(Partition, Option<&StoreError>)>) = match reply {
         Reply::None | Reply::Done => return Vec::new(),
         Reply::Opened(result) => ("open", result.as_ref().err(), Vec::new()),
         Reply::Registered(result) => ("register", result.as_ref().err(), Vec::new()),
         Reply::Deregistered(result) => ("register", result.as_ref().err(), Vec::new()),
         Reply::Committed(Ok(results)) => {
-            ("commit", None, asked.zip(results.iter().map(|result| result.as_ref().err())).collect())
+            ("commit", None, partitions.zip(results.iter().map(|result| result.as_ref().err())).collect())
         }
         Reply::Committed(Err(error)) => ("commit", Some(error), Vec::new()),
         Reply::Written(Ok(results)) => {
@@ -202,21 +210,25 @@ fn outcomes<'a>(
         }
         Reply::Written(Err(error)) => ("write", Some(error), Vec::new()),
         Reply::Polled(Ok(results)) => {
-            ("poll", None, asked.zip(results.iter().map(|result| result.as_ref().err())).collect())
+            ("poll", None, partitions.zip(results.iter().map(|result| result.as_ref().err())).collect())
         }
         Reply::Polled(Err(error)) => ("poll", Some(error), Vec::new()),
     };
     let mut outcomes = vec![(kind, None, whole)];
-    outcomes.extend(parts.into_iter().map(|(partition, error)| (kind, Some(partition), error)));
+    let part_of = |partition| if kind == "poll" && is_sweep(partition) { "sweep" } else { kind };
+    outcomes.extend(parts.into_iter().map(|(partition, error)| (part_of(partition), Some(partition), error)));
     outcomes.sort_by_key(|(_, _, error)| error.is_some());
     outcomes
 }
 
+/// A partition that a call is about, and whether it may set users of it offline.
+pub(super) type Asked = (Partition, bool);
+
 /// The partitions that a call is about, in the order of its answers.
-pub(super) fn asked(call: &Call) -> Vec<Partition> {
+pub(super) fn asked(call: &Call) -> Vec<Asked> {
     match call {
-        Call::Commit(_, commits) => commits.iter().map(|(partition, _)| *partition).collect(),
-        Call::Poll(_, requests) => requests.iter().map(|request| request.partition).collect(),
+        Call::Commit(_, commits) => commits.iter().map(|(partition, _)| (*partition, false)).collect(),
+        Call::Poll(_, requests) => requests.iter().map(|request| (request.partition, is_sweep(request))).collect(),
         _ => Vec::new(),
     }
 }

@@ -6,11 +6,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use online_manager_tracker::{Nanos, Stall, Transition};
+use online_manager_tracker::{Nanos, Reason, Stall, Transition};
 
 use super::judge::{EQUAL, Judge, PROMPT, Parting};
 use super::options::{FaultKind, MILLISECOND, Options, SECOND};
-use super::process::{Callback, Doing, Process, asked, user_id, user_of};
+use super::process::{Asked, Callback, Doing, Process, asked, user_id, user_of};
 use super::random::Random;
 use crate::coalescer::RETURN_MARGIN;
 use crate::error::StoreError;
@@ -19,7 +19,7 @@ use crate::log::{DeliveryOutcome, MAX_FAILURES};
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
-use crate::store::{ORDER_TOLERANCE, Token, Write, Written};
+use crate::store::{Event, ORDER_TOLERANCE, Token, Write, Written};
 
 /// Something that happens at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,8 @@ enum Happening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Sent {
     Heartbeat,
+    /// A heartbeat with a timeout that is over before the others are written, but not before they come.
+    Shorter,
     Leave,
     /// A leave for [`LATER`] that follows a leave, and changes nothing.
     LaterLeave,
@@ -130,6 +132,9 @@ pub(super) struct World {
 
 /// How long after a second leave its user is due: longer than any timeout.
 const LATER: Nanos = 60 * SECOND;
+
+/// The least timeout of such a heartbeat: the other processes hear of it, and write, in less than half of that.
+const MIN_SHORTER: Nanos = 800 * MILLISECOND;
 
 /// How often the leases are checked once there are no more faults.
 const LEASE_CHECK_INTERVAL: Nanos = 100 * MILLISECOND;
@@ -330,7 +335,7 @@ impl World {
         self.step(number, &asked, reply);
     }
 
-    fn step(&mut self, number: usize, asked: &[u16], reply: Reply) {
+    fn step(&mut self, number: usize, asked: &[Asked], reply: Reply) {
         let clock = self.clock();
         let process = &mut self.processes[number];
         if self.is_traced && reply != Reply::None && reply != Reply::Done {
@@ -420,8 +425,8 @@ impl World {
                 process.coalescer.prolong(stall, is_lasting, &process.state);
                 return self.done(number);
             }
-            Call::MarkLeft(users) => {
-                users.iter().for_each(|id| process.coalescer.mark_left(id, clock, &process.state));
+            Call::Hear(heard) => {
+                heard.iter().for_each(|heard| process.coalescer.hear(heard, clock, &process.state));
                 return self.done(number);
             }
             Call::EnqueueUnwritten => {
@@ -566,7 +571,7 @@ impl World {
             | Call::Scan { .. }
             | Call::Resend(_)
             | Call::Prolong { .. }
-            | Call::MarkLeft(_)
+            | Call::Hear(_)
             | Call::EnqueueUnwritten => Reply::Done,
         }
     }
@@ -588,7 +593,10 @@ impl World {
 
     /// The users of heartbeats who are offline since their timeout was over, with the time of the last heartbeat.
     fn expired(&self, writes: &[Write]) -> Vec<(usize, Nanos)> {
-        let heartbeats = writes.iter().filter(|write| matches!(write, Write::Heartbeat(_)));
+        // Of heartbeats of nearly the same moment another one may have a timeout that is not over.
+        let heartbeats = writes
+            .iter()
+            .filter(|write| matches!(write, Write::Heartbeat(_)) && !self.may_be_shorter(user_of(write.id())));
         let expired = |write: &Write| Some((user_of(write.id()), self.server.expired_seen(write.id())?));
         heartbeats.filter_map(expired).collect()
     }
@@ -720,6 +728,7 @@ impl World {
             }
             let result = self.judge.started(user, event, self.now);
             self.check(result);
+            self.check_silence(user, event);
         }
         let is_hanging = self.options.faults.contains(&FaultKind::CallbackHangs)
             && self.part == Part::Faults
@@ -738,6 +747,17 @@ impl World {
         process.callback_generation += 1;
         let generation = process.callback_generation;
         self.at(duration, Happening::Return { process: number, generation });
+    }
+
+    /// While nothing is wrong, nobody is set offline whose heartbeats come in.
+    fn check_silence(&mut self, user: usize, event: &Event) {
+        let due = self.now.saturating_sub(event.lateness);
+        let settling = 3 * SECOND + 2 * self.longest_timeout();
+        let is_timeout = event.reason == Reason::Timeout;
+        if is_timeout && self.judge.is_calm(due, settling) && self.judge.has_heartbeats(user, due) {
+            let due = due as f64 / 1e9;
+            self.wrong.get_or_insert(format!("user {user} is set offline at {due:.3} s in spite of heartbeats"));
+        }
     }
 
     fn callback_returns(&mut self, number: usize, generation: u64) {
@@ -795,6 +815,11 @@ impl World {
             return;
         }
         self.at(0, Happening::Arrival { user, process: home, sent: Sent::Heartbeat });
+        if self.may_be_shorter(user) && self.random.percent(20) {
+            let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
+            let delay = self.random.range(0, 60 * MILLISECOND);
+            self.at(delay, Happening::Arrival { user, process, sent: Sent::Shorter });
+        }
         if self.random.percent(10) && !is_over {
             // A leave right after the heartbeat, mostly in another process; or at the same moment of the clock, in this one.
             let longest = self.random.choose(&[0, 6 * MILLISECOND, 60 * MILLISECOND]);
@@ -826,17 +851,19 @@ impl World {
         if self.is_ruby_put_off(number, Happening::Arrival { user, process: number, sent }) {
             return;
         }
-        let (clock, timeout) = (self.clock(), self.options.user_timeouts[user]);
+        let (clock, shorter) = (self.clock(), self.shorter_timeout(user));
+        let timeout = shorter.filter(|_| sent == Sent::Shorter).unwrap_or(self.options.user_timeouts[user]);
         let has_exact_times = self.are_times_exact();
         self.trace(|| format!("user {user}: {sent:?} at process {number}"));
         self.set_server_clock();
         let process = &self.processes[number];
         let known = &mut self.judge.users[user];
         let is_woken = match sent {
-            Sent::Heartbeat => {
+            Sent::Heartbeat | Sent::Shorter => {
                 known.is_return_certain = known.left_process == Some(number) && self.options.is_fast();
                 known.is_return = known.last_leave.is_some_and(|at| self.now - at < SECOND);
                 known.last_heartbeat = Some(self.now);
+                known.heartbeats.push((self.now, timeout));
                 known.last_process = Some(number);
                 known.parting = Parting::None;
                 self.processes[number].heartbeats.insert(user, self.now);
@@ -876,15 +903,27 @@ impl World {
         self.at(PROMPT, Happening::Check { user, at });
     }
 
+    /// The timeout of a heartbeat that ends before the others of its user are written, if they come often enough.
+    fn shorter_timeout(&self, user: usize) -> Option<Nanos> {
+        let timeout = (2 * self.intervals[user]).max(MIN_SHORTER);
+        (timeout < self.options.user_timeouts[user] / 3).then_some(timeout)
+    }
+
+    fn may_be_shorter(&self, user: usize) -> bool {
+        self.options.is_shortening && self.shorter_timeout(user).is_some()
+    }
+
     /// A second after a heartbeat or a leave: if nothing was wrong and nothing came since, the store has heard of it.
     fn check_promptness(&mut self, user: usize, at: Nanos) {
         let known = &self.judge.users[user];
         let latest = known.last_heartbeat.max(known.last_leave);
-        let timeout = self.options.user_timeouts[user];
+        let timeout =
+            if known.last_heartbeat == Some(at) { known.last_timeout() } else { self.options.user_timeouts[user] };
         // An unreachable store is tried again within two seconds. After that a heartbeat is prompt; a leave may be held for
         // one timeout more.
         let settling = if known.last_leave == Some(at) { 3 * SECOND + 2 * self.longest_timeout() } else { 3 * SECOND };
-        if latest != Some(at) || !self.judge.is_calm(at, settling) || !self.judge.is_calm(self.now, 0) {
+        let may_be_over = known.last_leave < Some(at) && timeout <= 2 * PROMPT;
+        if latest != Some(at) || may_be_over || !self.judge.is_calm(at, settling) || !self.judge.is_calm(self.now, 0) {
             return;
         }
         let Some(is_present) = self.judge.is_present(user, at + 1, timeout) else { return };
@@ -988,7 +1027,7 @@ impl World {
             }
             FaultKind::Restore => {}
             FaultKind::Lose => {
-                self.lose_data(self.partitions());
+                self.lose_data(self.partitions(), true);
                 self.server.lose();
                 if self.random.percent(70) {
                     self.server_away(duration);
@@ -1137,7 +1176,7 @@ impl World {
 
     /// The data of these partitions go back to those that were kept.
     fn roll_back(&mut self, partitions: std::ops::Range<u16>) {
-        self.lose_data(partitions.clone());
+        self.lose_data(partitions.clone(), false);
         for partition in partitions {
             let (before, holder) = (self.server.last(partition), self.server.last_lease_holder(partition));
             self.server.roll_back(partition);
@@ -1198,15 +1237,18 @@ impl World {
         self.at(pause, Happening::Repair(Repair::Resume(number)));
     }
 
-    /// The data are about to be lost: whom no process knows is lost with them.
-    fn lose_data(&mut self, partitions: std::ops::Range<u16>) {
+    /// The data are about to be lost: whom no process knows is lost with them. Not all data are gone if older ones take their
+    /// place.
+    fn lose_data(&mut self, partitions: std::ops::Range<u16>, is_gone: bool) {
         self.judge.has_lost_data = true;
         self.losses += 1;
         for user in 0..self.options.users {
             let is_there = partitions.contains(&user_id(user).partition(self.options.partitions));
             self.judge.users[user].is_lost |= is_there && !self.is_known(user);
-            if is_there {
-                // The leave may be lost with the data.
+            // The leave may be lost with the data, and older data may say that the user is online. But of data that are
+            // gone altogether no process makes up a user who has left, if it knows that.
+            let may_write = |process: &Process| process.is_alive && process.may_write_without_leave(user);
+            if is_there && (!is_gone || self.processes.iter().any(may_write)) {
                 self.judge.users[user].parting = Parting::None;
             }
         }
@@ -1400,7 +1442,7 @@ impl World {
     fn check_online(&mut self) {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
-            let timeout = self.options.user_timeouts[user];
+            let timeout = known.last_timeout();
             let is_sending = self.is_active[user] && known.last_heartbeat.is_some_and(|at| at + timeout > self.now);
             let is_online = known.heard == Some(Transition::Online);
             let is_excused = known.is_unknown || self.is_backing_off(user);
@@ -1487,7 +1529,7 @@ fn failed(call: &Call) -> Reply {
         | Call::Scan { .. }
         | Call::Resend(_)
         | Call::Prolong { .. }
-        | Call::MarkLeft(_)
+        | Call::Hear(_)
         | Call::EnqueueUnwritten => Reply::Done,
     }
 }

@@ -1,4 +1,4 @@
-//! The event log, the dead letters, and the list of leaves.
+//! The event log, the dead letters, and the notices.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Commit, DeadLetter, Event, Handled};
+use crate::store::{Commit, DeadLetter, Event, Handled, Notice};
 
 /// How many bytes of a callback's error are kept: enough for its class, its message and the first lines of a backtrace.
 const MAX_ERROR_BYTES: usize = 2_048;
@@ -49,27 +49,39 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Appends a leave to the list that the other members read.
-pub(super) fn append_leave(
+/// Appends a notice about a user for the other members: of a leave, or of a heartbeat with a shorter timeout, at `at`. The
+/// table's name is from when there were notices of leaves only.
+pub(super) fn append_notice(
     transaction: &Transaction<'_>,
     partition: &mut PartitionRow,
     id: &[u8],
-    left: i64,
+    at: i64,
 ) -> rusqlite::Result<()> {
     let number = partition.next_number();
     transaction
         .prepare_cached("INSERT INTO leaves (namespace, number, id, left) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![partition.number, number, id, left])
+        .execute(params![partition.number, number, id, at])
         .map(|_| ())
 }
 
-/// Returns the users of the leaves with a number above `after`.
-pub(super) fn leaves(connection: &Connection, namespace: i64, after: u64) -> rusqlite::Result<Vec<UserId>> {
-    let mut query =
-        connection.prepare_cached("SELECT id FROM leaves WHERE namespace = ?1 AND number > ?2 ORDER BY number")?;
-    let leaves =
-        query.query_map(params![namespace, to_sql(after)], |row| Ok(UserId::from_store(row.get_ref(0)?.as_blob()?)))?;
-    leaves.filter_map(Result::transpose).collect()
+/// Returns the notices with a number above `after`.
+pub(super) fn notices(connection: &Connection, namespace: i64, after: u64, now: i64) -> rusqlite::Result<Vec<Notice>> {
+    let mut query = connection.prepare_cached(
+        "SELECT leaves.id, users.is_online, users.deadline, users.left, users.left_until
+         FROM leaves LEFT JOIN users ON users.namespace = leaves.namespace AND users.id = leaves.id
+         WHERE leaves.namespace = ?1 AND leaves.number > ?2 ORDER BY leaves.number",
+    )?;
+    let notices = query.query_map(params![namespace, to_sql(after)], |row| {
+        let Some(id) = UserId::from_store(row.get_ref(0)?.as_blob()?) else { return Ok(None) };
+        let is_online = row.get::<_, Option<bool>>(1)?.unwrap_or(false);
+        let due = if is_online { row.get::<_, i64>(2)?.saturating_sub(now).max(0) as Nanos } else { 0 };
+        let left = row.get::<_, Option<i64>>(3)?.map(|left| -> rusqlite::Result<(Nanos, Nanos)> {
+            let until: i64 = row.get(4)?;
+            Ok((now.saturating_sub(left).max(0) as Nanos, until.saturating_sub(left).max(0) as Nanos))
+        });
+        Ok(Some(Notice { id, due, left: left.transpose()? }))
+    })?;
+    notices.filter_map(Result::transpose).collect()
 }
 
 /// Deletes an event from the log.

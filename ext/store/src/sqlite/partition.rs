@@ -25,7 +25,7 @@ pub(super) struct PartitionRow {
     /// No event is handed out before that time.
     pub(super) silent_until: i64,
     /// The longest timeout in use, and until when it counts.
-    longest: i64,
+    pub(super) longest: i64,
     longest_until: i64,
     /// How late users were set offline at most, of those who were late, and the number of the last of their events.
     overdue: i64,

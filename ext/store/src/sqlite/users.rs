@@ -3,7 +3,7 @@
 use online_manager_tracker::{Nanos, Reason};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::events::{append, append_leave};
+use super::events::{append, append_notice};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
@@ -150,18 +150,31 @@ pub(super) fn heartbeat(
     let is_uncertain = user.generation != generation;
     // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
     let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
+    let is_known_online = user.is_online && !is_uncertain;
+    let longest = partition.longest;
+    let is_shorter = |timeout: i64| timeout.saturating_mul(3) < longest.saturating_mul(2);
+    let deadline = seen.saturating_add(timeout);
     if user.seen.is_some_and(|before| seen < before && is_late(before)) && !is_resend {
+        if is_known_online && user.left.is_none() && deadline > user.deadline && is_shorter(user.timeout) {
+            // A later one with a shorter timeout has overtaken it.
+            append_notice(transaction, partition, id, seen)?;
+        }
         return Ok(0);
     }
     let seen = user.seen.map_or(seen, |before| seen.max(before));
     let is_new = user.seen.is_none() || is_uncertain;
-    let is_known_online = user.is_online && !is_uncertain;
     (user.seen, user.timeout) = (Some(seen), timeout);
     let deadline = seen.saturating_add(timeout);
+    let is_moved_forward = is_known_online && deadline < user.deadline && is_shorter(timeout);
     // Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
     match user.left.filter(|(left, _)| seen <= *left) {
         Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
-        None => (user.deadline, user.is_leave, user.left) = (deadline, false, None),
+        None => {
+            (user.deadline, user.is_leave, user.left) = (deadline, false, None);
+            if is_moved_forward {
+                append_notice(transaction, partition, id, seen)?;
+            }
+        }
     }
     let margin = to_sql(online_margin(heartbeat.timeout));
     let is_online_now = !is_known_online && user.deadline > now.saturating_add(margin);
@@ -204,7 +217,7 @@ pub(super) fn leave(
     let (last, sooner) = user.left.unwrap_or((left, until));
     user.left = Some((left.max(last), until.min(sooner)));
     if left >= last {
-        append_leave(transaction, partition, id, left)?;
+        append_notice(transaction, partition, id, left)?;
     }
     user.save(transaction, (partition.number, id), before.as_ref())
 }

@@ -206,7 +206,7 @@ pub const EMPTY_POLL: PollRequest = PollRequest {
     lease: LeaseRequest::None,
     sweep: None,
     events: None,
-    leaves_after: None,
+    notices_after: None,
     handled: None,
 };
 

@@ -136,7 +136,8 @@ impl Driver {
                     } else {
                         polled(request).lease
                     };
-                    part(Kind::Poll, request.partition).map(|()| PollResult { lease, ..polled(request) })
+                    let swept = if is_sweep(request) { part(Kind::Sweep, request.partition) } else { Ok(()) };
+                    part(Kind::Poll, request.partition).and(swept).map(|()| PollResult { lease, ..polled(request) })
                 };
                 let results = requests.iter().zip(replaced);
                 results.map(|(request, is_other)| if is_other { Err(other()) } else { part(request) }).collect()
@@ -156,8 +157,8 @@ fn polled(request: &PollRequest) -> PollResult {
         lease: if is_asked { LeaseState::Renewed } else { LeaseState::Free },
         sweep: None,
         events: Vec::new(),
-        leaves: Vec::new(),
-        leaves_until: 0,
+        notices: Vec::new(),
+        notices_until: 0,
         oldest: None,
         delivered_through: 0,
         known: Known::default(),
@@ -220,6 +221,18 @@ fn a_permanent_error_in_an_outage_is_reported_too_and_once() {
     driver.run(seconds(60));
     errors.iter().rev().for_each(|error| driver.state.note_failure(driver.now, None, Kind::Poll, error));
     assert_eq!(driver.state.outages.drain(..).collect::<Vec<_>>(), ["no permission"]);
+}
+
+#[test]
+fn sweeps_that_fail_while_other_polls_work_are_one_outage() {
+    let mut driver = Driver::new();
+    driver.run(SECOND);
+    driver.failing = Some((Kind::Sweep, false));
+    assert_eq!(driver.run(seconds(60)).len(), 1);
+    driver.failing = None;
+    assert_eq!(driver.run(seconds(60)), [""; 0]);
+    driver.failing = Some((Kind::Sweep, false));
+    assert_eq!(driver.run(seconds(60)).len(), 1, "another outage");
 }
 
 #[test]
@@ -540,7 +553,7 @@ fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
 fn poll_new_data(driver: &mut Driver) {
     driver.now += SECOND;
     let (lease, now) = (LeaseRequest::None, driver.now);
-    let request = PollRequest { partition: 0, lease, sweep: None, events: None, leaves_after: None, handled: None };
+    let request = PollRequest { partition: 0, lease, sweep: None, events: None, notices_after: None, handled: None };
     let result = polled(&request);
     driver.state.apply_poll(request, result, now, now);
 }
