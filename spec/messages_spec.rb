@@ -176,7 +176,10 @@ RSpec.describe "The messages" do
           "a manager cannot be copied by dup or clone: pass the manager itself around, or create another one with " \
           "OnlineManager.new") { error { manager.dup } }
 
-  { 1 => "1 user has not been set offline", 2 => "2 users have not been set offline" }.each do |users, left|
+  {
+    0 => "the last offline has not returned", 1 => "1 user has not been set offline",
+    2 => "2 users have not been set offline"
+  }.each do |users, left|
     message("a stop that leaves #{users}",
             { running => ["the timeout of stop"], "lib/online_manager/integration.rb" => ["OnlineManager: "] },
             "OnlineManager: after 0.5 s, the timeout of stop, #{left} yet: that goes on in the background; " \
@@ -197,6 +200,14 @@ RSpec.describe "The messages" do
   message("a config without its methods", { "lib/online_manager/config.rb" => ["has no method"] },
           "Object has no method `timeout', `setup', `online', `offline'; " \
           "a config needs timeout, setup, online, offline") { error { manager(Object.new).setup } }
+  message("a config that does not answer", { "lib/online_manager/config.rb" => ["its last answer counts"] },
+          /\AOnlineManager: MyConfig#respond_to\?\(:on_error\) raised; its last answer counts:\n.*no answer/) do
+    config.define_singleton_method(:respond_to?) { |*args| @is_broken ? raise("no answer") : super(*args) }
+    checked = manager.tap(&:setup)
+    config.instance_variable_set(:@is_broken, true)
+    printed { checked.instance_variable_get(:@config).on_error? }
+  end
+  message("a reload that takes a callback away", { "lib/online_manager/call.rb" => ["Config::Changed"] })
   message("a config whose method is private", { "lib/online_manager/config.rb" => ["is not public"] },
           "MyConfig#last_version is not public, so it cannot be called: make it public, or rename it if it is not " \
           "for online_manager") do

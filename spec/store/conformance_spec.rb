@@ -432,6 +432,37 @@ Dir[File.join(__dir__, "../support/store/*.rb")].each { |file| require file }
         expect_good_end(application, { 7 => 1 })
       end
 
+      it "sets nobody offline for a heartbeat with a shorter timeout in another process", limit: 60 do
+        application = deploy(timeout: 9)
+        here, there = application.start_all(2)
+        here.ask("manager.seen(1)")
+        application.expect_all([1], :online)
+        # Without word of the other process this one would write its heartbeats every 3 s.
+        there.ask("manager.seen(1, timeout: 1)")
+        throughout(4) do
+          expect(here.ask("manager.seen(1) && [manager.online?(1), manager.online_users]")).to eq [true, [1]]
+        end
+        expect(application.transitions.map(&:kind)).to eq [:online]
+      end
+
+      it "brings nobody online who left in another process when the data are lost", limit: 60 do
+        application = deploy(timeout: 3)
+        here, there = application.start_all(2)
+        here.ask("manager.seen_all(args)", 1, 2)
+        application.expect_all([1, 2], :online)
+        there.ask("manager.leave(1)")
+        application.expect_all([1], :offline)
+        application.expect_committed(1)
+        # The processes have heard of it.
+        eventually { expect([here, there].map { |worker| worker.ask("manager.online?(1)") }).to eq [false, false] }
+        application.store.delete
+        wait_until(limit: 10) { application.store_errors.map(&:pid).uniq.size == 2 }
+        throughout(application.timeout) { here.ask("manager.seen(2)") }
+        # `offline` may be called again.
+        expect(application.transitions(1).map(&:kind).drop(1)).to all be :offline
+        expect(application.transitions(2).last.kind).to eq :online
+      end
+
       it "keeps namespaces apart", limit: 60 do
         application = deploy
         here = application.start

@@ -9,7 +9,7 @@ class OnlineManager
     # @private
     class Thread < Base
       # How many background threads in a row may end without having called a callback. After that each one pauses
-      # first, for so many seconds: what ended the others may end this one too, and so on.
+      # first, for PAUSE seconds: what ended the others may end this one too, and so on.
       MAX_FRUITLESS = 100
       PAUSE = 1
 

@@ -217,17 +217,6 @@ RSpec.shared_examples "stopping" do
       expect([1, 2, 3].map { |id| config.calls_of(id) }).to all eq(%i[online offline])
     end
 
-    it "with a timeout gives up waiting for the last `offline` too, and says so" do
-      gate = new_gate
-      manager = start(recording(offline: ->(_) { gate.pass }))
-      manager.seen(1)
-      expect(manager.stop(timeout: 0.1)).to eq 0
-
-      expect(said).to match(/\AOnlineManager: after 0.1 s, .* the last offline has not returned yet: .*\n\z/)
-      gate.open
-      eventually { expect(manager.stats[:state]).to be :stopped }
-    end
-
     it "with a timeout gives up waiting within the reactor too, which goes on with the others" do
       config = recording(offline: ->(_) { pass_time(0.02) })
       manager = start(config)

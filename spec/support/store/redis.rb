@@ -170,7 +170,12 @@ module Stores
 
     # The spec that started a server stops it, which deletes everything.
     def remove
-      keys.each_slice(1_000) { |some| @server.cli("UNLINK", *some, database: @database) } if @server.common?
+      delete if @server.common?
+    end
+
+    # Deletes the data of the namespace.
+    def delete
+      keys.each_slice(1_000) { |some| @server.cli("UNLINK", *some, database: @database) }
     end
 
     private
