@@ -689,6 +689,7 @@ RSpec.describe "The messages" do
       error { member("sqlite:#{path}").check }.tap { |said| expect(said).to include("/#{path}: ") }
     end
   end
+  message("an error of the disk", { store => [/SystemIoFailure/] })
   def sql(statement) = expect(command("sqlite3", "store", statement, chdir: Dir.pwd)).to(be_success)
 
   message("a store of a newer gem", { store => [/newer/] }, %r{/store: .*newer.*version}m) do

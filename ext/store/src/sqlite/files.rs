@@ -260,6 +260,30 @@ pub(super) fn store_error(path: &Path, action: &str, error: &rusqlite::Error) ->
             })
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Misconfigured(message),
+        Some(ErrorCode::SystemIoFailure) => StoreError::Unavailable(format!(
+            "{message}. Check the disk. If the file's -wal or -shm was deleted, the process that still has it open mends that \
+             as soon as it goes on; if that process stands still, end it"
+        )),
         _ => StoreError::Unavailable(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_disk_says_what_else_it_may_be() {
+        let error = rusqlite::Error::SqliteFailure(
+            ffi::Error::new(ffi::SQLITE_IOERR_SHORT_READ),
+            Some("disk I/O error".into()),
+        );
+        let StoreError::Unavailable(message) = store_error(Path::new("p.db"), "read", &error) else {
+            panic!("it may be over soon")
+        };
+        assert!(message.starts_with("p.db: could not be read: disk I/O error. Check the disk. "), "{message}");
+        assert!(message.contains("-wal or -shm was deleted"), "{message}");
     }
 }
