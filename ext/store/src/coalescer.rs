@@ -197,7 +197,7 @@ impl Coalescer {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
         let cold = part.cold.find(hash, |cold| is_same(cold, id))?;
-        Some(cold.is_left.get() && cold.leave.get().is_some())
+        Some(cold.is_left.get())
     }
 
     /// Puts heartbeats into the outbox that are not written and are due by now, and forgets users whose timeout had

@@ -217,7 +217,7 @@ impl<K> HotEntry<K> {
     /// heartbeat from before that moment, and the one after it comes as much later.
     pub(super) fn hear(&mut self, cold: &ColdEntry, heard: &Heard, now: Nanos, outbox: &mut Outbox) {
         match heard.left {
-            Some(leave) => self.hear_of_leave(cold, leave),
+            Some(leave) => self.hear_of_leave(cold, leave, outbox),
             None if heard.due_at >= now.saturating_add(2 * (cold.timeout / WRITES_PER_TIMEOUT)) => return,
             None => {}
         }
@@ -228,10 +228,12 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::of(now);
     }
 
-    fn hear_of_leave(&self, cold: &ColdEntry, leave: (Nanos, Nanos)) {
+    fn hear_of_leave(&self, cold: &ColdEntry, leave: (Nanos, Nanos), outbox: &Outbox) {
         cold.is_left.set(true);
         let is_own = cold.leave.get().is_some() && !cold.is_leave_heard.get();
-        if !is_own && self.seen_at() <= leave.0 {
+        // The leave may seem earlier than it was, by the time that the poll took. But of what is written, it was the last.
+        let is_written = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
+        if !is_own && (is_written || self.seen_at() <= leave.0) {
             cold.leave.set(Some(leave));
             cold.is_leave_heard.set(true);
         }
