@@ -233,9 +233,9 @@ impl<K> HotEntry<K> {
         let is_own = cold.leave.get().is_some() && !cold.is_leave_heard.get();
         // The leave may seem earlier than it was, by the time that the poll took. But of what is written, it was the last.
         let is_written = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
-        if !is_own && (is_written || self.seen_at() <= leave.0) {
-            cold.leave.set(Some(leave));
-            cold.is_leave_heard.set(true);
+        if is_written || self.seen_at() <= leave.0 {
+            cold.leave.set(Some(merge_leaves(cold.leave.get(), leave)));
+            cold.is_leave_heard.set(!is_own);
         }
     }
 

@@ -104,7 +104,7 @@ fn who_has_left_elsewhere_is_written_again_only_if_data_were_lost() {
 
 /// Such a leave is due later, or came before the last heartbeat here, or after a leave that this process has sent.
 #[test]
-fn a_leave_elsewhere_is_kept_as_it_was_and_replaces_none_of_this_process() {
+fn a_leave_elsewhere_is_kept_as_it_was_and_of_it_and_one_of_this_process_the_soonest_deadline_counts() {
     let resent = |process: &Process| {
         process.coalescer.resend(4 * SECOND, |_| Some(0), true, &process.outbox);
         let writes = process.outbox.lock().take_batch(10).writes(4 * SECOND, 0);
@@ -125,7 +125,9 @@ fn a_leave_elsewhere_is_kept_as_it_was_and_replaces_none_of_this_process() {
     process.heartbeat(4 * SECOND, 30 * SECOND);
     process.leave("ada", 4 * SECOND, 9 * SECOND);
     process.hear("ada", 4 * SECOND, SECOND);
-    assert_eq!(resent(&process), Some((0, 9 * SECOND)));
+    assert_eq!(resent(&process), Some((0, SECOND)));
+    process.hear("ada", 4 * SECOND, 2 * SECOND);
+    assert_eq!(resent(&process), Some((0, SECOND)));
 }
 
 #[test]

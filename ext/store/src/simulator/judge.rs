@@ -49,6 +49,8 @@ pub(super) struct User {
     /// knew the heartbeat.
     pub(super) is_leave_certain: bool,
     pub(super) parting: Parting,
+    /// The data were lost, and every process that knew the user knows that the user has left.
+    pub(super) is_leave_kept: bool,
     /// The process of the last leave.
     pub(super) left_process: Option<usize>,
     /// The last heartbeat came soon after a leave: it may be dated forward.

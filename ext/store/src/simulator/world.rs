@@ -652,8 +652,9 @@ impl World {
             // A store remembers a leave for the longest timeout that it has heard of lately.
             let partition = user_id(user).partition(self.options.partitions);
             let is_remembered = self.server.longest_timeout(partition) >= self.options.user_timeouts[user];
+            let is_kept = self.judge.users[user].is_leave_kept;
             let parting = &mut self.judge.users[user].parting;
-            if !is_remembered {
+            if !is_remembered && !is_kept {
                 *parting = Parting::None;
             }
             if *parting == Parting::Known && !self.server.is_online(&user_id(user)) {
@@ -865,7 +866,7 @@ impl World {
                 known.last_heartbeat = Some(self.now);
                 known.heartbeats.push((self.now, timeout));
                 known.last_process = Some(number);
-                known.parting = Parting::None;
+                (known.parting, known.is_leave_kept) = (Parting::None, false);
                 self.processes[number].heartbeats.insert(user, self.now);
                 let process = &self.processes[number];
                 process.heartbeat(user, clock, timeout)
@@ -1248,8 +1249,13 @@ impl World {
             // The leave may be lost with the data, and older data may say that the user is online. But of data that are
             // gone altogether no process makes up a user who has left, if it knows that.
             let may_write = |process: &Process| process.is_alive && process.may_write_without_leave(user);
-            if is_there && (!is_gone || self.processes.iter().any(may_write)) {
-                self.judge.users[user].parting = Parting::None;
+            if is_there {
+                let is_kept = is_gone && !self.processes.iter().any(may_write);
+                let known = &mut self.judge.users[user];
+                known.is_leave_kept = is_kept;
+                if !is_kept {
+                    known.parting = Parting::None;
+                }
             }
         }
     }
