@@ -77,7 +77,7 @@ pub(crate) struct Outbox {
     cursor: Option<UserId>,
     /// The time of the first write that was added since the outbox was last empty.
     since: Option<Nanos>,
-    /// A time before which no user is due whose heartbeat waits.
+    /// A time before which no user is due whose heartbeat or leave waits.
     first_due: Option<Nanos>,
 }
 
@@ -92,8 +92,7 @@ impl Outbox {
     /// 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, purpose: Purpose) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
-        let due = at.saturating_add(timeout);
-        self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
+        self.note_due(at.saturating_add(timeout));
         let latest = self.users.entry(id).or_default();
         // What was repeated may be a leave only, which the heartbeat undoes.
         latest.is_repeated &= latest.heartbeat.is_some_and(|(before, ..)| at <= before);
@@ -112,8 +111,13 @@ impl Outbox {
     /// Adds a leave at `at`, which makes the user due `after` that, unless one waits that makes it due sooner.
     pub(crate) fn leave(&mut self, id: UserId, at: Nanos, after: Nanos) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
+        self.note_due(at.saturating_add(after));
         let latest = self.users.entry(id).or_default();
         latest.leave = Some(merge_leaves(latest.leave, (at, after)));
+    }
+
+    fn note_due(&mut self, due: Nanos) {
+        self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
     }
 
     /// Whether a heartbeat of the user waits.
@@ -182,15 +186,18 @@ impl Outbox {
         }
     }
 
-    /// Returns a time before which no user is due whose heartbeat waits, if one does.
+    /// Returns a time before which no user is due whose heartbeat or leave waits, if one does.
     pub(crate) fn first_due(&self) -> Option<Nanos> {
         self.first_due
     }
 
     /// Counts only what still waits for [`Outbox::first_due`]: an outbox that is never empty would keep an early time.
     pub(crate) fn update_first_due(&mut self) {
-        let heartbeats = self.users.values().filter_map(|latest| latest.heartbeat);
-        self.first_due = heartbeats.map(|(at, timeout, _)| at.saturating_add(timeout)).min();
+        let due = |latest: &PendingWrites| {
+            let heartbeat = latest.heartbeat.map(|(at, timeout, _)| at.saturating_add(timeout));
+            heartbeat.into_iter().chain(latest.leave.map(|(at, after)| at.saturating_add(after))).min()
+        };
+        self.first_due = self.users.values().filter_map(due).min();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -353,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_due_before_the_first_whose_heartbeat_waits() {
+    fn nobody_is_due_before_the_first_whose_heartbeat_or_leave_waits() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.first_due(), None);
         outbox.heartbeat(id(1), 10, 50, Purpose::Report);
@@ -366,6 +373,13 @@ mod tests {
         assert_eq!(outbox.first_due(), None);
         outbox.put_back(batch);
         assert_eq!(outbox.first_due(), Some(45));
+        outbox.leave(id(1), 12, 4);
+        assert_eq!(outbox.first_due(), Some(16));
+        outbox.update_first_due();
+        assert_eq!(outbox.first_due(), Some(16));
+        outbox.heartbeat(id(1), 13, 50, Purpose::Report);
+        outbox.update_first_due();
+        assert_eq!(outbox.first_due(), Some(45), "it has undone the leave");
     }
 
     #[test]
