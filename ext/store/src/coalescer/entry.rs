@@ -8,10 +8,14 @@ use parking_lot::Mutex;
 use super::Coalesced;
 use crate::id::UserId;
 use crate::outbox::{Outbox, merge_leaves};
-use crate::store::Purpose;
+use crate::store::{ORDER_TOLERANCE, Purpose};
 
 /// Stands for "no key": no [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
 pub(super) const NO_KEY: u64 = 0b10;
+
+/// For how many nanoseconds the order of a heartbeat and a leave in different processes is not certain: the store's tolerance,
+/// and what their clocks add.
+const UNCERTAIN_ORDER: Nanos = 2 * ORDER_TOLERANCE;
 
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
@@ -105,6 +109,8 @@ pub(super) struct ColdEntry {
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
     /// Whether the user left in another process, which has written the leave: it is written again only if data were lost.
     pub(super) is_leave_heard: Cell<bool>,
+    /// Whether that leave was surely after the last heartbeat here, and not at nearly the same moment in another process.
+    pub(super) is_leave_certain: Cell<bool>,
     /// The latest deadline that a stall has set.
     pub(super) prolonged_until: Cell<Nanos>,
 }
@@ -119,6 +125,7 @@ impl ColdEntry {
             is_left: Cell::new(false),
             leave: Cell::new(None),
             is_leave_heard: Cell::new(false),
+            is_leave_certain: Cell::new(false),
             prolonged_until: Cell::new(0),
         }
     }
@@ -144,7 +151,8 @@ impl<K> HotEntry<K> {
 
     /// Whether the user was due before `settled_at`, until when the store has surely delivered the user's events.
     pub(super) fn is_over(&self, cold: &ColdEntry, settled_at: Nanos) -> bool {
-        let is_gone = cold.leave.get().is_some_and(|(at, after)| at.saturating_add(after) < settled_at);
+        let leave = cold.leave.get().filter(|_| cold.is_leave_certain.get());
+        let is_gone = leave.is_some_and(|(at, after)| at.saturating_add(after) < settled_at);
         is_gone || (self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get())
     }
 
@@ -203,6 +211,7 @@ impl<K> HotEntry<K> {
         cold.is_left.set(true);
         cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
         cold.is_leave_heard.set(false);
+        cold.is_leave_certain.set(true);
         let was_sent = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
         self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         if was_sent {
@@ -236,6 +245,7 @@ impl<K> HotEntry<K> {
         if is_written || self.seen_at() <= leave.0 {
             cold.leave.set(Some(merge_leaves(cold.leave.get(), leave)));
             cold.is_leave_heard.set(!is_own);
+            cold.is_leave_certain.set(is_own || is_written || self.seen_at().saturating_add(UNCERTAIN_ORDER) < leave.0);
         }
     }
 

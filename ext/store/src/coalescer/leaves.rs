@@ -130,6 +130,22 @@ fn a_leave_elsewhere_is_kept_as_it_was_and_of_it_and_one_of_this_process_the_soo
     assert_eq!(resent(&process), Some((0, SECOND)));
 }
 
+/// The store may take the heartbeat for the later one, and then the user is online.
+#[test]
+fn who_left_elsewhere_at_the_moment_of_a_heartbeat_here_is_written_again_until_the_timeout_is_over() {
+    let (far, near) = (200 * TICK, 10 * TICK);
+    for (before, is_certain) in [(far, true), (near, false)] {
+        let process = Process::new();
+        process.heartbeat(0, 30 * SECOND);
+        process.written(0);
+        process.heartbeat(SECOND, 30 * SECOND);
+        process.hear_of(&user_id("ada"), 2 * SECOND, Some((SECOND + before, 0)), 0);
+        process.outbox.lock().take_batch(10);
+        process.coalescer.resend(3 * SECOND, |_| Some(2 * SECOND), true, &process.outbox);
+        assert_eq!(process.outbox.lock().len(), usize::from(!is_certain));
+    }
+}
+
 #[test]
 fn a_leave_that_was_heard_of_is_written_only_after_a_loss() {
     let process = Process::new();
