@@ -220,7 +220,7 @@ fn heartbeats_in_a_batch_count_like_single_ones() {
     assert_eq!(heartbeats.heartbeat(ADA), HeartbeatOutcome::Known);
     assert_eq!(heartbeats.heartbeat(BOB), HeartbeatOutcome::Known);
     drop(heartbeats);
-    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, ..Counts::default() });
+    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, sessions: 2, ..Counts::default() });
     clock.advance(2 * SECOND);
     tracker.step();
     assert!(!signal.is_raised());

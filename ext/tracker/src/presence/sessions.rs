@@ -35,8 +35,14 @@ impl Presence {
     pub(super) fn heartbeat_of_session(&mut self, place: Place, session: Option<Id<'_>>, now: Nanos, timeout: Nanos) {
         let Some((key, state)) = self.table.get(place).map(|entry| (entry.key, entry.state())) else { return };
         if state == State::SESSIONS {
-            if !self.extend_session(key, session, now, timeout) {
-                self.renew_session(place, session, now, timeout);
+            match self.extend_session(key, session, now, timeout) {
+                // It may be earlier than the end of another deadline that a stall has put off.
+                Some(deadline) => {
+                    if self.table.get(place).is_some_and(|entry| !entry.is_scheduled_by(deadline, tick_of(now))) {
+                        self.schedule_sessions(place, now);
+                    }
+                }
+                None => self.renew_session(place, session, now, timeout),
             }
         } else if state.is_online() {
             self.renew_session(place, session, now, timeout);
@@ -45,13 +51,12 @@ impl Presence {
         }
     }
 
-    /// Moves the deadline of a known session on. Returns false, and changes nothing, if the heartbeat may do more.
+    /// Moves the deadline of a known session on, and returns it. Changes nothing if the heartbeat may do more.
     #[inline]
-    fn extend_session(&mut self, key: u64, session: Option<Id<'_>>, now: Nanos, timeout: Nanos) -> bool {
+    fn extend_session(&mut self, key: u64, session: Option<Id<'_>>, now: Nanos, timeout: Nanos) -> Option<u64> {
         let later = self.deadline_after(now, timeout);
         let of_timeout = self.timeouts.state_for(timeout);
-        let Some(record) = self.sessions.get_mut(key) else { return false };
-        let Some(known) = record.iter_mut().find(|known| known.id.is(session)) else { return false };
+        let known = self.sessions.get_mut(key)?.iter_mut().find(|known| known.id.is(session))?;
         match &mut known.promise {
             Promise::Deadline { deadline, left_at, state }
                 if known.seen <= now
@@ -61,9 +66,9 @@ impl Presence {
             {
                 *deadline = later.max(*deadline);
                 known.seen = now;
-                true
+                Some(*deadline)
             }
-            _ => false,
+            _ => None,
         }
     }
 
