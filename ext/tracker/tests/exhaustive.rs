@@ -1,10 +1,13 @@
-//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over the real
-//! [`Presence`].
+//! Everything that can happen to one user within a few ticks, in every order: a search over the real [`Presence`],
+//! depth first, since each state that waits takes 100 KB.
 //!
 //! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
 //! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
 //! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
-//! state that was reached before is not searched again.
+//! state that was reached before is not searched again. Sessions have searches of their own, with fewer other steps: all
+//! at once would be too many states.
+//!
+//! Over 400 lines: each step is defined, taken and compared here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -467,6 +470,6 @@ fn rule_s16_two_sessions_of_which_one_is_evicted_keep_the_rules_in_every_order()
         Step::LeaveSession(one, 0),
         Step::Leave(0),
     ]);
-    let (states, _) = search(&steps, 1, 1, |presence| presence.kept() > MAX_KEPT + 1);
+    let (states, _) = search(&steps, 1, 1, |presence| presence.kept() > MAX_KEPT);
     assert!(states > 1_000, "only {states} states");
 }

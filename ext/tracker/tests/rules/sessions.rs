@@ -1,4 +1,6 @@
 //! Rules S1 to S16: sessions. `TAB` and `PHONE` are sessions of Ada; `None` is her unnamed one.
+//!
+//! Over 400 lines: one rule after the other, in the order of the page, with the same sessions.
 
 use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Reason, Stall, StringId, TICK,
