@@ -153,7 +153,7 @@ impl Presence {
         if self.is_stopping {
             return HeartbeatOutcome::Ignored;
         }
-        let Some(place) = self.table.find(id) else { return self.add_user(id, now) };
+        let Some(place) = self.table.find_inlined(id) else { return self.add_user(id, now) };
         let state = self.timeouts.state_for(timeout);
         let deadline = self.deadline_after(now, timeout);
         if let Some(entry) = self.table.get_mut(place)

@@ -49,8 +49,8 @@ pub(crate) enum SessionId {
     Key(u64),
     /// A session with a string: [`OwnedId::String`]. In a box, so that an integer does not take as much room.
     String(Box<OwnedId>),
-    /// No session: the latest deadline of the sessions that were evicted (rule S16). Only a leave of the user lowers it.
-    /// Its `seen` is the earliest heartbeat of these sessions.
+    /// No session: the latest deadline of the sessions that were evicted (rule S16). Only a leave of the user lowers
+    /// it. Its `seen` is the earliest heartbeat of these sessions.
     Floor,
     /// No session: the user's last heartbeat, whose session is over or was evicted (rule S13).
     Past,
@@ -240,7 +240,8 @@ impl Sessions {
         }
     }
 
-    /// Returns by how much there are more sessions of users online than users online: each user without a record has one.
+    /// Returns by how much there are more sessions of users online than users online: each user without a record has
+    /// one.
     pub(crate) fn surplus(&self) -> isize {
         self.sessions as isize - self.users as isize
     }

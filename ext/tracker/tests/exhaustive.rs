@@ -2,10 +2,10 @@
 //! depth first, since each state that waits takes 100 KB.
 //!
 //! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
-//! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
-//! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
-//! state that was reached before is not searched again. Sessions have searches of their own, with fewer other steps: all
-//! at once would be too many states.
+//! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor
+//! whether a callback does. So one kind of heartbeat stands for two threads and for callbacks. In every state each step
+//! may be the next one; a state that was reached before is not searched again. Sessions have searches of their own,
+//! with fewer other steps: all at once would be too many states.
 //!
 //! Over 400 lines: each step is defined, taken and compared here.
 

@@ -27,6 +27,9 @@ use shuttle::thread::{self, JoinHandle};
 
 const TIMEOUT: Nanos = 5 * TICK;
 
+/// A session that leaves at once after each heartbeat.
+const LEAVING: u64 = 9;
+
 #[derive(Clone, Default)]
 struct MockClock(Arc<AtomicU64>);
 
@@ -130,7 +133,7 @@ impl Harness {
         self.history(key, |history| history.last_seen = history.last_seen.max(now));
     }
 
-    /// A heartbeat of one of the user's sessions.
+    /// A heartbeat of one of the user's sessions. That of [`LEAVING`] keeps nobody online.
     fn session_heartbeat(&self, key: u64, session: u64, timeout: Nanos) {
         let mut now = self.tracker.now();
         match self.tracker.session_heartbeat(Id::Key(key), Id::Key(session), now, timeout) {
@@ -145,7 +148,9 @@ impl Harness {
             HeartbeatOutcome::Known => {}
             HeartbeatOutcome::Ignored => return,
         }
-        self.history(key, |history| history.last_seen = history.last_seen.max(now));
+        if session != LEAVING {
+            self.history(key, |history| history.last_seen = history.last_seen.max(now));
+        }
     }
 
     fn announced(&self, user: User, timeout: Nanos, outcome: CallbackOutcome) {
@@ -434,8 +439,8 @@ fn a_user_is_online_while_any_session_sends_heartbeats() {
                     harness.session_heartbeat(1, session, TIMEOUT);
                 }
                 // A third session, which leaves, takes nobody with it.
-                harness.session_heartbeat(1, 9, TIMEOUT);
-                harness.tracker.leave_session(Id::Key(1), Some(Id::Key(9)), 0);
+                harness.session_heartbeat(1, LEAVING, TIMEOUT);
+                harness.tracker.leave_session(Id::Key(1), Some(Id::Key(LEAVING)), 0);
                 harness.session_heartbeat(1, session, TIMEOUT);
             })
         });

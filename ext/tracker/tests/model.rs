@@ -88,8 +88,8 @@ fn timeouts() -> impl Strategy<Value = Nanos> {
     ]
 }
 
-/// The session of a heartbeat or a leave: half of the users have no named one. Users with the same remainder by four share
-/// session ids.
+/// The session of a heartbeat or a leave: half of the users have no named one. Users with the same remainder by four
+/// share session ids.
 fn source_of(index: UserIndex, session: usize) -> Source {
     match session {
         _ if index % 4 < 2 => Source::Unnamed,

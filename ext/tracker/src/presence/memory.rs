@@ -108,8 +108,8 @@ impl Presence {
         self.rejoining = VecDeque::new();
     }
 
-    /// Returns how many entries, sessions, strings, keys on the wheel and keys in queues there are: 0 when all users have
-    /// left and their wheel entries have come up.
+    /// Returns how many entries, sessions, strings, keys on the wheel and keys in queues there are: 0 when all users
+    /// have left and their wheel entries have come up.
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
         let drained = self.drained.as_ref().map_or(0, |slot| slot.keys.len());

@@ -8,8 +8,8 @@ use crate::sessions::{Optional, Promise, Session, SessionId};
 use crate::table::Place;
 use crate::time::{Nanos, start_of, tick_of};
 
-/// When a session that is over is checked again if it must not be dropped yet, in ticks: a quarter of a second, in which
-/// the reactor shows that it is alive.
+/// When a session that is over is checked again if it must not be dropped yet, in ticks: a quarter of a second, in
+/// which the reactor shows that it is alive.
 const RECHECK: u64 = 256;
 
 impl Presence {
@@ -91,7 +91,8 @@ impl Presence {
         next.min().unwrap_or(latest)
     }
 
-    /// Drops the sessions that are over, except the one with the latest deadline, and notes that no session needs any more.
+    /// Drops the sessions that are over, except the one with the latest deadline, and notes that no session needs any
+    /// more.
     pub(super) fn drop_over(&mut self, record: &mut Vec<Session>, now: Nanos) {
         let latest = record.iter().filter_map(Session::deadline).max();
         let certain = self.running_until;
@@ -146,8 +147,8 @@ impl Presence {
             self.timeouts.exit(evicted.state());
             self.session_keys.end(&evicted.id);
             // One that left before the return of `online` has no deadline that could count.
-            if !matches!(evicted.promise, Promise::Timeout { leave, .. } if leave.get().is_some_and(|leave| leave <= tick_of(now)))
-            {
+            let has_left = |leave: Optional| leave.get().is_some_and(|leave| leave <= tick_of(now));
+            if !matches!(evicted.promise, Promise::Timeout { leave, .. } if has_left(leave)) {
                 fold(record, evicted);
             }
             note_last_seen(record, last_seen);
@@ -166,8 +167,8 @@ impl Presence {
         }
     }
 
-    /// `online` has returned: the deadlines of all sessions with a heartbeat count from now (rule S8). `timeout` is that
-    /// of a first heartbeat without a session.
+    /// `online` has returned: the deadlines of all sessions with a heartbeat count from now (rule S8). `timeout` is
+    /// that of a first heartbeat without a session.
     pub(super) fn begin_deadlines(&mut self, place: Place, now: Nanos, timeout: Nanos) {
         let Some(key) = self.table.get(place).map(|entry| entry.key) else { return };
         let mut record = self.sessions.take(key, true);
@@ -231,8 +232,8 @@ impl Presence {
         has_sessions
     }
 
-    /// A claim for `online` is taken back. Returns the timeout of a heartbeat that counts still: one without a leave since
-    /// the claim. The others are forgotten.
+    /// A claim for `online` is taken back. Returns the timeout of a heartbeat that counts still: one without a leave
+    /// since the claim. The others are forgotten.
     pub(super) fn unclaim_online_of_sessions(&mut self, key: u64) -> Option<Nanos> {
         let mut record = self.sessions.take(key, true);
         let is_over = |session: &Session| match session.promise {
@@ -283,7 +284,8 @@ impl Presence {
             return;
         };
         let (seen, deadline, left_at, state) = (*seen, *deadline, left_at.get(), *state);
-        // The last heartbeat is derived from the deadline, if that is exact enough. Otherwise both need an overflow entry.
+        // The last heartbeat is derived from the deadline, if that is exact enough. Otherwise both need an overflow
+        // entry.
         let derived = self
             .timeouts
             .timeout_of(state)
@@ -323,8 +325,8 @@ fn note_last_seen(record: &mut Vec<Session>, last_seen: Option<Nanos>) {
     }
 }
 
-/// Folds the deadline of an evicted session into the floor: of both the later deadline, and the earlier heartbeat, so that
-/// a stall puts the floor off for as long as it would the session.
+/// Folds the deadline of an evicted session into the floor: of both the later deadline, and the earlier heartbeat, so
+/// that a stall puts the floor off for as long as it would the session.
 pub(super) fn fold(record: &mut Vec<Session>, evicted: Session) {
     let is_floor =
         |session: &Session| session.id == SessionId::Floor && session.is_remembered() == evicted.is_remembered();

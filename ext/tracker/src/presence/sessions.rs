@@ -187,8 +187,8 @@ impl Presence {
         record
     }
 
-    /// Returns when the last heartbeat of a user without named sessions came, or up to a tick earlier: were it later, the
-    /// next heartbeat could seem to have been overtaken by it.
+    /// Returns when the last heartbeat of a user without named sessions came, or up to a tick earlier: were it later,
+    /// the next heartbeat could seem to have been overtaken by it.
     fn unnamed_seen(&self, place: Place, now: Nanos) -> Nanos {
         let Some(entry) = self.table.get(place) else { return now };
         match entry.state() {
@@ -220,7 +220,8 @@ impl Presence {
     }
 
     /// Sets the deadline of one session of the user `id` to `after` nanoseconds from `now` unless it is earlier already
-    /// (rule S2); of the unnamed session for `None`. Another session's deadline stays, and so does a remembered leave of it.
+    /// (rule S2); of the unnamed session for `None`. Another session's deadline stays, and so does a remembered leave
+    /// of it.
     pub fn leave_session(
         &mut self,
         id: Id<'_>,
@@ -277,8 +278,8 @@ impl Presence {
         }
     }
 
-    /// Forgets the remembered heartbeats, chosen by `is_meant`, of a user who is Departing or rejoining. Returns the user
-    /// if that removed the entry: no heartbeat is left, and `offline` has returned.
+    /// Forgets the remembered heartbeats, chosen by `is_meant`, of a user who is Departing or rejoining. Returns the
+    /// user if that removed the entry: no heartbeat is left, and `offline` has returned.
     fn forget_remembered(&mut self, place: Place, is_meant: impl Fn(&Session) -> bool) -> Option<User> {
         let key = self.table.get(place)?.key;
         let mut record = self.sessions.take(key, false);
@@ -296,8 +297,8 @@ impl Presence {
         })
     }
 
-    /// Returns the sessions of `id` that are there, `None` for the unnamed one (rule S12). Empty between the deadline and
-    /// the claim, while `offline` runs, and until `online` is called after it.
+    /// Returns the sessions of `id` that are there, `None` for the unnamed one (rule S12). Empty between the deadline
+    /// and the claim, while `offline` runs, and until `online` is called after it.
     pub fn session_ids(&self, id: Id<'_>, now: Nanos) -> Vec<Option<OwnedId>> {
         let Some(place) = self.table.find(id) else { return Vec::new() };
         match self.table.get(place) {
@@ -338,8 +339,8 @@ impl Presence {
         self.max_sessions = max.max(1);
     }
 
-    /// From now on counts the uses of the session keys for which `is_counted` returns true, and returns those that no session
-    /// has any more from [`Presence::take_released_sessions`]. For keys that stand for objects of the caller's.
+    /// From now on counts the uses of the session keys for which `is_counted` returns true, and returns those that no
+    /// session has any more from [`Presence::take_released_sessions`]. For keys that stand for objects of the caller's.
     pub fn count_session_keys(&mut self, is_counted: fn(u64) -> bool) {
         self.session_keys.count(is_counted);
     }

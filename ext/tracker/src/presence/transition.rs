@@ -105,7 +105,8 @@ pub struct LeaveOutcome {
 pub struct SessionLeaveOutcome {
     /// Whether the session was there: among [`super::Presence::session_ids`] just before.
     pub was_there: bool,
-    /// The user, if the leave removed the entry: `offline` had returned, and only this session's heartbeat was remembered.
+    /// The user, if the leave removed the entry: `offline` had returned, and only this session's heartbeat was
+    /// remembered.
     pub forgotten: Option<User>,
 }
 
@@ -120,8 +121,8 @@ pub struct Counts {
     pub departing: usize,
     /// In the due queue. A heartbeat may have come since for some of them.
     pub due: usize,
-    /// The sessions of the users online; one without named sessions has one. Sessions that are over count until the timer
-    /// has checked their user.
+    /// The sessions of the users online; one without named sessions has one. Sessions that are over count until the
+    /// timer has checked their user.
     pub sessions: usize,
 }
 

@@ -1,7 +1,8 @@
 //! Which keys of the caller's the sessions use, for keys that the caller has to release.
 //!
-//! The caller's key may stand for an object of its own. The same key may name sessions of several users, so its uses are
-//! counted here, and it is handed back when the last one is gone. Other keys (integers) are not counted and cost nothing.
+//! The caller's key may stand for an object of its own. The same key may name sessions of several users, so its uses
+//! are counted here, and it is handed back when the last one is gone. Other keys (integers) are not counted and cost
+//! nothing.
 
 use std::collections::{HashMap, HashSet};
 

@@ -6,7 +6,8 @@ use crate::presence::{HeartbeatOutcome, SessionLeaveOutcome};
 use crate::time::Nanos;
 
 impl<C: Clock, S: Signal> Tracker<C, S> {
-    /// See [`Presence::session_heartbeat`](crate::presence::Presence::session_heartbeat); `now` is a reading of [`Tracker::now`] from just before.
+    /// See [`Presence::session_heartbeat`](crate::presence::Presence::session_heartbeat); `now` is a reading of
+    /// [`Tracker::now`] from just before.
     #[inline]
     pub fn session_heartbeat(&self, id: Id<'_>, session: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         let mut presence = self.shared.lock();

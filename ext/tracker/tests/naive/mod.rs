@@ -1,7 +1,7 @@
 //! Rules 1 to 14 and S1 to S16 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states,
 //! each with a map of sessions of which the unnamed one is just one more, moments that are not rounded, and a scan of
-//! everything each time. A session that is over stays until its user has gone. Slow and easy to check; it shares only the
-//! types of the results with the code that it is compared with.
+//! everything each time. A session that is over stays until its user has gone. Slow and easy to check; it shares only
+//! the types of the results with the code that it is compared with.
 
 // Each test has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
@@ -31,7 +31,8 @@ pub(crate) enum UserState {
         seen: LastSeen,
         sessions: Sessions,
     },
-    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for the sessions that are noted.
+    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for the sessions that are
+    /// noted.
     Departing {
         seen: LastSeen,
         notes: Notes,
@@ -319,8 +320,8 @@ impl Naive {
         dropped
     }
 
-    /// Records that the session was evicted, and that the others of the limit, `kept`, were not; panics if one of them would be
-    /// over sooner.
+    /// Records that the session was evicted, and that the others of the limit, `kept`, were not; panics if one of them
+    /// would be over sooner.
     pub(crate) fn evicted(&mut self, index: UserIndex, source: Source, kept: &BTreeSet<Source>) {
         self.record_session_rule(16);
         match self.users.get_mut(&index) {

@@ -117,7 +117,12 @@ impl Naive {
 
     pub(crate) fn stalled(&mut self, start: Nanos, end: Nanos) {
         self.stalls.push((start, end));
-        let is_put_off = |state: &UserState| matches!(state, UserState::Online { sessions, .. } if sessions.values().any(|session| self.put_off(session).from > session.due.from));
+        let is_put_off = |state: &UserState| match state {
+            UserState::Online { sessions, .. } => {
+                sessions.values().any(|session| self.put_off(session).from > session.due.from)
+            }
+            _ => false,
+        };
         if self.users.values().any(is_put_off) {
             self.record_rule(14);
         }
@@ -131,8 +136,8 @@ impl Naive {
     }
 
     /// Returns the deadline of a session, put off by the stalls: for as long as it could not be heard since the last
-    /// heartbeat or leave, and no longer than the timeout. Of neither the exact time is known, so `from` and `by` may be
-    /// apart.
+    /// heartbeat or leave, and no longer than the timeout. Of neither the exact time is known, so `from` and `by` may
+    /// be apart.
     pub(super) fn put_off(&self, session: &Session) -> Due {
         let Session { seen, due, left_at } = *session;
         let LastSeen { earliest, latest } = left_at.unwrap_or(seen);
