@@ -229,7 +229,7 @@ fn rule_s9_a_leave_of_an_unknown_session_or_one_that_is_over_changes_nothing() {
 }
 
 #[test]
-fn rule_s10_while_offline_runs_a_leave_clears_the_heartheartbeat_of_its_own_session() {
+fn rule_s10_while_offline_runs_a_leave_clears_the_heartbeat_of_its_own_session() {
     let mut harness = Harness::new();
     let ada = harness.come_online_by(TAB, TIMEOUT);
     harness.leave(ADA, 0);
