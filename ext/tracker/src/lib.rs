@@ -6,7 +6,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`presence`] | the state machine of one user, rules 1 to 14 and 16; time is an argument |
+//! | [`presence`] | the state machine of one user, rules 1 to 14, 16 and S1 to S16; time is an argument |
 //! | [`id`] | user ids: keys and strings |
 //! | [`table`] | the hash table of users: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |

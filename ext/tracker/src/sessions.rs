@@ -105,7 +105,7 @@ pub(crate) enum Promise {
     /// `online` has returned. `deadline` is a tick; `left_at` is the time of the leave that has set it, if one has.
     /// `state` is that of the session's timeout.
     Deadline { deadline: u64, left_at: Optional, state: State },
-    /// A callback runs, or `online` is to follow: the timeout in nanoseconds (none: [`super::Presence::announced`]
+    /// A callback runs, or `online` is to follow: the timeout in nanoseconds (none: [`crate::presence::Presence::announced`]
     /// brings it), and the tick of the earliest leave.
     Timeout { timeout: Optional, leave: Optional },
 }

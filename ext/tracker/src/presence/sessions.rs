@@ -13,8 +13,8 @@ use crate::table::Place;
 use crate::time::{Nanos, TICK, start_of, tick_of};
 
 impl Presence {
-    /// Takes a heartbeat of a session of the user `id` at `now`, good for `timeout` nanoseconds; 0 counts as 1. A
-    /// heartbeat of the unnamed session is a [`Presence::heartbeat`].
+    /// Takes a heartbeat of a session of the user `id` at `now`, good for `timeout` nanoseconds; 0 counts as 1. The key of
+    /// a session may be any number. A heartbeat of the unnamed session is a [`Presence::heartbeat`].
     pub fn session_heartbeat(&mut self, id: Id<'_>, session: Id<'_>, now: Nanos, timeout: Nanos) -> HeartbeatOutcome {
         if self.is_stopping {
             return HeartbeatOutcome::Ignored;
