@@ -51,6 +51,8 @@ impl Naive {
                 None => return Some(false),
             },
             Some(UserState::Online { sessions, .. }) => match sessions.get(&source) {
+                // Whether a leave came before the deadline is not known, so neither is which stalls count.
+                Some(Session { left_at: Some(left_at), .. }) if left_at.earliest < left_at.latest => return None,
                 Some(session) => self.put_off(session),
                 None => return Some(false),
             },
