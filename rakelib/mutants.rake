@@ -9,7 +9,7 @@ require_relative "cargo_tools"
 # a time, and checks that a test fails. Changes that no test can detect, because they change no behaviour, are listed in
 # spec/mutants.yml.
 class Mutants
-  FILES = %w[presence presence/claims presence/memory wheel].freeze
+  FILES = %w[presence presence/claims presence/memory presence/queries wheel].freeze
   FOLDER = "tmp/mutants"
 
   # The member without I/O, what it keeps, and the order of deliveries.

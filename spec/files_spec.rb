@@ -25,7 +25,8 @@ RSpec.describe "A file of code" do
       "ext/store/src/member/state/tests.rs",
       "ext/store/src/model.rs", "ext/store/src/simulator/world.rs", "ext/store/src/sqlite.rs",
       "ext/store/src/store.rs", "ext/store/tests/redis.rs", "ext/store/tests/rules.rs", "ext/store/tests/sqlite.rs",
-      "ext/tracker/tests/interleavings.rs", "ext/tracker/tests/model.rs", "lib/online_manager.rb",
+      "ext/tracker/tests/exhaustive.rs", "ext/tracker/tests/interleavings.rs", "ext/tracker/tests/model.rs",
+      "ext/tracker/tests/rules/sessions.rs", "lib/online_manager.rb",
       "spec/fork_spec.rb", "spec/messages_spec.rb", "spec/store/conformance_spec.rb"
     )
   end

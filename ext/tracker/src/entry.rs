@@ -19,8 +19,8 @@ pub(crate) const HORIZON: u64 = 1 << 30;
 /// How many ticks ahead a wheel entry may be: 9.8 hours, a quarter of what 27 bits distinguish.
 pub(crate) const WHEEL_HORIZON: u64 = 1 << 25;
 
-/// How many timeouts have a state of their own: what five bits leave after the four other states.
-pub(crate) const MAX_TIMEOUTS: u8 = 28;
+/// How many timeouts have a state of their own: what five bits leave after the five other states.
+pub(crate) const MAX_TIMEOUTS: u8 = 27;
 
 const STATE_BITS: u32 = 5;
 const WHEEL_BITS: u32 = 27;
@@ -41,13 +41,15 @@ pub(crate) struct State(u8);
 impl State {
     /// Online; an overflow entry holds the deadline and the last heartbeat.
     pub(crate) const OVERFLOW: State = State(MAX_TIMEOUTS);
-    /// `online` is running; an overflow entry holds what has to be remembered, if anything.
-    pub(crate) const ANNOUNCING: State = State(MAX_TIMEOUTS + 1);
+    /// Online, with named sessions; a record of the sessions holds the deadlines and the last heartbeat.
+    pub(crate) const SESSIONS: State = State(MAX_TIMEOUTS + 1);
+    /// `online` is running; an overflow entry or a record of sessions holds what has to be remembered, if anything.
+    pub(crate) const ANNOUNCING: State = State(MAX_TIMEOUTS + 2);
     /// `offline` is running, or has returned and the user is rejoining; an overflow entry holds what has to be
-    /// remembered, if anything.
-    pub(crate) const DEPARTING: State = State(MAX_TIMEOUTS + 2);
+    /// remembered, if anything, and a record the sessions.
+    pub(crate) const DEPARTING: State = State(MAX_TIMEOUTS + 3);
     /// The state of no user.
-    pub(crate) const NONE: State = State(MAX_TIMEOUTS + 3);
+    pub(crate) const NONE: State = State(MAX_TIMEOUTS + 4);
 
     /// Returns the state Online with the timeout of that index, below [`MAX_TIMEOUTS`].
     #[inline]
@@ -62,10 +64,10 @@ impl State {
         (self.0 < MAX_TIMEOUTS).then_some(self.0)
     }
 
-    /// Whether this is the state Online of the rules, with an overflow entry or without.
+    /// Whether this is the state Online of the rules, with an overflow entry, with named sessions or with neither.
     #[inline]
     pub(crate) fn is_online(self) -> bool {
-        self.0 <= MAX_TIMEOUTS
+        self.0 <= State::SESSIONS.0
     }
 }
 

@@ -6,11 +6,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`presence`] | the state machine of one user, rules 1 to 14 and 16; time is an argument |
+//! | [`presence`] | the state machine of one user, rules 1 to 14, 16 and S1 to S16; time is an argument |
 //! | [`id`] | user ids: keys and strings |
 //! | [`table`] | the hash table of users: linear probing in 64 parts |
 //! | [`entry`] | the sixteen bytes of a user |
 //! | [`overflow`] | what does not fit into those sixteen bytes |
+//! | [`sessions`] | the sessions of users who have named ones |
 //! | [`string_arena`] | the bytes of ids that are strings |
 //! | [`timeouts`] | a number for each timeout in use, which fits into an entry |
 //! | [`stalls`] | when the process stood still, and until when that puts a claim off |
@@ -26,6 +27,7 @@ pub mod id;
 pub mod invariant;
 mod overflow;
 pub mod presence;
+mod sessions;
 pub mod stalls;
 mod string_arena;
 mod sync;
@@ -37,7 +39,8 @@ mod wheel;
 
 pub use id::{Id, OwnedId, StringId};
 pub use presence::{
-    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Reason, Transition, User,
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Reason, SessionLeaveOutcome,
+    Transition, User,
 };
 pub use stalls::{Stall, StallDetector};
 pub use time::{Clock, Nanos, TICK};

@@ -9,27 +9,31 @@
 //!    └──────────────────────────────────────────────────── Departing ──► (heartbeat meanwhile) Announcing
 //! ```
 //!
-//! This file has heartbeats, leaves and queries; [`claims`] has the way from a deadline to the end of `offline`, and
-//! [`memory`] has what keeps memory bounded.
+//! This file has heartbeats and leaves; [`queries`] has who is online, [`claims`] the way from a deadline to the end of
+//! `offline`, and [`memory`] what keeps memory bounded. Users with named sessions are in [`sessions`] and
+//! [`session_ends`].
 //! Nothing here waits, calls a callback or reads a clock: the methods that need the time take it as an argument. The
 //! numbered rules are those of `docs/state_machine.md`.
 
 mod claims;
 mod memory;
+mod queries;
+mod session_ends;
+mod sessions;
 mod transition;
 
 use std::collections::VecDeque;
 
 pub use self::transition::{
-    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason, Transition,
-    User,
+    Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, LeaveOutcome, Next, Reason,
+    SessionLeaveOutcome, Transition, User,
 };
 use crate::entry::{Entry, HORIZON, State};
-use crate::id::{Id, OwnedId};
-use crate::invariant::violated;
+use crate::id::Id;
 use crate::overflow::{Overflow, OverflowEntry};
+use crate::sessions::{SessionKeys, Sessions};
 use crate::stalls::Stalls;
-use crate::table::{PARTS, PREFETCH_BATCH, Place, Table};
+use crate::table::{Place, Table};
 use crate::time::{Nanos, start_of, tick_from, tick_of};
 use crate::timeouts::Timeouts;
 use crate::wheel::{DrainedSlot, Wheel};
@@ -38,12 +42,18 @@ use crate::wheel::{DrainedSlot, Wheel};
 /// is derived from the deadline, which counts from the return of `online`.
 const SLOW_ONLINE: Nanos = 10_000_000;
 
+/// How many sessions a user may have if the caller sets no limit (rule S16).
+const MAX_SESSIONS: usize = 100;
+
 /// The state of every user.
 #[derive(Clone, Debug)]
 pub struct Presence {
     table: Table,
     timeouts: Timeouts,
     overflow: Overflow,
+    sessions: Sessions,
+    session_keys: SessionKeys,
+    max_sessions: usize,
     wheel: Wheel,
     /// The wheel slot whose users are being checked, without those already checked.
     drained: Option<DrainedSlot>,
@@ -54,6 +64,8 @@ pub struct Presence {
     rejoining: VecDeque<u64>,
     counts: Counts,
     stalls: Stalls,
+    /// See [`Presence::set_running_until`].
+    running_until: Nanos,
     /// Nanoseconds that are added to every deadline, see [`crate::Clock::jitter`].
     jitter: Nanos,
     /// The tick of the timer's next [`Presence::advance`]: 0 while the timer is awake or has been woken, `u64::MAX` if
@@ -85,12 +97,16 @@ impl Presence {
             table: Table::new(),
             timeouts: Timeouts::new(),
             overflow: Overflow::new(),
+            sessions: Sessions::new(),
+            session_keys: SessionKeys::new(),
+            max_sessions: MAX_SESSIONS,
             wheel: Wheel::new(tick_of(now)),
             drained: None,
             due: VecDeque::new(),
             rejoining: VecDeque::new(),
             counts: Counts::default(),
             stalls: Stalls::default(),
+            running_until: Nanos::MAX,
             jitter,
             timer_tick: u64::MAX,
             is_wake_requested: false,
@@ -137,7 +153,7 @@ impl Presence {
         if self.is_stopping {
             return HeartbeatOutcome::Ignored;
         }
-        let Some(place) = self.table.find(id) else { return self.add_user(id, now) };
+        let Some(place) = self.table.find_inlined(id) else { return self.add_user(id, now) };
         let state = self.timeouts.state_for(timeout);
         let deadline = self.deadline_after(now, timeout);
         if let Some(entry) = self.table.get_mut(place)
@@ -166,6 +182,9 @@ impl Presence {
     fn update(&mut self, place: Place, state: State, now: Nanos, timeout: Nanos) {
         let Some(entry) = self.table.get_mut(place) else { return };
         let key = entry.key;
+        if self.sessions.has(key) {
+            return self.heartbeat_of_session(place, None, now, timeout);
+        }
         match entry.state() {
             State::ANNOUNCING => {
                 entry.set_deadline(tick_of(now));
@@ -229,6 +248,10 @@ impl Presence {
             Some(OverflowEntry::Announcing { timeout: newer_timeout, leave }) => {
                 (newer_timeout.unwrap_or(timeout), leave)
             }
+            _ if self.sessions.has(key) => {
+                self.begin_deadlines(place, now, timeout);
+                return Announced::Online;
+            }
             _ => (timeout, None),
         };
         let deadline = self.deadline_after(now, timeout);
@@ -246,14 +269,17 @@ impl Presence {
         Announced::Online
     }
 
-    /// Sets the deadline of `id` to `after` nanoseconds from `now` unless it is earlier already (rule 9). During
-    /// `offline` it clears the heartbeat that is remembered.
+    /// Sets the deadline of `id` to `after` nanoseconds from `now` unless it is earlier already (rule 9): that of all
+    /// sessions (rule S2). During `offline` it clears the heartbeats that are remembered.
     pub fn leave(&mut self, id: Id<'_>, now: Nanos, after: Nanos) -> LeaveOutcome {
         let stayed = |was_online| LeaveOutcome { was_online, forgotten: None };
         let Some(place) = self.table.find(id) else { return stayed(false) };
         let Some(entry) = self.table.get(place) else { return stayed(false) };
         let key = entry.key;
-        let leave = if after == 0 { tick_of(now) } else { self.deadline_after(now, after) };
+        let leave = self.leave_tick(now, after);
+        if self.sessions.has(key) {
+            return self.leave_all_sessions(place, now, leave);
+        }
         match entry.state() {
             State::ANNOUNCING => {
                 let (timeout, earlier) = match self.overflow.get(key) {
@@ -286,6 +312,11 @@ impl Presence {
         }
     }
 
+    /// Returns the tick from which a user is due who leaves at `now`, `after` nanoseconds later.
+    fn leave_tick(&self, now: Nanos, after: Nanos) -> u64 {
+        if after == 0 { tick_of(now) } else { self.deadline_after(now, after) }
+    }
+
     /// Whether [`Presence::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.is_stopping
@@ -316,74 +347,6 @@ impl Presence {
         } else {
             !self.due.is_empty() || !self.rejoining.is_empty()
         }
-    }
-
-    /// Whether `id` is online: from the heartbeat that announces the user to the claim for `offline`.
-    pub fn is_online(&self, id: Id<'_>) -> bool {
-        let entry = self.table.find(id).and_then(|place| self.table.get(place));
-        entry.is_some_and(|entry| entry.state() != State::DEPARTING)
-    }
-
-    /// Whether `id` has an entry: the user is online, or inside `offline`, or rejoining.
-    pub fn is_known(&self, id: Id<'_>) -> bool {
-        self.table.find(id).is_some()
-    }
-
-    /// Returns when the last heartbeat of `id` came, exact to a tick and the clock's jitter, or `None` if the user is
-    /// not online. For a first heartbeat it is the return of `online`, unless `online` took 10 ms or more.
-    pub fn last_seen(&self, id: Id<'_>, now: Nanos) -> Option<Nanos> {
-        self.last_seen_of(self.table.find(id)?, now)
-    }
-
-    /// See [`Presence::last_seen`].
-    fn last_seen_of(&self, place: Place, now: Nanos) -> Option<Nanos> {
-        let entry = self.table.get(place)?;
-        let last_seen = match entry.state() {
-            State::DEPARTING => return None,
-            State::ANNOUNCING => start_of(entry.deadline(tick_of(now))),
-            State::OVERFLOW => match self.overflow.get(entry.key) {
-                Some(OverflowEntry::Online { last_seen, .. }) => last_seen,
-                _ => {
-                    violated("a user whose state is in an overflow entry has one");
-                    return None;
-                }
-            },
-            state => {
-                let timeout = self.timeouts.timeout_of(state)?;
-                start_of(entry.deadline(tick_of(now))).saturating_sub(timeout.saturating_add(self.jitter))
-            }
-        };
-        Some(last_seen.min(now))
-    }
-
-    /// Returns how many users are in which state.
-    pub fn counts(&self) -> Counts {
-        Counts { due: self.due.len(), ..self.counts }
-    }
-
-    /// Returns the users online in one part of the table, a number below [`Presence::PARTS`]: reading all parts at once
-    /// would hold the lock for too long.
-    pub fn online_users(&self, part: usize) -> Vec<OwnedId> {
-        let online = self.table.part(part).filter(|entry| entry.state() != State::DEPARTING);
-        online.map(|entry| self.owned_id(entry.key)).collect()
-    }
-
-    /// How many parts the table has, for [`Presence::online_users`].
-    pub const PARTS: usize = PARTS;
-
-    /// For how many users a caller should [`prefetch`](Presence::prefetch) before it takes the first of their
-    /// heartbeats.
-    pub const PREFETCH_BATCH: usize = PREFETCH_BATCH;
-
-    fn owned_id(&self, key: u64) -> OwnedId {
-        if crate::id::is_valid_key(key) {
-            return OwnedId::Key(key);
-        }
-        self.table.owned_string(key).unwrap_or_else(|| {
-            violated("the string of each user is in the arena");
-            // Its callback is called all the same, so that the user does not stay in the table for ever.
-            OwnedId::String { bytes: Box::default(), class: 0, label: 0 }
-        })
     }
 
     /// Returns the tick from which a user with a heartbeat at `now` is due. It is rounded up, so that it is never

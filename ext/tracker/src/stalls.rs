@@ -129,6 +129,17 @@ impl StallDetector {
         self.is_calling = true;
     }
 
+    /// Returns until when everything is known to have run: a stall that is found later begins there or later.
+    ///
+    /// While nobody is online no stall is found, and a callback that keeps nothing from being read is none. Otherwise the
+    /// stall of an unanswered question may have begun an interval before it.
+    pub fn running_until(&self, now: Nanos) -> Nanos {
+        if self.interval.is_none() || self.is_calling {
+            return now;
+        }
+        self.answered_at.max(self.asked_at.unwrap_or(now).saturating_sub(MAX_INTERVAL))
+    }
+
     /// Returns since when the reactor has perhaps stood still, if it should have answered by `now`: at most since an interval
     /// before it was asked.
     pub fn stalled_since(&self, now: Nanos) -> Option<Nanos> {

@@ -5,6 +5,7 @@
 
 mod heartbeat_batch;
 mod last_claim;
+mod sessions;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -139,6 +140,7 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         let now = self.now();
         let mut stalls = self.shared.stalls();
         stalls.answer(now).into_iter().for_each(|stall| presence.add_stall(stall));
+        presence.set_running_until(stalls.running_until(now));
         let transition = presence.claim(now, max, claimed);
         if !claimed.is_empty() && !reads_heartbeats {
             stalls.calls();
@@ -335,6 +337,7 @@ impl<C: Clock, S: Signal> Shared<C, S> {
         let now = self.clock.now();
         let mut stalls = self.stalls();
         stalls.timer_awake(now).into_iter().for_each(|stall| presence.add_stall(stall));
+        presence.set_running_until(stalls.running_until(now));
         let next = presence.advance(now, CHECKS_PER_STEP);
         let (is_asked, ask_at) = stalls.ask(now, presence.shortest_timeout());
         if is_asked || presence.is_claimable() {

@@ -1,19 +1,22 @@
-//! Everything that can happen to one user within a few ticks, in every order: a breadth-first search over the real
-//! [`Presence`].
+//! Everything that can happen to one user within a few ticks, in every order: a search over the real [`Presence`],
+//! depth first, since each state that waits takes 100 KB.
 //!
 //! The steps are: a heartbeat with one of two timeouts, a leave, a step of the timer, a claim, the end of a callback, a
-//! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor whether a callback does.
-//! So one kind of heartbeat stands for two threads and for callbacks. In every state each step may be the next one; a
-//! state that was reached before is not searched again.
+//! stop, a tick of the clock and a stall that ends. `Presence` does not know which thread sends a heartbeat, nor
+//! whether a callback does. So one kind of heartbeat stands for two threads and for callbacks. In every state each step
+//! may be the next one; a state that was reached before is not searched again. Sessions have searches of their own,
+//! with fewer other steps: all at once would be too many states.
+//!
+//! Over 400 lines: each step is defined, taken and compared here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod naive;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use naive::Naive;
+use naive::{Naive, Source};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Counts, HeartbeatOutcome, Id, Nanos, OwnedId, Stall, StringId, TICK,
@@ -36,14 +39,21 @@ const MAX_KEPT: usize = 5;
 
 /// How many keys a sweep leaves on the wheel, whatever the user has done (rule 16).
 const MAX_WHEEL_KEYS: usize = 8;
+/// No limit that a search comes to.
+const MAX_SESSIONS: usize = 100;
+
+/// What a user with two named sessions and the unnamed one keeps besides.
+const MAX_KEPT_WITH_SESSIONS: usize = MAX_KEPT + 2;
+
 const TIMEOUTS: [Nanos; 2] = [TICK, 3 * TICK];
 const LEAVES: [Nanos; 2] = [0, 2 * TICK];
 const STALLS: [Nanos; 1] = [2 * TICK];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    Heartbeat(Nanos),
+    Heartbeat(Source, Nanos),
     Leave(Nanos),
+    LeaveSession(Source, Nanos),
     /// A tick of the clock.
     Wait,
     /// A step of the timer that checks up to this many users.
@@ -87,10 +97,11 @@ struct State {
     /// Whether the timer has checked everyone at the present moment.
     has_advanced: bool,
     has_stalled: bool,
+    max_sessions: usize,
 }
 
 fn steps() -> Vec<Step> {
-    let heartbeats = TIMEOUTS.map(Step::Heartbeat);
+    let heartbeats = TIMEOUTS.map(|timeout| Step::Heartbeat(Source::Unnamed, timeout));
     let leaves = LEAVES.map(Step::Leave);
     let ends = [CallbackOutcome::Returned, CallbackOutcome::Aborted].map(Step::EndCallback);
     let others = [Step::Wait, Step::Advance(usize::MAX), Step::Advance(1), Step::Claim, Step::Unclaim, Step::Stop];
@@ -101,10 +112,18 @@ fn id() -> Id<'static> {
     Id::String(StringId { bytes: b"ada", class: 1, label: 2 })
 }
 
+/// Returns the id of a named session.
+fn session(number: usize) -> Id<'static> {
+    Id::Key(number as u64)
+}
+
 impl State {
-    fn new(ticks: u64) -> State {
+    fn new(ticks: u64, max_sessions: usize) -> State {
+        let mut presence = Presence::new(START, 0);
+        presence.set_max_sessions(max_sessions);
         State {
-            presence: Presence::new(START, 0),
+            presence,
+            max_sessions,
             naive: Naive::new(0),
             now: START,
             end: START + ticks * TICK,
@@ -143,6 +162,8 @@ impl State {
             (Step::EndCallback(outcome), Some(_)) => outcome == CallbackOutcome::Returned,
             (Step::Unclaim, Some(call)) => call.caller == Caller::Reactor || call.transition == Transition::Offline,
             (Step::EndCallback(_) | Step::Unclaim, None) => false,
+            // Which session is evicted while `offline` runs cannot be seen.
+            (Step::Heartbeat(..), _) => self.naive.notes_in_offline(INDEX) < self.max_sessions,
             // The reactor does one thing at a time.
             (Step::Claim, Some(call)) => call.caller == Caller::HeartbeatThread,
             (Step::Stop, _) => !self.presence.is_stopping(),
@@ -155,12 +176,19 @@ impl State {
     /// Takes a step, and compares the result with the naive model. Returns the rules that it shows, one bit each.
     fn take(&mut self, step: Step) -> u16 {
         self.naive.rules = 0;
+        if !self.has_stalled {
+            // Whether there was a stall is found out later.
+            self.presence.set_running_until(self.now - STALLS[0]);
+        }
         let mut rules = 0;
         let inside = self.call.is_some();
         match step {
-            Step::Heartbeat(timeout) => {
-                let outcome = self.presence.heartbeat(id(), self.now, timeout);
-                assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(INDEX, self.now, timeout));
+            Step::Heartbeat(source, timeout) => {
+                let outcome = match source {
+                    Source::Named(number) => self.presence.session_heartbeat(id(), session(number), self.now, timeout),
+                    _ => self.presence.heartbeat(id(), self.now, timeout),
+                };
+                assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(INDEX, source, self.now, timeout));
                 assert_eq!(outcome == HeartbeatOutcome::Ignored, self.presence.is_stopping());
                 if let HeartbeatOutcome::Announce(user) = outcome {
                     self.call(user, Transition::Online, Caller::HeartbeatThread);
@@ -169,6 +197,17 @@ impl State {
             Step::Leave(after) => {
                 let left = self.presence.leave(id(), self.now, after);
                 assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(INDEX, self.now, after));
+            }
+            Step::LeaveSession(source, after) => {
+                let named = match source {
+                    Source::Named(number) => Some(session(number)),
+                    _ => None,
+                };
+                let left = self.presence.leave_session(id(), named, self.now, after);
+                let (was_there, is_forgotten) = self.naive.leave_session(INDEX, source, self.now, after);
+                let was_there = was_there.filter(|_| !self.naive.is_stopping);
+                assert!(was_there.is_none_or(|was_there| was_there == left.was_there), "{source:?}: {was_there:?}");
+                assert_eq!(left.forgotten.is_some(), is_forgotten);
             }
             Step::Wait => {
                 self.now += TICK;
@@ -203,7 +242,7 @@ impl State {
         }
         rules |= self.naive.rules;
         self.naive.rules = 0;
-        if inside && matches!(step, Step::Heartbeat(_) | Step::Leave(_) | Step::Stop) {
+        if inside && matches!(step, Step::Heartbeat(..) | Step::Leave(_) | Step::Stop) {
             rules |= 1 << 6;
         }
         rules
@@ -258,8 +297,9 @@ impl State {
     fn check(&mut self) {
         assert_eq!(self.presence.is_online(id()), self.naive.is_online(INDEX));
         assert_eq!(self.presence.is_known(id()), self.naive.users.contains_key(&INDEX));
+        self.check_sessions();
         let counts = self.presence.counts();
-        assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
+        assert_eq!(Counts { due: 0, sessions: 0, ..counts }, self.naive.counts());
         assert!(counts.due <= 1, "in the due queue twice");
         match (self.presence.last_seen(id(), self.now), self.naive.last_seen(INDEX)) {
             (None, None) => {}
@@ -282,6 +322,35 @@ impl State {
         }
     }
 
+    fn check_sessions(&mut self) {
+        let ids: Vec<_> = self.presence.session_ids(id(), self.now);
+        let ids: BTreeSet<Source> = ids
+            .into_iter()
+            .map(|id| match id {
+                Some(OwnedId::Key(number)) => Source::Named(number as usize),
+                _ => Source::Unnamed,
+            })
+            .collect();
+        assert!(ids.len() <= self.max_sessions);
+        if self.naive.is_stopping {
+            return;
+        }
+        let mut expected = self.naive.session_ids(INDEX, self.now);
+        let is_full = ids.len() == self.max_sessions;
+        for source in expected.clone().into_keys().filter(|source| !ids.contains(source)) {
+            // All that is at a tick is certain, but for the leaves.
+            assert!(is_full || !expected[&source], "{source:?} is gone");
+            if is_full {
+                self.naive.evicted(INDEX, source, &ids);
+                expected.remove(&source);
+            }
+        }
+        assert!(ids.iter().all(|id| expected.contains_key(id)), "the sessions are {ids:?}, not {expected:?}");
+        let certain = expected.values().filter(|is_certain| **is_certain).count();
+        let sessions = self.presence.counts().sessions;
+        assert!((certain..=self.naive.session_count()).contains(&sessions), "{sessions} sessions are counted");
+    }
+
     /// Asserts that from this state on the user ends offline and nothing is kept, if timer, reactor and clock go on.
     fn settle(mut self) {
         let mut rounds = 0;
@@ -301,12 +370,12 @@ impl State {
 
 /// Takes every step in every state, except in states that keep too much. Returns how many states there are, and the
 /// rules that were shown.
-fn search(steps: &[Step], ticks: u64, is_too_much: impl Fn(&Presence) -> bool) -> (usize, u16) {
-    let start = State::new(ticks);
+fn search(steps: &[Step], ticks: u64, max_sessions: usize, is_too_much: impl Fn(&Presence) -> bool) -> (usize, u16) {
+    let start = State::new(ticks, max_sessions);
     let mut reached = HashSet::from([start.fingerprint()]);
     let mut queue = VecDeque::from([start]);
     let mut rules = 0;
-    while let Some(state) = queue.pop_front() {
+    while let Some(state) = queue.pop_back() {
         for step in steps.iter().filter(|step| state.can_take(**step)) {
             let mut next = state.clone();
             rules |= next.take(*step);
@@ -323,7 +392,7 @@ fn search(steps: &[Step], ticks: u64, is_too_much: impl Fn(&Presence) -> bool) -
 
 #[test]
 fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
-    let (states, rules) = search(&steps(), TICKS, |presence| presence.kept() > MAX_KEPT);
+    let (states, rules) = search(&steps(), TICKS, MAX_SESSIONS, |presence| presence.kept() > MAX_KEPT);
     let shown: Vec<u32> = (1..=14).filter(|rule| rules & 1 << rule != 0).collect();
     assert_eq!(shown, (1..=14).collect::<Vec<_>>(), "the search has not shown every rule");
     assert!(states > 1_000, "only {states} states");
@@ -333,16 +402,74 @@ fn everything_that_happens_to_one_user_keeps_the_rules_in_every_order() {
 fn rule_16_however_a_user_comes_and_leaves_the_wheel_keeps_a_few_keys() {
     // Timeouts that are not so short that a sweep leaves the keys. The search ends only because they are bounded.
     let steps = [
-        Step::Heartbeat(4 * TICK),
+        Step::Heartbeat(Source::Unnamed, 4 * TICK),
         Step::Leave(0),
         Step::Wait,
         Step::Advance(usize::MAX),
         Step::Claim,
         Step::EndCallback(CallbackOutcome::Returned),
     ];
-    let (states, _) = search(&steps, 2, |presence| {
+    let (states, _) = search(&steps, 2, MAX_SESSIONS, |presence| {
         assert!(presence.wheel_words() <= MAX_WHEEL_KEYS, "{presence:?}");
         false
     });
+    assert!(states > 1_000, "only {states} states");
+}
+
+/// What happens to a user with sessions besides `steps`.
+fn with_the_rest(steps: &[Step]) -> Vec<Step> {
+    let returned = Step::EndCallback(CallbackOutcome::Returned);
+    [steps, &[Step::Wait, Step::Advance(usize::MAX), Step::Claim, returned]].concat()
+}
+
+#[test]
+fn two_named_sessions_and_the_unnamed_one_keep_the_rules_in_every_order() {
+    let [one, two] = [0, 1].map(Source::Named);
+    let steps = with_the_rest(&[
+        Step::Heartbeat(Source::Unnamed, TICK),
+        Step::Heartbeat(one, TICK),
+        Step::Heartbeat(two, 2 * TICK),
+        Step::LeaveSession(one, 0),
+    ]);
+    let (states, _) = search(&steps, 1, MAX_SESSIONS, |presence| presence.kept() > MAX_KEPT_WITH_SESSIONS);
+    assert!(states > 1_000, "only {states} states");
+}
+
+#[test]
+fn callbacks_that_end_otherwise_and_a_stop_keep_the_rules_of_sessions_in_every_order() {
+    let one = Source::Named(0);
+    let steps = with_the_rest(&[
+        Step::Heartbeat(Source::Unnamed, TICK),
+        Step::Heartbeat(one, TICK),
+        Step::LeaveSession(one, 0),
+        Step::EndCallback(CallbackOutcome::Aborted),
+        Step::Unclaim,
+        Step::Stop,
+    ]);
+    let (states, _) = search(&steps, 1, MAX_SESSIONS, |presence| presence.kept() > MAX_KEPT);
+    assert!(states > 1_000, "only {states} states");
+}
+
+#[test]
+fn a_named_session_and_the_unnamed_one_keep_the_rules_across_a_stall_in_every_order() {
+    let steps = with_the_rest(&[
+        Step::Heartbeat(Source::Unnamed, 2 * TICK),
+        Step::Heartbeat(Source::Named(0), TICK),
+        Step::Stall(STALLS[0]),
+    ]);
+    let (states, _) = search(&steps, 3, MAX_SESSIONS, |presence| presence.kept() > MAX_KEPT_WITH_SESSIONS);
+    assert!(states > 1_000, "only {states} states");
+}
+
+#[test]
+fn rule_s16_two_sessions_of_which_one_is_evicted_keep_the_rules_in_every_order() {
+    let [one, two] = [0, 1].map(Source::Named);
+    let steps = with_the_rest(&[
+        Step::Heartbeat(one, 2 * TICK),
+        Step::Heartbeat(two, TICK),
+        Step::LeaveSession(one, 0),
+        Step::Leave(0),
+    ]);
+    let (states, _) = search(&steps, 1, 1, |presence| presence.kept() > MAX_KEPT);
     assert!(states > 1_000, "only {states} states");
 }

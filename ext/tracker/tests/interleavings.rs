@@ -27,6 +27,9 @@ use shuttle::thread::{self, JoinHandle};
 
 const TIMEOUT: Nanos = 5 * TICK;
 
+/// A session that leaves at once after each heartbeat.
+const LEAVING: u64 = 9;
+
 #[derive(Clone, Default)]
 struct MockClock(Arc<AtomicU64>);
 
@@ -128,6 +131,26 @@ impl Harness {
             HeartbeatOutcome::Ignored => return,
         }
         self.history(key, |history| history.last_seen = history.last_seen.max(now));
+    }
+
+    /// A heartbeat of one of the user's sessions. That of [`LEAVING`] keeps nobody online.
+    fn session_heartbeat(&self, key: u64, session: u64, timeout: Nanos) {
+        let mut now = self.tracker.now();
+        match self.tracker.session_heartbeat(Id::Key(key), Id::Key(session), now, timeout) {
+            HeartbeatOutcome::Announce(user) => {
+                let outcome = self.call(key, Transition::Online);
+                now = self.tracker.now();
+                self.announced(user, timeout, outcome);
+                if outcome == CallbackOutcome::Aborted {
+                    return;
+                }
+            }
+            HeartbeatOutcome::Known => {}
+            HeartbeatOutcome::Ignored => return,
+        }
+        if session != LEAVING {
+            self.history(key, |history| history.last_seen = history.last_seen.max(now));
+        }
     }
 
     fn announced(&self, user: User, timeout: Nanos, outcome: CallbackOutcome) {
@@ -404,4 +427,98 @@ fn dropping_the_tracker_ends_its_thread() {
         }
         drop(harness);
     });
+}
+
+#[test]
+fn a_user_is_online_while_any_session_sends_heartbeats() {
+    explore(|| {
+        let harness = Harness::new(true, false);
+        let senders = [7, 8].map(|session| {
+            spawn(&harness, move |harness| {
+                for _ in 0..2 {
+                    harness.session_heartbeat(1, session, TIMEOUT);
+                }
+                // A third session, which leaves, takes nobody with it.
+                harness.session_heartbeat(1, LEAVING, TIMEOUT);
+                harness.tracker.leave_session(Id::Key(1), Some(Id::Key(LEAVING)), 0);
+                harness.session_heartbeat(1, session, TIMEOUT);
+            })
+        });
+        let time = spawn(&harness, |harness| {
+            for _ in 0..3 {
+                harness.wait(TIMEOUT / 2 + TICK);
+            }
+        });
+        let ended = Arc::new(UnscheduledMutex::new(false));
+        let reactor = spawn(&harness, {
+            let ended = Arc::clone(&ended);
+            move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
+        });
+        join(senders);
+        join([time]);
+        *ended.lock().unwrap() = true;
+        for _ in 0..200 {
+            if harness.tracker.counts() != Counts::default() {
+                harness.wait(TIMEOUT);
+                thread::yield_now();
+            }
+        }
+        assert_eq!(harness.tracker.counts(), Counts::default(), "nobody sets the user offline");
+        harness.tracker.wake_reactor();
+        join([reactor]);
+        harness.check_everyone_is_offline();
+    });
+}
+
+/// Heartbeats and leaves of sessions, expiry and a stop at once.
+fn sessions_at_once(is_faulty: bool) {
+    let harness = Harness::new(false, is_faulty);
+    harness.tracker.set_max_sessions(2);
+    harness.tracker.count_session_keys(|_| true);
+    let senders = [(7, TIMEOUT), (8, 3 * TICK)].map(|(session, timeout)| {
+        spawn(&harness, move |harness| {
+            harness.session_heartbeat(1, session, timeout);
+            harness.heartbeat(1, timeout);
+            harness.session_heartbeat(1, session, timeout);
+        })
+    });
+    let leaver = spawn(&harness, |harness| {
+        harness.tracker.leave_session(Id::Key(1), Some(Id::Key(7)), 0);
+        harness.tracker.leave(Id::Key(1), TICK);
+        harness.tracker.leave_session(Id::Key(1), None, 0);
+    });
+    let time = spawn(&harness, |harness| {
+        for _ in 0..3 {
+            harness.wait(3 * TICK);
+        }
+    });
+    let stopper = spawn(&harness, |harness| {
+        thread::yield_now();
+        assert!(harness.tracker.stop().len() <= 1);
+        harness.tracker.wake_reactor();
+    });
+    let stopped = Arc::new(UnscheduledMutex::new(false));
+    let reactor = spawn(&harness, {
+        let stopped = Arc::clone(&stopped);
+        move |harness| harness.react(|counts| *stopped.lock().unwrap() && counts.present == counts.announcing)
+    });
+    join([stopper]);
+    *stopped.lock().unwrap() = true;
+    harness.tracker.wake_reactor();
+    join([reactor, leaver, time]);
+    join(senders);
+    harness.check_everyone_is_offline();
+    // No session is left, so that all keys in use are released.
+    let released = harness.tracker.take_released_sessions();
+    assert!(released.iter().all(|key| [7, 8].contains(key)), "{released:?}");
+}
+
+#[test]
+fn sessions_and_a_stop_keep_the_rules_in_any_order() {
+    explore(|| sessions_at_once(false));
+}
+
+#[test]
+fn sessions_keep_the_rules_though_callbacks_fail_and_claims_are_taken_back() {
+    explore(|| sessions_at_once(true));
 }

@@ -241,3 +241,88 @@ fn a_user_with_another_key_is_the_same_user() {
     users.wait(2 * SECOND);
     assert_eq!(users.count, 0);
 }
+
+/// The session of a client that invents one each time.
+fn session(number: u64) -> Id<'static> {
+    Id::Key(number)
+}
+
+#[test]
+fn rule_s5_a_session_takes_at_most_96_bytes() {
+    for per_user in [1, 2, 3, 10] {
+        let mut users = Users::new();
+        const USERS: u64 = 100_000;
+        for number in 0..USERS * per_user {
+            let id = key(number / per_user);
+            let outcome = users.presence.session_heartbeat(id, session(number), users.now, DAY);
+            if let HeartbeatOutcome::Announce(user) = outcome {
+                users.presence.announced(user, users.now, DAY, CallbackOutcome::Returned);
+            }
+        }
+        let counts = users.presence.counts();
+        assert_eq!((counts.present as u64, counts.sessions as u64), (USERS, USERS * per_user));
+        let bytes = users.presence.session_bytes() as u64 / (USERS * per_user);
+        println!("{bytes} bytes for each session of {per_user}");
+        assert!(bytes <= 96, "{bytes} bytes for each session of {per_user}");
+    }
+}
+
+#[test]
+fn rule_s15_ever_new_sessions_are_bounded_by_those_that_are_not_over() {
+    let mut users = Users::new();
+    users.presence.set_max_sessions(usize::MAX);
+    users.presence.count_session_keys(|_| true);
+    users.come_online(key(1), DAY);
+    let mut released = 0;
+    for number in 0..20_000 {
+        let outcome = users.presence.session_heartbeat(key(1), session(number), users.now, SECOND);
+        assert_eq!(outcome, HeartbeatOutcome::Known);
+        users.wait(SECOND / 50);
+        released += users.presence.take_released_sessions().len();
+        let counts = users.presence.counts();
+        assert!(counts.sessions <= 53, "{} sessions", counts.sessions);
+        assert!(users.presence.kept() <= 120, "{}", users.presence.kept());
+    }
+    users.wait(2 * SECOND);
+    released += users.presence.take_released_sessions().len();
+    assert_eq!(released, 20_000);
+    assert!(users.presence.session_bytes() <= 1_000, "{}", users.presence.session_bytes());
+    users.leave(key(1));
+    users.wait(DAY);
+    assert_eq!((users.presence.kept(), users.presence.session_bytes()), (0, 0));
+}
+
+#[test]
+fn rule_s16_ever_new_sessions_with_long_timeouts_are_bounded_by_the_limit() {
+    let mut users = Users::new();
+    users.presence.count_session_keys(|_| true);
+    users.come_online(key(1), DAY);
+    let mut released = 0;
+    for number in 0..20_000 {
+        users.presence.session_heartbeat(key(1), session(number), users.now, DAY + number * SECOND);
+        released += users.presence.take_released_sessions().len();
+        assert!(users.presence.counts().sessions <= 100);
+        assert!(users.presence.kept() <= 220, "{}", users.presence.kept());
+    }
+    assert_eq!(released, 20_000 - 100);
+}
+
+#[test]
+fn rule_16_sessions_that_come_and_go_leave_nothing_on_the_wheel() {
+    let mut users = Users::new();
+    users.come_online(key(1), DAY);
+    for number in 0..20_000 {
+        let timeout = [SECOND, 60 * SECOND, 3_600 * SECOND][number as usize % 3];
+        users.presence.session_heartbeat(key(1), session(number), users.now, timeout);
+        users.presence.leave_session(
+            key(1),
+            Some(session(number)),
+            users.now,
+            if number % 2 == 0 { 0 } else { SECOND },
+        );
+        users.check();
+    }
+    users.wait(2 * SECOND);
+    assert_eq!(users.presence.session_ids(key(1), users.now), [None]);
+    assert_eq!(users.presence.counts().sessions, 1);
+}

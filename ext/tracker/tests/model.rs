@@ -8,7 +8,7 @@ mod naive;
 
 use std::collections::{BTreeSet, HashMap};
 
-use naive::{Naive, UserIndex};
+use naive::{Naive, Source, UserIndex};
 use online_manager_tracker::presence::{Next, Presence};
 use online_manager_tracker::{
     Announced, CallbackOutcome, Claimed, Counts, Departed, HeartbeatOutcome, Id, Nanos, OwnedId, Stall, StringId, TICK,
@@ -33,10 +33,16 @@ const LONGEST_WAIT: Nanos = 38 * DAY;
 enum Step {
     Heartbeat {
         index: UserIndex,
+        source: Source,
         timeout: Nanos,
     },
     Leave {
         index: UserIndex,
+        after: Nanos,
+    },
+    LeaveSession {
+        index: UserIndex,
+        source: Source,
         after: Nanos,
     },
     Wait(Nanos),
@@ -66,8 +72,10 @@ enum Step {
     Rekey {
         index: UserIndex,
     },
-    /// Everything stood still for this long until now.
+    /// Everything stood still for this long until now, or since the last sign of life.
     Stall(Nanos),
+    /// A sign of life: no later stall begins before it.
+    Run,
     Stop,
 }
 
@@ -78,6 +86,16 @@ fn timeouts() -> impl Strategy<Value = Nanos> {
         2 => prop::sample::select(vec![HOUR, 9 * HOUR, 12 * HOUR, DAY, 6 * DAY, 7 * DAY, 14 * DAY]),
         1 => prop::sample::select(vec![YEAR, u64::MAX - 1, u64::MAX]),
     ]
+}
+
+/// The session of a heartbeat or a leave: half of the users have no named one. Users with the same remainder by four
+/// share session ids.
+fn source_of(index: UserIndex, session: usize) -> Source {
+    match session {
+        _ if index % 4 < 2 => Source::Unnamed,
+        0 => Source::Unnamed,
+        session => Source::Named(session - 1),
+    }
 }
 
 fn waits() -> impl Strategy<Value = Step> {
@@ -96,8 +114,13 @@ fn waits() -> impl Strategy<Value = Step> {
 fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
     let outcomes = prop_oneof![4 => Just(CallbackOutcome::Returned), 1 => Just(CallbackOutcome::Aborted)];
     let step = prop_oneof![
-        200 => (0..users, timeouts()).prop_map(|(index, timeout)| Step::Heartbeat { index, timeout }),
+        200 => (0..users, 0..4usize, timeouts()).prop_map(|(index, session, timeout)| {
+            Step::Heartbeat { index, source: source_of(index, session), timeout }
+        }),
         50 => (0..users, prop_oneof![Just(0), timeouts()]).prop_map(|(index, after)| Step::Leave { index, after }),
+        50 => (0..users, 0..4usize, prop_oneof![2 => Just(0), 1 => timeouts()]).prop_map(|(index, session, after)| {
+            Step::LeaveSession { index, source: source_of(index, session), after }
+        }),
         120 => waits(),
         60 => (prop_oneof![Just(1usize), Just(usize::MAX)], 1usize..4)
             .prop_map(|(budget, times)| Step::Advance { budget, times }),
@@ -106,6 +129,7 @@ fn steps(users: usize) -> impl Strategy<Value = Vec<Step>> {
         20 => any::<usize>().prop_map(|which| Step::Unclaim { which }),
         20 => (0..users / 2).prop_map(|index| Step::Rekey { index: 2 * index + 1 }),
         8 => prop_oneof![1..3 * TICK, 1..20 * SECOND, 1..HOUR].prop_map(Step::Stall),
+        8 => Just(Step::Run),
         1 => Just(Step::Stop),
     ];
     prop::collection::vec(step, 1..300)
@@ -145,6 +169,12 @@ struct Run {
     max_spare_keys: Option<usize>,
     now: Nanos,
     callbacks: Vec<Callback>,
+    /// When the last sign of life was.
+    running_until: Nanos,
+    /// How many sessions a user may have.
+    max_sessions: usize,
+    /// The session keys that the caller holds objects for.
+    held_keys: BTreeSet<u64>,
     /// When the timer last checked everyone.
     advanced_at: Nanos,
     /// What the timer waits for.
@@ -186,10 +216,36 @@ fn parts_of(index: UserIndex) -> [usize; 4] {
     [index / 4, index % 2, index / 2 % 2, index * 7]
 }
 
+/// The first session has a string, the others have keys.
+fn with_session<T>(session: usize, use_id: impl FnOnce(Id<'_>) -> T) -> T {
+    match session {
+        0 => use_id(Id::String(StringId { bytes: b"tab", class: 1, label: 7 })),
+        _ => use_id(Id::Key(session as u64)),
+    }
+}
+
+fn source_of_id(id: Option<OwnedId>) -> Source {
+    match id {
+        None => Source::Unnamed,
+        Some(OwnedId::Key(key)) => Source::Named(key as usize),
+        Some(string) => {
+            assert_eq!(string, OwnedId::String { bytes: (*b"tab").into(), class: 1, label: 7 });
+            Source::Named(0)
+        }
+    }
+}
+
 impl Run {
-    fn new(users: usize, start: Nanos, jitter: Nanos) -> Run {
+    fn new(users: usize, start: Nanos, jitter: Nanos, max_sessions: usize) -> Run {
+        let mut presence = Presence::new(start, jitter);
+        presence.set_max_sessions(max_sessions);
+        presence.set_running_until(start);
+        presence.count_session_keys(|_| true);
         Run {
-            presence: Presence::new(start, jitter),
+            presence,
+            running_until: start,
+            max_sessions,
+            held_keys: BTreeSet::new(),
             naive: Naive::new(jitter),
             users,
             versions: vec![0; users],
@@ -205,11 +261,12 @@ impl Run {
 
     fn take(&mut self, step: &Step) {
         match *step {
-            Step::Heartbeat { index, timeout } => self.heartbeat(index, timeout),
+            Step::Heartbeat { index, source, timeout } => self.heartbeat(index, source, timeout),
             Step::Leave { index, after } => self.leave(index, after),
+            Step::LeaveSession { index, source, after } => self.leave_session(index, source, after),
             Step::Wait(time) => self.wait(time),
             Step::WaitFor { which, offset } => {
-                let deadlines: Vec<Nanos> = self.naive.users.values().filter_map(deadline_of).collect();
+                let deadlines: Vec<Nanos> = self.naive.deadlines().collect();
                 if !deadlines.is_empty() {
                     let moment = deadlines[which % deadlines.len()].saturating_add_signed(offset);
                     // A deadline a year away is not waited for, or the sequences would test nothing else.
@@ -231,8 +288,14 @@ impl Run {
                 }
             }
             Step::Rekey { index } => self.rekey(index),
+            Step::Run => {
+                self.running_until = self.now;
+                self.presence.set_running_until(self.now);
+            }
+            // Evicted sessions are not remembered one by one, so that their claims are put off together.
+            Step::Stall(_) if self.max_sessions < 3 => {}
             Step::Stall(length) => {
-                let (start, end) = (self.now.saturating_sub(length), self.now);
+                let (start, end) = (self.now.saturating_sub(length).max(self.running_until), self.now);
                 self.presence.add_stall(Stall { start, end });
                 self.naive.stalled(start, end);
             }
@@ -241,9 +304,23 @@ impl Run {
         self.check();
     }
 
-    fn heartbeat(&mut self, index: UserIndex, timeout: Nanos) {
-        let outcome = with_id(index, self.versions[index], |id| self.presence.heartbeat(id, self.now, timeout));
-        assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(index, self.now, timeout));
+    fn heartbeat(&mut self, index: UserIndex, source: Source, timeout: Nanos) {
+        // Which session is evicted while `offline` runs cannot be seen.
+        if self.naive.notes_in_offline(index) >= self.max_sessions {
+            return;
+        }
+        let outcome = with_id(index, self.versions[index], |id| match source {
+            Source::Named(session) => {
+                with_session(session, |session| self.presence.session_heartbeat(id, session, self.now, timeout))
+            }
+            _ => self.presence.heartbeat(id, self.now, timeout),
+        });
+        if let Source::Named(session @ 1..) = source
+            && outcome != HeartbeatOutcome::Ignored
+        {
+            self.held_keys.insert(session as u64);
+        }
+        assert_eq!(naive::is_announcement(outcome), self.naive.heartbeat(index, source, self.now, timeout));
         assert_eq!(outcome == HeartbeatOutcome::Ignored, self.naive.is_stopping);
         if let HeartbeatOutcome::Announce(user) = outcome {
             self.call(Callback { index, user, transition: Transition::Online, timeout });
@@ -253,6 +330,19 @@ impl Run {
     fn leave(&mut self, index: UserIndex, after: Nanos) {
         let left = with_id(index, self.versions[index], |id| self.presence.leave(id, self.now, after));
         assert_eq!((left.was_online, left.forgotten.is_some()), self.naive.leave(index, self.now, after));
+    }
+
+    fn leave_session(&mut self, index: UserIndex, source: Source, after: Nanos) {
+        let left = with_id(index, self.versions[index], |id| match source {
+            Source::Named(session) => {
+                with_session(session, |session| self.presence.leave_session(id, Some(session), self.now, after))
+            }
+            _ => self.presence.leave_session(id, None, self.now, after),
+        });
+        let (was_there, is_forgotten) = self.naive.leave_session(index, source, self.now, after);
+        let was_there = was_there.filter(|_| !self.naive.is_stopping);
+        assert!(was_there.is_none_or(|was_there| was_there == left.was_there), "{source:?} of {index}: {was_there:?}");
+        assert_eq!(left.forgotten.is_some(), is_forgotten);
     }
 
     fn wait(&mut self, time: Nanos) {
@@ -394,8 +484,20 @@ impl Run {
             }
         }
 
+        let mut certain = 0;
+        for index in 0..self.users {
+            certain += self.check_sessions(index);
+        }
+        for key in self.presence.take_released_sessions() {
+            assert!(self.held_keys.remove(&key), "{key} is released twice");
+            assert!(!self.naive.is_in_use(Source::Named(key as usize), self.now), "{key} is in use");
+        }
+
         let counts = self.presence.counts();
-        assert_eq!(Counts { due: 0, ..counts }, self.naive.counts());
+        assert_eq!(Counts { due: 0, sessions: 0, ..counts }, self.naive.counts());
+        let sessions = certain..=self.naive.session_count();
+        let is_right = self.naive.is_stopping || sessions.contains(&counts.sessions);
+        assert!(is_right, "{} sessions are counted, not {sessions:?}", counts.sessions);
         assert!(counts.due <= counts.present - counts.announcing, "a user is in the due queue twice");
 
         if let Some(spare) = self.max_spare_keys {
@@ -425,6 +527,28 @@ impl Run {
         }
     }
 
+    /// Compares the sessions of a user. Returns how many are certain to be there.
+    fn check_sessions(&mut self, index: UserIndex) -> usize {
+        let ids = with_id(index, self.versions[index], |id| self.presence.session_ids(id, self.now));
+        let ids: BTreeSet<Source> = ids.into_iter().map(source_of_id).collect();
+        assert!(ids.len() <= self.max_sessions);
+        if self.naive.is_stopping {
+            // Everyone is due, whatever the sessions.
+            return 0;
+        }
+        let mut expected = self.naive.session_ids(index, self.now);
+        let is_full = ids.len() == self.max_sessions;
+        for (source, is_certain) in expected.clone().into_iter().filter(|(source, _)| !ids.contains(source)) {
+            assert!(is_full || !is_certain, "{source:?} of {index} is gone");
+            if is_full && (is_certain || matches!(self.naive.users[&index], naive::UserState::Online { .. })) {
+                self.naive.evicted(index, source, &ids);
+                expected.remove(&source);
+            }
+        }
+        assert!(ids.iter().all(|id| expected.contains_key(id)), "{index} has the sessions {ids:?}, not {expected:?}");
+        expected.values().filter(|is_certain| **is_certain).count()
+    }
+
     /// Makes all users leave, and asserts that nothing is kept.
     fn finish(mut self) {
         self.settle();
@@ -432,6 +556,8 @@ impl Run {
             self.leave(index, 0);
         }
         self.settle();
+        self.check();
+        assert_eq!(self.held_keys, [].into());
         assert_eq!(self.naive.users, [].into());
         assert_eq!(self.presence.counts(), Counts::default());
         // All keys that are left on the wheel come up within its 9.8 hours.
@@ -442,15 +568,8 @@ impl Run {
     }
 }
 
-fn deadline_of(state: &naive::UserState) -> Option<Nanos> {
-    match state {
-        naive::UserState::Online { due, .. } => Some(due.from),
-        _ => None,
-    }
-}
-
-fn run(users: usize, start: Nanos, jitter: Nanos, steps: &[Step]) {
-    let mut run = Run::new(users, start, jitter);
+fn run(users: usize, start: Nanos, jitter: Nanos, max_sessions: usize, steps: &[Step]) {
+    let mut run = Run::new(users, start, jitter, max_sessions);
     for step in steps {
         run.take(step);
     }
@@ -477,9 +596,22 @@ proptest! {
     fn a_few_users_behave_as_in_the_naive_model(
         start in starts(),
         jitter in prop::sample::select(vec![0, 1, 5_000_000]),
-        steps in steps(3),
+        steps in steps(4),
     ) {
-        run(3, start, jitter, &steps);
+        run(4, start, jitter, 100, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2_000))]
+
+    #[test]
+    fn rule_s16_a_few_users_with_two_sessions_at_most_behave_as_in_the_naive_model(
+        start in starts(),
+        jitter in prop::sample::select(vec![0, 1, 5_000_000]),
+        steps in steps(4),
+    ) {
+        run(4, start, jitter, 2, &steps);
     }
 }
 
@@ -495,8 +627,9 @@ proptest! {
         // All users come online first, each with another timeout.
         let arrivals = arrivals.into_iter().enumerate().flat_map(|(index, (timeout, wait))| {
             let end = Step::EndCallback { which: 0, outcome: CallbackOutcome::Returned };
-            [Step::Heartbeat { index, timeout: timeout.saturating_add(index as u64) }, Step::Wait(wait), end]
+            let source = source_of(index, index / 4 % 4);
+            [Step::Heartbeat { index, source, timeout: timeout.saturating_add(index as u64) }, Step::Wait(wait), end]
         });
-        run(60, start, 5_000_000, &arrivals.chain(steps).collect::<Vec<_>>());
+        run(60, start, 5_000_000, 100, &arrivals.chain(steps).collect::<Vec<_>>());
     }
 }

@@ -211,6 +211,38 @@ fn rule_14_a_claim_is_put_off_if_the_reactor_or_the_timer_thread_stood_still() {
 }
 
 #[test]
+fn rule_s15_a_session_that_is_over_while_the_reactor_stands_still_is_not_dropped() {
+    let (tracker, clock, _) = tracker();
+    let [phone, tab] = [7, 9].map(Id::Key);
+    let HeartbeatOutcome::Announce(ada) = tracker.session_heartbeat(ADA, phone, tracker.now(), 20 * SECOND) else {
+        panic!("Ada is known")
+    };
+    tracker.announced(ada, 20 * SECOND, CallbackOutcome::Returned);
+    let run = |seconds: u64, answers: bool| {
+        let mut all = Vec::new();
+        for _ in 0..4 * seconds {
+            clock.advance(SECOND / 4);
+            tracker.step();
+            let mut claimed = Vec::new();
+            if answers {
+                tracker.claim(1, false, &mut claimed);
+            }
+            all.append(&mut claimed);
+        }
+        all.len()
+    };
+    assert_eq!(run(18, true), 0);
+    clock.advance(SECOND / 2);
+    tracker.step();
+    tracker.claim(1, false, &mut Vec::new());
+    tracker.session_heartbeat(ADA, tab, tracker.now(), 2 * SECOND);
+    // From 18.5 s to 30.5 s. The phone is over after 20 s, and half a second later the tab.
+    assert_eq!(run(12, false), 0);
+    assert_eq!(run(8, true), 0, "the phone has as long as the stall for what waits to be read");
+    assert_eq!(run(6, true), 1);
+}
+
+#[test]
 fn heartbeats_in_a_batch_count_like_single_ones() {
     let (tracker, clock, signal) = tracker();
     come_online(&tracker, BOB);
@@ -220,7 +252,7 @@ fn heartbeats_in_a_batch_count_like_single_ones() {
     assert_eq!(heartbeats.heartbeat(ADA), HeartbeatOutcome::Known);
     assert_eq!(heartbeats.heartbeat(BOB), HeartbeatOutcome::Known);
     drop(heartbeats);
-    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, ..Counts::default() });
+    assert_eq!(tracker.counts(), Counts { present: 2, announcing: 1, sessions: 2, ..Counts::default() });
     clock.advance(2 * SECOND);
     tracker.step();
     assert!(!signal.is_raised());

@@ -85,7 +85,8 @@ impl Presence {
         // mistaken for it. Then both are put in again for the same tick; there the first of them is checked, which
         // records another tick, and the second is dropped.
         if entry.state().is_online() && entry.is_on_wheel_in(ticks) {
-            self.schedule(place, self.deadline_of(place, now), now);
+            let next = self.next_check(place, now);
+            self.schedule(place, next, now);
         }
     }
 
@@ -127,7 +128,11 @@ impl Presence {
         let Some(entry) = self.table.entry_mut(key) else { return };
         let lateness = now.saturating_sub(start_of(entry.deadline(tick_of(now))));
         entry.set_state(State::ANNOUNCING);
-        self.overflow.insert(key, OverflowEntry::Announcing { timeout: Some(timeout), leave: None });
+        if self.rejoin_with_sessions(key) {
+            self.overflow.remove(key);
+        } else {
+            self.overflow.insert(key, OverflowEntry::Announcing { timeout: Some(timeout), leave: None });
+        }
         self.counts.departing -= 1;
         self.counts.announcing += 1;
         self.counts.present += 1;
@@ -142,7 +147,8 @@ impl Presence {
         let deadline = self.deadline_of(place, now);
         if deadline > tick_of(now) {
             // Rule 2: a heartbeat came before the claim, so the user goes back onto the wheel.
-            return self.schedule(place, deadline, now);
+            let next = self.next_check(place, now);
+            return self.schedule(place, next, now);
         }
         let put_off = self.put_off(place, now);
         if put_off > tick_of(now) {
@@ -169,6 +175,9 @@ impl Presence {
 
     /// Returns the tick until which stalls put off the claim of a user who is Online (rule 14); 0 if they do not.
     pub(super) fn put_off(&self, place: Place, now: Nanos) -> u64 {
+        if self.has_sessions(place) {
+            return self.latest_end(place);
+        }
         let heard_at = self.left_at(place).or_else(|| self.last_seen_of(place, now)).unwrap_or(now);
         // Rounded down: a leave that is due at once is not put off to the next tick.
         tick_of(self.stalls.put_off(heard_at, start_of(self.deadline_of(place, now))))
@@ -186,12 +195,19 @@ impl Presence {
                     entry.deadline(tick_of(now))
                 }
             },
+            State::SESSIONS => self.latest_deadline(place).unwrap_or_else(|| {
+                violated("a user whose state is that of named sessions has some");
+                tick_of(now)
+            }),
             _ => entry.deadline(tick_of(now)),
         }
     }
 
     /// Returns when a leave has set the deadline of a user who is Online, if one has.
-    fn left_at(&self, place: Place) -> Option<Nanos> {
+    pub(super) fn left_at(&self, place: Place) -> Option<Nanos> {
+        if self.has_sessions(place) {
+            return self.latest_left_at(place);
+        }
         let entry = self.table.get(place).filter(|entry| entry.state() == State::OVERFLOW)?;
         let Some(OverflowEntry::Online { left_at, .. }) = self.overflow.get(entry.key) else { return None };
         left_at
@@ -230,6 +246,7 @@ impl Presence {
             // The last heartbeat is so long ago that the entry's bits may soon not distinguish it.
             self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline: tick_of(now), left_at: None });
         }
+        self.depart_sessions(key, now);
         self.counts.present -= 1;
         self.counts.departing += 1;
         last_seen
@@ -260,8 +277,12 @@ impl Presence {
                 self.counts.announcing -= 1;
                 self.counts.present -= 1;
                 self.counts.departing += 1;
-                match self.overflow.remove(key) {
-                    Some(OverflowEntry::Announcing { timeout: Some(timeout), leave: None }) if !self.is_stopping => {
+                let timeout = match self.overflow.remove(key) {
+                    Some(OverflowEntry::Announcing { timeout, leave: None }) => timeout,
+                    _ => self.unclaim_online_of_sessions(key),
+                };
+                match timeout {
+                    Some(timeout) if !self.is_stopping => {
                         self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                         self.rejoining.push_front(key);
                     }
@@ -278,6 +299,13 @@ impl Presence {
                 entry.queue_due();
                 self.counts.departing -= 1;
                 self.counts.present += 1;
+                if !self.is_stopping {
+                    self.due.push_front(key);
+                }
+                if self.sessions.has(key) {
+                    self.unclaim_offline_of_sessions(place, now);
+                    return Departed::Rejoining;
+                }
                 let (last_seen, deadline, left_at) = match self.overflow.get(key) {
                     // With the claim taken back, a heartbeat after it counts as one before it (rule 2). Only its tick
                     // is known.
@@ -290,9 +318,6 @@ impl Presence {
                     _ => (last_seen, tick_of(now), None),
                 };
                 self.overflow.insert(key, OverflowEntry::Online { last_seen, deadline, left_at });
-                if !self.is_stopping {
-                    self.due.push_front(key);
-                }
             }
             _ => {}
         }
@@ -308,6 +333,7 @@ impl Presence {
         }
         match self.overflow.remove(key) {
             Some(OverflowEntry::Departing { timeout, .. }) if !self.is_stopping => {
+                self.keep_remembered(key);
                 self.overflow.insert(key, OverflowEntry::Departing { timeout, has_returned: true });
                 self.rejoining.push_back(key);
                 Departed::Rejoining

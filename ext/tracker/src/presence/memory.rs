@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::Presence;
-use crate::entry::Entry;
+use crate::entry::{Entry, State};
 use crate::id::{Id, is_valid_key};
 use crate::table::Place;
 use crate::wheel::Swept;
@@ -25,6 +25,10 @@ const UNITS_PER_UNIT: usize = 8;
 impl Presence {
     /// Forgets the user at `place`.
     pub(super) fn forget(&mut self, place: Place) {
+        if let Some(entry) = self.table.get(place) {
+            let (key, state) = (entry.key, entry.state());
+            self.forget_sessions(key, state != State::DEPARTING);
+        }
         let units = self.table.remove(place);
         self.sweep_wheel();
         self.move_strings(units * UNITS_PER_UNIT);
@@ -85,6 +89,8 @@ impl Presence {
         if let Some(overflow) = self.overflow.remove(old) {
             self.overflow.insert(new, overflow);
         }
+        let sessions = self.sessions.take(old, true);
+        self.sessions.put(new, sessions, true);
         self.put_on_wheel(place, tick);
         self.sweep_wheel();
         Some(place)
@@ -94,18 +100,28 @@ impl Presence {
     pub(crate) fn free(&mut self) {
         self.table.free();
         self.overflow.free();
+        self.sessions.free();
+        self.session_keys.free();
         self.wheel.clear();
         self.drained = None;
         self.due = VecDeque::new();
         self.rejoining = VecDeque::new();
     }
 
-    /// Returns how many entries, strings, keys on the wheel and keys in queues there are: 0 when all users have left
-    /// and their wheel entries have come up.
+    /// Returns how many entries, sessions, strings, keys on the wheel and keys in queues there are: 0 when all users
+    /// have left and their wheel entries have come up.
     #[doc(hidden)]
     pub fn kept(&self) -> usize {
         let drained = self.drained.as_ref().map_or(0, |slot| slot.keys.len());
-        self.table.len() + self.overflow.len() + self.wheel.len() + drained + self.due.len() + self.rejoining.len()
+        let sessions = self.sessions.len() + self.session_keys.len();
+        let queues = drained + self.due.len() + self.rejoining.len();
+        self.table.len() + self.overflow.len() + sessions + self.wheel.len() + queues
+    }
+
+    /// Returns how many bytes the sessions of users with named ones take, without the strings of ids.
+    #[doc(hidden)]
+    pub fn session_bytes(&self) -> usize {
+        self.sessions.bytes()
     }
 
     /// Returns how many keys are on the wheel.

@@ -100,6 +100,16 @@ pub struct LeaveOutcome {
     pub forgotten: Option<User>,
 }
 
+/// The result of a leave of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLeaveOutcome {
+    /// Whether the session was there: among [`super::Presence::session_ids`] just before.
+    pub was_there: bool,
+    /// The user, if the leave removed the entry: `offline` had returned, and only this session's heartbeat was
+    /// remembered.
+    pub forgotten: Option<User>,
+}
+
 /// How many users are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -111,6 +121,9 @@ pub struct Counts {
     pub departing: usize,
     /// In the due queue. A heartbeat may have come since for some of them.
     pub due: usize,
+    /// The sessions of the users online; one without named sessions has one. Sessions that are over count until the
+    /// timer has checked their user.
+    pub sessions: usize,
 }
 
 /// When the timer has to call [`super::Presence::advance`] again.

@@ -1,82 +1,44 @@
-//! Rules 1 to 14 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states, moments that
-//! are not rounded, and a scan of all users each time. Slow and easy to check; it shares only the types of the results
-//! with the code that it is compared with.
+//! Rules 1 to 14 and S1 to S16 of `docs/state_machine.md` in the most obvious way: a map of users in explicit states,
+//! each with a map of sessions of which the unnamed one is just one more, moments that are not rounded, and a scan of
+//! everything each time. A session that is over stays until its user has gone. Slow and easy to check; it shares only
+//! the types of the results with the code that it is compared with.
 
 // Each test has its own copy of this module, and none uses all of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+mod queries;
+mod session;
 
-use online_manager_tracker::{Announced, CallbackOutcome, Counts, Departed, HeartbeatOutcome, Nanos, TICK, Transition};
+use std::collections::{BTreeMap, BTreeSet};
+
+use online_manager_tracker::{Announced, CallbackOutcome, Departed, HeartbeatOutcome, Nanos, TICK, Transition};
+
+pub(crate) use self::session::Source;
+use self::session::{Due, LastSeen, Note, Notes, SLOW_ONLINE, Session, Sessions, fold_note, fold_session};
 
 /// A user: the tests number them.
 pub(crate) type UserIndex = usize;
 
-/// The return of an `online` that takes less than this may count as the user's first heartbeat.
-const SLOW_ONLINE: Nanos = 10_000_000;
-
-/// A deadline: no claim before `from`, and a claim from `by` on if the timer has checked everyone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Due {
-    pub(crate) from: Nanos,
-    pub(crate) by: Nanos,
-}
-
-impl Due {
-    fn now(now: Nanos) -> Due {
-        Due { from: now, by: now }
-    }
-
-    fn after(now: Nanos, timeout: Nanos, jitter: Nanos) -> Due {
-        let from = now.saturating_add(timeout.max(1));
-        let tick = from.saturating_add(jitter).saturating_add(TICK - 1) / TICK;
-        // The wheel has entries for every tick but one in 2²⁷.
-        let tick = if tick.is_multiple_of(1 << 27) { tick + 1 } else { tick };
-        Due { from, by: tick.saturating_mul(TICK) }
-    }
-
-    /// Returns the earlier of the two deadlines.
-    fn or_sooner(self, other: Due) -> Due {
-        // A deadline that is no later stays at its tick, which the wheel has entries for.
-        if self.from <= other.from && self.by <= other.by.saturating_add(TICK) {
-            return self;
-        }
-        Due { from: self.from.min(other.from), by: self.by.min(other.by) }
-    }
-}
-
-/// When the last heartbeat of a user came: not always known to the nanosecond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LastSeen {
-    pub(crate) earliest: Nanos,
-    pub(crate) latest: Nanos,
-}
-
-impl LastSeen {
-    fn at(now: Nanos) -> LastSeen {
-        LastSeen { earliest: now, latest: now }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// `seen` is when the last heartbeat of any session came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UserState {
     /// `online` is running.
-    Announcing { seen: LastSeen, newer_timeout: Option<Nanos>, leave: Option<Due> },
+    Announcing {
+        seen: LastSeen,
+        notes: Notes,
+    },
     Online {
         seen: LastSeen,
-        due: Due,
-        /// When a leave has set `due`, if one has.
-        left_at: Option<LastSeen>,
+        sessions: Sessions,
     },
-    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for `heartbeat`, which is a
-    /// moment and a timeout.
+    /// `offline` is running; with `has_returned` it has ended, and `online` is to be called for the sessions that are
+    /// noted.
     Departing {
         seen: LastSeen,
-        heartbeat: Option<(Nanos, Nanos)>,
+        notes: Notes,
         has_returned: bool,
-        /// The deadline before the claim, and when a leave had set it, if one had.
-        due: Due,
-        left_at: Option<LastSeen>,
+        /// The sessions before the claim.
+        sessions: Sessions,
     },
 }
 
@@ -89,47 +51,57 @@ pub(crate) struct Naive {
     stalls: Vec<(Nanos, Nanos)>,
     /// One bit for each rule that has decided a result.
     pub(crate) rules: u16,
+    /// The same for the rules of sessions.
+    pub(crate) session_rules: u32,
 }
 
 impl Naive {
     pub(crate) fn new(jitter: Nanos) -> Naive {
-        Naive { users: BTreeMap::new(), is_stopping: false, jitter, stalls: Vec::new(), rules: 0 }
+        Naive { users: BTreeMap::new(), is_stopping: false, jitter, stalls: Vec::new(), rules: 0, session_rules: 0 }
     }
 
     fn record_rule(&mut self, rule: u16) {
         self.rules |= 1 << rule;
     }
 
+    fn record_session_rule(&mut self, rule: u32) {
+        self.session_rules |= 1 << rule;
+    }
+
     /// Returns whether `online` has to be called.
-    pub(crate) fn heartbeat(&mut self, index: UserIndex, now: Nanos, timeout: Nanos) -> bool {
+    pub(crate) fn heartbeat(&mut self, index: UserIndex, source: Source, now: Nanos, timeout: Nanos) -> bool {
         let jitter = self.jitter;
         if self.is_stopping {
             self.record_rule(12);
             return false;
         }
+        let new = Note::at(now, timeout);
         let rule = match self.users.get_mut(&index) {
             None => {
-                self.users
-                    .insert(index, UserState::Announcing { seen: LastSeen::at(now), newer_timeout: None, leave: None });
+                // Of an unnamed session, the end of `online` brings the timeout.
+                let timeout = new.timeout.filter(|_| source != Source::Unnamed);
+                let notes = Notes::from([(source, Note { timeout, ..new })]);
+                self.users.insert(index, UserState::Announcing { seen: new.seen, notes });
                 self.record_rule(1);
                 return true;
             }
-            Some(UserState::Announcing { seen, newer_timeout, leave }) => {
-                *seen = LastSeen::at(now);
-                *newer_timeout = Some(timeout);
-                if leave.take().is_some() { 9 } else { 3 }
+            Some(UserState::Announcing { seen, notes }) => {
+                *seen = new.seen;
+                let before = notes.insert(source, new);
+                if before.is_some_and(|before| before.leave.is_some()) { 9 } else { 3 }
             }
-            Some(UserState::Online { seen, due, left_at }) => {
-                *left_at = None;
-                let was_due = due.from <= now;
-                *seen = LastSeen::at(now);
-                *due = Due::after(now, timeout, jitter);
-                if was_due { 2 } else { 5 }
+            Some(UserState::Online { seen, sessions }) => {
+                *seen = new.seen;
+                let due = Due::after(now, timeout, jitter);
+                let before = sessions.insert(source, Session { seen: new.seen, due, left_at: None });
+                if before.is_some_and(|before| before.due.from <= now) { 2 } else { 5 }
             }
-            Some(UserState::Departing { seen, heartbeat, left_at, .. }) => {
-                *seen = LastSeen::at(now);
-                *left_at = None;
-                *heartbeat = Some((now, timeout));
+            Some(UserState::Departing { seen, notes, sessions, .. }) => {
+                *seen = new.seen;
+                notes.insert(source, new);
+                if let Some(session) = sessions.get_mut(&source) {
+                    (session.seen, session.left_at) = (new.seen, None);
+                }
                 4
             }
         };
@@ -139,41 +111,72 @@ impl Naive {
 
     /// Returns whether the user was online, and whether the leave has removed it.
     pub(crate) fn leave(&mut self, index: UserIndex, now: Nanos, after: Nanos) -> (bool, bool) {
+        let Some(state) = self.users.get(&index) else { return (false, false) };
+        let was_online = !matches!(state, UserState::Departing { .. });
+        let all: Vec<Source> = match state {
+            UserState::Announcing { notes, .. } | UserState::Departing { notes, .. } => notes.keys().copied().collect(),
+            UserState::Online { sessions, .. } => sessions.keys().copied().collect(),
+        };
+        if all.len() > 1 {
+            self.record_session_rule(2);
+        }
+        let removed = all.into_iter().any(|source| self.leave_one(index, source, now, after));
+        self.record_rule(9);
+        (was_online, removed)
+    }
+
+    /// Returns whether the session was there, if that is certain, and whether the leave has removed the user.
+    pub(crate) fn leave_session(
+        &mut self,
+        index: UserIndex,
+        source: Source,
+        now: Nanos,
+        after: Nanos,
+    ) -> (Option<bool>, bool) {
+        let was_there = self.is_there(index, source, now);
+        let removed = self.leave_one(index, source, now, after);
+        self.record_session_rule(if was_there == Some(false) { 9 } else { 2 });
+        (was_there, removed)
+    }
+
+    /// Returns whether the user is removed.
+    fn leave_one(&mut self, index: UserIndex, source: Source, now: Nanos, after: Nanos) -> bool {
         let put_off = match self.users.get(&index) {
-            Some(UserState::Online { seen, due, left_at }) => self.put_off(*seen, *due, *left_at),
-            _ => Due::now(now),
+            Some(UserState::Online { sessions, .. }) => sessions.get(&source).map(|session| self.put_off(session)),
+            _ => None,
         };
         let leave = if after == 0 { Due::now(now) } else { Due::after(now, after, self.jitter) };
-        let result = match self.users.get_mut(&index) {
-            None => return (false, false),
-            Some(UserState::Announcing { leave: remembered, .. }) => {
-                *remembered = Some(remembered.map_or(leave, |earlier| earlier.or_sooner(leave)));
-                (true, false)
-            }
-            Some(UserState::Online { seen, due, left_at }) => {
-                let sooner = put_off.or_sooner(leave);
-                if sooner != put_off || put_off.by > leave.by {
-                    // Whether the leave comes before the deadline is not always known.
-                    let is_certain = put_off.from > leave.by.saturating_add(TICK);
-                    let earliest = left_at.unwrap_or(*seen).earliest;
-                    if sooner != put_off {
-                        *due = sooner;
-                    }
-                    *left_at = Some(LastSeen { earliest: if is_certain { now } else { earliest }, latest: now });
+        match self.users.get_mut(&index) {
+            None => {}
+            Some(UserState::Announcing { notes, .. }) => {
+                if let Some(note) = notes.get_mut(&source) {
+                    note.leave = Some(note.leave.map_or(leave, |earlier| earlier.or_sooner(leave)));
                 }
-                (true, false)
             }
-            Some(UserState::Departing { has_returned: true, .. }) => {
-                self.users.remove(&index);
-                (false, true)
+            Some(UserState::Online { sessions, .. }) => {
+                if let Some((Session { seen, due, left_at }, put_off)) = sessions.get_mut(&source).zip(put_off) {
+                    let sooner = put_off.or_sooner(leave);
+                    if sooner != put_off || put_off.by > leave.by {
+                        // Whether the leave comes before the deadline is not always known.
+                        let is_certain = put_off.from > leave.by.saturating_add(TICK);
+                        let earliest = left_at.unwrap_or(*seen).earliest;
+                        if sooner != put_off {
+                            *due = sooner;
+                        }
+                        *left_at = Some(LastSeen { earliest: if is_certain { now } else { earliest }, latest: now });
+                    }
+                }
             }
-            Some(UserState::Departing { heartbeat, .. }) => {
-                *heartbeat = None;
-                (false, false)
+            Some(UserState::Departing { notes, has_returned, .. }) => {
+                notes.remove(&source);
+                if *has_returned && notes.is_empty() {
+                    self.users.remove(&index);
+                    return true;
+                }
+                self.record_session_rule(10);
             }
-        };
-        self.record_rule(9);
-        result
+        }
+        false
     }
 
     pub(crate) fn announced(
@@ -183,53 +186,59 @@ impl Naive {
         timeout: Nanos,
         outcome: CallbackOutcome,
     ) -> Announced {
-        let Some(UserState::Announcing { seen, newer_timeout, leave }) = self.users.get(&index).copied() else {
+        let Some(UserState::Announcing { seen, notes }) = self.users.get(&index).cloned() else {
             panic!("{index} is not inside online: {:?}", self.users.get(&index));
         };
         if outcome == CallbackOutcome::Aborted {
             self.users.remove(&index);
             self.record_rule(10);
+            self.record_session_rule(14);
             return Announced::Offline;
         }
         if self.is_stopping {
-            self.users.insert(
-                index,
-                UserState::Departing { seen, heartbeat: None, has_returned: false, due: Due::now(now), left_at: None },
-            );
+            let session = |note: Note| Session { seen: note.seen, due: Due::now(now), left_at: None };
+            let sessions = notes.into_iter().map(|(source, note)| (source, session(note))).collect();
+            self.users.insert(index, UserState::Departing { seen, notes: Notes::new(), has_returned: false, sessions });
             self.record_rule(12);
             return Announced::Depart;
         }
-        let mut due = Due::after(now, newer_timeout.unwrap_or(timeout), self.jitter);
-        let mut left_at = None;
-        if let Some(leave) = leave {
-            self.record_rule(if leave.by <= now { 11 } else { 9 });
-            let sooner = due.or_sooner(leave);
-            left_at = (sooner != due).then_some(LastSeen::at(now));
-            due = sooner;
+        let is_short = |seen: LastSeen| now - seen.earliest < SLOW_ONLINE + TICK;
+        let since = |seen: LastSeen| LastSeen { latest: if is_short(seen) { now } else { seen.latest }, ..seen };
+        let mut sessions = Sessions::new();
+        for (source, note) in notes {
+            let mut due = Due::after(now, note.timeout.unwrap_or(timeout), self.jitter);
+            let mut left_at = None;
+            if let Some(leave) = note.leave {
+                self.record_rule(if leave.by <= now { 11 } else { 9 });
+                let sooner = due.or_sooner(leave);
+                left_at = (sooner != due).then_some(LastSeen::at(now));
+                due = sooner;
+            }
+            sessions.insert(source, Session { seen: since(note.seen), due, left_at });
         }
-        let is_short = now - seen.earliest < SLOW_ONLINE + TICK;
-        let latest = if is_short { now } else { seen.latest };
-        self.users.insert(index, UserState::Online { seen: LastSeen { latest, ..seen }, due, left_at });
+        if sessions.len() > 1 {
+            self.record_session_rule(8);
+        }
+        self.users.insert(index, UserState::Online { seen: since(seen), sessions });
         self.record_rule(5);
         Announced::Online
     }
 
     /// Records a claim; panics if the user must not be claimed.
     pub(crate) fn claimed(&mut self, index: UserIndex, transition: Transition, now: Nanos) {
-        match (transition, self.users.get(&index).copied()) {
-            (
-                Transition::Online,
-                Some(UserState::Departing { seen, heartbeat: Some((_, timeout)), has_returned: true, .. }),
-            ) => {
-                let newer_timeout = Some(timeout);
-                self.users.insert(index, UserState::Announcing { seen, newer_timeout, leave: None });
+        match (transition, self.users.get(&index).cloned()) {
+            (Transition::Online, Some(UserState::Departing { seen, notes, has_returned: true, .. })) => {
+                self.users.insert(index, UserState::Announcing { seen, notes });
                 self.record_rule(11);
             }
-            (Transition::Offline, Some(UserState::Online { seen, due, left_at }))
-                if self.put_off(seen, due, left_at).from <= now || self.is_stopping =>
+            (Transition::Offline, Some(UserState::Online { seen, sessions }))
+                if self.user_due(&sessions).from <= now || self.is_stopping =>
             {
-                self.users
-                    .insert(index, UserState::Departing { seen, heartbeat: None, has_returned: false, due, left_at });
+                if sessions.len() > 1 {
+                    self.record_session_rule(1);
+                }
+                let notes = Notes::new();
+                self.users.insert(index, UserState::Departing { seen, notes, has_returned: false, sessions });
                 self.record_rule(if self.is_stopping { 8 } else { 2 });
             }
             (transition, state) => panic!("at {now} {index} was claimed for {transition:?}, but is {state:?}"),
@@ -241,9 +250,7 @@ impl Naive {
         let claimable = self.users.iter().filter_map(|(index, state)| match state {
             UserState::Departing { has_returned: true, .. } => Some((*index, Transition::Online)),
             UserState::Online { .. } if self.is_stopping => Some((*index, Transition::Offline)),
-            UserState::Online { seen, due, left_at }
-                if timer_is_up_to_date && self.put_off(*seen, *due, *left_at).by <= now =>
-            {
+            UserState::Online { sessions, .. } if timer_is_up_to_date && self.user_due(sessions).by <= now => {
                 Some((*index, Transition::Offline))
             }
             _ => None,
@@ -252,36 +259,27 @@ impl Naive {
     }
 
     pub(crate) fn unclaim(&mut self, index: UserIndex, transition: Transition, now: Nanos) -> Departed {
-        match (transition, self.users.get(&index).copied()) {
-            (Transition::Online, Some(UserState::Announcing { seen, newer_timeout: Some(timeout), leave: None }))
-                if !self.is_stopping =>
-            {
-                let heartbeat = Some((seen.latest, timeout));
-                self.users.insert(
-                    index,
-                    UserState::Departing { seen, heartbeat, has_returned: true, due: Due::now(now), left_at: None },
-                );
+        match (transition, self.users.get(&index).cloned()) {
+            (Transition::Online, Some(UserState::Announcing { seen, mut notes })) => {
+                notes.retain(|_, note| note.leave.is_none() && note.timeout.is_some());
+                if notes.is_empty() || self.is_stopping {
+                    self.users.remove(&index);
+                    return Departed::Offline;
+                }
+                let sessions = Sessions::new();
+                self.users.insert(index, UserState::Departing { seen, notes, has_returned: true, sessions });
                 Departed::Rejoining
             }
-            (Transition::Online, Some(UserState::Announcing { .. })) => {
-                self.users.remove(&index);
-                Departed::Offline
-            }
-            (
-                Transition::Offline,
-                Some(UserState::Departing { seen, heartbeat, has_returned: false, due, left_at }),
-            ) => {
-                let left_at = left_at.filter(|_| heartbeat.is_none());
-                let due = match heartbeat {
+            (Transition::Offline, Some(UserState::Departing { seen, notes, has_returned: false, mut sessions })) => {
+                // Not every deadline is remembered.
+                sessions.values_mut().for_each(|session| session.due.by = now);
+                for (source, Note { seen, timeout, .. }) in notes {
                     // Only the tick of the heartbeat is known.
-                    Some((at, timeout)) => {
-                        let by = Due::after(at + TICK, timeout, self.jitter).by;
-                        Due { by, ..Due::after(at, timeout, self.jitter) }
-                    }
-                    // Not every deadline is remembered.
-                    None => Due { by: now, ..due },
-                };
-                self.users.insert(index, UserState::Online { seen, due, left_at });
+                    let due = |at| Due::after(at, timeout.unwrap(), self.jitter);
+                    let due = Due { by: due(seen.latest + TICK).by, ..due(seen.latest) };
+                    sessions.insert(source, Session { seen, due, left_at: None });
+                }
+                self.users.insert(index, UserState::Online { seen, sessions });
                 Departed::Rejoining
             }
             (transition, state) => panic!("{index} was not claimed for {transition:?}: {state:?}"),
@@ -290,8 +288,11 @@ impl Naive {
 
     pub(crate) fn departed(&mut self, index: UserIndex) -> Departed {
         match self.users.get_mut(&index) {
-            Some(UserState::Departing { heartbeat: Some(_), has_returned, .. }) if !self.is_stopping => {
+            Some(UserState::Departing { notes, has_returned, sessions, .. })
+                if !self.is_stopping && !notes.is_empty() =>
+            {
                 *has_returned = true;
+                sessions.clear();
                 self.record_rule(4);
                 Departed::Rejoining
             }
@@ -312,73 +313,31 @@ impl Naive {
         let dropped = self.users.iter().filter(|(_, state)| waits(state)).map(|(index, _)| *index).collect();
         self.users.retain(|_, state| !waits(state));
         for state in self.users.values_mut() {
-            if let UserState::Departing { heartbeat, .. } = state {
-                *heartbeat = None;
+            if let UserState::Departing { notes, .. } = state {
+                notes.clear();
             }
         }
         dropped
     }
 
-    pub(crate) fn is_online(&self, index: UserIndex) -> bool {
-        matches!(self.users.get(&index), Some(UserState::Announcing { .. } | UserState::Online { .. }))
-    }
-
-    pub(crate) fn last_seen(&self, index: UserIndex) -> Option<LastSeen> {
-        match self.users.get(&index)? {
-            UserState::Announcing { seen, .. } | UserState::Online { seen, .. } => Some(*seen),
-            UserState::Departing { .. } => None,
+    /// Records that the session was evicted, and that the others of the limit, `kept`, were not; panics if one of them
+    /// would be over sooner.
+    pub(crate) fn evicted(&mut self, index: UserIndex, source: Source, kept: &BTreeSet<Source>) {
+        self.record_session_rule(16);
+        match self.users.get_mut(&index) {
+            Some(UserState::Announcing { notes, .. }) => {
+                let evicted = notes.remove(&source).unwrap();
+                fold_note(notes, evicted);
+            }
+            Some(UserState::Online { sessions, .. }) => {
+                let evicted = sessions.remove(&source).unwrap();
+                let is_earliest =
+                    kept.iter().all(|kept| sessions[kept].due.by.saturating_add(TICK) >= evicted.due.from);
+                assert!(is_earliest, "{evicted:?} was evicted, and not one of {kept:?} of {sessions:?}");
+                fold_session(sessions, evicted);
+            }
+            state => panic!("no session is evicted from {state:?}"),
         }
-    }
-
-    /// Returns when the user was last seen, also within a callback.
-    pub(crate) fn last_seen_in_callback(&self, index: UserIndex) -> LastSeen {
-        match self.users[&index] {
-            UserState::Announcing { seen, .. } | UserState::Online { seen, .. } => seen,
-            UserState::Departing { seen, .. } => seen,
-        }
-    }
-
-    /// Returns the counts; `due` is 0.
-    pub(crate) fn counts(&self) -> Counts {
-        let count = |is_in: fn(&UserState) -> bool| self.users.values().filter(|user| is_in(user)).count();
-        Counts {
-            present: count(|state| !matches!(state, UserState::Departing { .. })),
-            announcing: count(|state| matches!(state, UserState::Announcing { .. })),
-            departing: count(|state| matches!(state, UserState::Departing { .. })),
-            due: 0,
-        }
-    }
-
-    /// Returns the latest moment by which the timer has to check a user.
-    pub(crate) fn timer_is_needed_by(&self) -> Option<Nanos> {
-        let dues = self.users.values().filter_map(|state| match state {
-            UserState::Online { seen, due, left_at } => Some(self.put_off(*seen, *due, *left_at).by),
-            _ => None,
-        });
-        dues.min()
-    }
-
-    pub(crate) fn stalled(&mut self, start: Nanos, end: Nanos) {
-        self.stalls.push((start, end));
-        let is_put_off = |state: &UserState| matches!(state, UserState::Online { seen, due, left_at } if self.put_off(*seen, *due, *left_at).from > due.from);
-        if self.users.values().any(is_put_off) {
-            self.record_rule(14);
-        }
-    }
-
-    /// Returns the deadline, put off by the stalls: for as long as the user could not be heard since the last heartbeat or
-    /// leave, and no longer than the timeout. Of neither the exact time is known, so `from` and `by` may be apart.
-    fn put_off(&self, seen: LastSeen, due: Due, left_at: Option<LastSeen>) -> Due {
-        let LastSeen { earliest, latest } = left_at.unwrap_or(seen);
-        let until = |seen: Nanos, due: Nanos| {
-            let counted = self.stalls.iter().filter(|(start, end)| *start < due && *end > seen);
-            counted.map(|(start, end)| end + (end - seen.max(*start)).min(due.saturating_sub(seen))).max().unwrap_or(0)
-        };
-        let from = until(latest + TICK, due.from.min(due.by.saturating_sub(TICK)));
-        let by = until(earliest.saturating_sub(TICK), due.by);
-        let by = if by == 0 { 0 } else { Due::after(by - 1, 1, 0).by };
-        // It is rounded down to a tick.
-        Due { from: due.from.max(from.saturating_sub(TICK)), by: due.by.max(by) }
     }
 }
 

@@ -72,7 +72,7 @@ fn rule_1_a_callback_ends_once() {
         harness.presence.unclaim(ada, transition, harness.now);
     }
     assert_eq!(harness.claim(), []);
-    assert_eq!(harness.presence.counts(), Counts { present: 1, ..Counts::default() });
+    assert_eq!(harness.presence.counts(), Counts { present: 1, sessions: 1, ..Counts::default() });
     assert!(harness.is_online(ADA));
     harness.presence.leave(ADA, harness.now, 0);
     assert_eq!(harness.claim(), [(Transition::Offline, ada)]);
