@@ -768,7 +768,7 @@ impl Model {
         }
         let (last, sooner) = user.left.unwrap_or((left, until));
         user.left = Some((left.max(last), if is_last_deadline { until } else { until.min(sooner) }));
-        if left >= last {
+        if left >= last || until < sooner {
             data.last = wall.max(data.last + 1);
             data.notices.insert(data.last, (leave.id.clone(), left));
         }

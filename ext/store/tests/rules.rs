@@ -65,6 +65,7 @@ on_every_store!(
     a_heartbeat_that_is_nearly_over_brings_nobody_online,
     every_member_hears_of_a_leave,
     a_notice_says_in_how_long_its_user_is_due_and_when_the_user_left,
+    every_member_hears_of_an_earlier_leave_that_is_due_sooner,
     every_member_hears_of_a_heartbeat_with_a_timeout_of_less_than_two_thirds_of_the_longest,
     a_user_who_went_offline_is_kept_for_the_longest_timeout_in_use,
     a_renewal_takes_no_lease_that_another_member_has_held,
@@ -655,6 +656,20 @@ fn a_notice_says_in_how_long_its_user_is_due_and_when_the_user_left(place: &dyn 
     assert!(near(due, 3 * MINUTE) && left.is_none(), "a heartbeat has undone it: {due} {left:?}");
     let Notice { due, left, .. } = notice(&[leave("ada", 0, 0)]);
     assert!(due < 2 * MILLISECOND && near(left.unwrap().0, 0) && left.unwrap().1 == 0, "{due} {left:?}");
+}
+
+fn every_member_hears_of_an_earlier_leave_that_is_due_sooner(place: &dyn Place) {
+    let mut store = place.open();
+    let member = membership(MEMBER_B, MINUTE);
+    let mut afters = |writes: &[Write]| -> Vec<Nanos> {
+        write(&mut *store, writes);
+        let asking = PollRequest { notices_after: Some(0), ..EMPTY_POLL };
+        let notices = poll_of(&mut *store, "ada", &member, asking).notices;
+        notices.iter().map(|notice| notice.left.unwrap().1).collect()
+    };
+    assert_eq!(afters(&[heartbeat("ada", 2_000 * MILLISECOND, MINUTE), leave("ada", 0, 50 * MINUTE)]).len(), 1);
+    let afters = afters(&[leave("ada", 1_000 * MILLISECOND, 0), leave("ada", 1_000 * MILLISECOND, 50 * MINUTE)]);
+    assert_eq!(afters, [0, 0], "of the later one nobody has to hear");
 }
 
 fn every_member_hears_of_a_heartbeat_with_a_timeout_of_less_than_two_thirds_of_the_longest(place: &dyn Place) {

@@ -159,7 +159,7 @@ local function leave(n, age, after)
   local last = left_at[n] or left
   local sooner = left_at[n] and latest_deadlines[n] or left + after
   left_at[n], latest_deadlines[n], changed[n] = math.max(left, last), math.min(left + after, sooner), true
-  if left >= last then
+  if left >= last or left + after < sooner then
     append_notice(users[n], left)
   end
 end

@@ -216,7 +216,7 @@ pub(super) fn leave(
     }
     let (last, sooner) = user.left.unwrap_or((left, until));
     user.left = Some((left.max(last), until.min(sooner)));
-    if left >= last {
+    if left >= last || until < sooner {
         append_notice(transaction, partition, id, left)?;
     }
     user.save(transaction, (partition.number, id), before.as_ref())
