@@ -338,8 +338,8 @@ RSpec.describe "The messages" do
           "checkout, or install the gem again") { error { OnlineManager::Extension.path(Dir.pwd, ruby: "3.9.1") } }
   message("an extension for other Rubies", { "lib/online_manager/extension.rb" => ["no compiled extension"] },
           "online_manager has no compiled extension for Ruby 3.9, only for 3.1 and 3.10: to compile one, run " \
-          "`gem install online_manager --platform ruby`, or set `force_ruby_platform: true` beside the gem's name in " \
-          "a Gemfile") do
+          "`gem uninstall online_manager --all --executables` and then `gem install online_manager --platform ruby`, " \
+          "or set `force_ruby_platform: true` beside the gem's name in a Gemfile (with Bundler 2.3.18 or newer)") do
     %w[3.10 3.1].each do |version|
       FileUtils.mkdir(version)
       FileUtils.touch("#{version}/online_manager.#{RbConfig::CONFIG["DLEXT"]}")

@@ -30,8 +30,10 @@ class OnlineManager
 
         *others, last = versions.sort_by { |version| version.split(".").map(&:to_i) }
         list = [others.join(", "), last].reject(&:empty?).join(" and ")
-        "only for #{list}: to compile one, run `gem install online_manager --platform ruby`, or " \
-          "set `force_ruby_platform: true` beside the gem's name in a Gemfile"
+        # Ruby prefers this gem to the one of the sources for as long as it is installed.
+        "only for #{list}: to compile one, run `gem uninstall online_manager --all --executables` and then " \
+          "`gem install online_manager --platform ruby`, or set `force_ruby_platform: true` beside the gem's name in " \
+          "a Gemfile (with Bundler 2.3.18 or newer)"
       end
     end
   end

@@ -191,13 +191,14 @@ impl Coalescer {
         }
     }
 
-    /// Whether this process knows that a user has left whom it knows; `None` if it does not know the user.
+    /// Whether this process knows that a user has left whom it knows, and is due; `None` if it does not know the user.
     #[cfg(test)]
-    pub(crate) fn knows_leave(&self, id: Id<'_>) -> Option<bool> {
+    pub(crate) fn knows_leave(&self, id: Id<'_>, now: Nanos) -> Option<bool> {
         let hash = self.hash(id);
         let part = self.part(hash).lock();
         let cold = part.cold.find(hash, |cold| is_same(cold, id))?;
-        Some(cold.is_left.get())
+        let is_due = cold.leave.get().is_none_or(|(at, after)| at.saturating_add(after) <= now);
+        Some(cold.is_left.get() && is_due)
     }
 
     /// Puts heartbeats into the outbox that are not written and are due by now, and forgets users whose timeout had

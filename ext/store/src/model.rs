@@ -702,11 +702,13 @@ impl Model {
             }
             return 0;
         }
+        // What is resent is after a leave only if it was itself, and not because a later heartbeat is known.
+        let came = seen;
         let seen = if takes_late { seen } else { user.seen.map_or(seen, |before| seen.max(before)) };
         let is_new = user.seen.is_none() || is_uncertain;
         user.seen = Some(seen);
         user.timeout = timeout;
-        let is_after_leave = user.left.is_none_or(|(left, _)| if undoes_equal { seen >= left } else { seen > left });
+        let is_after_leave = user.left.is_none_or(|(left, _)| if undoes_equal { came >= left } else { came > left });
         let is_moved_forward = is_certainly_online && is_after_leave && seen + timeout < user.deadline;
         if is_after_leave {
             user.deadline = seen + timeout;

@@ -122,7 +122,12 @@ impl Outbox {
 
     /// Whether a heartbeat of the user waits.
     pub(crate) fn has_heartbeat(&self, id: &UserId) -> bool {
-        self.users.get(id).is_some_and(|latest| latest.heartbeat.is_some())
+        self.heartbeat_at(id).is_some()
+    }
+
+    /// Returns the time of the user's heartbeat that waits, if one does.
+    pub(crate) fn heartbeat_at(&self, id: &UserId) -> Option<Nanos> {
+        self.users.get(id)?.heartbeat.map(|(at, ..)| at)
     }
 
     /// The store may have got before what waits of a user.

@@ -195,10 +195,13 @@ impl<K> HotEntry<K> {
         self.quiet_until = Tick::new(due_at / TICK + quiet_ticks);
         cold.shortest_timeout.set(cold.timeout);
         outbox.heartbeat(cold.id.clone(), at, cold.timeout, purpose);
-        if let Some((at, after)) = cold.leave.get()
+        if let Some((left, after)) = cold.leave.get()
             && (!cold.is_leave_heard.get() || purpose == Purpose::Resend)
         {
-            outbox.leave(cold.id.clone(), at, after);
+            // It was after the heartbeat, however both were dated by other clocks.
+            let due = left.saturating_add(after);
+            let at = outbox.heartbeat_at(&cold.id).unwrap_or(at);
+            outbox.leave(cold.id.clone(), left.max(at), due.saturating_sub(left.max(at)));
         }
     }
 

@@ -93,6 +93,8 @@ local function heartbeat(n, age, timeout, is_resend)
   note_timeout(timeout)
   local at = math.max(now - age, 0)
   local seen = math.ceil(at / 1000)
+  -- What is resent is after a leave only if it was itself, and not because a later heartbeat is known.
+  local came = seen
   if seen_at[n] and seen < seen_at[n] then
     -- After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
     if (left_at[n] or seen + ORDER_TOLERANCE < seen_at[n]) and not (is_resend and uncertain[n]) then
@@ -110,7 +112,7 @@ local function heartbeat(n, age, timeout, is_resend)
   local is_new = not seen_at[n] or is_uncertain
   local deadline = seen + timeout
   -- Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
-  if not left_at[n] or seen > left_at[n] then
+  if not left_at[n] or came > left_at[n] then
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
     if is_online[n] and not is_uncertain and deadline < deadlines[n] and is_shorter(timeout) then
       append_notice(users[n], seen)

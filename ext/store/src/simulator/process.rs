@@ -177,12 +177,12 @@ impl Process {
     }
 
     /// Whether the process may write a heartbeat of the user without the leave after it.
-    pub(super) fn may_write_without_leave(&self, user: usize) -> bool {
+    pub(super) fn may_write_without_leave(&self, user: usize, now: Nanos) -> bool {
         let (name, user_id) = (name(user), user_id(user));
         let is_in_flight = matches!(&self.doing, Doing::Call(Call::Write(_, writes), _)
             if writes.iter().any(|write| *write.id() == user_id));
         let is_waiting = self.state.lock().outbox.has_heartbeat(&user_id);
-        is_in_flight || is_waiting || self.coalescer.knows_leave(id(&name)) == Some(false)
+        is_in_flight || is_waiting || self.coalescer.knows_leave(id(&name), now) == Some(false)
     }
 
     /// Whether the process knows the user.

@@ -1243,12 +1243,13 @@ impl World {
     fn lose_data(&mut self, partitions: std::ops::Range<u16>, is_gone: bool) {
         self.judge.has_lost_data = true;
         self.losses += 1;
+        let clock = self.clock();
         for user in 0..self.options.users {
             let is_there = partitions.contains(&user_id(user).partition(self.options.partitions));
             self.judge.users[user].is_lost |= is_there && !self.is_known(user);
             // The leave may be lost with the data, and older data may say that the user is online. But of data that are
             // gone altogether no process makes up a user who has left, if it knows that.
-            let may_write = |process: &Process| process.is_alive && process.may_write_without_leave(user);
+            let may_write = |process: &Process| process.is_alive && process.may_write_without_leave(user, clock);
             if is_there {
                 let is_kept = is_gone && !self.processes.iter().any(may_write);
                 let known = &mut self.judge.users[user];

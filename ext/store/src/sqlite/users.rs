@@ -161,13 +161,15 @@ pub(super) fn heartbeat(
         }
         return Ok(0);
     }
+    // What is resent is after a leave only if it was itself, and not because a later heartbeat is known.
+    let came = seen;
     let seen = user.seen.map_or(seen, |before| seen.max(before));
     let is_new = user.seen.is_none() || is_uncertain;
     (user.seen, user.timeout) = (Some(seen), timeout);
     let deadline = seen.saturating_add(timeout);
     let is_moved_forward = is_known_online && deadline < user.deadline && is_shorter(timeout);
     // Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
-    match user.left.filter(|(left, _)| seen <= *left) {
+    match user.left.filter(|(left, _)| came <= *left) {
         Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
         None => {
             (user.deadline, user.is_leave, user.left) = (deadline, false, None);
