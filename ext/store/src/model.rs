@@ -692,7 +692,8 @@ impl Model {
         // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
         let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
         let is_certainly_online = user.is_online && !is_uncertain;
-        let longest = data.longest.0;
+        // The longest one in use is found anew when the one before has not been used for long.
+        let longest = data.longest.0.max(user.timeout).max(timeout);
         let is_shorter = |timeout: Nanos| timeout.saturating_mul(3) < longest.saturating_mul(2) && !is_silent_about_it;
         if user.seen.is_some_and(|before| seen < before && is_late(before)) && !takes_late && !is_resend {
             let is_overtaken = is_certainly_online && user.left.is_none() && seen + timeout > user.deadline;

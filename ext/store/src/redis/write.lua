@@ -79,9 +79,10 @@ local function note_timeout(timeout)
   end
 end
 
--- Whether the members write heartbeats with other timeouts too seldom for a timeout: see Notice in store.rs.
-local function is_shorter(timeout)
-  return 3 * timeout < 2 * longest_timeout
+-- Whether the members write heartbeats with other timeouts too seldom for a timeout: see Notice in store.rs. The longest one
+-- in use is found anew when the one before has not been used for long; so another one is passed that is known.
+local function is_shorter(timeout, other)
+  return 3 * timeout < 2 * math.max(longest_timeout, other)
 end
 
 -- Has other members hear that a user's deadline was moved forward, by what came at a time.
@@ -99,7 +100,7 @@ local function heartbeat(n, age, timeout, is_resend)
     -- After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
     if (left_at[n] or seen + ORDER_TOLERANCE < seen_at[n]) and not (is_resend and uncertain[n]) then
       if is_online[n] and not uncertain[n] and not left_at[n] and seen + timeout > deadlines[n]
-        and is_shorter(deadlines[n] - seen_at[n]) then
+        and is_shorter(deadlines[n] - seen_at[n], timeout) then
         -- A later one with a shorter timeout has overtaken it.
         append_notice(users[n], seen)
       end
@@ -114,7 +115,8 @@ local function heartbeat(n, age, timeout, is_resend)
   -- Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
   if not left_at[n] or came > left_at[n] then
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
-    if is_online[n] and not is_uncertain and deadline < deadlines[n] and is_shorter(timeout) then
+    if is_online[n] and not is_uncertain and deadline < deadlines[n]
+      and is_shorter(timeout, deadlines[n] - seen_at[n]) then
       append_notice(users[n], seen)
     end
   else

@@ -151,7 +151,8 @@ pub(super) fn heartbeat(
     // After the data went back, the clock may have been set back too: a resent heartbeat counts whatever its time.
     let is_resend = heartbeat.purpose == Purpose::Resend && is_uncertain;
     let is_known_online = user.is_online && !is_uncertain;
-    let longest = partition.longest;
+    // The longest one in use is found anew when the one before has not been used for long.
+    let longest = partition.longest.max(user.timeout).max(timeout);
     let is_shorter = |timeout: i64| timeout.saturating_mul(3) < longest.saturating_mul(2);
     let deadline = seen.saturating_add(timeout);
     if user.seen.is_some_and(|before| seen < before && is_late(before)) && !is_resend {
