@@ -21,7 +21,8 @@ module Progress
 
   # Replaces the file as a whole: somebody may be about to read it.
   def self.write(path, text)
-    File.write("#{path}.#{Process.pid}", text)
-    File.rename("#{path}.#{Process.pid}", path)
+    part = [path, Process.pid, Thread.current.object_id].join(".")
+    File.write(part, text)
+    File.rename(part, path)
   end
 end
