@@ -22,7 +22,7 @@ const WRITES_PER_TIMEOUT: u64 = 3;
 
 /// By how much a heartbeat is dated forward that undoes a leave that this process has sent or heard of, in nanoseconds: two
 /// steps of the clock that may come late. Otherwise a store could take it for older than the leave. Less than
-/// [`ORDER_TOLERANCE`](crate::store::ORDER_TOLERANCE), so that the next leave counts.
+/// [`ORDER_TOLERANCE`], so that the next leave counts.
 pub(crate) const RETURN_MARGIN: Nanos = 10_000_000;
 
 /// Whether a leave that this process sent or heard of at `left_at` may still seem later than a heartbeat at `now`.
