@@ -270,7 +270,7 @@ RSpec.describe "The way out of a process" do
         Process.wait(ringer)
       RUBY
       expect(process.stdout).to be_empty
-      expect(process).to be_success
+      expect(process).to be_success, -> { process.stderr }
     end
   end
   # Like the tests of minitest and RSpec, which can start in an at_exit that runs after ours.
