@@ -221,6 +221,34 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
+/// Lets time pass while the threads send heartbeats, and after that until nobody is online.
+fn expire(harness: &Arc<Harness>, senders: impl IntoIterator<Item = JoinHandle<()>>) {
+    let time = spawn(harness, |harness| {
+        for _ in 0..3 {
+            harness.wait(TIMEOUT / 2 + TICK);
+        }
+    });
+    let ended = Arc::new(UnscheduledMutex::new(false));
+    let reactor = spawn(harness, {
+        let ended = Arc::clone(&ended);
+        move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
+    });
+    join(senders);
+    join([time]);
+    *ended.lock().unwrap() = true;
+    // From here the timer thread alone ends the test. A user who has just rejoined has another timeout.
+    for _ in 0..200 {
+        if harness.tracker.counts() != Counts::default() {
+            harness.wait(TIMEOUT);
+            thread::yield_now();
+        }
+    }
+    assert_eq!(harness.tracker.counts(), Counts::default(), "nobody sets the user offline");
+    harness.tracker.wake_reactor();
+    join([reactor]);
+    harness.check_everyone_is_offline();
+}
+
 /// Runs the scenario in random orders, and in orders with few preemptions, which find most bugs.
 fn explore(scenario: fn()) {
     let mut config = shuttle::Config::new();
@@ -242,30 +270,7 @@ fn a_user_without_heartbeats_is_set_offline_and_not_too_early() {
                 }
             })
         });
-        let time = spawn(&harness, |harness| {
-            for _ in 0..3 {
-                harness.wait(TIMEOUT / 2 + TICK);
-            }
-        });
-        let ended = Arc::new(UnscheduledMutex::new(false));
-        let reactor = spawn(&harness, {
-            let ended = Arc::clone(&ended);
-            move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
-        });
-        join(senders);
-        join([time]);
-        *ended.lock().unwrap() = true;
-        // From here the timer thread alone ends the test. A user who has just rejoined has another timeout.
-        for _ in 0..200 {
-            if harness.tracker.counts() != Counts::default() {
-                harness.wait(TIMEOUT);
-                thread::yield_now();
-            }
-        }
-        assert_eq!(harness.tracker.counts(), Counts::default(), "nobody sets the user offline");
-        harness.tracker.wake_reactor();
-        join([reactor]);
-        harness.check_everyone_is_offline();
+        expire(&harness, senders);
     });
 }
 
@@ -444,29 +449,7 @@ fn a_user_is_online_while_any_session_sends_heartbeats() {
                 harness.session_heartbeat(1, session, TIMEOUT);
             })
         });
-        let time = spawn(&harness, |harness| {
-            for _ in 0..3 {
-                harness.wait(TIMEOUT / 2 + TICK);
-            }
-        });
-        let ended = Arc::new(UnscheduledMutex::new(false));
-        let reactor = spawn(&harness, {
-            let ended = Arc::clone(&ended);
-            move |harness| harness.react(|counts| *ended.lock().unwrap() && counts == Counts::default())
-        });
-        join(senders);
-        join([time]);
-        *ended.lock().unwrap() = true;
-        for _ in 0..200 {
-            if harness.tracker.counts() != Counts::default() {
-                harness.wait(TIMEOUT);
-                thread::yield_now();
-            }
-        }
-        assert_eq!(harness.tracker.counts(), Counts::default(), "nobody sets the user offline");
-        harness.tracker.wake_reactor();
-        join([reactor]);
-        harness.check_everyone_is_offline();
+        expire(&harness, senders);
     });
 }
 

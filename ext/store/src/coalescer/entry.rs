@@ -129,6 +129,11 @@ impl ColdEntry {
             prolonged_until: Cell::new(0),
         }
     }
+
+    /// Whether the user left in this process, which writes the leave.
+    pub(super) fn has_own_leave(&self) -> bool {
+        self.leave.get().is_some() && !self.is_leave_heard.get()
+    }
 }
 
 /// How many ticks a user is not written again after a write for a timeout.
@@ -242,7 +247,7 @@ impl<K> HotEntry<K> {
 
     fn hear_of_leave(&self, cold: &ColdEntry, leave: (Nanos, Nanos), outbox: &Outbox) {
         cold.is_left.set(true);
-        let is_own = cold.leave.get().is_some() && !cold.is_leave_heard.get();
+        let is_own = cold.has_own_leave();
         // The leave may seem earlier than it was, by the time that the poll took. But of what is written, it was the last.
         let is_written = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
         if is_written || self.seen_at() <= leave.0 {

@@ -25,8 +25,7 @@ struct Resend<F> {
 impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
     fn visit<K>(&self, hot: &mut HotEntry<K>, cold: &ColdEntry, outbox: &mut Outbox) {
         // This process has heard of the leave from the store, which says so if it has lost data since.
-        let is_own = cold.leave.get().is_some() && !cold.is_leave_heard.get();
-        let is_leave_known = cold.is_left.get() && !is_own && !hot.is_unwritten;
+        let is_leave_known = cold.is_left.get() && !cold.has_own_leave() && !hot.is_unwritten;
         if is_leave_known && !self.is_resend {
             return;
         }
