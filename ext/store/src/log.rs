@@ -189,16 +189,14 @@ impl Log {
         std::mem::take(&mut self.reports)
     }
 
-    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen
-    /// last and due.
-    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, (Nanos, Nanos))> {
+    /// The users of a partition whose last event in memory is an `offline` that is not delivered, and when each was seen last.
+    pub(crate) fn undelivered_offline(&self, partition: Partition, now: Nanos) -> Vec<(UserId, Nanos)> {
         let mut events: Vec<&Pending> = self.undelivered(partition).collect();
         events.sort_by_key(|pending| pending.event.number);
         // The later event of a user takes the place of the earlier one.
         let last: HashMap<&UserId, &Pending> = events.into_iter().map(|pending| (&pending.event.id, pending)).collect();
         let offline = last.into_values().filter(|pending| pending.event.transition == Transition::Offline);
-        let times = |event: &Event| (now.saturating_sub(event.seen_ago), now.saturating_sub(event.lateness));
-        offline.map(|pending| (pending.event.id.clone(), times(&pending.as_of(now)))).collect()
+        offline.map(|pending| (pending.event.id.clone(), now.saturating_sub(pending.as_of(now).seen_ago))).collect()
     }
 
     /// Suspends or resumes the claims from a partition: its lease is about to be released, or is kept after all.

@@ -109,7 +109,8 @@ pub(super) struct ColdEntry {
     pub(super) leave: Cell<Option<(Nanos, Nanos)>>,
     /// Whether the user left in another process, which has written the leave: it is written again only if data were lost.
     pub(super) is_leave_heard: Cell<bool>,
-    /// Whether that leave was surely after the last heartbeat here, and not at nearly the same moment in another process.
+    /// Whether the store knows that leave, and as one after the last heartbeat here: this process has heard of it, and it was not
+    /// at nearly the same moment in another process.
     pub(super) is_leave_certain: Cell<bool>,
     /// The latest deadline that a stall has set.
     pub(super) prolonged_until: Cell<Nanos>,
@@ -157,7 +158,9 @@ impl<K> HotEntry<K> {
     /// Whether the user was due before `settled_at`, until when the store has surely delivered the user's events.
     pub(super) fn is_over(&self, cold: &ColdEntry, settled_at: Nanos) -> bool {
         let leave = cold.leave.get().filter(|_| cold.is_leave_certain.get());
-        let is_gone = leave.is_some_and(|(at, after)| at.saturating_add(after) < settled_at);
+        // A leave may reach the store late, when the user is due or offline there. But before this process has heard of it.
+        let due = leave.map(|(at, after)| at.saturating_add(after).max(self.quiet_until.start()));
+        let is_gone = due.is_some_and(|due| due < settled_at);
         is_gone || (self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get())
     }
 
@@ -219,7 +222,7 @@ impl<K> HotEntry<K> {
         cold.is_left.set(true);
         cold.leave.set(Some(merge_leaves(cold.leave.get(), (now, after))));
         cold.is_leave_heard.set(false);
-        cold.is_leave_certain.set(true);
+        cold.is_leave_certain.set(false);
         let was_sent = !self.is_unwritten && !outbox.has_heartbeat(&cold.id);
         self.enqueue_write(cold, (self.seen_at(), now), Purpose::Report, outbox);
         if was_sent {

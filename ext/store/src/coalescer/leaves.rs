@@ -94,6 +94,7 @@ fn who_has_left_elsewhere_is_written_again_only_if_data_were_lost() {
     process.coalescer.resend(2 * SECOND, |_| Some(SECOND), true, &process.outbox);
     assert_eq!(process.outbox.lock().len(), 1, "the event may not be delivered");
     process.outbox.lock().take_batch(10);
+    process.hear("ada", SECOND, 0);
     process.coalescer.resend(2 * SECOND, |_| Some(SECOND + 1), true, &process.outbox);
     assert_eq!(process.outbox.lock().len(), 0, "it is delivered");
     process.heartbeat(3 * SECOND, 30 * SECOND);
@@ -146,6 +147,25 @@ fn who_left_elsewhere_at_the_moment_of_a_heartbeat_here_is_written_again_until_t
         process.coalescer.resend(3 * SECOND, |_| Some(2 * SECOND), true, &process.outbox);
         assert_eq!(process.outbox.lock().len(), usize::from(!is_certain));
     }
+}
+
+/// The store may not get the leave before the user is due, or may ignore it as older than a heartbeat that was slow. If it takes
+/// it, this process hears of that.
+#[test]
+fn who_left_here_is_kept_until_the_store_has_surely_delivered_what_was_due_when_it_said_so() {
+    let process = Process::new();
+    process.heartbeat(0, 30 * SECOND);
+    process.written(0);
+    process.leave("ada", SECOND, 0);
+    process.outbox.lock().take_batch(10);
+    let is_kept = |settled_at| {
+        process.coalescer.scan((20 * SECOND, settled_at), 30 * SECOND, &process.outbox);
+        process.coalescer.knows_leave(string("ada"), 20 * SECOND).is_some()
+    };
+    assert!(is_kept(9 * SECOND));
+    process.hear("ada", 10 * SECOND, 0);
+    assert!(is_kept(9 * SECOND));
+    assert!(!is_kept(11 * SECOND));
 }
 
 #[test]

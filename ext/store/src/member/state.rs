@@ -15,7 +15,7 @@ use online_manager_tracker::{Nanos, Stall, TICK};
 
 use super::slow_writes::SlowWrites;
 use super::{Phase, SECOND, milliseconds, seconds};
-use crate::coalescer::Heard;
+use crate::coalescer::{Heard, RETURN_MARGIN};
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::log::{Log, backoff};
@@ -228,6 +228,8 @@ struct PartitionState {
     retry_at: Nanos,
     /// Every event that was due before then is delivered.
     settled_at: Nanos,
+    /// Until then that time stays: the data are new to this member, and others may be about to write their users again.
+    unsettled_until: Nanos,
     /// The notices after this number are to be asked for; `None` before the first poll.
     notices_after: Option<u64>,
     /// What was delivered before the data were lost or went back, or the connection was lost, to be sent with the next poll.
@@ -269,6 +271,7 @@ impl PartitionState {
         fetch_at: 0,
         retry_at: 0,
         settled_at: 0,
+        unsettled_until: 0,
         notices_after: None,
         handled: None,
         is_polled: false,
@@ -702,8 +705,7 @@ impl MemberState {
         let partitions = &self.partitions;
         let (batch, held) = batch.split(|id| is_available(partitions, id.partition(count), now));
         self.outbox.put_back(held);
-        // A tick more: this process keeps its times in ticks.
-        let writes = batch.writes(now, self.jitter + TICK);
+        let writes = batch.writes(now, self.clock_error());
         if writes.is_empty() {
             return None;
         }
@@ -976,8 +978,8 @@ impl MemberState {
             Write::Heartbeat(heartbeat) => Some(heartbeat.timeout),
             Write::Leave(_) => None,
         });
+        // Also if the call failed: it may have arrived.
         if let Some(timeout) = timeouts.max() {
-            // Also if the call failed: it may have arrived.
             self.slow_writes.add(now.saturating_sub(asked_at), now.saturating_add(timeout));
         }
         let results = match result {
@@ -1069,26 +1071,35 @@ impl MemberState {
             self.active_until = now + ACTIVE_WINDOW;
         }
         let (poll_interval, max_leases, timeout) = (self.poll_interval(now), self.max_leases, self.timeout);
+        let clock_error = self.clock_error();
         let log = &mut self.log;
         let Some(partition) = self.partitions.get_mut(usize::from(request.partition)) else {
             return violated("a request is about a partition that the store has");
         };
         self.has_progressed |= !result.events.is_empty() || result.sweep.is_some_and(|sweep| sweep.expired > 0);
-        // Before the first who has not gone, whose deadline may be later in the store than here.
+        // Before the first who has not gone.
         let unsettled = result.oldest.map_or(0, |oldest| oldest + OVERDUE);
-        let settled_at = asked_at.saturating_sub(unsettled).saturating_sub(self.slow_writes.longest());
+        // A deadline is later in the store than here: by what was added to the timeout, by as much as the clock was late when the
+        // age was measured, by as long as the write took, and by as much as a return is dated forward.
+        let later = 2 * clock_error + self.slow_writes.longest() + RETURN_MARGIN;
+        let settled_at = asked_at.saturating_sub(unsettled).saturating_sub(later);
         // After a loss the store does not know yet whom this process writes again.
         let unwritten = self.outbox.first_due().map_or(Nanos::MAX, |due| due.saturating_sub(TICK));
-        let pending = if self.resends.is_empty() { Nanos::MAX } else { partition.settled_at };
+        if partition.known.epoch == 0 {
+            partition.unsettled_until = asked_at.saturating_add(timeout);
+        }
+        let is_unsettled = !self.resends.is_empty() || asked_at < partition.unsettled_until;
+        let pending = if is_unsettled { partition.settled_at } else { Nanos::MAX };
         partition.settled_at = settled_at.min(unwritten).min(pending);
         // After the first poll, which has asked for no notices: nobody has sent a heartbeat here before.
         partition.notices_after =
             Some(if request.notices_after.is_some() { result.notices_until } else { result.known.last });
-        // The poll was answered later than it was asked, so what it says is from then at the earliest.
+        // The poll was answered later than it was asked: a leave was from then at the earliest, and is due from now at the latest.
+        let took = now.saturating_sub(asked_at);
         self.heard.extend(result.notices.into_iter().map(|notice| Heard {
             id: notice.id,
             due_at: asked_at.saturating_add(notice.due),
-            left: notice.left.map(|(age, after)| (asked_at.saturating_sub(age), after)),
+            left: notice.left.map(|(age, after)| (asked_at.saturating_sub(age), after.saturating_add(took))),
         }));
         log.polled(request.partition, result.known.epoch, result.delivered_through);
         partition.handled = None;
@@ -1235,9 +1246,10 @@ impl MemberState {
     /// `offline` is not delivered.
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
         self.poll_anew();
-        for (id, (seen, due)) in self.log.undelivered_offline(partition, now) {
-            // The last heartbeat, with the timeout that ends when the user was due.
-            self.outbox.heartbeat(id, seen, due.saturating_sub(seen).max(1), Purpose::Resend);
+        for (id, seen) in self.log.undelivered_offline(partition, now) {
+            // The last heartbeat. Whatever its timeout was: it is over. With a later deadline than in the process of that
+            // heartbeat, this one would seem settled there.
+            self.outbox.heartbeat(id, seen, 1, Purpose::Resend);
         }
         let count = self.count();
         self.outbox.mark_resend(|id| id.partition(count) == partition);
@@ -1474,6 +1486,11 @@ impl MemberState {
                 if now < self.active_until { store.poll_interval } else { store.idle_poll_interval }
             },
         )
+    }
+
+    /// By how much this process' times may be off, in nanoseconds: the clock's jitter, and a tick, in which they are kept.
+    fn clock_error(&self) -> Nanos {
+        self.jitter + TICK
     }
 
     /// Long enough for a busy machine or a slow store, short enough for events that wait for another lease holder.

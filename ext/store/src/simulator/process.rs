@@ -185,7 +185,13 @@ impl Process {
         is_in_flight || is_waiting || self.coalescer.knows_leave(id(&name), now) == Some(false)
     }
 
-    /// Whether the process knows the user.
+    /// Whether the process has not forgotten the user.
+    pub(super) fn has(&self, user: usize) -> bool {
+        let name = name(user);
+        self.coalescer.knows_leave(id(&name), 0).is_some()
+    }
+
+    /// Whether the process knows the user, and that the user is online.
     pub(super) fn knows(&self, user: usize, now: Nanos) -> bool {
         let name = name(user);
         self.coalescer.last_seen(id(&name), now).is_some()

@@ -415,6 +415,7 @@ impl World {
         match call {
             Call::Scan { last_ok, timeout } => {
                 process.coalescer.scan((clock, last_ok), timeout, &process.state);
+                self.check_forgotten();
                 return self.done(number);
             }
             Call::Resend(resend) => {
@@ -1331,6 +1332,38 @@ impl World {
             let has_to_know = has_last && is_clock_good && known.heard == Some(Transition::Online);
             ((process.knows(user, clock) || has_to_know) && has_polled) || due.iter().any(|(other, _)| *other == id)
         })
+    }
+
+    /// Some process keeps a user until the `offline` is called: if the data are lost before, nobody else can write the user
+    /// again. That of the last heartbeat, unless it ends, or one that has put the deadline off. What is in the log of a process
+    /// is written again from there. But a process forgets by the server's clock, which loses time when it is set back; and what
+    /// comes in a slow call seems later there than it was, so that what came after it may be ignored.
+    fn check_forgotten(&mut self) {
+        let is_excused = |fault: &FaultKind| matches!(fault, FaultKind::ClockJump | FaultKind::SlowCalls);
+        if self.options.faults.iter().any(is_excused) {
+            return;
+        }
+        let clock = self.clock();
+        for user in 0..self.options.users {
+            let known = &self.judge.users[user];
+            let has_last = |process: &Process| {
+                process.heartbeats.get(&user).copied() == known.last_heartbeat
+                    && process.state.lock().phase != Phase::Stopping
+            };
+            let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
+            if known.heard != Some(Transition::Online) || is_excused || !self.alive().any(has_last) {
+                continue;
+            }
+            let id = user_id(user);
+            let partition = id.partition(self.options.partitions);
+            let is_kept = |process: &Process| {
+                let due = process.state.lock().log.undelivered_offline(partition, clock);
+                process.has(user) || due.iter().any(|(other, _)| *other == id)
+            };
+            if !self.alive().any(is_kept) {
+                self.wrong.get_or_insert(format!("user {user} is forgotten, and the offline is not called"));
+            }
+        }
     }
 
     fn repair(&mut self, repair: Repair) {

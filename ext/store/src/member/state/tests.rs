@@ -123,10 +123,12 @@ impl Driver {
             Call::Open => Reply::Opened(whole(Kind::Open).map(|()| (TRAITS, std::mem::take(&mut self.was_away)))),
             Call::Write(..) if replaced == [true] => Reply::Written(Ok(vec![(0, Err(other()))])),
             Call::Register(_) => Reply::Registered(whole(Kind::Register).map(|()| 2)),
-            Call::Write(_, writes) => Reply::Written(
-                whole(Kind::Write)
-                    .map(|()| writes.iter().map(|_| (0, part(Kind::Write, 0).map(|()| Written::default()))).collect()),
-            ),
+            Call::Write(_, writes) => Reply::Written(whole(Kind::Write).map(|()| {
+                writes
+                    .iter()
+                    .map(|_| (0, part(Kind::Write, 0).map(|()| Written { known: KNOWN, ..Written::default() })))
+                    .collect()
+            })),
             Call::Poll(_, requests) => Reply::Polled(whole(Kind::Poll).map(|()| {
                 let part = |request: &PollRequest| {
                     let lease = if self.is_leased_by_other {
@@ -151,6 +153,8 @@ impl Driver {
     }
 }
 
+const KNOWN: Known = Known { epoch: 1, generation: 0, last: 0 };
+
 fn polled(request: &PollRequest) -> PollResult {
     let is_asked = matches!(request.lease, LeaseRequest::Acquire | LeaseRequest::Renew);
     PollResult {
@@ -161,7 +165,7 @@ fn polled(request: &PollRequest) -> PollResult {
         notices_until: 0,
         oldest: None,
         delivered_through: 0,
-        known: Known::default(),
+        known: KNOWN,
     }
 }
 
@@ -414,7 +418,7 @@ fn an_event_in_a_callback_while_the_data_go_back_is_reported_and_not_fetched_bef
     driver.state.log.delivered(&crate::log::DeliveryOutcome::Returned, driver.now);
     driver.run(SECOND);
     let first = driver.fetches.iter().find(|request| request.partition == partition).unwrap();
-    assert_eq!(first.handled, Some(Handled { epoch: 0, through: 7, except: vec![] }));
+    assert_eq!(first.handled, Some(Handled { epoch: KNOWN.epoch, through: 7, except: vec![] }));
 }
 
 #[test]
@@ -437,7 +441,7 @@ fn an_offline_that_waits_is_written_again_with_its_last_heartbeat() {
     driver.state.log.add_fetched(partition, vec![event], driver.now);
     driver.now += SECOND;
     driver.state.partition_replaced(driver.now, partition);
-    let (age, timeout) = (seconds(31), seconds(20));
+    let (age, timeout) = (seconds(31), 1);
     let expected = Write::Heartbeat(Heartbeat { id, age, timeout, purpose: Purpose::Resend });
     assert_eq!(driver.state.outbox.take_batch(10).writes(driver.now, 0), [expected]);
 }
@@ -529,7 +533,8 @@ fn a_stop_that_leaves_users_unwritten_says_why() {
 #[test]
 fn after_a_slow_write_its_users_are_kept_for_as_long_as_it_took() {
     let mut driver = Driver::new();
-    driver.run(SECOND);
+    driver.state.timeout = seconds(2);
+    driver.run(seconds(3));
     driver.heartbeat(seconds(2));
     let mut kept = Vec::new();
     let mut reply = Reply::None;
@@ -570,23 +575,48 @@ fn poll_new_data(driver: &mut Driver) {
 #[test]
 fn users_who_are_due_are_kept_until_they_are_written_again() {
     let mut driver = Driver::new();
+    driver.state.timeout = SECOND;
     driver.run(SECOND);
     driver.heartbeat(SECOND / 2);
     let due = driver.now + SECOND / 2;
     poll_new_data(&mut driver);
     assert!(driver.state.partitions[0].settled_at < due);
-    driver.run(SECOND);
+    driver.run(seconds(2));
     assert!(driver.state.partitions[0].settled_at > due + SECOND);
+}
+
+/// Within a timeout other members write their users again, whose `offline` is then due later.
+#[test]
+fn for_a_timeout_nothing_new_data_say_is_settled() {
+    let mut driver = Driver::new();
+    driver.state.timeout = SECOND;
+    driver.run(SECOND / 2);
+    assert_eq!(driver.state.partitions[0].settled_at, 0);
+    driver.run(SECOND);
+    assert!(driver.state.partitions[0].settled_at > driver.now - SECOND / 2);
+}
+
+/// A store adds it to each deadline, so that a user is not yet due there who is due here.
+#[test]
+fn users_are_settled_later_by_what_the_clock_may_be_off() {
+    let mut driver = Driver::new();
+    driver.run(seconds(21));
+    let before = driver.now;
+    driver.state.jitter = milliseconds(4);
+    poll_new_data(&mut driver);
+    let late = driver.now - driver.state.partitions[0].settled_at;
+    assert_eq!((driver.now - before, late), (SECOND, 2 * (milliseconds(4) + TICK) + RETURN_MARGIN));
 }
 
 #[test]
 fn users_who_are_due_are_kept_until_a_pass_has_put_them_into_the_outbox() {
     let mut driver = Driver::new();
-    driver.run(SECOND);
+    driver.state.timeout = SECOND;
+    driver.run(seconds(2));
     let before = driver.state.partitions[0].settled_at;
     driver.state.resend(None, true);
     poll_new_data(&mut driver);
     assert_eq!(driver.state.partitions[0].settled_at, before);
-    driver.run(SECOND);
+    driver.run(seconds(2));
     assert!(driver.state.partitions[0].settled_at > before + SECOND);
 }
