@@ -38,7 +38,7 @@ impl Scan {
             }
             let described = describe(&hot.key);
             let is_kept = cold_of(&described).is_some_and(|cold| {
-                // Who has left is looked at in each pass: whether the user is over does not only depend on the timeout.
+                // Who has left is checked in each pass: whether the user is over does not only depend on the timeout.
                 hot.has_common_timeout = cold.timeout == self.common_timeout && !cold.is_left.get();
                 hot.scan(cold, (self.now, self.last_ok), outbox)
             });
