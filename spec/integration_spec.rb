@@ -211,12 +211,39 @@ RSpec.describe OnlineManager::Integration do
       end
     end
 
-    it "calls the callbacks at a stop all the same: nobody boots any more" do
-      manager = set_up
+    it "calls the callbacks at a stop all the same, on the thread that stops" do
+      config = config_class.new
+      threads = Queue.new
+      config.define_singleton_method(:offline) { |_user_id| threads << Thread.current }
+      manager = set_up(config)
       manager.seen(7)
       manager.stop
 
-      expect(drain(calls).last(2)).to eq [["Config", :offline, 7], :end]
+      expect(drain(threads)).to eq [Thread.current]
+    end
+
+    # @yield with the manager that runs in the thread, and its config's calls
+    def run_in_thread
+      manager = manager(config_class.new)
+      thread = Thread.new { manager.run }
+      yield manager
+    ensure
+      manager.stop
+      thread.join
+    end
+
+    it "calls `setup` of a `run` in a thread only after that" do
+      run_in_thread do
+        throughout(0.3) { expect(calls).to be_empty }
+        framework.is_booted = true
+
+        eventually { expect(drain(calls)).to include(["Config", :setup, Proc]) }
+      end
+    end
+
+    it "calls `setup` of a `run` at once on the thread that initializes the application, which waits for it" do
+      framework.is_boot_thread = true
+      run_in_thread { eventually { expect(drain(calls)).to include(["Config", :setup, Proc]) } }
     end
   end
 

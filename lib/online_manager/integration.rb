@@ -35,6 +35,9 @@ class OnlineManager
     # @return [Boolean] whether the application is being initialized
     def booting? = false
 
+    # @return [Boolean] whether the current thread initializes the application
+    def boot_thread? = false
+
     # Waits while the application is being initialized. Each thread of the gem does so before it asks the application
     # for anything: that may load code, and the thread that boots loads code too, so each could wait for the other.
     #

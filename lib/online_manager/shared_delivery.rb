@@ -185,6 +185,8 @@ class OnlineManager
 
     def start_after(seconds)
       Integration.current.wait_for_boot { @lifecycle.stopping? }
+      return if @lifecycle.stopping?
+
       # Not at once: a command may go on to load the application's code, and not participate.
       sleep seconds
       @native.start if Integration.current.participates?

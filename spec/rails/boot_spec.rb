@@ -19,9 +19,14 @@ RSpec.describe "An application that takes longer to boot than a timeout" do
     end
 
     OnlineManager.setup(EarlyConfig.new, store: "sqlite:storage/early.sqlite3")
-    OnlineManager.setup(EarlyConfig.new, namespace: "memory")
-    OnlineManager.current("memory").seen(7)
+    %w[memory stopped].each do |namespace|
+      OnlineManager.setup(EarlyConfig.new, namespace:)
+      OnlineManager.current(namespace).seen(7)
+    end
+    OnlineManager.current("stopped").stop
+    Thread.new { OnlineManager.run(EarlyConfig.new, namespace: "run") }.name = "run"
     sleep #{timeout * 3}
+    raise "the boot fails" if ENV["FAILS"]
   RUBY
 
   before do
@@ -38,8 +43,17 @@ RSpec.describe "An application that takes longer to boot than a timeout" do
     eventually(limit: 15) { expect(asked).to include('[:offline, "online_manager", true]') }
     # The store's last version: the process has become a member.
     eventually(limit: 15) { expect(asked).to include('[:last_version, "online_manager", true]') }
+    eventually(limit: 15) { expect(asked).to include('[:setup, "online_manager setup", true]') }
     server.kill
 
-    expect(asked.grep(/false\]/)).to all include('"main"')
+    expect(asked.grep(/false\]/)).to all match(/"main"|"run"/)
+  end
+
+  it "is asked for nothing on a thread of the gem when that fails", limit: 60 do
+    process = ruby("require #{@app.path("config/environment").inspect}", env: @app.env("FAILS" => "1"))
+
+    expect([process.success?, process.stderr]).to match [false, /the boot fails/]
+    expect(asked).to include('[:offline, "main", false]')
+    expect(asked).to all match(/"main"|"run"/)
   end
 end

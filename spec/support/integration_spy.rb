@@ -2,7 +2,7 @@
 
 # A framework integration that records its calls.
 class IntegrationSpy < OnlineManager::Integration
-  attr_writer :unloadable, :is_booted, :takes_part, :uses_fibers, :before_delivery
+  attr_writer :unloadable, :is_booted, :is_boot_thread, :takes_part, :uses_fibers, :before_delivery
   attr_accessor :root
 
   # @param calls [Queue] receives the names of surrounded calls
@@ -25,6 +25,7 @@ class IntegrationSpy < OnlineManager::Integration
 
   def booted? = @is_booted
   def booting? = !@is_booted
+  def boot_thread? = !!@is_boot_thread
   def uses_fibers? = @uses_fibers
   def after_boot(&block) = @log << block
   def participates? = @takes_part

@@ -39,10 +39,12 @@ class OnlineManager
 
       # Called when the application begins to be initialized; a script may load one and never do that.
       def boot_begins
-        @has_boot_begun = true
+        @boot_thread = ::Thread.current
       end
 
-      def booting? = @has_boot_begun && !booted?
+      def booting? = !@boot_thread.nil? && !booted?
+
+      def boot_thread? = booting? && @boot_thread == ::Thread.current
 
       def after_boot(&block)
         application.config.after_initialize(&block)

@@ -2,7 +2,8 @@
 
 class OnlineManager
   module Reactor
-    # The thread that calls the config's `setup`, while the thread that called `run` delivers.
+    # The thread that calls the config's `setup`, while the thread that called `run` delivers. It waits for the end of
+    # the application's boot, unless that waits for `run`.
     #
     # @private
     class SetupThread
@@ -19,11 +20,15 @@ class OnlineManager
       # @yield on the thread; calls `setup`
       def initialize(delivery, &setup)
         @delivery = delivery
+        is_boot_thread = Integration.current.boot_thread?
         # The thread inherits this mask: a Shutdown that came before its `rescue` would be raised out of `join`.
         @thread = ::Thread.handle_interrupt(Shutdown => :never) do
           ::Thread.new do
             ::Thread.current.report_on_exception = false
-            ::Thread.handle_interrupt(Shutdown => :immediate, &setup)
+            ::Thread.handle_interrupt(Shutdown => :immediate) do
+              Integration.current.wait_for_boot { is_boot_thread }
+              setup.call
+            end
           rescue Shutdown
             nil
           rescue Exception => e # rubocop:disable Lint/RescueException -- `exit` too: it is raised again where `run` was called

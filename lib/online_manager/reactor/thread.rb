@@ -59,8 +59,9 @@ class OnlineManager
         # Waiting here would keep the loop from going on. If a fiber or a continuation has left it, nobody else drains.
         return drain_here(timeout) if @thread == ::Thread.current
 
-        # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give.
-        wait_or_drain(timeout) { !@thread&.alive? }
+        # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give. And while the
+        # application boots, the background thread asks it for nothing.
+        wait_or_drain(timeout) { !@thread&.alive? || Integration.current.booting? }
       end
 
       def deliver_until_finished
@@ -77,7 +78,7 @@ class OnlineManager
         ::Thread.current.report_on_exception = false
         calls = nil
         ::Thread.handle_interrupt(Object => :immediate) do
-          Integration.current.wait_for_boot { @lifecycle.stopping? }
+          Integration.current.wait_for_boot { @lifecycle.stopped? }
           sleep POLL_INTERVAL while Latch.now < @pause_ends_at && !@lifecycle.stopping?
           calls = @delivery.calls
           deliver_until_finished

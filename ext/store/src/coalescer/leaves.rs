@@ -163,7 +163,7 @@ fn who_left_here_is_kept_until_the_store_has_surely_delivered_what_was_due_when_
         process.coalescer.knows_leave(string("ada"), 20 * SECOND).is_some()
     };
     assert!(is_kept(9 * SECOND));
-    process.hear("ada", 10 * SECOND, 0);
+    process.hear_of(&user_id("ada"), 10 * SECOND, Some((SECOND, 0)), 0);
     assert!(is_kept(9 * SECOND));
     assert!(!is_kept(11 * SECOND));
 }
