@@ -10,6 +10,7 @@ Gem::Specification.new do |spec|
   spec.description = <<~TEXT
     Report a heartbeat whenever a user is there, at any rate. One callback runs when a user comes online, another one
     when no heartbeat has come for a timeout. No heartbeat costs a timer: a native extension in Rust keeps the deadlines.
+    Where there is no precompiled gem, its compilation takes Rust, libclang and about three minutes of CPU time.
   TEXT
   spec.homepage = "https://github.com/cameron-martin/online_manager"
   spec.license = "MIT"

@@ -45,6 +45,21 @@ namespace :gem do
       build_cache.call.store(build.call)
     end
 
+    desc "Check that the extensions of a gem for glibc load everywhere: gem:native:check[FILE]"
+    task :check, [:file] do |_, arguments|
+      require "rubygems/package"
+      require_relative "native/linkage"
+      require "tmpdir"
+      Dir.mktmpdir do |unpacked|
+        Gem::Package.new(arguments.fetch(:file)).extract_files(unpacked)
+        paths = Dir["lib/online_manager/*/*.so", base: unpacked]
+        abort "#{arguments[:file]} has no extension" if paths.empty?
+
+        paths.each { |path| demand_portable.call(File.join(unpacked, path), path[/\d+\.\d+/]) }
+        puts "#{paths.size} extension#{"s" if paths.size > 1} load with glibc #{Native::Linkage::GLIBC} or newer"
+      end
+    end
+
     # MATRIX_ROOT=… holds the other Debians.
     desc "Install the gem here and in the Debians of `rake matrix`, without a compiler: a heartbeat within 5 s"
     task :try do

@@ -77,6 +77,15 @@ RSpec.describe "The precompiled gem" do
       end
     end
 
+    if Native::Portable.target
+      it "is checked as the release workflow does: one that is linked as Debian links needs Debian's glibc" do
+        process = command("bundle", "exec", "rake", "gem:native:check[#{package(built)}]")
+
+        says = profile == "release" ? /\A\d extensions? load/ : /would not load everywhere:\n +needs GLIBC_2/
+        expect([process.success?, process.stdout + process.stderr]).to match [profile == "release", says]
+      end
+    end
+
     if profile == "release" && Native::Portable.target
       it "needs nothing but Ruby and the glibc of 2012" do
         paths = Dir["#{home.folder}/gems/*/lib/online_manager/*/#{extension}"]

@@ -11,7 +11,7 @@ module Native
   class BuildCache
     SOURCES = [
       "Cargo.{toml,lock}", "ext/*/Cargo.toml", "ext/*/*.rb", "ext/*/src/**/*.{rs,lua}",
-      "rakelib/native/portable.rb" # how they are linked
+      "rakelib/native/{portable,linkage}.rb" # how they are linked
     ].freeze
 
     # @param folder [String]

@@ -103,8 +103,10 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
     it "prints that also where there is no such file, as in a new application of Rails 8, and not once it is done" do
       with_fresh(@app) do |app|
         app.remove_folder("app/channels")
+        app.write("config/importmap.rb", "pin \"application\"\n")
         said = app.rails("generate", "online_manager:install", "User").stdout
-        expect(said).to include "include OnlineManager::Connection\n", "create the file if it is missing"
+        expect(said).to include "include OnlineManager::Connection\n", "create the file if it is missing",
+                                "import \"online_manager\" // where it is pinned\n"
 
         # What it says to write, word by word.
         code = said[/^    module ApplicationCable\n.*?^    end\n/m].gsub(/^ {4}/, "")
@@ -112,6 +114,22 @@ RSpec.describe "rails generate online_manager:install", limit: 120 do
         app.rails("zeitwerk:check")
         app.rails("runner", "ApplicationCable::Connection.instance_method(:connect)")
         expect(app.rails("generate", "online_manager:install", "User").stdout).not_to include "What is left to do"
+      end
+    end
+
+    it "prints the model's name, and how a bundler gets the script where there is no import map and no Sprockets" do
+      with_fresh do |app|
+        app.rails("generate", "model", "Admin::Account")
+        app.remove_folder("app/assets")
+        said = app.rails("generate", "online_manager:install", "Admin::Account").stdout
+        expect(said).to include "presence_of { current_account.id }\n", "Admin::Account.find_by(",
+                                "import \"./online_manager\"\n"
+        expect(said).not_to include "User"
+
+        command = said[/^    cp .*$/].strip.sub(/\$\(bundle show \w+\)/, RubyProcess::ROOT)
+        FileUtils.mkdir_p(File.join(app.folder, "app/javascript"))
+        Dir.chdir(app.folder) { system(command, exception: true) }
+        expect(app.read("app/javascript/online_manager.js")).to include "globalThis.OnlineManager"
       end
     end
 

@@ -58,7 +58,7 @@ class FreshApp
   # Starts its server in development, and yields when the server listens.
   #
   # @yieldparam url [String]
-  # @return [RubyProcess] the server, which has received SIGTERM
+  # @return [RubyProcess] the server, which has received SIGINT
   def serve
     command("bin/rails", "server", "--binding", "127.0.0.1", chdir: folder, env: ENVIRONMENT) do |server|
       yield server.wait_for(%r{Listening on (http://\S+)}, limit: LIMIT)[1]

@@ -13,7 +13,9 @@ class OnlineManager
       REQUIRE = "//= require online_manager\n"
       IGNORE = "\n# Who is online.\n/storage/presence_*.sqlite3*\n"
       CONNECTION = "app/channels/application_cable/connection.rb"
-      private_constant :INCLUDE, :PIN, :REQUIRE, :IGNORE, :CONNECTION
+      IMPORT_MAP = "config/importmap.rb"
+      SCRIPT = "app/assets/javascripts/application.js"
+      private_constant :INCLUDE, :PIN, :REQUIRE, :IGNORE, :CONNECTION, :IMPORT_MAP, :SCRIPT
 
       source_root File.expand_path("templates", __dir__)
 
@@ -86,13 +88,11 @@ class OnlineManager
       #
       # @return [void]
       def add_javascript
-        add_to_file("config/importmap.rb", PIN, unless_match: /^\s*pin\s*\(?["']online_manager["']/)
-
-        script = "app/assets/javascripts/application.js"
-        return unless read(script).match?(%r{^//= require})
+        add_to_file(IMPORT_MAP, PIN, unless_match: /^\s*pin\s*\(?["']online_manager["']/)
+        return unless sprockets?
 
         # Before the other directives: it depends on none of them, and has to come before a require_tree.
-        add_to_file(script, REQUIRE, unless_match: %r{^//= require ["']?online_manager\b},
+        add_to_file(SCRIPT, REQUIRE, unless_match: %r{^//= require ["']?online_manager\b},
                                      after: %r{\A(?:(?!//= require).*\n)*})
       end
 
@@ -103,7 +103,7 @@ class OnlineManager
       def show_next_steps
         return if behavior == :revoke || read(CONNECTION).include?("OnlineManager::Connection")
 
-        readme "README"
+        say ERB.new(File.read(find_in_source_paths("next_steps.tt")), trim_mode: "-").result(binding)
       end
 
       private
@@ -144,6 +144,11 @@ class OnlineManager
         file, = Object.const_source_location(class_name)
         file && relative_to_original_destination_root(file)
       end
+
+      # Whether pages can get the script from the gem.
+      def script? = exists?(IMPORT_MAP) || sprockets?
+
+      def sprockets? = read(SCRIPT).match?(%r{^//= require})
 
       def exists?(path) = File.exist?(File.expand_path(path, destination_root))
 
