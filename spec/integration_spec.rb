@@ -172,6 +172,9 @@ RSpec.describe OnlineManager::Integration do
   context "when the application has not been initialized" do
     before { framework.is_booted = false }
 
+    # Threads that still wait for that end.
+    after { framework.is_booted = true }
+
     it "sets a config that is given by name up later" do
       stub_const("Later", config_class("Later"))
       manager = manager("Later")
@@ -217,7 +220,7 @@ RSpec.describe OnlineManager::Integration do
       config.define_singleton_method(:offline) { |_user_id| threads << Thread.current }
       manager = set_up(config)
       manager.seen(7)
-      manager.stop
+      manager.stop(timeout: 5)
 
       expect(drain(threads)).to eq [Thread.current]
     end
