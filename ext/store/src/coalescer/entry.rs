@@ -206,10 +206,13 @@ impl<K> HotEntry<K> {
         if let Some((left, after)) = cold.leave.get()
             && (!cold.is_leave_heard.get() || purpose == Purpose::Resend)
         {
-            // It was after the heartbeat, however both were dated by other clocks.
             let due = left.saturating_add(after);
-            let at = outbox.heartbeat_at(&cold.id).unwrap_or(at);
-            outbox.leave(cold.id.clone(), left.max(at), due.saturating_sub(left.max(at)));
+            let latest = outbox.heartbeat_at(&cold.id).unwrap_or(at);
+            // It was after this process' heartbeat, however both were dated by other clocks. A later one that waits is that of an
+            // `offline` that was not delivered: the user came back elsewhere.
+            if left >= latest || latest <= at.saturating_add(RETURN_MARGIN) {
+                outbox.leave(cold.id.clone(), left.max(latest), due.saturating_sub(left.max(latest)));
+            }
         }
     }
 

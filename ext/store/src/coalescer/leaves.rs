@@ -168,6 +168,21 @@ fn who_left_here_is_kept_until_the_store_has_surely_delivered_what_was_due_when_
     assert!(!is_kept(11 * SECOND));
 }
 
+/// The user came back in another process, whose heartbeat the log of this one knows: its `offline` is not delivered.
+#[test]
+fn a_leave_is_not_written_again_after_a_later_heartbeat_that_waits() {
+    for (came_back, is_written) in [(SECOND, false), (0, true)] {
+        let process = Process::new();
+        process.heartbeat(0, 30 * SECOND);
+        process.written(0);
+        process.hear("ada", SECOND / 2, 0);
+        process.outbox.lock().heartbeat(user_id("ada"), came_back, 1, Purpose::Resend);
+        process.coalescer.resend(2 * SECOND, |_| Some(0), true, &process.outbox);
+        let writes = process.outbox.lock().take_batch(10).writes(2 * SECOND, 0);
+        assert_eq!(writes.iter().any(|write| matches!(write, Write::Leave(_))), is_written, "{writes:?}");
+    }
+}
+
 #[test]
 fn a_leave_that_was_heard_of_is_written_only_after_a_loss() {
     let process = Process::new();
