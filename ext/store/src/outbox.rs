@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use online_manager_tracker::Nanos;
 
+use crate::coalescer::UNCERTAIN_ORDER;
 use crate::id::UserId;
 use crate::store::{Heartbeat, Leave, Purpose, Write};
 
@@ -88,15 +89,17 @@ impl AsMut<Outbox> for Outbox {
 }
 
 impl Outbox {
-    /// Adds a heartbeat at `at`, or the time of the one that waits if that is later. A leave before it is dropped (rule
-    /// 9).
+    /// Adds a heartbeat at `at`, or the time of the one that waits if that is later; the whole of that one if it is clearly later:
+    /// another process got it. A leave before it is dropped (rule 9).
     pub(crate) fn heartbeat(&mut self, id: UserId, at: Nanos, timeout: Nanos, purpose: Purpose) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         self.note_due(at.saturating_add(timeout));
         let latest = self.users.entry(id).or_default();
         // What was repeated may be a leave only, which the heartbeat undoes.
         latest.is_repeated &= latest.heartbeat.is_some_and(|(before, ..)| at <= before);
-        let (before, former) = latest.heartbeat.map_or((at, purpose), |(before, _, former)| (before, former));
+        let (before, before_timeout, former) = latest.heartbeat.unwrap_or((at, timeout, purpose));
+        let is_clearly_later = before > at.saturating_add(UNCERTAIN_ORDER);
+        let timeout = if is_clearly_later { before_timeout } else { timeout };
         latest.heartbeat = Some((at.max(before), timeout, purpose.max(former)));
         latest.prolongation = latest.prolongation.filter(|(prolonged, _)| *prolonged >= at);
         latest.leave = latest.leave.filter(|(left, _)| *left > at);

@@ -15,7 +15,7 @@ pub(super) const NO_KEY: u64 = 0b10;
 
 /// For how many nanoseconds the order of a heartbeat and a leave in different processes is not certain: the store's tolerance,
 /// and what their clocks add.
-const UNCERTAIN_ORDER: Nanos = 2 * ORDER_TOLERANCE;
+pub(crate) const UNCERTAIN_ORDER: Nanos = 2 * ORDER_TOLERANCE;
 
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
@@ -208,9 +208,9 @@ impl<K> HotEntry<K> {
         {
             let due = left.saturating_add(after);
             let latest = outbox.heartbeat_at(&cold.id).unwrap_or(at);
-            // It was after this process' heartbeat, however both were dated by other clocks. A later one that waits is that of an
-            // `offline` that was not delivered: the user came back elsewhere.
-            if left >= latest || latest <= at.saturating_add(RETURN_MARGIN) {
+            // It was after this process' heartbeat, however both were dated by other clocks. A clearly later one that waits is that of
+            // an `offline` that was not delivered: the user came back elsewhere. It is over, and brings nobody online.
+            if left >= latest || latest <= at.saturating_add(UNCERTAIN_ORDER) {
                 outbox.leave(cold.id.clone(), left.max(latest), due.saturating_sub(left.max(latest)));
             }
         }

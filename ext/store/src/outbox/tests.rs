@@ -185,6 +185,20 @@ fn what_puts_a_deadline_off_lengthens_no_timeout_of_a_heartbeat_that_waits() {
     assert_eq!(take_writes(&mut outbox, 30), [write(17, 5, Purpose::Report)], "the user is there");
 }
 
+/// Both are written again after a loss: the user's last heartbeat here, and that of an `offline` that was not delivered.
+#[test]
+fn the_timeout_of_a_clearly_later_heartbeat_is_kept() {
+    const SECOND: Nanos = 1_000_000_000;
+    for (before, timeout) in [(SECOND, 1), (20_000_000, 5 * SECOND)] {
+        let mut outbox = Outbox::default();
+        outbox.heartbeat(id(1), before, 1, Purpose::Resend);
+        outbox.heartbeat(id(1), 0, 5 * SECOND, Purpose::Resend);
+        let writes = take_writes(&mut outbox, SECOND);
+        let [Write::Heartbeat(heartbeat)] = &writes[..] else { panic!("{writes:?}") };
+        assert_eq!((heartbeat.age, heartbeat.timeout), (SECOND - before, timeout));
+    }
+}
+
 #[test]
 fn the_clocks_jitter_is_added_to_the_timeout_of_a_heartbeat() {
     let mut outbox = Outbox::default();
