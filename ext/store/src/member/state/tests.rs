@@ -585,9 +585,9 @@ fn users_who_are_due_are_kept_until_they_are_written_again() {
     assert!(driver.state.partitions[0].settled_at > due + SECOND);
 }
 
-/// Within a timeout other members write their users again, whose `offline` is then due later.
+/// Within a lease length other members write their users again, whose `offline` is then due later.
 #[test]
-fn for_a_timeout_nothing_new_data_say_is_settled() {
+fn for_a_lease_length_nothing_new_data_say_is_settled() {
     let mut driver = Driver::new();
     driver.state.timeout = SECOND;
     driver.run(SECOND / 2);
