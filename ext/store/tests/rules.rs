@@ -269,7 +269,9 @@ fn nobody_expires_for_one_timeout_after_a_gap_in_the_sweeps(place: &dyn Place) {
         thread::sleep(Duration::from_millis(10));
         assert!(held_at.elapsed() < Duration::from_secs(30), "held for ever");
     }
-    assert!(held_at.elapsed() >= Duration::from_nanos(timeout - MILLISECOND), "held for {:?} only", held_at.elapsed());
+    // The store's clock has steps of up to 10 ms, so that its hold may have begun before `held_at`.
+    let least = Duration::from_nanos(timeout - 10 * MILLISECOND);
+    assert!(held_at.elapsed() >= least, "held for {:?} only", held_at.elapsed());
 }
 
 fn versions_grow_even_when_the_data_is_lost(place: &dyn Place) {
