@@ -652,6 +652,11 @@ RSpec.describe "The messages" do
       rails("#{generating}\n$stdout, out = StringIO.new, $stdout\ninstall.call('Visit').include_presence_in_model\n" \
             "$stdout, said = out, $stdout\nsaid.string.gsub(/\\e\\[\\d+m/, '').chomp")
     end
+    message("what a generator leaves to do", { generator => ["next_steps.tt"] },
+            %r{\A\nWhat is left to do: .*presence_of { current_visit\.id }.*import "\./online_manager"}m) do
+      rails("#{generating}\n$stdout, out = StringIO.new, $stdout\ninstall.call('Visit').show_next_steps\n" \
+            "$stdout, said = out, $stdout\nsaid.string")
+    end
   end
 
   # -- stores, as the crate words it: each names the path or the URL, without a password ----------------------------

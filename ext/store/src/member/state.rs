@@ -1086,7 +1086,7 @@ impl MemberState {
         // After a loss the store does not know yet whom this process writes again.
         let unwritten = self.outbox.first_due().map_or(Nanos::MAX, |due| due.saturating_sub(TICK));
         if partition.known.epoch == 0 {
-            // Whoever has not polled within a lease length is away, and cannot write either.
+            // A member that has not polled within a lease length is away, and cannot write either.
             partition.unsettled_until = asked_at.saturating_add(length);
         }
         let is_unsettled = !self.resends.is_empty() || asked_at < partition.unsettled_until;
