@@ -15,6 +15,7 @@ class OnlineManager
 
       def initialize(delivery)
         super
+        @is_background = false
         @fruitless = 0
         @pause_ends_at = 0
       end
@@ -46,6 +47,7 @@ class OnlineManager
       def start
         return if @thread&.alive?
 
+        @is_background = true
         # The thread inherits this mask: Thread#kill and Thread#raise take effect only where `deliver_in_background` can
         # restart it.
         ::Thread.handle_interrupt(Object => :never) do
@@ -61,7 +63,7 @@ class OnlineManager
 
         # There may be no thread to wait for: no heartbeat has come, or the system had no thread to give. And while the
         # application boots, the background thread asks it for nothing.
-        wait_or_drain(timeout) { !@thread&.alive? || Integration.current.booting? }
+        wait_or_drain(timeout) { !@thread&.alive? || (@is_background && Integration.current.booting?) }
       end
 
       def deliver_until_finished
