@@ -172,7 +172,7 @@ RSpec.describe OnlineManager::Integration do
   context "when the application has not been initialized" do
     before { framework.is_booted = false }
 
-    # Threads that still wait for that end.
+    # Ends the threads that still wait for it.
     after { framework.is_booted = true }
 
     it "sets a config that is given by name up later" do
@@ -225,11 +225,11 @@ RSpec.describe OnlineManager::Integration do
       expect(drain(threads)).to eq [Thread.current]
     end
 
-    # @yield with the manager that runs in the thread, and its config's calls
+    # @yield while a manager runs in a thread
     def run_in_thread
       manager = manager(config_class.new)
       thread = Thread.new { manager.run }
-      yield manager
+      yield
     ensure
       manager.stop
       thread.join

@@ -24,7 +24,7 @@ mod scan;
 mod tests;
 
 use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
-pub(crate) use entry::{Heard, RETURN_MARGIN, UNCERTAIN_ORDER};
+pub(crate) use entry::{Heard, RETURN_MARGIN};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.

@@ -6,9 +6,12 @@ use std::ops::Bound;
 
 use online_manager_tracker::Nanos;
 
-use crate::coalescer::UNCERTAIN_ORDER;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, Purpose, Write};
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, Purpose, Write};
+
+/// For how many nanoseconds the order of a heartbeat and a leave in different processes is not certain: the store's tolerance,
+/// and what their clocks add.
+pub(crate) const UNCERTAIN_ORDER: Nanos = 2 * ORDER_TOLERANCE;
 
 /// The latest heartbeat of a user, the leave after it, or both. Each is a time of this process' clock and a duration,
 /// both in nanoseconds: the timeout of the heartbeat, or how long after the leave the user is due. The heartbeat also has

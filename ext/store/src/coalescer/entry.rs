@@ -7,22 +7,18 @@ use parking_lot::Mutex;
 
 use super::Coalesced;
 use crate::id::UserId;
-use crate::outbox::{Outbox, merge_leaves};
-use crate::store::{ORDER_TOLERANCE, Purpose};
+use crate::outbox::{Outbox, UNCERTAIN_ORDER, merge_leaves};
+use crate::store::Purpose;
 
 /// Stands for "no key": no [`Id::Key`](online_manager_tracker::Id::Key) ends in these bits.
 pub(super) const NO_KEY: u64 = 0b10;
-
-/// For how many nanoseconds the order of a heartbeat and a leave in different processes is not certain: the store's tolerance,
-/// and what their clocks add.
-pub(crate) const UNCERTAIN_ORDER: Nanos = 2 * ORDER_TOLERANCE;
 
 /// How often a user's heartbeats are written within a timeout. With three, one may come late without the user expiring.
 const WRITES_PER_TIMEOUT: u64 = 3;
 
 /// By how much a heartbeat is dated forward that undoes a leave that this process has sent or heard of, in nanoseconds: two
 /// steps of the clock that may come late. Otherwise a store could take it for older than the leave. Less than
-/// [`ORDER_TOLERANCE`], so that the next leave counts.
+/// [`ORDER_TOLERANCE`](crate::store::ORDER_TOLERANCE), so that the next leave counts.
 pub(crate) const RETURN_MARGIN: Nanos = 10_000_000;
 
 /// Whether a leave that this process sent or heard of at `left_at` may still seem later than a heartbeat at `now`.
@@ -158,7 +154,7 @@ impl<K> HotEntry<K> {
     /// Whether the user was due before `settled_at`, until when the store has surely delivered the user's events.
     pub(super) fn is_over(&self, cold: &ColdEntry, settled_at: Nanos) -> bool {
         let leave = cold.leave.get().filter(|_| cold.is_leave_certain.get());
-        // A leave may reach the store late, when the user is due or offline there. But before this process has heard of it.
+        // A leave may reach the store late, when the user is due or offline there. This process hears of it only after that.
         let due = leave.map(|(at, after)| at.saturating_add(after).max(self.quiet_until.start()));
         let is_gone = due.is_some_and(|due| due < settled_at);
         is_gone || (self.is_expired(Tick::of(settled_at), cold.timeout) && settled_at >= cold.prolonged_until.get())

@@ -1248,8 +1248,8 @@ impl MemberState {
     fn partition_replaced(&mut self, now: Nanos, partition: Partition) {
         self.poll_anew();
         for (id, seen) in self.log.undelivered_offline(partition, now) {
-            // The last heartbeat. Whatever its timeout was: it is over. With a later deadline than in the process of that
-            // heartbeat, this one would seem settled there.
+            // The last heartbeat. Its timeout is over, whatever it was. With a later deadline than the process that got the
+            // heartbeat knows, the user would seem settled there.
             self.outbox.heartbeat(id, seen, 1, Purpose::Resend);
         }
         let count = self.count();

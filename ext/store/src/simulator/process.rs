@@ -185,6 +185,18 @@ impl Process {
         is_in_flight || is_waiting || self.coalescer.knows_leave(id(&name), now) == Some(false)
     }
 
+    /// Whether the process got the user's last heartbeat, which was at `last`.
+    pub(super) fn has_last_heartbeat(&self, user: usize, last: Option<Nanos>) -> bool {
+        self.heartbeats.get(&user).copied() == last
+    }
+
+    /// Whether the process' log has an `offline` of the user that is not delivered.
+    pub(super) fn has_undelivered_offline(&self, user: usize, now: Nanos) -> bool {
+        let id = user_id(user);
+        let offline = self.state.lock().log.undelivered_offline(id.partition(self.partitions), now);
+        offline.iter().any(|(other, _)| *other == id)
+    }
+
     /// Whether the process has not forgotten the user.
     pub(super) fn has(&self, user: usize) -> bool {
         let name = name(user);

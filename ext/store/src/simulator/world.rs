@@ -1318,27 +1318,26 @@ impl World {
     /// Whether a process knows the user that has not ended, or is about to deliver its `offline`.
     fn is_known(&self, user: usize) -> bool {
         let clock = self.clock();
-        let id = user_id(user);
-        let partition = id.partition(self.options.partitions);
-        self.processes.iter().filter(|process| process.is_alive).any(|process| {
+        let partition = user_id(user).partition(self.options.partitions);
+        self.alive().any(|process| {
             // A process that has not polled since it started does not know that anything was lost.
             let has_polled = process.state.lock().known(partition).last > 0;
-            let due = process.state.lock().log.undelivered_offline(partition, clock);
             // The process of the last heartbeat has to know a user whose offline is not called, whatever it forgets. But it
             // forgets by the server's clock, which loses time when it is set back.
             let known = &self.judge.users[user];
-            let has_last = process.heartbeats.get(&user).copied() == known.last_heartbeat;
+            let has_last = process.has_last_heartbeat(user, known.last_heartbeat);
             let is_clock_good = !self.options.faults.contains(&FaultKind::ClockJump);
             let has_to_know = has_last && is_clock_good && known.heard == Some(Transition::Online);
-            ((process.knows(user, clock) || has_to_know) && has_polled) || due.iter().any(|(other, _)| *other == id)
+            ((process.knows(user, clock) || has_to_know) && has_polled) || process.has_undelivered_offline(user, clock)
         })
     }
 
     /// Some process keeps a user until the `offline` is called: if the data are lost before, nobody else can write the user
-    /// again. That of the last heartbeat, unless it ends, or one that has put the deadline off. What is in the log of a process
-    /// is written again from there. But a process forgets by the server's clock, which loses time when it is set back; and what
-    /// comes in a slow call seems later there than it was, so that what came after it may be ignored. And a process that has ended
-    /// may have written a heartbeat again that has a longer timeout than the last one.
+    /// again. The process of the last heartbeat does, unless it ends, or one that has put the deadline off. What is in the log of a
+    /// process is written again from there. Three kinds of schedules are excused. A process forgets by the server's clock, which
+    /// loses time when it is set back. What comes in a slow call seems later to the server than it was, so that the server may
+    /// ignore what came after it. And a process that has ended may have written a heartbeat again that has a longer timeout than
+    /// the last one.
     fn check_forgotten(&mut self) {
         let is_excused = |fault: &FaultKind| matches!(fault, FaultKind::ClockJump | FaultKind::SlowCalls);
         if self.options.is_shortening || self.options.faults.iter().any(is_excused) {
@@ -1348,19 +1347,13 @@ impl World {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
             let has_last = |process: &Process| {
-                process.heartbeats.get(&user).copied() == known.last_heartbeat
-                    && process.state.lock().phase != Phase::Stopping
+                process.has_last_heartbeat(user, known.last_heartbeat) && process.state.lock().phase != Phase::Stopping
             };
             let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
             if known.heard != Some(Transition::Online) || is_excused || !self.alive().any(has_last) {
                 continue;
             }
-            let id = user_id(user);
-            let partition = id.partition(self.options.partitions);
-            let is_kept = |process: &Process| {
-                let due = process.state.lock().log.undelivered_offline(partition, clock);
-                process.has(user) || due.iter().any(|(other, _)| *other == id)
-            };
+            let is_kept = |process: &Process| process.has(user) || process.has_undelivered_offline(user, clock);
             if !self.alive().any(is_kept) {
                 self.wrong.get_or_insert(format!("user {user} is forgotten, and the offline is not called"));
             }
