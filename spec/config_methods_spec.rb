@@ -134,7 +134,10 @@ RSpec.describe "Which methods a config has" do
 
   it "is named by Ruby if its class has a `name` of its own" do
     config = Class.new(base) { singleton_class.define_method(:name) { raise "no answer" } }
-    expect(start(stub_const("Named", config).new).inspect).to include("Named")
+    manager = start(stub_const("Named", config).new)
+
+    expect(manager.inspect).to include("Named")
+    manager.stop
   end
 
   it "is not asked by a heartbeat of several users before `setup`" do

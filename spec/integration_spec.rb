@@ -211,6 +211,7 @@ RSpec.describe OnlineManager::Integration do
         throughout(0.3) { expect(drain(threads) - [Thread.current]).to eq [] }
 
         eventually(limit: 10) { expect(manager.stats[:owner]).to be true }
+        manager.stop
       end
     end
 

@@ -21,4 +21,6 @@ RSpec.configure do |config|
 
   # Long enough for a busy machine. Longer examples set their own limit: `it "…", limit: 120`.
   config.around { |example| TimeLimit.enforce(example.metadata.fetch(:limit, 30)) { example.run } }
+
+  config.around { |example| LeftManagers.forbid { example.run } }
 end
