@@ -11,8 +11,10 @@ module LeftManagers
     return if managers.empty?
 
     left = managers.map(&:inspect)
-    managers.each { |manager| manager.stop(timeout: 0) }
-    managers.each { |manager| manager.lifecycle.finish }
+    managers.each do |manager|
+      manager.stop(timeout: 0)
+      manager.lifecycle.finish
+    end
     raise "the example has not stopped #{left.join(", ")}"
   end
 end

@@ -23,8 +23,10 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use entry::Heard;
+#[cfg(test)]
+pub(crate) use entry::RETURN_MARGIN;
 use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
-pub(crate) use entry::{Heard, RETURN_MARGIN};
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.

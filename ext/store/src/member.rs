@@ -21,7 +21,7 @@ use crate::store_url::StoreUrl;
 
 mod call_rate;
 mod reader;
-mod slow_writes;
+mod slow_calls;
 pub(crate) mod state;
 mod thread;
 

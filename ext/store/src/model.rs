@@ -69,10 +69,12 @@ pub(crate) enum Broken {
     OnlineByLate,
     /// A heartbeat that only puts a deadline off brings its user online.
     OnlineByProlong,
+    /// Who has left is held for as long as who is silent.
+    HeldLeaves,
 }
 
 impl Broken {
-    pub(crate) const ALL: [Broken; 22] = [
+    pub(crate) const ALL: [Broken; 23] = [
         Broken::LateHeartbeat,
         Broken::LeaveOfUnknown,
         Broken::EqualTimes,
@@ -95,6 +97,7 @@ impl Broken {
         Broken::NoResend,
         Broken::OnlineByLate,
         Broken::OnlineByProlong,
+        Broken::HeldLeaves,
     ];
 }
 
@@ -110,7 +113,7 @@ struct User {
     deadline: Nanos,
     /// The last leave since the last heartbeat, and the soonest deadline that such leaves set to heartbeats before it.
     left: Option<(Nanos, Nanos)>,
-    /// Whether a leave has set the deadline.
+    /// Whether a leave has set the deadline, or would if that were not held.
     is_leave: bool,
     /// The generation of the data when a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
     /// the application may know of a transition that the store forgot.
@@ -152,7 +155,9 @@ struct Data {
     /// Who held the lease last, unless it was released.
     holder: Option<Token>,
     swept: Option<Nanos>,
+    /// Nobody is set offline before the first time, and nobody who has left before the second.
     hold: Nanos,
+    leave_hold: Nanos,
     /// What is added to the server's clock, which may have been set back.
     shift: Nanos,
     /// No event is handed out before then: the data went back, and members say what they delivered.
@@ -163,7 +168,7 @@ struct Data {
     overdue: (Nanos, u64),
     users: BTreeMap<UserId, User>,
     log: BTreeMap<u64, Logged>,
-    /// Whose deadline was moved forward, and the time of the leave or heartbeat that did.
+    /// Whose deadline was moved forward, and when the store got the leave or heartbeat that did.
     notices: BTreeMap<u64, (UserId, Nanos)>,
     dead: BTreeMap<u64, Dead>,
     superseded: BTreeMap<UserId, i64>,
@@ -410,7 +415,7 @@ impl Model {
         let partition = request.partition;
         let now = self.enter(partition, membership)?;
         let lease = self.lease(partition, now, membership, request.lease);
-        let sweep = request.sweep.map(|limit| self.sweep(partition, now, membership.timeout, limit));
+        let sweep = request.sweep.map(|limit| self.sweep(partition, now, membership, limit));
         let is_silent = self.is(Broken::NoLeaves);
         let hides_oldest = self.is(Broken::NoOldest);
         let data = self.data(partition);
@@ -547,7 +552,7 @@ impl Model {
         let is_lost = known.epoch != 0 && (known.epoch, known.generation) != (data.epoch, data.generation);
         let is_older = known.epoch == data.epoch && is_older(data, known);
         if (is_lost && !ignores_loss) || (is_older && !ignores_older) {
-            data.hold = now + membership.timeout;
+            data.hold(now, membership);
             data.last = data.last.max(known.last);
             if is_older {
                 data.generation = wall.max(known.generation + 1);
@@ -594,18 +599,24 @@ impl Model {
         }
     }
 
-    fn sweep(&mut self, partition: Partition, now: Nanos, timeout: Nanos, limit: usize) -> Sweep {
-        let (never_holds, is_silent, forgets_by_config) =
-            (self.is(Broken::NoHold), self.is(Broken::NoEvent), self.is(Broken::ForgetByConfig));
+    fn sweep(&mut self, partition: Partition, now: Nanos, membership: &Membership, limit: usize) -> Sweep {
+        let (never_holds, is_silent, forgets_by_config, holds_leaves) = (
+            self.is(Broken::NoHold),
+            self.is(Broken::NoEvent),
+            self.is(Broken::ForgetByConfig),
+            self.is(Broken::HeldLeaves),
+        );
+        let timeout = membership.timeout;
         let wall = self.wall;
         let mut versions = Vec::new();
         let data = self.data(partition);
-        let first = |data: &Data| {
-            data.users.values().filter(|user| user.is_online).map(|user| user.deadline.max(data.hold)).min()
-        };
+        let first = |data: &Data| data.users.values().filter(|user| user.is_online).map(|user| data.due(user)).min();
         if data.swept.is_some_and(|swept| now - swept > timeout / 2) && first(data).is_some() && !never_holds {
             // Nobody has swept for too long: perhaps the heartbeats had nowhere to go.
-            data.hold = now + timeout;
+            data.hold(now, membership);
+        }
+        if holds_leaves {
+            data.leave_hold = data.hold;
         }
         data.swept = Some(now);
         let longest = if forgets_by_config { timeout } else { data.longest.0.max(timeout) };
@@ -613,12 +624,12 @@ impl Model {
             let last = user.seen.unwrap_or(0).max(user.left.map_or(0, |(left, _)| left));
             user.is_online || now < last.saturating_add(longest)
         });
-        data.notices.retain(|_, (_, left)| now < left.saturating_add(longest.max(SECOND)));
+        data.notices.retain(|_, (_, at)| now < at.saturating_add(longest.max(SECOND)));
         let generation = data.generation;
         let mut due: Vec<(Nanos, UserId)> = data
             .users
             .iter()
-            .filter(|(_, user)| user.is_online && user.deadline.max(data.hold) <= now)
+            .filter(|(_, user)| user.is_online && data.due(user) <= now)
             .map(|(id, user)| (user.deadline, id.clone()))
             .collect();
         due.sort();
@@ -627,8 +638,8 @@ impl Model {
         let first_event = data.log.keys().next().copied();
         let mut lag = 0;
         for (_, id) in &due {
+            let Some(due) = data.users.get(id).map(|user| data.due(user)) else { continue };
             let Some(user) = data.users.get_mut(id) else { continue };
-            let due = user.deadline.max(data.hold);
             lag = lag.max(now - due);
             user.is_online = false;
             user.generation = generation;
@@ -676,7 +687,7 @@ impl Model {
         let (seen, timeout) = (now.saturating_sub(heartbeat.age), heartbeat.timeout);
         let wall = self.wall;
         let data = self.data(partition);
-        let generation = data.generation;
+        let (generation, held_until) = (data.generation, data.held_until(now));
         let is_certain = |user: &User| user.is_online && user.generation == generation;
         let is_prolonged = heartbeat.purpose == Purpose::Prolong && !brings_back;
         if is_prolonged && !data.users.get(&heartbeat.id).is_some_and(is_certain) {
@@ -699,7 +710,7 @@ impl Model {
             let is_overtaken = is_certainly_online && user.left.is_none() && seen + timeout > user.deadline;
             if is_overtaken && is_shorter(user.timeout) {
                 data.last = wall.max(data.last + 1);
-                data.notices.insert(data.last, (heartbeat.id.clone(), seen));
+                data.notices.insert(data.last, (heartbeat.id.clone(), now));
             }
             return 0;
         }
@@ -716,13 +727,13 @@ impl Model {
             user.left = None;
             user.is_leave = false;
         } else if let Some((_, until)) = user.left {
-            user.is_leave = until < seen + timeout;
+            user.is_leave = until < (seen + timeout).max(held_until);
             user.deadline = until.min(seen + timeout);
         }
         if is_certainly_online {
             if is_moved_forward && is_shorter(timeout) {
                 data.last = wall.max(data.last + 1);
-                data.notices.insert(data.last, (heartbeat.id.clone(), seen));
+                data.notices.insert(data.last, (heartbeat.id.clone(), now));
             }
             return 0;
         }
@@ -761,21 +772,41 @@ impl Model {
             }
             data.users.insert(leave.id.clone(), User::new(data.generation));
         }
+        let held_until = data.held_until(now);
         let Some(user) = data.users.get_mut(&leave.id) else { return 0 };
         if user.seen.is_some_and(|seen| left + tolerance < seen) && !takes_late {
             return 0;
         }
-        if user.is_online && until < user.deadline {
-            user.deadline = until;
+        if user.is_online && until < user.deadline.max(held_until) {
+            user.deadline = until.min(user.deadline);
             user.is_leave = true;
         }
         let (last, sooner) = user.left.unwrap_or((left, until));
         user.left = Some((left.max(last), if is_last_deadline { until } else { until.min(sooner) }));
         if left >= last || until < sooner {
             data.last = wall.max(data.last + 1);
-            data.notices.insert(data.last, (leave.id.clone(), left));
+            data.notices.insert(data.last, (leave.id.clone(), now));
         }
         0
+    }
+}
+
+impl Data {
+    /// Holds everyone's deadline: heartbeats may be missing. Only for a lease length that of who has left: within it each
+    /// member writes what it knows, so that a later heartbeat undoes the leave.
+    fn hold(&mut self, now: Nanos, membership: &Membership) {
+        self.hold = now + membership.timeout;
+        self.leave_hold = now + membership.lease.min(membership.timeout);
+    }
+
+    /// Until when deadlines are held, if they are.
+    fn held_until(&self, now: Nanos) -> Nanos {
+        if now < self.hold { self.hold } else { 0 }
+    }
+
+    /// When the user is set offline, if nothing comes.
+    fn due(&self, user: &User) -> Nanos {
+        user.deadline.max(if user.is_leave { self.leave_hold } else { self.hold })
     }
 }
 

@@ -115,7 +115,7 @@ impl Redis {
         let keys = self.keys(partition).flat_map(Keys::all);
         let Known { epoch, generation, last } = membership.known(partition);
         let call = Call::new(script, keys).number(epoch).number(generation).number(last);
-        call.number(micros(membership.timeout))
+        call.number(micros(membership.timeout)).number(micros(membership.lease))
     }
 
     /// Calls scripts on partitions, all at once. Returns their replies in order, and what is known of each partition
@@ -244,7 +244,6 @@ impl Store for Redis {
                 Some((last, limit)) => (format!("({last}-0"), limit),
             };
             let call = self.call(scripts::poll(), request.partition, membership).arg(hex(membership.token)).arg(lease);
-            let call = call.number(micros(membership.lease));
             let call = call.number(request.sweep.map_or(-1, |limit| limit.min(EVENTS_PER_SCRIPT) as i64));
             let call = call.arg(after).number(limit.min(EVENTS_PER_SCRIPT));
             let call = call.arg(request.notices_after.map_or_else(String::new, |after| after.to_string()));

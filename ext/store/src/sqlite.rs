@@ -33,6 +33,7 @@ mod partition;
 mod permissions;
 mod schema;
 mod space;
+mod sweep;
 mod users;
 
 use files::{OpenFile, check_path, store_error};
@@ -237,8 +238,8 @@ impl Sqlite {
         }
         self.change(membership, |transaction, partition, now| {
             let lease = partition.lease(membership, now, request.lease);
-            let times = (now, to_sql(membership.timeout));
-            let sweep = request.sweep.map(|limit| users::sweep(transaction, partition, times, limit)).transpose()?;
+            let sweep = request.sweep.map(|limit| sweep::run(transaction, partition, membership, now, limit));
+            let sweep = sweep.transpose()?;
             if let Some(handled) = &request.handled {
                 events::delete_handled(transaction, partition, handled)?;
             }
@@ -262,7 +263,7 @@ fn peek(
         return Ok(None);
     }
     let sweep = match request.sweep {
-        Some(_) => match users::idle_sweep(transaction, partition, (now, to_sql(membership.timeout)))? {
+        Some(_) => match sweep::idle(transaction, partition, (now, to_sql(membership.timeout)))? {
             None => return Ok(None),
             idle => idle,
         },
@@ -290,7 +291,7 @@ fn poll_result(
     };
     let first = events::first(transaction, namespace)?;
     let event = first.map(|(number, due)| due.saturating_sub(partition.overdue(number)));
-    let due = users::first_deadline(transaction, partition)?.into_iter().chain(event).min().filter(|due| *due <= now);
+    let due = sweep::first_deadline(transaction, partition)?.into_iter().chain(event).min().filter(|due| *due <= now);
     let oldest = due.map(|due| now.saturating_sub(due) as Nanos);
     let known = partition.known;
     let delivered_through = first.map_or(known.last, |(number, _)| number - 1);
@@ -422,7 +423,7 @@ impl Store for Sqlite {
                     Write::Heartbeat(write) => {
                         appended += users::heartbeat(transaction, partition, (asked, now), write)?;
                     }
-                    Write::Leave(write) => users::leave(transaction, partition, asked, write)?,
+                    Write::Leave(write) => users::leave(transaction, partition, (asked, now), write)?,
                 }
             }
             Ok(Written { appended, known: partition.known })

@@ -139,7 +139,8 @@ pub struct Membership {
     /// The config's timeout in nanoseconds: a gap in the sweeps, and the pause after it, are measured by it.
     pub timeout: Nanos,
     /// What the member knows of each partition, by number. A store whose data are others, or older, changes nothing but
-    /// [`PollResult::known`], holds everyone's deadline for one timeout, and returns [`StoreError::Replaced`].
+    /// [`PollResult::known`], holds each deadline, and returns [`StoreError::Replaced`]. It holds that of a user who has left
+    /// for a lease length, and every other one for one timeout.
     pub known: Vec<Known>,
 }
 

@@ -71,6 +71,9 @@ on_every_store!(
     a_renewal_takes_no_lease_that_another_member_has_held,
     a_release_by_another_member_changes_nothing,
     a_member_that_knows_other_data_changes_nothing_but_the_hold,
+    after_a_loss_the_deadline_of_who_leaves_is_held_for_a_lease_length_only,
+    after_a_gap_the_deadline_of_who_leaves_is_held_for_a_lease_length_only,
+    members_hear_of_a_leave_that_is_written_long_after_it,
     the_oldest_event_has_its_age,
     a_user_who_was_set_offline_late_counts_from_its_deadline,
     a_heartbeat_that_only_puts_the_deadline_off_brings_nobody_online,
@@ -758,6 +761,73 @@ fn a_member_that_knows_other_data_changes_nothing_but_the_hold(place: &dyn Place
     assert!(is_replaced(&mut *store, &before, &[heartbeat("bob", 0, MINUTE), heartbeat("ada", 0, MINUTE)]));
     let after = knowing(&mut *store, MEMBER_A, MINUTE);
     assert!(!is_replaced(&mut *store, &after, &[heartbeat("ada", 0, MINUTE)]));
+}
+
+fn after_a_loss_the_deadline_of_who_leaves_is_held_for_a_lease_length_only(place: &dyn Place) {
+    let mut store = place.open();
+    write(&mut *store, &[heartbeat("ada", 0, MINUTE)]);
+    let before = knowing(&mut *store, MEMBER_A, MINUTE);
+    place.lose();
+    let mut store = place.open();
+    let lease = 300 * MILLISECOND;
+    assert!(is_replaced(&mut *store, &Membership { lease, ..before }, &[heartbeat("0", 0, MINUTE)]));
+    leaves_are_held_for_a_lease_length(&mut *store, lease);
+}
+
+fn after_a_gap_the_deadline_of_who_leaves_is_held_for_a_lease_length_only(place: &dyn Place) {
+    let mut store = place.open();
+    let (lease, timeout) = (300 * MILLISECOND, 600 * MILLISECOND);
+    let sweep = PollRequest { sweep: Some(10), ..EMPTY_POLL };
+    poll_of(&mut *store, "0", &membership(MEMBER_A, timeout), sweep.clone());
+    write(&mut *store, &[heartbeat("0", 0, MINUTE)]);
+    thread::sleep(Duration::from_millis(400));
+    // Far less than the test takes, so that only this sweep finds a gap.
+    let timeout = 2 * timeout / 3;
+    poll_of(&mut *store, "0", &Membership { lease, ..membership(MEMBER_A, timeout) }, sweep.clone());
+    let mut other = place.open();
+    write(&mut *other, &[leave("0", 0, 0)]);
+    let held = poll_of(&mut *store, "0", &membership(MEMBER_A, MINUTE), sweep.clone()).sweep.unwrap();
+    assert!(held.expired == 0 && held.next.unwrap() <= lease + MILLISECOND, "{held:?}");
+    thread::sleep(Duration::from_millis(310));
+    assert_eq!(poll_of(&mut *store, "0", &membership(MEMBER_A, MINUTE), sweep).sweep.unwrap().expired, 1);
+}
+
+/// An outage may last longer than any timeout.
+fn members_hear_of_a_leave_that_is_written_long_after_it(place: &dyn Place) {
+    let mut store = place.open();
+    let sweep = PollRequest { sweep: Some(10), notices_after: Some(0), ..EMPTY_POLL };
+    write(&mut *store, &[leave("ada", 5 * MINUTE, 0)]);
+    for _ in 0..2 {
+        let notices = poll_of(&mut *store, "ada", &membership(MEMBER_B, MINUTE), sweep.clone()).notices;
+        assert_eq!(notices.len(), 1);
+    }
+}
+
+/// The store has just begun to hold the deadlines of the partition of "0".
+fn leaves_are_held_for_a_lease_length(store: &mut dyn Store, lease: Nanos) {
+    let names = neighbours(store, 6);
+    let [left, silent, back, early, late, overdue] = &names[..] else { panic!("{names:?}") };
+    names.iter().for_each(|name| write(store, &[heartbeat(name, MILLISECOND, MINUTE)]));
+    [silent, overdue].into_iter().for_each(|name| write(store, &soon_due(name, MILLISECOND)));
+    write(store, &[leave(left, 0, 0), leave(back, 0, 0), leave(late, 0, MINUTE / 2)]);
+    // Older than its leave: the user has left all the same, a little sooner.
+    write(store, &[heartbeat(early, 0, MINUTE), leave(early, 0, MINUTE / 2)]);
+    write(store, &[heartbeat(early, 10 * MILLISECOND, 20 * MILLISECOND), leave(early, 0, 0)]);
+    thread::sleep(Duration::from_millis(20));
+    write(store, &[heartbeat(back, 0, MINUTE), leave(overdue, 0, 0)]);
+    let held = sweep(store);
+    assert!(held.expired == 0 && held.next.unwrap() <= lease, "{held:?}");
+    thread::sleep(Duration::from_millis(lease / MILLISECOND));
+    let due = sweep(store);
+    assert_eq!(due.expired, 3);
+    assert!(due.lag < lease, "counted from the end of the hold: {due:?}");
+    assert!(due.next.unwrap() > 20_000 * MILLISECOND, "{due:?}");
+    let left_events = undelivered(store).into_iter().filter(|event| event.reason == Reason::Leave);
+    let mut gone: Vec<String> = left_events.map(|event| name(&event.id)).collect();
+    gone.sort();
+    assert_eq!(gone, [left.as_str(), early, overdue].map(str::to_owned));
+    assert_eq!(store.snapshot().unwrap().users.len(), 3, "who is silent, who came back, and who leaves later");
+    assert_eq!(sweep(store).expired, 0);
 }
 
 fn the_oldest_event_has_its_age(place: &dyn Place) {

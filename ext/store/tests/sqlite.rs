@@ -100,7 +100,7 @@ fn unusable_files_are_refused_with_their_path() {
     assert!(open_error(&path).contains("file is not a database"));
     std::fs::remove_file(&path).unwrap();
     drop(folder.open());
-    for (version, age) in [(4, "an older"), (6, "a newer")] {
+    for (version, age) in [(5, "an older"), (7, "a newer")] {
         edit(&path, &format!("PRAGMA user_version = {version}"));
         let message = open_error(&path);
         let expected = format!("{age} version of online_manager has written the file, in format {version}");
@@ -469,7 +469,7 @@ fn a_purge_deletes_all_rows_and_gives_their_space_back() {
     assert!(inspect(&folder, "review app").unwrap().purge(false).unwrap());
     let path = folder.path();
     assert!(size(&path, "") < 2_000_000, "{}", size(&path, ""));
-    let counts = ["users", "events", "dead_letters", "leaves", "namespaces"]
+    let counts = ["users", "events", "dead_letters", "notices", "namespaces"]
         .map(|table| ask(&path, &format!("SELECT count(*) FROM {table}")));
     assert_eq!(counts, ["1", "1", "0", "0", "1"]);
 }
@@ -483,7 +483,7 @@ fn a_purge_that_was_interrupted_is_finished_by_a_member() {
     let mut other = folder.open();
     let path = folder.path();
     poll_until(&mut *other, "nothing is left", || ask(&path, "SELECT count(*) FROM namespaces, (SELECT 1)") == "1");
-    assert_eq!(ask(&path, "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM leaves)"), "0");
+    assert_eq!(ask(&path, "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM notices)"), "0");
     assert_eq!(StoreUrl::parse(&folder.url()).unwrap().namespaces(&Interrupt::default()).unwrap(), [""]);
 }
 

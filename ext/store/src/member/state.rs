@@ -13,13 +13,13 @@ use foldhash::fast::FixedState;
 use online_manager_tracker::invariant::violated;
 use online_manager_tracker::{Nanos, Stall, TICK};
 
-use super::slow_writes::SlowWrites;
+use super::slow_calls::SlowCalls;
 use super::{Phase, SECOND, milliseconds, seconds};
-use crate::coalescer::{Heard, RETURN_MARGIN};
+use crate::coalescer::Heard;
 use crate::error::StoreError;
 use crate::id::UserId;
 use crate::log::{Log, backoff};
-use crate::outbox::{Batch, Outbox};
+use crate::outbox::{Batch, Outbox, UNCERTAIN_ORDER};
 use crate::store::{
     Commit, Handled, Known, LeaseRequest, LeaseState, Membership, OVERDUE, Partition, PollRequest, PollResult, Purpose,
     Token, Write, WriteResult,
@@ -36,6 +36,9 @@ const MIN_WRITE_INTERVAL: Nanos = milliseconds(2);
 
 /// The shortest wait after a cycle in which the store neither took nor gave anything: 200 cycles a second at most.
 const MIN_IDLE_WAIT: Nanos = milliseconds(5);
+
+/// The shortest time between the beginnings of two cycles, whatever the store took or gave, unless the member is woken.
+const MIN_CYCLE: Nanos = milliseconds(1);
 
 /// How often an unreachable store is tried again: soon at first.
 const MIN_RETRY_DELAY: Nanos = milliseconds(100);
@@ -407,7 +410,7 @@ pub(crate) struct MemberState {
     cycle_time: Nanos,
     latest_cycle_time: Nanos,
     has_called_store: bool,
-    slow_writes: SlowWrites,
+    slow_calls: SlowCalls,
     cycles: u64,
     /// The first error of a partition in this cycle.
     partition_error: Option<StoreError>,
@@ -480,7 +483,7 @@ impl MemberState {
             cycle_time: 0,
             latest_cycle_time: 0,
             has_called_store: false,
-            slow_writes: SlowWrites::default(),
+            slow_calls: SlowCalls::default(),
             cycles: 0,
             partition_error: None,
             stop_error: None,
@@ -530,6 +533,7 @@ impl MemberState {
             *state = PartitionState {
                 known: state.known,
                 settled_at: state.settled_at,
+                unsettled_until: state.unsettled_until,
                 notices_after: state.notices_after,
                 handled: state.handled.take(),
                 uncertain_since: state.uncertain_since,
@@ -664,7 +668,7 @@ impl MemberState {
         }
         self.scan_at = now + (self.timeout / 6).clamp(milliseconds(10), seconds(5));
         let last_ok = self.partitions.iter().map(|partition| partition.settled_at).min().unwrap_or(0);
-        self.slow_writes.forget(last_ok);
+        self.slow_calls.forget(last_ok);
         self.outbox.update_first_due();
         Some(Call::Scan { last_ok, timeout: self.timeout })
     }
@@ -814,8 +818,9 @@ impl MemberState {
         let partitions = &self.partitions;
         let has_commits = self.log.has_commits(|partition| is_available(partitions, partition, now));
         let wait = if self.has_more || has_commits { 0 } else { self.next_wait(now) };
-        // Whatever the store replies, a member that gets no further does not ask again at once.
-        if std::mem::take(&mut self.has_progressed) { wait } else { wait.max(MIN_IDLE_WAIT) }
+        // Whatever the store replies, a member does not ask again at once.
+        let rest = MIN_CYCLE.saturating_sub(now.saturating_sub(self.cycle_began_at));
+        wait.max(if std::mem::take(&mut self.has_progressed) { rest } else { MIN_IDLE_WAIT })
     }
 
     /// How long until something is due.
@@ -980,7 +985,7 @@ impl MemberState {
         });
         // Also if the call failed: it may have arrived.
         if let Some(timeout) = timeouts.max() {
-            self.slow_writes.add(now.saturating_sub(asked_at), now.saturating_add(timeout));
+            self.slow_calls.add(now.saturating_sub(asked_at), now.saturating_add(timeout));
         }
         let results = match result {
             Ok(results) => results,
@@ -1080,8 +1085,9 @@ impl MemberState {
         // Before the first who has not gone.
         let unsettled = result.oldest.map_or(0, |oldest| oldest + OVERDUE);
         // A deadline is later in the store than here: by what was added to the timeout, by as much as the clock was late when the
-        // age was measured, by as long as the write took, and by as much as a return is dated forward.
-        let later = 2 * clock_error + self.slow_writes.longest() + RETURN_MARGIN;
+        // age was measured, by as long as the call took, and by as much as a heartbeat is dated forward: that of a return, or one
+        // that is written again in place of another process' that came at nearly the same moment.
+        let later = 2 * clock_error + self.slow_calls.longest() + UNCERTAIN_ORDER;
         let settled_at = asked_at.saturating_sub(unsettled).saturating_sub(later);
         // After a loss the store does not know yet whom this process writes again.
         let unwritten = self.outbox.first_due().map_or(Nanos::MAX, |due| due.saturating_sub(TICK));
@@ -1095,12 +1101,14 @@ impl MemberState {
         // After the first poll, which has asked for no notices: nobody has sent a heartbeat here before.
         partition.notices_after =
             Some(if request.notices_after.is_some() { result.notices_until } else { result.known.last });
-        // The poll was answered later than it was asked: a leave was from then at the earliest, and is due from now at the latest.
-        let took = now.saturating_sub(asked_at);
+        // The poll may have arrived as late as it was answered: times count from the question, and users are due that much later.
+        if let Some(due) = result.notices.iter().filter(|notice| notice.left.is_some()).map(|notice| notice.due).max() {
+            self.slow_calls.add(now.saturating_sub(asked_at), now.saturating_add(due));
+        }
         self.heard.extend(result.notices.into_iter().map(|notice| Heard {
             id: notice.id,
             due_at: asked_at.saturating_add(notice.due),
-            left: notice.left.map(|(age, after)| (asked_at.saturating_sub(age), after.saturating_add(took))),
+            left: notice.left.map(|(age, after)| (asked_at.saturating_sub(age), after)),
         }));
         log.polled(request.partition, result.known.epoch, result.delivered_through);
         partition.handled = None;

@@ -2,20 +2,20 @@
 -- later transition supersedes the dead letter: one in the log already, or one that comes.
 --
 -- KEYS: see partition.lua.
--- ARGV: 5 the caller's token; 6 the number of the event behind which to look for later transitions, or "" for the first
+-- ARGV: 6 the caller's token; 7 the number of the event behind which to look for later transitions, or "" for the first
 -- event that is moved; then three arguments for each event to move: its number, how often it has failed, and the last
 -- error.
 -- Returns {'ok', epoch, generation, last number, 1, the number of the event behind which to call the script again, with
 -- no events, or 0}; or 0 and 0, and changes nothing, unless the caller acquired the lease last.
-if last_holder ~= ARGV[5] then
+if last_holder ~= ARGV[6] then
   return {'ok', epoch, generation, last_number, 0, 0}
 end
 
 -- How many events are searched for later transitions in one call of the script.
 local MAX_SEARCHED, PAGE = 5120, 256
 
-local after = tonumber(ARGV[6])
-for i = 7, #ARGV, 3 do
+local after = tonumber(ARGV[7])
+for i = 8, #ARGV, 3 do
   local number = ARGV[i] .. '-0'
   local entry = redis.call('XRANGE', EVENTS, number, number)[1]
   if entry then

@@ -1,17 +1,18 @@
 -- The beginning of every script that changes a partition: its keys, its clock, its data's identity and its log. It is
 -- put in front of the script's own text, so the locals below are the script's too.
 --
--- KEYS: the ten keys of the partition, in the order of the locals below.
+-- KEYS: the eleven keys of the partition, in the order of the locals below.
 -- ARGV: what the caller knows of the data: 1 the epoch, or 0 if it knows none; 2 the generation; 3 the last number, also
--- of data that it knew before. 4 the config's timeout in microseconds; from 5 on, the script's own.
+-- of data that it knew before. 4 the config's timeout and 5 the length of the caller's leases, in microseconds; from 6 on, the script's own.
 -- Returns {'replaced'} if the data are others than the caller knows, or older: the script does nothing. Otherwise the
 -- script returns {'ok', epoch, generation, last number, …}.
 --
 -- Times are microseconds of the partition's clock. The times of users (seen, left, until, deadline) are milliseconds,
 -- rounded up, so that they fit into a score.
-local USERS, EVENTS, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED, NOTICES, UNCERTAIN = unpack(KEYS)
-local KNOWN_EPOCH, KNOWN_GENERATION, KNOWN_LAST, TIMEOUT =
-  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local USERS, EVENTS, META, OVERFLOW, TOMBSTONES, FAILURES, DEAD_LETTERS, SUPERSEDED, NOTICES, UNCERTAIN, LEAVING =
+  unpack(KEYS)
+local KNOWN_EPOCH, KNOWN_GENERATION, KNOWN_LAST, TIMEOUT, LEASE =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 -- The score of a user who is online is deadline * CLASSES + class, where the class stands for a timeout: the time of
 -- the last heartbeat is deadline - timeout and need not be kept. Scores are exact up to 2^53, so deadlines may be up to
@@ -26,18 +27,19 @@ local SETTLING = 1000000
 -- For how many seconds a key is kept that no member renews.
 local KEEP = 30 * 86400
 
--- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline; how far the clock is
+-- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline, and nobody who has left; how far the clock is
 -- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; when
 -- the data last went back, by the server's clock; until when no event is handed out; the longest timeout in use in
 -- milliseconds, and until when it counts; how late users were set offline at most, of those who were late, and the number of the last of their
 -- events. Also the classes: see class_of in write.lua.
 local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
-  'silent', 'longest', 'longest_until', 'overdue', 'overdue_through')
+  'silent', 'longest', 'longest_until', 'overdue', 'overdue_through', 'leave_hold')
 local epoch, swept_at, held_until = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]) or 0
 local clock_shift, last_number, last_holder = tonumber(meta[4]) or 0, tonumber(meta[5]) or 0, meta[6]
 local leased_until, generation, silent_until = tonumber(meta[7]) or 0, tonumber(meta[8]) or 0, tonumber(meta[9]) or 0
 local longest_timeout, longest_until = tonumber(meta[10]) or 0, tonumber(meta[11]) or 0
 local overdue, overdue_through = tonumber(meta[12]) or 0, tonumber(meta[13]) or 0
+local leaves_held_until = tonumber(meta[14]) or 0
 
 -- The partition's clock never goes back: the server's clock may be set back, or a server whose clock is behind take
 -- over.
@@ -49,6 +51,13 @@ if swept_at and now < swept_at then
     redis.call('HSET', META, 'shift', swept_at - wall)
   end
   now = swept_at
+end
+
+-- Holds everyone's deadline for one timeout: each process needs time to write its users again. Only for a lease length that
+-- of who has left: within it each member writes what it knows, so that a later heartbeat undoes the leave.
+local function hold_deadlines()
+  held_until, leaves_held_until = now + TIMEOUT, now + math.min(LEASE, TIMEOUT)
+  redis.call('HSET', META, 'hold', held_until, 'leave_hold', leaves_held_until)
 end
 
 if not epoch then
@@ -67,8 +76,8 @@ else
   local is_older = KNOWN_EPOCH == epoch
     and (KNOWN_GENERATION > generation or (KNOWN_GENERATION == generation and KNOWN_LAST > last_number))
   if not is_same or is_older then
-    -- Nobody is set offline for one timeout: each process needs time to re-send its users.
-    redis.call('HSET', META, 'hold', now + TIMEOUT, 'last', math.max(last_number, KNOWN_LAST))
+    hold_deadlines()
+    redis.call('HSET', META, 'last', math.max(last_number, KNOWN_LAST))
     if is_older then
       -- The data went back: whether a user has come or gone since is not known. The generation is not only one more, as the
       -- data may be from before a finding that another member knows.

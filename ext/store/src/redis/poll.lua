@@ -2,8 +2,7 @@
 -- log and the leaves.
 --
 -- KEYS: see partition.lua.
--- ARGV: 5 the caller's token; 6 what it requests of the lease, "acquire", "renew", "release" or ""; 7 the length of the
--- lease in microseconds; 8 how many users may be set offline, or -1 for no sweep; 9 where in the log to start, "-" for
+-- ARGV: 6 the caller's token; 7 what it requests of the lease, "acquire", "renew", "release" or ""; 8 how many users may be set offline, or -1 for no sweep; 9 where in the log to start, "-" for
 -- the beginning, "(NUMBER-0" for behind an event, or "" for no events; 10 how many events to return; 11 the number
 -- above which notices are wanted, or "" for no notices; 12 the epoch of what the caller delivered before the data went
 -- back, or 0; 13 the number up to which it has delivered the events; from 14 on, the numbers of the others.
@@ -14,8 +13,7 @@
 -- delivered}. Each event is {number, id, kind, lateness, version, failures, how long ago the last heartbeat was}; the list
 -- is empty unless the caller holds the lease. Each notice is {id, in how long the user is due, how long ago the user left, or
 -- -1, how long after that the user was due}. Durations are microseconds.
-local TOKEN, REQUEST, DURATION, LIMIT, AFTER, COUNT =
-  ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local TOKEN, REQUEST, LIMIT, AFTER, COUNT = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local NOTICES_AFTER, HANDLED_EPOCH, HANDLED_THROUGH = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 
 -- How many users are forgotten, and notices read or deleted, in one call: no poll is long.
@@ -33,7 +31,7 @@ local function update_lease()
     redis.call('HDEL', META, 'holder', 'until')
     return 0
   elseif (REQUEST == 'renew' and is_mine) or (REQUEST == 'acquire' and (is_mine or not is_held)) then
-    redis.call('HSET', META, 'holder', TOKEN, 'until', now + DURATION)
+    redis.call('HSET', META, 'holder', TOKEN, 'until', now + LEASE)
     return is_mine and 2 or 3
   end
   return is_mine and 2 or is_held and 1 or 0
@@ -42,7 +40,9 @@ end
 -- Returns when the next user may be set offline, or nil if nobody is online.
 local function first_deadline()
   local score = redis.call('ZRANGE', USERS, 0, 0, 'WITHSCORES')[2]
-  return score and math.max(math.floor(score / CLASSES) * 1000, held_until)
+  local first = score and math.max(math.floor(score / CLASSES) * 1000, held_until)
+  local leaving = first and held_until > now and redis.call('ZRANGE', LEAVING, 0, 0, 'WITHSCORES')[2]
+  return leaving and math.min(math.max(leaving * 1000, leaves_held_until), first) or first
 end
 
 -- Deletes what is known of users who went offline, and the notices, as soon as no heartbeat can be that late: after the
@@ -82,33 +82,63 @@ local function note_overdue(lateness, first)
   redis.call('HSET', META, 'overdue', overdue, 'overdue_through', overdue_through)
 end
 
+-- Returns the users whose deadline has passed, the earliest first, and their scores.
+local function due_users()
+  local max_score = string.format('(%.0f', (math.floor(now / 1000) + 1) * CLASSES)
+  local found = redis.call('ZRANGE', USERS, '-inf', max_score, 'BYSCORE', 'LIMIT', 0, LIMIT, 'WITHSCORES')
+  local ids, scores = {}, {}
+  for i = 1, #found, 2 do
+    ids[#ids + 1], scores[#scores + 1] = found[i], found[i + 1]
+  end
+  return ids, scores
+end
+
+-- Returns those of them who have left: everyone else's deadline is held. Whom a heartbeat has brought back since is no longer
+-- listed.
+local function due_leaving_users()
+  local found = redis.call('ZRANGE', LEAVING, '-inf', math.floor(now / 1000), 'BYSCORE', 'LIMIT', 0, LIMIT)
+  if #found == 0 then
+    return {}, {}
+  end
+  local ids, scores, stale = {}, {}, {}
+  local known, overflows = redis.call('ZMSCORE', USERS, unpack(found)), redis.call('HMGET', OVERFLOW, unpack(found))
+  for n, id in ipairs(found) do
+    if known[n] and overflows[n] and select(4, parse_overflow(overflows[n])) then
+      ids[#ids + 1], scores[#scores + 1] = id, known[n]
+    else
+      stale[#stale + 1] = id
+    end
+  end
+  if #stale > 0 then
+    redis.call('ZREM', LEAVING, unpack(stale))
+  end
+  return ids, scores
+end
+
 -- Sets users offline whose deadline has passed, the earliest first. Returns how many, and how long ago the first was
 -- due.
 local function expire()
-  local max_score = string.format('(%.0f', (math.floor(now / 1000) + 1) * CLASSES)
-  local found = redis.call('ZRANGE', USERS, '-inf', max_score, 'BYSCORE', 'LIMIT', 0, LIMIT, 'WITHSCORES')
-  if #found == 0 then
+  local ids, scores = (held_until > now and due_leaving_users or due_users)()
+  if #ids == 0 then
     return 0, 0
-  end
-  local ids = {}
-  for i = 1, #found, 2 do
-    ids[#ids + 1] = found[i]
   end
   local overflows = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
   local tombstones, stale_overflows = {}, {}
-  local first_due = math.floor(found[2] / CLASSES) * 1000
+  local first_due = math.floor(scores[1] / CLASSES) * 1000
   local is_overdue = first_due + OVERDUE < now
-  local first = is_overdue and first_event()
+  local first, lag = is_overdue and first_event(), 0
   for n, id in ipairs(ids) do
-    local deadline = math.floor(found[2 * n] / CLASSES)
-    local seen, left, is_leave, _ = deadline - timeout_of(found[2 * n] % CLASSES), nil, false, nil
+    local deadline = math.floor(scores[n] / CLASSES)
+    local seen, left, is_leave, _ = deadline - timeout_of(scores[n] % CLASSES), nil, false, nil
     if overflows[n] then
       seen, left, _, is_leave = parse_overflow(overflows[n])
       if not left then
         stale_overflows[#stale_overflows + 1] = id
       end
     end
-    append(id, is_leave and 'l' or 't', math.max(deadline * 1000, held_until), (seen or deadline) * 1000)
+    local due = math.max(deadline * 1000, is_leave and leaves_held_until or held_until)
+    lag = math.max(lag, now - due)
+    append(id, is_leave and 'l' or 't', due, (seen or deadline) * 1000)
     tombstones[#tombstones + 1] = math.max(seen or 0, left or 0)
     tombstones[#tombstones + 1] = id
   end
@@ -117,11 +147,12 @@ local function expire()
   end
   redis.call('ZREM', USERS, unpack(ids))
   redis.call('ZREM', UNCERTAIN, unpack(ids))
+  redis.call('ZREM', LEAVING, unpack(ids))
   redis.call('ZADD', TOMBSTONES, unpack(tombstones))
   if #stale_overflows > 0 then
     redis.call('HDEL', OVERFLOW, unpack(stale_overflows))
   end
-  return #ids, now - math.max(first_due, held_until)
+  return #ids, lag
 end
 
 -- Returns how many users were set offline, how long ago the first was due, and in how long the next may be due, or -1.
@@ -130,8 +161,7 @@ local function sweep()
   -- After a gap in the sweeps, nobody is set offline for one timeout: perhaps no member could reach the store, and no
   -- heartbeat was written either.
   if swept_at and first and now - swept_at > TIMEOUT / 2 then
-    held_until = now + TIMEOUT
-    redis.call('HSET', META, 'hold', held_until)
+    hold_deadlines()
     first = first_deadline()
   end
   local is_due = first and first <= now

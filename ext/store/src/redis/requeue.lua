@@ -1,10 +1,10 @@
 -- Appends dead letters to the log again. Superseded ones are deleted instead.
 --
 -- KEYS: see partition.lua.
--- ARGV: 5 the maximum number of dead letters for this call.
+-- ARGV: 6 the maximum number of dead letters for this call.
 -- Returns {'ok', epoch, generation, last number, how many were requeued, how many were dropped, how many are left}.
 local requeued, dropped = 0, 0
-for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARGV[5])) do
+for _, entry in ipairs(redis.call('XRANGE', DEAD_LETTERS, '-', '+', 'COUNT', ARGV[6])) do
   local letter = fields_of(entry)
   if (tonumber(redis.call('HGET', SUPERSEDED, letter.u)) or 0) > tonumber(letter.v) then
     dropped = dropped + 1

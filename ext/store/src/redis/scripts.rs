@@ -54,6 +54,8 @@ pub(super) struct Keys {
     notices: String,
     /// The users who may have come or gone since the data went back: a sorted set.
     uncertain: String,
+    /// The users who are online and have left, by deadline: a sorted set. Also some who have come back.
+    leaving: String,
     /// A key that never exists, for the check of permissions.
     pub(super) probe: String,
 }
@@ -73,12 +75,13 @@ impl Keys {
             superseded: key("superseded"),
             notices: key("leaves"),
             uncertain: key("uncertain"),
+            leaving: key("leaving"),
             probe: key("probe"),
         }
     }
 
     /// Returns the keys in the order in which the scripts take them.
-    pub(super) fn all(&self) -> [&str; 10] {
+    pub(super) fn all(&self) -> [&str; 11] {
         [
             &self.users,
             &self.events,
@@ -90,6 +93,7 @@ impl Keys {
             &self.superseded,
             &self.notices,
             &self.uncertain,
+            &self.leaving,
         ]
     }
 }

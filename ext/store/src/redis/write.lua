@@ -1,7 +1,7 @@
 -- Applies heartbeats and leaves, in order.
 --
 -- KEYS: see partition.lua.
--- ARGV: from 5 on, four arguments for each write: "heartbeat", "resend" (a heartbeat that the data may have lost), "prolong"
+-- ARGV: from 6 on, four arguments for each write: "heartbeat", "resend" (a heartbeat that the data may have lost), "prolong"
 -- (one that only puts the deadline off of a user who is online) or "leave"; the user id; its age in microseconds; and the timeout of the heartbeat, or how long after the leave the user
 -- is due, in milliseconds.
 -- Returns {'ok', epoch, generation, last number, how many events were appended}.
@@ -9,8 +9,11 @@
 -- For how many milliseconds two heartbeats or leaves have no certain order: see ORDER_TOLERANCE in store.rs.
 local ORDER_TOLERANCE = 30
 
+-- Until when deadlines are held, if they are.
+local hold = held_until > now and held_until / 1000 or 0
+
 local users, index_of = {}, {}
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   local id = ARGV[i + 1]
   if not index_of[id] then
     users[#users + 1] = id
@@ -85,9 +88,9 @@ local function is_shorter(timeout, other)
   return 3 * timeout < 2 * math.max(longest_timeout, other)
 end
 
--- Has other members hear that a user's deadline was moved forward, by what came at a time.
-local function append_notice(id, at)
-  redis.call('XADD', NOTICES, entry_id(next_number()), 'u', id, 't', at)
+-- Has other members hear that a user's deadline was moved forward.
+local function append_notice(id)
+  redis.call('XADD', NOTICES, entry_id(next_number()), 'u', id, 't', math.ceil(now / 1000))
 end
 
 local function heartbeat(n, age, timeout, is_resend)
@@ -102,7 +105,7 @@ local function heartbeat(n, age, timeout, is_resend)
       if is_online[n] and not uncertain[n] and not left_at[n] and seen + timeout > deadlines[n]
         and is_shorter(deadlines[n] - seen_at[n], timeout) then
         -- A later one with a shorter timeout has overtaken it.
-        append_notice(users[n], seen)
+        append_notice(users[n])
       end
       return
     end
@@ -117,10 +120,10 @@ local function heartbeat(n, age, timeout, is_resend)
     left_at[n], is_leave[n], timeouts_of_users[n] = nil, false, timeout
     if is_online[n] and not is_uncertain and deadline < deadlines[n]
       and is_shorter(timeout, deadlines[n] - seen_at[n]) then
-      append_notice(users[n], seen)
+      append_notice(users[n])
     end
   else
-    is_leave[n] = latest_deadlines[n] < deadline
+    is_leave[n] = latest_deadlines[n] < math.max(deadline, hold)
     deadline = math.min(deadline, latest_deadlines[n])
   end
   seen_at[n], deadlines[n], changed[n] = seen, deadline, true
@@ -157,18 +160,18 @@ local function leave(n, age, after)
   if seen_at[n] and left + ORDER_TOLERANCE < seen_at[n] then
     return
   end
-  if is_online[n] and left + after < deadlines[n] then
-    deadlines[n], is_leave[n], changed[n] = left + after, true, true
+  if is_online[n] and left + after < math.max(deadlines[n], hold) then
+    deadlines[n], is_leave[n], changed[n] = math.min(left + after, deadlines[n]), true, true
   end
   local last = left_at[n] or left
   local sooner = left_at[n] and latest_deadlines[n] or left + after
   left_at[n], latest_deadlines[n], changed[n] = math.max(left, last), math.min(left + after, sooner), true
   if left >= last or left + after < sooner then
-    append_notice(users[n], left)
+    append_notice(users[n])
   end
 end
 
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   local n = index_of[ARGV[i + 1]]
   if not is_loaded[n] then
     load_user(n)
@@ -181,7 +184,7 @@ for i = 5, #ARGV, 4 do
   end
 end
 
-local new_scores, new_tombstones, stale_tombstones, new_overflows, stale_overflows = {}, {}, {}, {}, {}
+local new_scores, new_leaving, new_tombstones, stale_tombstones, new_overflows, stale_overflows = {}, {}, {}, {}, {}, {}
 
 -- Returns the class of user n, who is online, or 0 if the overflow has to hold the times.
 local function class_of_user(n)
@@ -199,6 +202,10 @@ for n, id in ipairs(users) do
       needs_overflow = class == 0
       new_scores[#new_scores + 1] = math.min(deadlines[n], LAST_DEADLINE) * CLASSES + class
       new_scores[#new_scores + 1] = id
+      if is_leave[n] then
+        new_leaving[#new_leaving + 1] = deadlines[n]
+        new_leaving[#new_leaving + 1] = id
+      end
       if tombstones[n] then
         stale_tombstones[#stale_tombstones + 1] = id
       end
@@ -222,6 +229,7 @@ local function call_unless_empty(list, command, key)
   end
 end
 call_unless_empty(new_scores, 'ZADD', USERS)
+call_unless_empty(new_leaving, 'ZADD', LEAVING)
 call_unless_empty(new_tombstones, 'ZADD', TOMBSTONES)
 call_unless_empty(stale_tombstones, 'ZREM', TOMBSTONES)
 call_unless_empty(new_overflows, 'HSET', OVERFLOW)

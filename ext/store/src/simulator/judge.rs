@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use online_manager_tracker::{Nanos, Transition};
 
 use super::options::{MILLISECOND, SECOND};
-use crate::store::{Event, ORDER_TOLERANCE};
+use crate::store::{Event, ORDER_TOLERANCE, Token};
 
 /// How soon a heartbeat brings its user online, and a leave sets its user offline, while nothing is wrong.
 pub(super) const PROMPT: Nanos = SECOND;
@@ -66,6 +66,8 @@ pub(super) struct User {
     may_repeat: BTreeSet<i64>,
     /// Nobody knows what was called last for the user: the data were lost, and so were the processes that got the heartbeats.
     pub(super) is_lost: bool,
+    /// The process that last put the user's deadline off.
+    pub(super) prolonged_by: Option<Token>,
     /// The data went back, and nobody who knew newer ones lives: what is online there may not be what was called last.
     pub(super) is_unknown: bool,
 }

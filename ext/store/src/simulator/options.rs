@@ -7,6 +7,8 @@ use super::random::Random;
 pub(super) const MILLISECOND: Nanos = 1_000_000;
 pub(super) const SECOND: Nanos = 1_000 * MILLISECOND;
 
+const LONG_TIMEOUT: Nanos = 30 * SECOND;
+
 /// What can go wrong. A schedule has a few kinds of faults and not all: so that they do not hide each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FaultKind {
@@ -133,7 +135,7 @@ impl Options {
         } else {
             (20 * MILLISECOND, 100 * MILLISECOND, 250 * MILLISECOND)
         };
-        Options {
+        let mut options = Options {
             seed,
             processes: random.range(1, 4).max(2) as usize,
             partitions: if is_sqlite { 1 } else { random.range(2, 4) as u16 },
@@ -154,6 +156,12 @@ impl Options {
             is_hopping: random.percent(50),
             is_failing_for_ever: random.percent(50),
             is_shortening: random.percent(30),
+        };
+        if random.percent(10) {
+            // Far longer than a lease, to distinguish what waits for one timeout from what waits for one lease.
+            options.timeout = LONG_TIMEOUT;
+            options.user_timeouts.fill(LONG_TIMEOUT);
         }
+        options
     }
 }

@@ -19,7 +19,7 @@ use crate::log::{DeliveryOutcome, MAX_FAILURES};
 use crate::member::Phase;
 use crate::member::state::{Action, Call, Reply, StoreTraits};
 use crate::model::{Broken, Model};
-use crate::store::{Event, ORDER_TOLERANCE, Token, Write, Written};
+use crate::store::{Event, Heartbeat, ORDER_TOLERANCE, Purpose, Token, Write, Written};
 
 /// Something that happens at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -528,6 +528,7 @@ impl World {
                 let late = self.late_leaves(writes);
                 let expired = self.expired(writes);
                 let results = self.server.write(membership, writes);
+                self.note_prolongations(membership.token, writes);
                 self.note_leaves(writes, &results);
                 if let Some(user) = late.into_iter().find(|user| self.server.is_leaving(&user_id(*user))) {
                     self.wrong.get_or_insert(format!("a leave before the last heartbeat of user {user} counts"));
@@ -614,7 +615,7 @@ impl World {
         }
     }
 
-    /// The users who are not to be set offline yet: the server is just back, and they were online before.
+    /// The users who are not to be set offline yet: the server is just back, and they were online before and have not left.
     fn held(&self) -> Vec<usize> {
         let Some((back_at, online)) = self.back.as_ref().filter(|(at, _)| self.now < at + self.options.timeout) else {
             return Vec::new();
@@ -622,13 +623,23 @@ impl World {
         let is_before = |ago: Nanos| self.now.saturating_sub(ago) < *back_at;
         let is_held = |user: &usize| self.server.seen_ago(&user_id(*user)).is_some_and(is_before);
         let has_promise = self.are_times_exact() && !self.judge.has_lost_data;
-        online.iter().copied().filter(|_| has_promise).filter(is_held).collect()
+        let has_left = |user: &usize| self.server.is_leaving(&user_id(*user));
+        online.iter().copied().filter(|user| has_promise && is_held(user) && !has_left(user)).collect()
     }
 
     /// Whether the times that the server has of heartbeats and leaves are nearly those at which they came.
     fn are_times_exact(&self) -> bool {
         let has = |kind| self.options.faults.contains(&kind);
         !has(FaultKind::SlowCalls) && !has(FaultKind::ClockJump)
+    }
+
+    /// Takes in whose deadlines a process puts off.
+    fn note_prolongations(&mut self, token: Token, writes: &[Write]) {
+        for write in writes {
+            if matches!(write, Write::Heartbeat(Heartbeat { purpose: Purpose::Prolong, .. })) {
+                self.judge.users[user_of(write.id())].prolonged_by = Some(token);
+            }
+        }
     }
 
     /// Takes in that the store knows leaves.
@@ -922,8 +933,9 @@ impl World {
         let timeout =
             if known.last_heartbeat == Some(at) { known.last_timeout() } else { self.options.user_timeouts[user] };
         // An unreachable store is tried again within two seconds. After that a heartbeat is prompt; a leave may be held for
-        // one timeout more.
-        let settling = if known.last_leave == Some(at) { 3 * SECOND + 2 * self.longest_timeout() } else { 3 * SECOND };
+        // one lease length more.
+        let held = if known.last_leave == Some(at) { self.longest_lease_length() } else { 0 };
+        let settling = 3 * SECOND + held;
         let may_be_over = known.last_leave < Some(at) && timeout <= 2 * PROMPT;
         if latest != Some(at) || may_be_over || !self.judge.is_calm(at, settling) || !self.judge.is_calm(self.now, 0) {
             return;
@@ -938,6 +950,10 @@ impl World {
                 at as f64 / 1e9
             ));
         }
+    }
+
+    fn longest_lease_length(&self) -> Nanos {
+        self.alive().map(|process| process.state.lock().lease_length()).max().unwrap_or(0)
     }
 
     fn longest_timeout(&self) -> Nanos {
@@ -1349,7 +1365,10 @@ impl World {
             let has_last = |process: &Process| {
                 process.has_last_heartbeat(user, known.last_heartbeat) && process.state.lock().phase != Phase::Stopping
             };
-            let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
+            // Only the process that has put the deadline off knows the later one.
+            let has_put_off = |token| self.alive().any(|process| process.state.lock().token() == token);
+            let is_put_off = known.prolonged_by.is_some_and(|token| !has_put_off(token));
+            let is_excused = known.is_lost || known.is_unknown || is_put_off || self.is_backing_off(user);
             if known.heard != Some(Transition::Online) || is_excused || !self.alive().any(has_last) {
                 continue;
             }
@@ -1490,7 +1509,10 @@ impl World {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
             let is_online = known.heard == Some(Transition::Online);
-            let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
+            // Only the process that has put the deadline off knows the later one.
+            let has_put_off = |token| self.alive().any(|process| process.state.lock().token() == token);
+            let is_put_off = known.prolonged_by.is_some_and(|token| !has_put_off(token));
+            let is_excused = known.is_lost || known.is_unknown || is_put_off || self.is_backing_off(user);
             if !self.is_active[user] && is_online && !is_excused {
                 self.wrong.get_or_insert(format!("user {user} is gone, and is not offline"));
             }

@@ -49,27 +49,26 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Appends a notice about a user for the other members: of a leave, or of a heartbeat with a shorter timeout, at `at`. The
-/// table's name is from when there were notices of leaves only.
+/// Appends a notice about a user for the other members: of a leave, or of a heartbeat with a shorter timeout.
 pub(super) fn append_notice(
     transaction: &Transaction<'_>,
     partition: &mut PartitionRow,
     id: &[u8],
-    at: i64,
+    now: i64,
 ) -> rusqlite::Result<()> {
     let number = partition.next_number();
     transaction
-        .prepare_cached("INSERT INTO leaves (namespace, number, id, left) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![partition.number, number, id, at])
+        .prepare_cached("INSERT INTO notices (namespace, number, id, noted_at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![partition.number, number, id, now])
         .map(|_| ())
 }
 
 /// Returns the notices with a number above `after`.
 pub(super) fn notices(connection: &Connection, namespace: i64, after: u64, now: i64) -> rusqlite::Result<Vec<Notice>> {
     let mut query = connection.prepare_cached(
-        "SELECT leaves.id, users.is_online, users.deadline, users.left, users.left_until
-         FROM leaves LEFT JOIN users ON users.namespace = leaves.namespace AND users.id = leaves.id
-         WHERE leaves.namespace = ?1 AND leaves.number > ?2 ORDER BY leaves.number",
+        "SELECT notices.id, users.is_online, users.deadline, users.left, users.left_until
+         FROM notices LEFT JOIN users ON users.namespace = notices.namespace AND users.id = notices.id
+         WHERE notices.namespace = ?1 AND notices.number > ?2 ORDER BY notices.number",
     )?;
     let notices = query.query_map(params![namespace, to_sql(after)], |row| {
         let Some(id) = UserId::from_store(row.get_ref(0)?.as_blob()?) else { return Ok(None) };

@@ -108,7 +108,7 @@ pub(super) fn delete_purged(transaction: &Transaction<'_>) -> rusqlite::Result<b
     let Some(number) = transaction.query_row(find, [], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(false);
     };
-    for (table, key) in [("users", "id"), ("events", "number"), ("dead_letters", "number"), ("leaves", "number")] {
+    for (table, key) in [("users", "id"), ("events", "number"), ("dead_letters", "number"), ("notices", "number")] {
         let delete = format!(
             "DELETE FROM {table} WHERE namespace = ?1 AND {key} IN
                  (SELECT {key} FROM {table} WHERE namespace = ?1 LIMIT ?2)"

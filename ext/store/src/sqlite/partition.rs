@@ -20,8 +20,9 @@ pub(super) struct PartitionRow {
     pub(super) known: Known,
     /// When the users were last swept.
     pub(super) swept: Option<i64>,
-    /// Nobody is set offline before that time.
+    /// Nobody is set offline before that time, and nobody who has left before the second, which is never later.
     pub(super) hold: i64,
+    pub(super) leave_hold: i64,
     /// No event is handed out before that time.
     pub(super) silent_until: i64,
     /// The longest timeout in use, and until when it counts.
@@ -38,8 +39,8 @@ pub(super) struct PartitionRow {
     holder_name: String,
 }
 
-const COLUMNS: &str = "number, epoch, generation, last, swept, hold, silent_until, longest, longest_until, overdue,
-    overdue_through, lease, leased_until, holder, holder_name";
+const COLUMNS: &str = "number, epoch, generation, last, swept, hold, leave_hold, silent_until, longest, longest_until,
+    overdue, overdue_through, lease, leased_until, holder, holder_name";
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<PartitionRow> {
     let counter = |column| row.get::<_, i64>(column).map(|number| number as u64);
@@ -49,15 +50,16 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<PartitionRow> {
         known: Known { epoch: counter(1)?, generation: counter(2)?, last: counter(3)? },
         swept: row.get(4)?,
         hold: row.get(5)?,
-        silent_until: row.get(6)?,
-        longest: row.get(7)?,
-        longest_until: row.get(8)?,
-        overdue: row.get(9)?,
-        overdue_through: row.get(10)?,
-        lease: token(11)?,
-        leased_until: row.get(12)?,
-        holder: token(13)?,
-        holder_name: row.get(14)?,
+        leave_hold: row.get(6)?,
+        silent_until: row.get(7)?,
+        longest: row.get(8)?,
+        longest_until: row.get(9)?,
+        overdue: row.get(10)?,
+        overdue_through: row.get(11)?,
+        lease: token(12)?,
+        leased_until: row.get(13)?,
+        holder: token(14)?,
+        holder_name: row.get(15)?,
     })
 }
 
@@ -84,9 +86,9 @@ impl PartitionRow {
         if self == before {
             return Ok(());
         }
-        let update = "UPDATE namespaces SET generation = ?2, last = ?3, swept = ?4, hold = ?5, silent_until = ?6,
-                          longest = ?7, longest_until = ?8, overdue = ?9, overdue_through = ?10, lease = ?11,
-                          leased_until = ?12, holder = ?13, holder_name = ?14
+        let update = "UPDATE namespaces SET generation = ?2, last = ?3, swept = ?4, hold = ?5, leave_hold = ?6,
+                          silent_until = ?7, longest = ?8, longest_until = ?9, overdue = ?10, overdue_through = ?11,
+                          lease = ?12, leased_until = ?13, holder = ?14, holder_name = ?15
                       WHERE number = ?1";
         let values = params![
             self.number,
@@ -94,6 +96,7 @@ impl PartitionRow {
             self.known.last as i64,
             self.swept,
             self.hold,
+            self.leave_hold,
             self.silent_until,
             self.longest,
             self.longest_until,
@@ -123,7 +126,7 @@ impl PartitionRow {
         if !is_lost && !is_older {
             return true;
         }
-        self.hold = now.saturating_add(to_sql(membership.timeout));
+        self.hold_deadlines(membership, now);
         self.known.last = data.last.max(known.last);
         if is_older {
             // Not only one more: the data may be from before a finding that another member knows.
@@ -131,6 +134,18 @@ impl PartitionRow {
             self.silent_until = now.saturating_add(SETTLING);
         }
         false
+    }
+
+    /// Holds everyone's deadline, since heartbeats may be missing. Only for a lease length that of who has left: within it each
+    /// member writes what it knows, so that a later heartbeat undoes the leave.
+    pub(super) fn hold_deadlines(&mut self, membership: &Membership, now: i64) {
+        self.hold = now.saturating_add(to_sql(membership.timeout));
+        self.leave_hold = now.saturating_add(to_sql(membership.lease.min(membership.timeout)));
+    }
+
+    /// Returns until when deadlines are held, if they are. Times of before the boot are negative.
+    pub(super) fn held_until(&self, now: i64) -> i64 {
+        if now < self.hold { self.hold } else { i64::MIN }
     }
 
     /// Draws the next number of an event, a version or a leave. By the wall clock, they grow even after the file was lost.

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 const APPLICATION: i64 = 0x4f6e_4d61;
 
 /// The format of the file, its `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 const SCHEMA: &str = "
     CREATE TABLE boot (
         id TEXT NOT NULL,
@@ -29,6 +29,7 @@ const SCHEMA: &str = "
         last INTEGER NOT NULL DEFAULT 0,         -- the last number of an event, a version or a leave
         swept INTEGER,                           -- when the users were swept last
         hold INTEGER NOT NULL DEFAULT 0,         -- nobody is set offline before that time
+        leave_hold INTEGER NOT NULL DEFAULT 0,   -- nobody who has left is
         silent_until INTEGER NOT NULL DEFAULT 0, -- no event is handed out before that time
         longest INTEGER NOT NULL DEFAULT 0,      -- the longest timeout in use
         longest_until INTEGER NOT NULL DEFAULT 0,
@@ -61,6 +62,7 @@ const SCHEMA: &str = "
         PRIMARY KEY (namespace, id)
     ) WITHOUT ROWID;
     CREATE INDEX users_by_sweep_at ON users (namespace, is_online, sweep_at);
+    CREATE INDEX leaving_users ON users (namespace, deadline) WHERE is_online = 1 AND is_leave = 1;
     CREATE TABLE events (
         namespace INTEGER NOT NULL,
         number INTEGER NOT NULL,
@@ -89,14 +91,14 @@ const SCHEMA: &str = "
         PRIMARY KEY (namespace, number)
     ) WITHOUT ROWID;
     CREATE INDEX dead_letters_by_id ON dead_letters (namespace, id);
-    CREATE TABLE leaves (
+    CREATE TABLE notices (
         namespace INTEGER NOT NULL,
         number INTEGER NOT NULL,
         id BLOB NOT NULL,
-        left INTEGER NOT NULL,
+        noted_at INTEGER NOT NULL,               -- when the store got the leave or heartbeat
         PRIMARY KEY (namespace, number)
     ) WITHOUT ROWID;
-    CREATE INDEX leaves_by_left ON leaves (namespace, left);
+    CREATE INDEX notices_by_noted_at ON notices (namespace, noted_at);
 ";
 
 /// Fails unless the file is empty, or has been written by this format of the gem, and may be written.
@@ -206,10 +208,10 @@ fn adapt_times(transaction: &Transaction<'_>, boot: &str) -> rusqlite::Result<()
         let shift_times = format!("UPDATE {table} SET due = min(due + ?1, 0), seen = min(seen + ?1, 0)");
         transaction.execute(&shift_times, [shift])?;
     }
-    transaction.execute_batch("DELETE FROM leaves; DELETE FROM members")?;
+    transaction.execute_batch("DELETE FROM notices; DELETE FROM members")?;
     transaction.execute(
-        "UPDATE namespaces SET swept = NULL, hold = 0, silent_until = 0, overdue_through = 0, longest_until = ?1 + 2 * longest, lease = NULL,
-             leased_until = 0, holder = NULL",
+        "UPDATE namespaces SET swept = NULL, hold = 0, leave_hold = 0, silent_until = 0, overdue_through = 0,
+             longest_until = ?1 + 2 * longest, lease = NULL, leased_until = 0, holder = NULL",
         [now],
     )?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Who is online and until when: heartbeats, leaves, the sweep and the snapshot.
+//! Who is online and until when: heartbeats, leaves and the snapshot.
 
 use online_manager_tracker::{Nanos, Reason};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -7,14 +7,7 @@ use super::events::{append, append_notice};
 use super::partition::PartitionRow;
 use super::to_sql;
 use crate::id::UserId;
-use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, OVERDUE, Purpose, Snapshot, Sweep, online_margin};
-
-/// How many users one sweep only postpones, how many it forgets, and how many leaves, besides the users that it sets offline:
-/// some milliseconds of work each.
-const MAX_MAINTAINED: usize = 1_000;
-
-/// For how long leaves are listed at least, in nanoseconds: members poll several times in that time.
-const MIN_LEAVE_KEPT: i64 = 1_000_000_000;
+use crate::store::{Heartbeat, Leave, ORDER_TOLERANCE, Purpose, Snapshot, online_margin};
 
 /// Stands for a generation that is not that of the data.
 const UNCERTAIN: u64 = u64::MAX;
@@ -30,7 +23,7 @@ struct User {
     /// When the last leave since the last heartbeat was, and the soonest deadline that such leaves set to heartbeats
     /// before it.
     left: Option<(i64, i64)>,
-    /// Whether a leave has set the deadline.
+    /// Whether a leave has set the deadline, or would if that were not held.
     is_leave: bool,
     /// The generation of the data when the row was made or a transition was last appended for the user, or [`UNCERTAIN`]. In another generation
     /// the application may know of a transition that the store forgot.
@@ -158,7 +151,7 @@ pub(super) fn heartbeat(
     if user.seen.is_some_and(|before| seen < before && is_late(before)) && !is_resend {
         if is_known_online && user.left.is_none() && deadline > user.deadline && is_shorter(user.timeout) {
             // A later one with a shorter timeout has overtaken it.
-            append_notice(transaction, partition, id, seen)?;
+            append_notice(transaction, partition, id, now)?;
         }
         return Ok(0);
     }
@@ -171,11 +164,13 @@ pub(super) fn heartbeat(
     let is_moved_forward = is_known_online && deadline < user.deadline && is_shorter(timeout);
     // Of equal times the leave counts: the heartbeat may be written again, and a return is dated later than its leave.
     match user.left.filter(|(left, _)| came <= *left) {
-        Some((_, until)) => (user.deadline, user.is_leave) = (deadline.min(until), until < deadline),
+        Some((_, until)) => {
+            (user.deadline, user.is_leave) = (deadline.min(until), until < deadline.max(partition.held_until(now)));
+        }
         None => {
             (user.deadline, user.is_leave, user.left) = (deadline, false, None);
             if is_moved_forward {
-                append_notice(transaction, partition, id, seen)?;
+                append_notice(transaction, partition, id, now)?;
             }
         }
     }
@@ -199,11 +194,11 @@ pub(super) fn heartbeat(
     Ok(usize::from(is_online_now))
 }
 
-/// Applies a leave; its age is as of `asked`.
+/// Applies a leave; see [`heartbeat`] for the times.
 pub(super) fn leave(
     transaction: &Transaction<'_>,
     partition: &mut PartitionRow,
-    asked: i64,
+    (asked, now): (i64, i64),
     leave: &Leave,
 ) -> rusqlite::Result<()> {
     let id = leave.id.as_bytes();
@@ -214,143 +209,15 @@ pub(super) fn leave(
     if user.seen.is_some_and(|seen| left.saturating_add(to_sql(ORDER_TOLERANCE)) < seen) {
         return Ok(());
     }
-    if user.is_online && until < user.deadline {
-        (user.deadline, user.is_leave) = (until, true);
+    if user.is_online && until < user.deadline.max(partition.held_until(now)) {
+        (user.deadline, user.is_leave) = (until.min(user.deadline), true);
     }
     let (last, sooner) = user.left.unwrap_or((left, until));
     user.left = Some((left.max(last), until.min(sooner)));
     if left >= last || until < sooner {
-        append_notice(transaction, partition, id, left)?;
+        append_notice(transaction, partition, id, now)?;
     }
     user.save(transaction, (partition.number, id), before.as_ref())
-}
-
-/// Returns what a sweep would return that has nothing to do, or `None` if it has. `timeout` is the config's.
-pub(super) fn idle_sweep(
-    connection: &Connection,
-    partition: &PartitionRow,
-    (now, timeout): (i64, i64),
-) -> rusqlite::Result<Option<Sweep>> {
-    // Only half a timeout without a recorded sweep counts as a gap, so one each eighth is enough.
-    if partition.swept.is_none_or(|swept| now.saturating_sub(swept) >= timeout / 8) {
-        return Ok(None);
-    }
-    let first = first_sweep_at(connection, partition)?;
-    let is_over = first.is_some_and(|first| first <= now) || can_forget(connection, partition, (now, timeout))?;
-    Ok((!is_over).then(|| Sweep { expired: 0, lag: 0, next: until_next(first, now) }))
-}
-
-/// Sets up to `limit` users offline whose deadline has passed, and forgets what is over. `timeout` is the config's.
-pub(super) fn sweep(
-    transaction: &Transaction<'_>,
-    partition: &mut PartitionRow,
-    (now, timeout): (i64, i64),
-    limit: usize,
-) -> rusqlite::Result<Sweep> {
-    let is_gap = partition.swept.is_some_and(|swept| now.saturating_sub(swept) > timeout / 2);
-    if is_gap && first_sweep_at(transaction, partition)?.is_some() {
-        partition.hold = now.saturating_add(timeout);
-    }
-    partition.swept = Some(now);
-    forget(transaction, partition, (now, timeout))?;
-    let (expired, lag) = if partition.hold > now { (0, 0) } else { expire(transaction, partition, now, limit)? };
-    Ok(Sweep { expired, lag, next: until_next(first_sweep_at(transaction, partition)?, now) })
-}
-
-fn until_next(first: Option<i64>, now: i64) -> Option<Nanos> {
-    first.map(|first| first.saturating_sub(now).max(0) as Nanos)
-}
-
-/// Returns the time at which the sweep has to check the next user, or `None` if nobody is online.
-fn first_sweep_at(connection: &Connection, partition: &PartitionRow) -> rusqlite::Result<Option<i64>> {
-    Ok(first_deadline(connection, partition)?.map(|first| first.max(partition.hold)))
-}
-
-/// Returns a time before which nobody who is online has a deadline, or `None` if nobody is online.
-pub(super) fn first_deadline(connection: &Connection, partition: &PartitionRow) -> rusqlite::Result<Option<i64>> {
-    let query = "SELECT sweep_at FROM users WHERE namespace = ?1 AND is_online = 1 ORDER BY sweep_at LIMIT 1";
-    let first = connection.prepare_cached(query)?.query_row([partition.number], |row| row.get::<_, i64>(0));
-    first.optional()
-}
-
-/// Until when the last heartbeat or leave of users, and a leave in the list, must have been to be forgotten now.
-fn forgotten_until(partition: &PartitionRow, (now, timeout): (i64, i64)) -> (i64, i64) {
-    let longest = partition.longest(timeout);
-    (now.saturating_sub(longest), now.saturating_sub(longest.max(MIN_LEAVE_KEPT)))
-}
-
-fn can_forget(connection: &Connection, partition: &PartitionRow, times: (i64, i64)) -> rusqlite::Result<bool> {
-    let (users, leaves) = forgotten_until(partition, times);
-    connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM users WHERE namespace = ?1 AND is_online = 0 AND sweep_at <= ?2)
-                 OR EXISTS (SELECT 1 FROM leaves WHERE namespace = ?1 AND left <= ?3)",
-        )?
-        .query_row(params![partition.number, users, leaves], |row| row.get(0))
-}
-
-/// Forgets users who are offline, and leaves, after the longest timeout in use: what could still arrive is older then.
-fn forget(transaction: &Transaction<'_>, partition: &PartitionRow, times: (i64, i64)) -> rusqlite::Result<()> {
-    let (users, leaves) = forgotten_until(partition, times);
-    transaction
-        .prepare_cached(
-            "DELETE FROM users WHERE namespace = ?1 AND id IN
-                 (SELECT id FROM users WHERE namespace = ?1 AND is_online = 0 AND sweep_at <= ?2 LIMIT ?3)",
-        )?
-        .execute(params![partition.number, users, MAX_MAINTAINED as i64])?;
-    transaction
-        .prepare_cached(
-            "DELETE FROM leaves WHERE namespace = ?1 AND number IN
-                 (SELECT number FROM leaves WHERE namespace = ?1 AND left <= ?2 LIMIT ?3)",
-        )?
-        .execute(params![partition.number, leaves, MAX_MAINTAINED as i64])
-        .map(|_| ())
-}
-
-/// Postpones the users who are found too early, and sets offline those who are due. Returns how many were, and by how
-/// much the first of them was late.
-fn expire(
-    transaction: &Transaction<'_>,
-    partition: &mut PartitionRow,
-    now: i64,
-    limit: usize,
-) -> rusqlite::Result<(usize, Nanos)> {
-    let mut query = transaction.prepare_cached(
-        "SELECT id, deadline, is_leave, ifnull(seen, deadline) FROM users WHERE namespace = ?1 AND is_online = 1 AND sweep_at <= ?2
-         ORDER BY sweep_at LIMIT ?3",
-    )?;
-    let count = i64::try_from(limit.saturating_add(MAX_MAINTAINED)).unwrap_or(i64::MAX);
-    let found = query
-        .query_map(params![partition.number, now, count], |row| {
-            Ok((row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let (mut due, early): (Vec<_>, Vec<_>) = found.into_iter().partition(|(deadline, ..)| *deadline <= now);
-    let set = "UPDATE users SET sweep_at = ?3 WHERE namespace = ?1 AND id = ?2";
-    for (deadline, id, ..) in early {
-        transaction.prepare_cached(set)?.execute(params![partition.number, id, deadline])?;
-    }
-    due.sort();
-    due.truncate(limit);
-    let overdue =
-        due.first().map(|(deadline, ..)| now.saturating_sub(*deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
-    let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
-    let mut lag = 0;
-    for (deadline, id, is_leave, seen) in &due {
-        transaction
-            .prepare_cached(
-                "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen)), generation = ?3
-                 WHERE namespace = ?1 AND id = ?2",
-            )?
-            .execute(params![partition.number, id, partition.known.generation as i64])?;
-        let due = (*deadline).max(partition.hold);
-        append(transaction, partition, id, if *is_leave { Reason::Leave } else { Reason::Timeout }, (due, *seen))?;
-        lag = lag.max(now.saturating_sub(due) as Nanos);
-    }
-    if let Some(lateness) = overdue {
-        partition.note_overdue(lateness, first_event.map(|(number, _)| number));
-    }
-    Ok((due.len(), lag))
 }
 
 /// Returns everyone who is online, and the sizes of the log and of the dead letters.
