@@ -31,7 +31,10 @@ impl<F: Fn(&UserId) -> Option<Nanos>> Pass for Resend<F> {
         }
         if (self.settled_at)(&cold.id).is_some_and(|settled_at| !hot.is_over(cold, settled_at)) {
             let purpose = if self.is_resend { Purpose::Resend } else { Purpose::Report };
-            hot.enqueue_write(cold, (hot.seen_at(), self.now), purpose, outbox);
+            // The next heartbeat is due as if this one had been written when it came: nearer to its deadline, or after it, that is
+            // at once.
+            let due_at = if cold.is_left.get() { self.now } else { hot.seen_at() };
+            hot.enqueue_write(cold, (hot.seen_at(), due_at), purpose, outbox);
             outbox.mark_repeated(&cold.id);
         }
     }

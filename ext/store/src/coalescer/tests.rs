@@ -257,6 +257,19 @@ fn resend_writes_everyone_and_enqueue_unwritten_only_what_is_new() {
     assert_eq!(process.written(10), [10]);
 }
 
+/// It is written again late: from then on, a third of the timeout may be too long.
+#[test]
+fn the_heartbeat_after_one_that_is_written_again_is_due_as_if_that_had_been_written_when_it_came() {
+    for (seen, outcome) in [(25 * SECOND, Coalesced::WriteDue), (SECOND, Coalesced::Known)] {
+        let process = Process::new();
+        process.heartbeat(0, 30 * SECOND);
+        process.written(0);
+        process.coalescer.resend(seen, |_| Some(0), false, &process.outbox);
+        assert_eq!(process.written(seen), [seen]);
+        assert_eq!(process.heartbeat(seen + SECOND, 30 * SECOND), outcome, "{seen}");
+    }
+}
+
 #[test]
 fn nobody_is_forgotten_during_an_outage() {
     let process = Process::new();

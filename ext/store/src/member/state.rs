@@ -1098,9 +1098,13 @@ impl MemberState {
         let is_unsettled = !self.resends.is_empty() || asked_at < partition.unsettled_until;
         let pending = if is_unsettled { partition.settled_at } else { Nanos::MAX };
         partition.settled_at = settled_at.min(unwritten).min(pending);
-        // After the first poll, which has asked for no notices: nobody has sent a heartbeat here before.
-        partition.notices_after =
-            Some(if request.notices_after.is_some() { result.notices_until } else { result.known.last });
+        // The first poll has asked for no notices. Those matter that came since the first heartbeat which waits: their numbers are
+        // microseconds of the wall clock, or greater.
+        let waits_for = self.outbox.lag(now).saturating_add(SECOND) / 1_000;
+        partition.notices_after = Some(match request.notices_after {
+            Some(_) => result.notices_until,
+            None => result.known.last.saturating_sub(waits_for),
+        });
         // The poll may have arrived as late as it was answered: times count from the question, and users are due that much later.
         if let Some(due) = result.notices.iter().filter(|notice| notice.left.is_some()).map(|notice| notice.due).max() {
             self.slow_calls.add(now.saturating_sub(asked_at), now.saturating_add(due));
@@ -1272,6 +1276,7 @@ impl MemberState {
             *state = PartitionState {
                 known,
                 settled_at: state.settled_at,
+                notices_after: state.notices_after,
                 handled: state.handled.take(),
                 uncertain_since: state.uncertain_since,
                 held_until: state.held_until,

@@ -1455,7 +1455,8 @@ impl World {
                     self.intervals[user] = self.intervals[user].min(self.options.user_timeouts[user] / 4);
                 }
                 self.part = Part::Online;
-                self.at(timeout / 3 + 3 * SECOND, Happening::Part);
+                // A user acts within one and a half of an interval, which was a third of the timeout at most.
+                self.at(timeout / 2 + 3 * SECOND, Happening::Part);
             }
             Part::Online => {
                 self.check_online();
@@ -1509,10 +1510,7 @@ impl World {
         for user in 0..self.options.users {
             let known = &self.judge.users[user];
             let is_online = known.heard == Some(Transition::Online);
-            // Only the process that has put the deadline off knows the later one.
-            let has_put_off = |token| self.alive().any(|process| process.state.lock().token() == token);
-            let is_put_off = known.prolonged_by.is_some_and(|token| !has_put_off(token));
-            let is_excused = known.is_lost || known.is_unknown || is_put_off || self.is_backing_off(user);
+            let is_excused = known.is_lost || known.is_unknown || self.is_backing_off(user);
             if !self.is_active[user] && is_online && !is_excused {
                 self.wrong.get_or_insert(format!("user {user} is gone, and is not offline"));
             }

@@ -31,6 +31,9 @@ struct Driver {
     /// When a lease was asked for by each poll that did, and which polls asked for events.
     acquired_at: Vec<Nanos>,
     fetches: Vec<PollRequest>,
+    /// What the store says of its data, and after which number it was first asked for notices of the first partition.
+    known: Known,
+    first_notices_after: Option<u64>,
     /// The passes over the users that were asked for.
     resends: Vec<Resend>,
     /// Whether each heartbeat was written as one that is resent.
@@ -53,6 +56,8 @@ impl Driver {
             is_always_sweeping: false,
             acquired_at: Vec::new(),
             fetches: Vec::new(),
+            known: KNOWN,
+            first_notices_after: None,
             resends: Vec::new(),
             written: Vec::new(),
         }
@@ -101,6 +106,9 @@ impl Driver {
             Call::Poll(_, requests) => {
                 let acquires = requests.iter().any(|request| request.lease == LeaseRequest::Acquire);
                 self.acquired_at.extend(acquires.then_some(self.now));
+                let first =
+                    requests.iter().filter(|request| request.partition == 0).find_map(|request| request.notices_after);
+                self.first_notices_after = self.first_notices_after.or(first);
                 self.fetches.extend(requests.iter().filter(|request| request.events.is_some()).cloned());
             }
             _ => {}
@@ -129,7 +137,7 @@ impl Driver {
             Call::Write(_, writes) => Reply::Written(whole(Kind::Write).map(|()| {
                 writes
                     .iter()
-                    .map(|_| (0, part(Kind::Write, 0).map(|()| Written { known: KNOWN, ..Written::default() })))
+                    .map(|_| (0, part(Kind::Write, 0).map(|()| Written { known: self.known, ..Written::default() })))
                     .collect()
             })),
             Call::Poll(_, requests) => Reply::Polled(whole(Kind::Poll).map(|()| {
@@ -144,7 +152,7 @@ impl Driver {
                     let swept = if is_sweep(request) { part(Kind::Sweep, request.partition) } else { Ok(()) };
                     let expired = request.sweep.filter(|_| self.is_always_sweeping);
                     let sweep = expired.map(|expired| Sweep { expired, lag: 0, next: Some(0) });
-                    let result = PollResult { lease, sweep, ..polled(request) };
+                    let result = PollResult { lease, sweep, known: self.known, ..polled(request) };
                     part(Kind::Poll, request.partition).and(swept).map(|()| result)
                 };
                 let results = requests.iter().zip(replaced);
@@ -588,6 +596,30 @@ fn hear_of_a_leave_slowly(driver: &mut Driver) -> Heard {
     let result = PollResult { notices: vec![notice], ..polled(&request) };
     driver.state.apply_poll(request, result, asked_at, driver.now);
     driver.state.heard.pop().expect("it has heard of the leave")
+}
+
+/// It has the heartbeats of users who may have left elsewhere since. Their notices have microseconds as numbers.
+#[test]
+fn a_member_that_starts_while_the_store_is_away_asks_for_the_notices_since_its_first_heartbeat() {
+    let mut driver = Driver::new();
+    driver.failing = Some((Kind::Poll, true));
+    driver.heartbeat(seconds(20));
+    driver.run(seconds(3));
+    driver.failing = None;
+    driver.known = Known { last: 1_000_000_000, ..KNOWN };
+    driver.run(milliseconds(200));
+    let asked_at = driver.first_notices_after.expect("it has asked for notices");
+    assert!((995_000_000..996_500_000).contains(&asked_at), "{asked_at}");
+}
+
+/// Members that have polled new data may have left notices there before this one polls.
+#[test]
+fn a_member_goes_on_with_the_notices_of_new_data_where_it_was() {
+    let mut driver = Driver::new();
+    driver.run(seconds(3));
+    driver.state.partitions[0].notices_after = Some(7);
+    driver.state.partition_replaced(driver.now, 0);
+    assert_eq!(driver.state.partitions[0].notices_after, Some(7));
 }
 
 /// Otherwise it is written again, after a loss, as one that is due later: it might bring its user online.
