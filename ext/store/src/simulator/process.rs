@@ -36,6 +36,8 @@ pub(super) struct Callback {
 
 pub(super) struct Process {
     pub(super) number: usize,
+    /// Distinguishes it from the processes that had this number before.
+    pub(super) incarnation: u64,
     pub(super) is_alive: bool,
     pub(super) state: Mutex<MemberState>,
     pub(super) coalescer: Coalescer,
@@ -81,6 +83,7 @@ impl Process {
         state.phase = Phase::Running;
         Process {
             number,
+            incarnation,
             is_alive: true,
             state: Mutex::new(state),
             coalescer: Coalescer::default(),

@@ -37,7 +37,7 @@ enum Happening {
     /// A user sends a heartbeat, leaves, comes or goes.
     Act { user: usize },
     /// What a user sent reaches a process.
-    Arrival { user: usize, process: usize, sent: Sent },
+    Arrival { user: usize, process: usize, waits_in: Option<u64>, sent: Sent },
     /// Something is about to go wrong.
     Fault,
     /// A replica that got no writes lately takes a partition over, after a while.
@@ -258,7 +258,7 @@ impl World {
             Happening::Reactor { process } => self.react(process),
             Happening::Return { process, generation } => self.callback_returns(process, generation),
             Happening::Act { user } => self.act(user),
-            Happening::Arrival { user, process, sent } => self.arrive(user, process, sent),
+            Happening::Arrival { user, process, waits_in, sent } => self.arrive(user, process, waits_in, sent),
             Happening::Fault => self.fault(),
             Happening::FailOver { partition, duration } => self.fail_over(partition, duration),
             Happening::Repair(repair) => self.repair(repair),
@@ -816,22 +816,22 @@ impl World {
         if !is_over && self.random.percent(5) {
             // The user logs out, in any process, and perhaps goes on in another tab.
             let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
-            self.at(0, Happening::Arrival { user, process, sent: Sent::Leave });
+            self.at(0, Happening::Arrival { user, process, waits_in: None, sent: Sent::Leave });
             if self.random.percent(20) {
                 let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
                 let delay = self.random.range(0, 60 * MILLISECOND);
-                self.at(delay, Happening::Arrival { user, process, sent: Sent::LaterLeave });
+                self.at(delay, Happening::Arrival { user, process, waits_in: None, sent: Sent::LaterLeave });
             }
             if self.random.percent(70) {
                 self.is_active[user] = false;
             }
             return;
         }
-        self.at(0, Happening::Arrival { user, process: home, sent: Sent::Heartbeat });
+        self.at(0, Happening::Arrival { user, process: home, waits_in: None, sent: Sent::Heartbeat });
         if self.may_be_shorter(user) && self.random.percent(20) {
             let process = self.random.range(0, self.options.processes as u64 - 1) as usize;
             let delay = self.random.range(0, 60 * MILLISECOND);
-            self.at(delay, Happening::Arrival { user, process, sent: Sent::Shorter });
+            self.at(delay, Happening::Arrival { user, process, waits_in: None, sent: Sent::Shorter });
         }
         if self.random.percent(10) && !is_over {
             // A leave right after the heartbeat, mostly in another process; or at the same moment of the clock, in this one.
@@ -839,17 +839,22 @@ impl World {
             let last = self.options.processes as u64 - 1;
             let process = if longest == 0 { home } else { self.random.range(0, last) as usize };
             let delay = self.random.range(0, longest);
-            self.at(delay, Happening::Arrival { user, process, sent: Sent::Leave });
+            self.at(delay, Happening::Arrival { user, process, waits_in: None, sent: Sent::Leave });
             if self.random.percent(30) {
                 // And back at once.
                 let delay = delay + self.random.range(0, 6 * MILLISECOND);
-                self.at(delay, Happening::Arrival { user, process, sent: Sent::Heartbeat });
+                self.at(delay, Happening::Arrival { user, process, waits_in: None, sent: Sent::Heartbeat });
             }
             self.is_active[user] = self.random.percent(50);
         }
     }
 
-    fn arrive(&mut self, user: usize, number: usize, sent: Sent) {
+    /// What a user sent reaches a process. `waits_in` is the process' incarnation if it has waited there to be read: it is lost if
+    /// the process has ended.
+    fn arrive(&mut self, user: usize, number: usize, waits_in: Option<u64>, sent: Sent) {
+        if waits_in.is_some_and(|incarnation| self.processes[number].incarnation != incarnation) {
+            return;
+        }
         let is_there = |process: &Process| process.is_alive && process.state.lock().phase == Phase::Running;
         // What was sent to a process that is gone goes to another one, if there is one.
         let Some(number) =
@@ -861,7 +866,8 @@ impl World {
         if sent == Sent::LaterLeave && known.last_heartbeat >= known.last_leave {
             return;
         }
-        if self.is_ruby_put_off(number, Happening::Arrival { user, process: number, sent }) {
+        let waits_in = Some(self.processes[number].incarnation);
+        if self.is_ruby_put_off(number, Happening::Arrival { user, process: number, waits_in, sent }) {
             return;
         }
         let (clock, shorter) = (self.clock(), self.shorter_timeout(user));
