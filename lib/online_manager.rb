@@ -44,14 +44,19 @@ require_relative "online_manager/error"
 # A user id is anything that can be a key of a Hash, and is compared as one: `1` and `"1"` are two users, `[7, 3]` is
 # one. With a shared store it is an Integer, a String or a Symbol.
 #
+# A user may have several sessions: tabs, devices, connections. The user is online until the last of them is over. A
+# session id is what a user id may be, except nil: heartbeats that name no session, and those of the block, are of the
+# unnamed session. The store `:memory` keeps sessions; shared stores do not.
+#
 # For each user `online` and `offline` strictly alternate and never overlap, however many threads report heartbeats.
 # Callbacks may call the manager.
 #
 # Every method may be called on any thread, and every one but {#run} and {#setup} in a trap handler; {#stop} returns at
 # once there.
 class OnlineManager
-  OPTIONS = %i[reactor store namespace].freeze
-  private_constant :OPTIONS
+  # Stands for "session: was not given", which nil does not: that is the unnamed session.
+  ALL_SESSIONS = Object.new.freeze
+  private_constant :ALL_SESSIONS
 
   class << self
     # Creates a manager and {#run runs} it.
@@ -99,15 +104,19 @@ class OnlineManager
   #   TLS, `"redis+unix://…"`) is a Redis or Valkey that several machines share; an Array of such URLs is a Redis
   #   Cluster. A relative path is expanded now, in Rails against `Rails.root`.
   # @option options [String, Symbol] :namespace separates managers in one process, or in one store
+  # @option options [Integer] :max_sessions how many sessions a user may have, 1 or more; 100 if not given. Of more, the
+  #   one with the earliest deadline is dropped; the user stays online until that deadline all the same.
   # @raise [ArgumentError] if an option, the reactor, the store or the namespace is not one of these
   def initialize(config, **options)
     # The first variable: Ractor.make_shareable and a move to another Ractor fail at a Mutex, before they have frozen or
     # moved anything else.
     @mutex = Mutex.new
-    @reactor_name, @store, namespace = check_options(options)
-    @namespace = namespace&.to_s
+    options = Options.new(options)
+    @reactor_name = options.reactor
+    @store = options.store
+    @namespace = options.namespace
     @config = Config.new(config)
-    @delivery = build_delivery { Registry.remove(self) }
+    @delivery = build_delivery(options.max_sessions) { Registry.remove(self) }
     @lifecycle = @delivery.lifecycle
     @native = @delivery.native
   end
@@ -166,13 +175,17 @@ class OnlineManager
   # a shared store it waits neither for the store nor for a callback.
   #
   # @param user_id [Object] see {OnlineManager}
+  # @param session [Object, nil] which of the user's sessions it is of, see {OnlineManager}; nil: the unnamed one. It
+  #   moves the deadline of that session, and no other's.
   # @param timeout [Numeric, String, nil] seconds from this heartbeat to the deadline; nil: the config's `timeout`
   # @return [Boolean] true; false after a stop, when the heartbeat is ignored
   # @raise [Error] if the manager is not set up yet
   # @raise [ArgumentError, TypeError] if the timeout is not a positive number, or a shared store cannot keep such an id,
-  #   or a timeout as short: 0.3 s is the least with SQLite, 0.5 s with Redis. Nothing has changed then.
-  # @raise what `online` raises, or the id's `hash` or `eql?`, or the config's `timeout`
-  def seen(user_id, timeout: nil)
+  #   a session, or a timeout as short: 0.3 s is the least with SQLite, 0.5 s with Redis. Nothing has changed then.
+  # @raise what `online` raises, or the `hash` or `eql?` of an id, or the config's `timeout`
+  def seen(user_id, session: nil, timeout: nil)
+    return seen_session(user_id, session, timeout) unless session.nil?
+
     timeout.nil? ? @native.seen(user_id) : @native.seen_for(user_id, @store.timeout(timeout, "timeout"))
   end
 
@@ -199,19 +212,27 @@ class OnlineManager
   end
 
   # Moves the user's deadline forward to `after` seconds from now; never back. Then `offline` is called on the reactor,
-  # unless a heartbeat comes before.
+  # unless a heartbeat comes before. With `session:` it moves that session's deadline: the user goes offline only if no
+  # other session is left. Without, all of them are over: the user has logged out everywhere.
   #
   # With a shared store the process becomes a member, as at a heartbeat, and waits for the store as {#online?} does. The
   # leave is recorded in any case, and written as soon as the store works.
   #
   # @param user_id [Object] see {OnlineManager}
+  # @param session [Object, nil] which session is over; nil: the unnamed one. Default: all of them.
   # @param after [Numeric, String] seconds, 0 or more
-  # @return [Boolean, nil] whether the user was online; nil if a shared store cannot be read within 5 s
-  # @raise [ArgumentError, TypeError] if `after` is not such a number, or a shared store cannot keep such an id
+  # @return [Boolean, nil] whether the user was online, or the session was there; nil if a shared store cannot be read
+  #   within 5 s
+  # @raise [ArgumentError, TypeError] if `after` is not such a number, or a shared store cannot keep such an id, or the
+  #   session
   # @raise [Error] if the process becomes a member and the operating system gives it no thread
   # @raise what the config's `timeout` raises, if the process becomes a member
-  def leave(user_id, after: 0)
+  def leave(user_id, session: ALL_SESSIONS, after: 0)
     nanoseconds = Seconds.nanoseconds(after, "after", or_zero: true)
+    unless ALL_SESSIONS.equal?(session)
+      @store.check_session(session)
+      return @native.leave_session(user_id, session, nanoseconds) unless @store.shared?
+    end
     @native.start if @store.shared? && @lifecycle.state == :running
     @native.leave(user_id, nanoseconds)
   end
@@ -244,6 +265,17 @@ class OnlineManager
   # @raise (see #online?)
   def size = @native.size
 
+  # Returns which sessions of a user are there. With a shared store, which keeps none, it waits as {#online?} does.
+  #
+  # @param user_id [Object] see {OnlineManager}
+  # @return [Array] session ids, in no order; nil for the unnamed session. Empty if the user is offline.
+  # @raise (see #online?)
+  def session_ids(user_id)
+    return @native.session_ids(user_id) unless @store.shared?
+
+    @native.online?(user_id) ? [nil] : []
+  end
+
   # Returns the time of a user's last heartbeat. With a shared store it waits as {#online?} does.
   #
   # @param user_id [Object] see {OnlineManager}
@@ -271,6 +303,7 @@ class OnlineManager
   #   - `:announcing`: how many users are inside `online`
   #   - `:departing`: how many users are inside `offline`
   #   - `:due`: how many users wait for `offline`; a heartbeat still keeps them online
+  #   - `:sessions`: how many sessions the users online have; one whose deadline has passed may count for a moment
   #
   #   With a shared store, from the store:
   #
@@ -348,37 +381,18 @@ class OnlineManager
 
   private
 
+  def seen_session(user_id, session, timeout)
+    @store.check_session(session)
+    @native.seen_session(user_id, session, timeout && @store.timeout(timeout, "timeout"))
+  end
+
   def state
     state = @lifecycle.state
     state == :draining ? :stopping : state
   end
 
-  def check_options(options)
-    unknown = options.keys - OPTIONS
-    unless unknown.empty?
-      names = unknown.map { |name| StoreOption.shown(name) }.join(", ")
-      raise ArgumentError, "unknown option #{names}: expected #{list(OPTIONS)}"
-    end
-
-    [check_choice(:reactor, options[:reactor], Reactor::NAMES),
-     StoreOption.new(options.fetch(:store, :memory)),
-     StoreOption.check_namespace(options[:namespace])]
-  end
-
-  def check_choice(option, given, choices)
-    return given if choices.include?(given) || (given.nil? && option == :reactor)
-
-    raise ArgumentError, "unknown #{option} #{StoreOption.shown(given)}: expected #{list(choices)}"
-  end
-
-  # @return [String] such as ":a, :b or :c"
-  def list(choices)
-    *rest, last = choices.map(&:inspect)
-    "#{rest.join(", ")} or #{last}"
-  end
-
-  def build_delivery(&on_finish)
-    return Delivery.new(@config, @namespace, &on_finish) unless @store.shared?
+  def build_delivery(max_sessions, &on_finish)
+    return Delivery.new(@config, @namespace, max_sessions, &on_finish) unless @store.shared?
 
     SharedDelivery.new(@config, @store, @namespace, &on_finish)
   end
@@ -440,7 +454,7 @@ require_relative "online_manager/integration"
 require_relative "online_manager/config"
 require_relative "online_manager/delivery"
 require_relative "online_manager/shared_delivery"
-require_relative "online_manager/store_option"
+require_relative "online_manager/options"
 require_relative "online_manager/registry"
 require_relative "online_manager/reactor"
 require_relative "online_manager/rails/railtie" if defined?(Rails::Railtie)

@@ -20,9 +20,9 @@ RSpec.describe "Bad input" do
         'unknown store of the class URI::Generic: expected :memory, "sqlite:PATH" or "redis://…"',
       { store: ["redis://host", 7] } => 'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"',
       { namespace: 7 } => "namespace must be a String or a Symbol, got 7",
-      { timeout: 5 } => "unknown option :timeout: expected :reactor, :store or :namespace",
+      { timeout: 5 } => "unknown option :timeout: expected :reactor, :store, :namespace or :max_sessions",
       { timeout: 5, reactor: :thread, stores: :memory } =>
-        "unknown option :timeout, :stores: expected :reactor, :store or :namespace"
+        "unknown option :timeout, :stores: expected :reactor, :store, :namespace or :max_sessions"
     }.each do |options, message|
       it "is refused with an error that lists the valid ones: #{options}" do
         config = Conformance::Config.new

@@ -46,7 +46,7 @@ RSpec.describe "The documentation of lib/" do
     expect(with_options.map(&:path)).to contain_exactly("OnlineManager.run", "OnlineManager.setup",
                                                         "OnlineManager#initialize")
     expect(with_options.map { |method| method.tags(:option).map { |tag| tag.pair.name.delete(":").to_sym }.sort })
-      .to all eq(OnlineManager.const_get(:OPTIONS).sort)
+      .to all eq(OnlineManager::Options::NAMES.sort)
   end
 
   it "has a tag for what each method returns" do

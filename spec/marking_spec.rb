@@ -77,4 +77,20 @@ RSpec.describe "What the extension holds" do
       puts called == ids.call.map(&:inspect)
     RUBY
   end
+
+  it "survives and stays in its place: the ids of sessions" do
+    expect_true(<<~RUBY)
+      manager = OnlineManager.new(Config.new, reactor: :thread)
+      manager.setup
+      sessions = Array.new(4) { |number| [number, "a session"] }
+      manager.seen([7], session: sessions.first)
+      GC.stress = true
+      sessions.each { |session| manager.seen([7], session: session.dup) }
+      GC.stress = false
+      collect
+      GC.verify_compaction_references(toward: :empty, double_heap: true)
+      there = manager.session_ids([7]).sort == sessions
+      puts there && sessions.all? { |session| manager.leave([7], session: session.dup) }
+    RUBY
+  end
 end

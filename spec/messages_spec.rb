@@ -119,17 +119,24 @@ RSpec.describe "The messages" do
   # -- lib/online_manager.rb: its arguments and its state -----------------------------------------------------------
 
   running = "lib/online_manager.rb"
-  message("an option that there is not", { running => ["unknown option"] },
-          "unknown option :timeout, :stores: expected :reactor, :store or :namespace") do
+  options = "lib/online_manager/options.rb"
+  message("an option that there is not", { options => ["unknown option"] },
+          "unknown option :timeout, :stores: expected :reactor, :store, :namespace or :max_sessions") do
     error { manager(timeout: 5, stores: 1) }
   end
-  message("an unknown reactor", { running => ["unknown \#{option}"] },
+  message("a number of sessions that is none", { options => ["max_sessions must be"] },
+          "max_sessions must be an Integer from 1 to 1000000, got 0") { error { manager(max_sessions: 0) } }
+  message("an unknown reactor", { options => ["unknown reactor"] },
           "unknown reactor :threads: expected :thread, :eventmachine or :fiber") do
     error { manager(reactor: :threads) }
   end
   message("an unknown store", { "lib/online_manager/store_option.rb" => ["unknown store"] },
           'unknown store 7: expected :memory, "sqlite:PATH" or "redis://…"') do
     error { manager(store: 7) }
+  end
+  message("a session in a shared store", { "lib/online_manager/store_option.rb" => ["a shared store keeps no"] },
+          'a shared store keeps no sessions, got session: "tab"; leave it out, or use the store :memory') do
+    error { manager(store: "sqlite:presence.sqlite3").seen(7, session: "tab") }
   end
   message("a namespace that is none", { "lib/online_manager/store_option.rb" => ["namespace must be"] },
           "namespace must be a String or a Symbol, got 7") { error { manager(namespace: 7) } }
@@ -409,7 +416,7 @@ RSpec.describe "The messages" do
   # These take a system without threads or memory, or a bug.
   message("a thread or a pipe that there is not",
           { "ext" => ["pthread_atfork", "starting a thread", "duplicating the wakeup pipe"] })
-  message("ids beyond number", { "ext" => ["more than 2**32 users"] })
+  message("ids beyond number", { "ext" => ["more than 2**32 ids"] })
   message("a check that panics", { "ext" => ["its thread panicked"] })
 
   # -- stores, as the binding and lib word it -----------------------------------------------------------------------

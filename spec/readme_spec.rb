@@ -4,11 +4,11 @@ require "tmpdir"
 require_relative "support/rails/rails_bundle"
 Dir[File.join(__dir__, "support/store/*.rb")].each { |file| require file }
 
-# Runs every Ruby snippet of the README as it is written. An HTML comment before a snippet names what it needs around
-# it: `<!-- snippet: setup -->`.
+# Runs every Ruby snippet of the README and of the guide to sessions as it is written. An HTML comment before a snippet
+# names what it needs around it: `<!-- snippet: setup -->`.
 RSpec.describe "README.md" do
   root = File.expand_path("..", __dir__)
-  readme = File.read("#{root}/README.md")
+  readme = %w[README.md docs/sessions.md].map { |path| File.read("#{root}/#{path}") }.join
   snippets = readme.scan(/(?:<!-- snippet: (\w+) -->\n)?^```ruby\n(.*?)^```/m)
 
   # @return [String] the snippet, with each `expression # => value` turned into a check
@@ -35,7 +35,7 @@ RSpec.describe "README.md" do
   it "has no snippet without an example" do
     expect(snippets.map(&:first).tally)
       .to eq("gemfile" => 2, "usage" => 1, "setup" => 1, "rails" => 1, "store" => 1, "redis" => 1,
-             "on_error" => 1, "stop" => 1)
+             "on_error" => 1, "stop" => 1, "sessions" => 1)
   end
 
   snippets.each do |name, snippet|
@@ -89,6 +89,20 @@ RSpec.describe "README.md" do
         RUBY
 
         expect(process.lines).to eq ["7 is online", "7 is offline", "8 is online", "8 is offline"]
+        expect(process).to be_success, process.stderr
+      end
+    when "sessions"
+      it "shows the sessions of a user (line #{line})" do
+        process = ruby(<<~RUBY)
+          #{config}
+          OnlineManager.setup(OnlineConfig.new)
+          manager = OnlineManager.current
+          #{checked(snippet)}
+
+          sleep 0.01 while manager.online?(7)
+        RUBY
+
+        expect(process.lines).to eq ["7 is online", "7 is offline"]
         expect(process).to be_success, process.stderr
       end
     when "rails"

@@ -17,6 +17,11 @@ RSpec.describe OnlineManager do
     ->(manager, _, user) { manager.seen_all([user, user % 7, user]) } => 1,
     ->(manager, _, user) { manager.leave(user) } => 7,
     ->(manager, _, user) { manager.leave(user, after: 0.001) } => 1,
+    ->(manager, _, user) { manager.seen(user, session: rand(3)) } => 3,
+    ->(manager, _, user) { manager.seen(user, session: rand(3) / 2.0, timeout: 0.002) } => 1,
+    ->(manager, _, user) { manager.leave(user, session: rand(3)) } => 3,
+    ->(manager, _, user) { manager.leave(user, session: rand(3) / 2.0, after: 0.001) } => 1,
+    ->(manager, _, user) { manager.session_ids(user) } => 1,
     ->(manager, _, user) { manager.online?(user) } => 1,
     ->(manager, _, user) { manager.last_seen(user) } => 1,
     ->(manager, _, _) { [manager.stats, manager.size, manager.online_users] } => 1

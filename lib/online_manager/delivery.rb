@@ -39,10 +39,12 @@ class OnlineManager
 
     # @param config [Config]
     # @param namespace [String, nil]
+    # @param max_sessions [Integer, nil] how many sessions a user may have; nil if the store keeps none
     # @yield once, when the manager has stopped, on the thread that finds that out
-    def initialize(config, namespace, &on_stopped)
+    def initialize(config, namespace, max_sessions = nil, &on_stopped)
       @config = config
       @namespace = namespace
+      @max_sessions = max_sessions
       @lifecycle = Lifecycle.new(self, &on_stopped)
       @native = build_native
       @watchdog = Watchdog.new(@config.method(:name)) { @delivering }
@@ -161,7 +163,7 @@ class OnlineManager
 
     private
 
-    def build_native = NativeTracker.new(self)
+    def build_native = NativeTracker.new(self, @max_sessions)
 
     # @return [Integer] what a version has to be below
     def max_version = StoreOption::MAX_VERSIONS[:memory]

@@ -59,6 +59,15 @@ class OnlineManager
 
     def shared? = @location != :memory
 
+    # @param session [Object, nil] what a caller gave as a session
+    # @raise [ArgumentError] if the store cannot keep it
+    def check_session(session)
+      return if session.nil? || !shared?
+
+      raise ArgumentError, "a shared store keeps no sessions, got session: #{StoreOption.shown(session)}; leave it " \
+                           "out, or use the store :memory"
+    end
+
     # @return [Integer] what the config's `last_version` has to be below
     def max_version
       return MAX_VERSIONS[:memory] unless shared?

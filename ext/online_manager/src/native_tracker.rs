@@ -9,6 +9,7 @@
 
 mod deliver;
 mod seen_all;
+mod sessions;
 
 use std::io;
 
@@ -23,7 +24,7 @@ pub(crate) use self::deliver::{detail, is_entered, seconds};
 use crate::clock::CoarseClock;
 use crate::handle::{Handle, NativeObject};
 use crate::key;
-use crate::objects::Objects;
+use crate::objects::{Objects, Slot};
 use crate::pipe::SharedPipe;
 use crate::process_local::{Inherited, ProcessValue};
 
@@ -39,7 +40,10 @@ type LocalTracker = ProcessValue<CoarseTracker>;
 #[magnus(class = "OnlineManager::NativeTracker", mark, free_immediately)]
 pub(crate) struct NativeTracker {
     handle: Handle<CoarseTracker>,
+    /// The objects that are user ids, and those that are session ids.
     objects: Objects,
+    session_objects: Objects,
+    max_sessions: usize,
 }
 
 impl Inherited for CoarseTracker {
@@ -93,7 +97,11 @@ impl NativeObject for NativeTracker {
     fn create(&self, ruby: &Ruby, pipe: SharedPipe) -> io::Result<CoarseTracker> {
         // The ids are those of the process that this one was forked from.
         self.objects.clear(ruby);
-        Tracker::start(CoarseClock, pipe)
+        self.session_objects.clear(ruby);
+        let tracker = Tracker::start(CoarseClock, pipe)?;
+        tracker.set_max_sessions(self.max_sessions);
+        tracker.count_session_keys(|key| Slot::of_key(key).is_some());
+        Ok(tracker)
     }
 
     fn wake_local(tracker: &CoarseTracker) {
@@ -112,6 +120,7 @@ impl DataTypeFunctions for NativeTracker {
     fn mark(&self, marker: &gc::Marker) {
         self.handle.mark(marker);
         marker.mark(self.objects.array());
+        marker.mark(self.session_objects.array());
     }
 }
 
@@ -120,12 +129,15 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
     let manager = ruby.define_class("OnlineManager", ruby.class_object())?;
     let class = manager.define_class("NativeTracker", ruby.class_object())?;
     class.undef_default_alloc_func();
-    class.define_singleton_method("new", magnus::function!(NativeTracker::new, 1))?;
+    class.define_singleton_method("new", magnus::function!(NativeTracker::new, 2))?;
     class.define_method("heartbeat", method!(NativeTracker::heartbeat, 0))?;
     class.define_method("seen", method!(NativeTracker::seen, 1))?;
     class.define_method("seen_for", method!(NativeTracker::seen_for, 2))?;
     class.define_method("seen_all", method!(NativeTracker::seen_all, 3))?;
+    class.define_method("seen_session", method!(NativeTracker::seen_session, 3))?;
     class.define_method("leave", method!(NativeTracker::leave, 2))?;
+    class.define_method("leave_session", method!(NativeTracker::leave_session, 3))?;
+    class.define_method("session_ids", method!(NativeTracker::session_ids, 1))?;
     class.define_method("online?", method!(NativeTracker::is_online, 1))?;
     class.define_method("online_users", method!(NativeTracker::online_users, 0))?;
     class.define_method("size", method!(NativeTracker::size, 0))?;
@@ -139,13 +151,20 @@ pub(crate) fn init(ruby: &Ruby) -> Result<(), Error> {
 }
 
 impl NativeTracker {
-    /// `NativeTracker.new(target)`: the target is an `OnlineManager::Delivery`
-    fn new(ruby: &Ruby, target: Value) -> Result<Obj<NativeTracker>, Error> {
-        let ids = ruby.ary_new();
-        let native = NativeTracker { handle: Handle::new(target), objects: Objects::new(ids) }.wrap(ruby);
-        // Until the object is made, the garbage collector finds the Array only on the stack.
-        let guarded = ids.as_raw();
-        rb_sys::rb_gc_guard!(guarded);
+    /// `NativeTracker.new(target, max_sessions)`: the target is an `OnlineManager::Delivery`
+    fn new(ruby: &Ruby, target: Value, max_sessions: usize) -> Result<Obj<NativeTracker>, Error> {
+        let (ids, session_ids) = (ruby.ary_new(), ruby.ary_new());
+        let native = NativeTracker {
+            handle: Handle::new(target),
+            objects: Objects::new(ids),
+            session_objects: Objects::new(session_ids),
+            max_sessions,
+        };
+        let native = native.wrap(ruby);
+        // Until the object is made, the garbage collector finds the Arrays only on the stack.
+        let (ids, session_ids) = (ids.as_raw(), session_ids.as_raw());
+        rb_sys::rb_gc_guard!(ids);
+        rb_sys::rb_gc_guard!(session_ids);
         native
     }
 
@@ -245,7 +264,8 @@ impl NativeTracker {
     }
 
     /// `counts -> Hash`: how many users are `:online`, how many are in an `online` (`:announcing`) or in an `offline`
-    /// (`:departing`), and how many are `:due`. And `:internal_errors`: how many bugs of the gem this process has noticed
+    /// (`:departing`), and how many are `:due`. How many `:sessions` the users online have. And `:internal_errors`: how many
+    /// bugs of the gem this process has noticed
     fn counts(ruby: &Ruby, this: &NativeTracker) -> Result<RHash, Error> {
         let counts = this.handle.current().map(|tracker| tracker.counts()).unwrap_or_default();
         let hash = ruby.hash_new();
@@ -253,6 +273,7 @@ impl NativeTracker {
         hash.aset(ruby.to_symbol("announcing"), counts.announcing)?;
         hash.aset(ruby.to_symbol("departing"), counts.departing)?;
         hash.aset(ruby.to_symbol("due"), counts.due)?;
+        hash.aset(ruby.to_symbol("sessions"), counts.sessions)?;
         let panics = this.handle.current().map_or(0, |tracker| tracker.timer_panics());
         hash.aset(ruby.to_symbol("internal_errors"), violations() + panics)?;
         Ok(hash)

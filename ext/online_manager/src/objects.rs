@@ -47,6 +47,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Returns the slot, which may be another object's since.
+    pub(crate) fn slot(self) -> Slot {
+        self.slot
+    }
+
     /// Returns the tracker's key of this slot.
     pub(crate) fn key(self) -> u64 {
         self.slot.key()
@@ -116,6 +121,16 @@ impl Objects {
         }
     }
 
+    /// Returns what [`Objects::resolve`] needs, for a slot that was found just before: no Ruby may have run since.
+    pub(crate) fn found(&self, slot: Slot) -> Found {
+        Found { slot, version: self.index().entry(slot).version }
+    }
+
+    /// Whether there are no objects.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index().slots.is_empty()
+    }
+
     /// Returns the slot, unless it was released since it was found.
     pub(crate) fn resolve(&self, found: Found) -> Option<Slot> {
         (self.index().entry(found.slot).version == found.version).then_some(found.slot)
@@ -152,7 +167,7 @@ impl Objects {
                 None => Slot(u32::try_from(index.slots.len()).map_err(|_| {
                     Error::new(
                         ruby.exception_no_mem_error(),
-                        "more than 2**32 users have ids other than Integers and Strings; use Integers or Strings",
+                        "there are more than 2**32 ids other than Integers and Strings; use Integers or Strings",
                     )
                 })?),
             }

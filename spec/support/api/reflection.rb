@@ -13,22 +13,22 @@ module Reflection
     instance = mod.public_instance_methods(false).map { |name| mod.instance_method(name) }
     instance << mod.instance_method(:initialize) if mod.private_instance_methods(false).include?(:initialize)
     constants = mod.constants(false).reject { |name| mod.autoload?(name) || mod.const_get(name).is_a?(Module) }
-    { "instance" => describe(instance, mod),
-      "singleton" => describe(mod.singleton_methods(false).map { |name| mod.singleton_method(name) }, mod),
+    { "instance" => describe(instance),
+      "singleton" => describe(mod.singleton_methods(false).map { |name| mod.singleton_method(name) }),
       "constants" => constants.map(&:to_s).sort }
   end
 
   # @param methods [Array<Method, UnboundMethod>] methods that other libraries defined in our classes are left out
   # @return [Hash{String => Array<String>}] by name, {#parameter} of each parameter
-  def describe(methods, mod)
+  def describe(methods)
     ours = methods.select { |method| method.source_location.nil? || method.source_location.first.start_with?(LIB) }
-    ours.to_h { |method| [method.name.to_s, parameters(method, mod)] }
+    ours.to_h { |method| [method.name.to_s, parameters(method)] }
   end
 
-  def parameters(method, mod)
+  def parameters(method)
     all = method.parameters.flat_map do |kind, name|
       # The keyword options, which the code checks itself.
-      next mod.const_get(:OPTIONS).map { |option| parameter(:key, option) } if [kind, name] == %i[keyrest options]
+      next OnlineManager::Options::NAMES.map { |option| parameter(:key, option) } if [kind, name] == %i[keyrest options]
 
       parameter(kind, name)
     end

@@ -31,6 +31,7 @@ impl NativeTracker {
         reads_heartbeats: bool,
     ) -> Result<bool, Error> {
         let Some(tracker) = this.handle.current() else { return Ok(false) };
+        this.release_sessions(ruby, tracker);
         // The target adds an element just before it enters the config's method. If the call ends earlier (because the
         // thread is killed, say), the claim is undone, so that no user is lost.
         let entered = ruby.ary_new();

@@ -345,6 +345,12 @@ impl Presence {
         self.session_keys.count(is_counted);
     }
 
+    /// Whether a session has this counted key, or it waits for [`Presence::take_released_sessions`]. Otherwise the caller may
+    /// release it at once.
+    pub fn is_session_key_known(&self, key: u64) -> bool {
+        self.session_keys.is_known(key)
+    }
+
     /// Takes the counted session keys that no session of any user has any more, each once. A key that was released and
     /// is used again before this is called is not among them.
     pub fn take_released_sessions(&mut self) -> Vec<u64> {

@@ -61,6 +61,11 @@ impl SessionKeys {
         }
     }
 
+    /// Whether a session has a counted key, or it is one of those that none has any more.
+    pub(crate) fn is_known(&self, key: u64) -> bool {
+        self.uses.contains_key(&key) || self.released.contains(&key)
+    }
+
     /// Takes the keys that no session has any more, each once.
     pub(crate) fn take_released(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.released).into_iter().collect()
@@ -102,7 +107,9 @@ mod tests {
         assert_eq!(keys.take_released(), []);
         keys.end(&hundred);
         keys.end(&seven);
+        assert_eq!([7, 100, 101].map(|key| keys.is_known(key)), [false, true, false], "it waits to be taken");
         assert_eq!(keys.take_released(), [100]);
+        assert!(!keys.is_known(100));
         assert_eq!(keys.len(), 0);
     }
 

@@ -37,6 +37,11 @@ impl<C: Clock, S: Signal> Tracker<C, S> {
         self.shared.lock().count_session_keys(is_counted);
     }
 
+    /// See [`Presence::is_session_key_known`](crate::presence::Presence::is_session_key_known).
+    pub fn is_session_key_known(&self, key: u64) -> bool {
+        self.shared.lock().is_session_key_known(key)
+    }
+
     /// See [`Presence::take_released_sessions`](crate::presence::Presence::take_released_sessions).
     pub fn take_released_sessions(&self) -> Vec<u64> {
         self.shared.lock().take_released_sessions()
