@@ -9,7 +9,7 @@ module Stores
     # Each partition may be delivered by another process.
     PARTITIONS = 16
     # The kinds of keys of a partition.
-    KEYS = %w[users events meta overflow tombstones failures dead_letters superseded leaves uncertain].freeze
+    KEYS = %w[users events meta overflow tombstones failures dead_letters superseded leaves uncertain leaving].freeze
     # Returns the lease holder of each partition whose lease lasts.
     LEASES = <<~LUA
       local time, holders = redis.call('TIME'), {}
@@ -46,7 +46,7 @@ module Stores
       shift_scores(KEYS[1], shift * 1024)
       shift_entries(KEYS[2], 'd', shift * 1000)
       shift_entries(KEYS[2], 's', shift * 1000)
-      for _, name in ipairs({'swept', 'hold', 'until', 'silent', 'longest_until'}) do
+      for _, name in ipairs({'swept', 'hold', 'leave_hold', 'until', 'silent', 'longest_until'}) do
         local time = redis.call('HGET', KEYS[3], name)
         if time then
           redis.call('HSET', KEYS[3], name, earlier(time, shift * 1000))
@@ -62,6 +62,7 @@ module Stores
       shift_entries(KEYS[9], 't', shift)
       shift_scores(KEYS[10], shift)
       shift_scores(KEYS[11], shift)
+      shift_scores(KEYS[12], shift)
     LUA
 
     def self.to_s = "Redis"

@@ -12,8 +12,8 @@ module Stores
 
     # The columns that hold times, in nanoseconds since the machine's start.
     TIMES = {
-      namespaces: %w[swept hold silent_until longest_until leased_until], members: %w[expires_at],
-      users: %w[seen deadline left left_until sweep_at], events: %w[due seen], leaves: %w[left]
+      namespaces: %w[swept hold leave_hold silent_until longest_until leased_until], members: %w[expires_at],
+      users: %w[seen deadline left left_until sweep_at], events: %w[due seen], notices: %w[noted_at]
     }.freeze
 
     def self.to_s = "SQLite"

@@ -25,6 +25,8 @@ module Fuzz
     ALL = {
       seen: [
         ->(id) { @manager.seen(id) }, ->(id) { @manager.seen(id, timeout: seconds) },
+        ->(id) { @manager.seen(id, session: any_id) },
+        ->(id) { @manager.seen(id, session: any_id, timeout: seconds) },
         ->(id) { HEARTBEATS.sample(random: @random).call(@manager, @heartbeat, id) },
         ->(id) { @heartbeat.call(*[id] * @random.rand(4)) }, ->(id) { @heartbeat.call(id, timeout: 5) },
         ->(id) { @heartbeat.call(id) { nil } }, ->(_) { @heartbeat.curry(@random.rand(-3..3)).call },
@@ -33,7 +35,10 @@ module Fuzz
       ],
       seen_all: [->(_) { @manager.seen_all(ids) }, ->(_) { @manager.seen_all(ids, timeout: seconds) },
                  ->(id) { @manager.seen_all([id, :x, Values.shared(@random), id], timeout: 0.01) }],
-      leave: [->(id) { @manager.leave(id) }, ->(id) { @manager.leave(id, after: seconds) }],
+      leave: [->(id) { @manager.leave(id) }, ->(id) { @manager.leave(id, after: seconds) },
+              ->(id) { @manager.leave(id, session: any_id) },
+              ->(id) { @manager.leave(id, session: any_id, after: seconds) }],
+      session_ids: [->(id) { @manager.session_ids(id) }],
       online?: [->(id) { @manager.online?(id) }],
       last_seen: [->(id) { @manager.last_seen(id) }],
       online_users: [->(_) { @manager.online_users.sample(3, random: @random) }],
