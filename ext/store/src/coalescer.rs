@@ -18,6 +18,7 @@ use crate::id::{Kind, UserId};
 use crate::outbox::Outbox;
 
 mod entry;
+mod partings;
 mod passes;
 mod scan;
 #[cfg(test)]
@@ -26,7 +27,8 @@ mod tests;
 pub(crate) use entry::Heard;
 #[cfg(test)]
 pub(crate) use entry::RETURN_MARGIN;
-use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after, is_recent};
+use entry::{ColdEntry, HotEntry, NO_KEY, Tick, dated_after};
+use partings::Partings;
 use scan::Scan;
 
 /// The number of parts: as many as the tracker's table has.
@@ -62,9 +64,8 @@ pub(crate) struct Coalescer {
     parts: [Mutex<Part>; PARTS],
     /// The keys of users whose key does not follow from the id: symbols. Its lock is taken after a part's.
     named_keys: Mutex<HashMap<UserId, u64>>,
-    /// Who is not known here, and left a moment ago in any process, with the time at which this one sent the leave or heard
-    /// of it: a heartbeat that follows is later. Its lock is taken after a part's.
-    recently_left: Mutex<HashMap<UserId, Nanos>>,
+    /// Who is not known here, and left a moment ago in any process.
+    partings: Partings,
 }
 
 impl Default for Coalescer {
@@ -73,7 +74,7 @@ impl Default for Coalescer {
             hasher: RandomState::default(),
             parts: std::array::from_fn(|_| Mutex::default()),
             named_keys: Mutex::default(),
-            recently_left: Mutex::default(),
+            partings: Partings::default(),
         }
     }
 }
@@ -127,7 +128,7 @@ impl Coalescer {
         let key = if let Id::Key(key) = id { key } else { NO_KEY };
         let details = ColdEntry::new(key, user_id.clone(), timeout);
         let has_common_timeout = timeout == *common_timeout;
-        let left_at = self.recently_left.lock().remove(&user_id);
+        let left_at = self.partings.remove(&user_id);
         let at = dated_after(left_at, now);
         let mut outbox = outbox.lock();
         let outbox = outbox.as_mut();
@@ -160,7 +161,7 @@ impl Coalescer {
         let mut part = self.part(hash).lock();
         let Part { keys, strings, cold, .. } = &mut *part;
         let Some(cold) = cold.find(hash, |cold| is_same(cold, id)) else {
-            self.recently_left.lock().insert(user_id.clone(), now);
+            self.partings.leave(&user_id, now, after);
             outbox.lock().as_mut().leave(user_id, now, after);
             return;
         };
@@ -214,7 +215,7 @@ impl Coalescer {
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
         self.parts.iter().for_each(|part| self.scan_part(&mut part.lock(), (now, last_ok), common_timeout, outbox));
-        self.recently_left.lock().retain(|_, left_at| is_recent(*left_at, now));
+        self.partings.forget(now, last_ok);
     }
 
     fn scan_part(
@@ -273,7 +274,7 @@ impl Coalescer {
         {
             hot.hear(cold, heard, now, outbox.lock().as_mut());
         } else if !is_known && heard.left.is_some() {
-            self.recently_left.lock().insert(id.clone(), now);
+            self.partings.hear(id, now);
         }
     }
 

@@ -155,7 +155,7 @@ struct Data {
     /// Who held the lease last, unless it was released.
     holder: Option<Token>,
     swept: Option<Nanos>,
-    /// Nobody is set offline before the first time, and nobody who has left before the second.
+    /// Who is silent is not set offline before the first time, and who has left not before the second.
     hold: Nanos,
     leave_hold: Nanos,
     /// What is added to the server's clock, which may have been set back.
@@ -291,6 +291,11 @@ impl Model {
     /// Whether a user is online, and a leave has set the deadline.
     pub(crate) fn is_leaving(&self, id: &UserId) -> bool {
         self.user(id).is_some_and(|user| user.is_online && user.is_leave)
+    }
+
+    /// Whether a user is online and has left.
+    pub(crate) fn has_left(&self, id: &UserId) -> bool {
+        self.user(id).is_some_and(|user| user.is_online && user.left.is_some())
     }
 
     fn user(&self, id: &UserId) -> Option<&User> {
@@ -792,11 +797,12 @@ impl Model {
 }
 
 impl Data {
-    /// Holds everyone's deadline: heartbeats may be missing. Only for a lease length that of who has left: within it each
-    /// member writes what it knows, so that a later heartbeat undoes the leave.
+    /// Holds the deadlines, as heartbeats may be missing: for one timeout. Those of users who have left are held for one lease
+    /// length: within it each member writes what it knows, so that a later heartbeat undoes the leave. No member shortens
+    /// the hold of another one.
     fn hold(&mut self, now: Nanos, membership: &Membership) {
-        self.hold = now + membership.timeout;
-        self.leave_hold = now + membership.lease.min(membership.timeout);
+        self.hold = self.hold.max(now + membership.timeout);
+        self.leave_hold = self.leave_hold.max(now + membership.lease.min(membership.timeout));
     }
 
     /// Until when deadlines are held, if they are.
@@ -806,7 +812,8 @@ impl Data {
 
     /// When the user is set offline, if nothing comes.
     fn due(&self, user: &User) -> Nanos {
-        user.deadline.max(if user.is_leave { self.leave_hold } else { self.hold })
+        let held_until = user.left.map_or(self.hold, |(_, until)| self.hold.min(self.leave_hold.max(until)));
+        user.deadline.max(held_until)
     }
 }
 

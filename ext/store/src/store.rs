@@ -174,8 +174,8 @@ pub struct PollRequest {
     /// The maximum number of users to set offline whose deadline has passed, each in one atomic step with its event;
     /// `None` for no sweep. A store may set fewer offline. A sweep of 0 only records that the partition was swept.
     ///
-    /// After more than half a timeout without a sweep, nobody is set offline for one timeout: perhaps no member could
-    /// reach the store, and no heartbeat was written either.
+    /// After more than half a timeout without a sweep, who is silent is not set offline for one timeout: perhaps no member could
+    /// reach the store, and no heartbeat was written either. Who has left is not set offline for a lease length.
     pub sweep: Option<usize>,
     /// The number of the event behind which to read the log, 0 for its beginning, and the maximum number of events;
     /// `None` for no events. A store may return fewer. Only the lease holder gets events.
@@ -264,7 +264,8 @@ pub struct Event {
     pub id: UserId,
     /// Whether the user came online or went offline.
     pub transition: Transition,
-    /// The cause: [`Reason::Leave`] only if a leave moved the deadline forward, and never [`Reason::Stop`].
+    /// The cause: [`Reason::Leave`] only if a leave moved the deadline forward, or the end of a hold, and never
+    /// [`Reason::Stop`].
     pub reason: Reason,
     /// How long before the event was read the user was due, in nanoseconds; for an `online`, how long before that the
     /// heartbeat was.
@@ -352,7 +353,7 @@ pub struct PartitionSummary {
     pub dead_letters: u64,
     /// The name of the member that holds the lease, and for how long from now; `None` if no member holds it.
     pub lease_holder: Option<(String, Nanos)>,
-    /// For how long from now nobody is set offline; 0 if no deadline is held.
+    /// For how long from now nobody is set offline who is silent; 0 if no deadline is held.
     pub hold: Nanos,
     /// See [`Known::epoch`].
     pub epoch: u64,

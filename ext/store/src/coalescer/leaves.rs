@@ -1,5 +1,6 @@
 //! Leaves, and heartbeats that follow one at once.
 
+use super::entry::is_recent;
 use super::*;
 use crate::store::{Leave, Purpose};
 
@@ -55,9 +56,46 @@ fn a_leave_of_an_unknown_user_is_remembered_for_a_moment() {
     let process = Process::new();
     process.leave("ada", SECOND, 0);
     process.outbox.lock().take_batch(10);
-    assert_eq!(process.coalescer.recently_left.lock().len(), 1);
+    assert_eq!(process.coalescer.partings.len(), 1);
     process.written(2 * SECOND);
-    assert_eq!(process.coalescer.recently_left.lock().len(), 0);
+    assert_eq!(process.coalescer.partings.len(), 0);
+}
+
+/// The user's process may not have heard of it when the data are lost.
+#[test]
+fn a_leave_of_an_unknown_user_is_written_again_for_a_second_and_until_its_event_is_delivered() {
+    let resent = |left: (Nanos, Nanos), now: Nanos, settled_at: Nanos| {
+        let process = Process::new();
+        process.leave("ada", left.0, left.1);
+        process.outbox.lock().take_batch(10);
+        process.coalescer.scan((now, settled_at), 30 * SECOND, &process.outbox);
+        process.coalescer.resend(now, |_| Some(settled_at), true, &process.outbox);
+        let writes = process.outbox.lock().take_batch(10).writes(now, 0);
+        writes
+            .into_iter()
+            .map(|write| match write {
+                Write::Leave(Leave { age, after, .. }) => (age, after),
+                Write::Heartbeat(_) => panic!("nobody sent one"),
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(resent((SECOND, 0), 2 * SECOND - 1, 2 * SECOND - 1), [(SECOND - 1, 0)]);
+    assert_eq!(resent((SECOND, 0), 2 * SECOND, 2 * SECOND), []);
+    assert_eq!(resent((SECOND, 5 * SECOND), 6 * SECOND, 6 * SECOND), [(5 * SECOND, 5 * SECOND)]);
+    assert_eq!(resent((SECOND, 5 * SECOND), 7 * SECOND, 6 * SECOND + 1), []);
+    assert_eq!(resent((SECOND, 0), 60 * SECOND, 0), [(59 * SECOND, 0)], "the store is away");
+}
+
+#[test]
+fn who_comes_after_a_leave_of_an_unknown_user_has_undone_it() {
+    let process = Process::new();
+    process.leave("ada", SECOND, 0);
+    process.outbox.lock().take_batch(10);
+    process.heartbeat(SECOND + TICK, 30 * SECOND);
+    process.outbox.lock().take_batch(10);
+    process.coalescer.resend(SECOND + TICK, |_| Some(0), true, &process.outbox);
+    let writes = process.outbox.lock().take_batch(10).writes(2 * SECOND, 0);
+    assert!(matches!(writes[..], [Write::Heartbeat(_)]), "{writes:?}");
 }
 
 #[test]
@@ -210,7 +248,7 @@ fn a_shorter_timeout_elsewhere_has_the_next_heartbeat_written_at_once_if_it_woul
     assert_eq!(process.heartbeat(4 * SECOND, 30 * SECOND), Coalesced::Known);
     assert!(process.coalescer.last_seen(string("ada"), 4 * SECOND).is_some(), "nobody left");
     process.hear_of(&user_id("bob"), 4 * SECOND, None, SECOND);
-    assert_eq!(process.coalescer.recently_left.lock().len(), 0);
+    assert_eq!(process.coalescer.partings.len(), 0);
 }
 
 /// The heartbeat may have arrived, and may seem later than the leave when it is written again.

@@ -54,7 +54,7 @@ impl Pass for Prolong {
 
 impl Coalescer {
     /// Puts everyone into the outbox whose timeout was not over at `settled_at`, until when the store has surely delivered the
-    /// user's events: it may have lost what it knew.
+    /// user's events: it may have lost what it knew. Also who is not known here, and has just left here.
     ///
     /// # Arguments
     ///
@@ -67,7 +67,13 @@ impl Coalescer {
         is_resend: bool,
         outbox: &Mutex<impl AsMut<Outbox>>,
     ) {
+        let mut leaves = self.partings.own_leaves();
+        leaves.retain(|(id, _)| settled_at(id).is_some());
         self.pass(&Resend { now, settled_at, is_resend }, outbox);
+        let mut outbox = outbox.lock();
+        for (id, (at, after)) in leaves {
+            outbox.as_mut().leave(id, at, after);
+        }
     }
 
     /// Puts everyone into the outbox whose deadline a stall puts off, with the later deadline: heartbeats may wait to be read.

@@ -27,7 +27,7 @@ local SETTLING = 1000000
 -- For how many seconds a key is kept that no member renews.
 local KEEP = 30 * 86400
 
--- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline, and nobody who has left; how far the clock is
+-- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline who is silent, and nobody who has left; how far the clock is
 -- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; when
 -- the data last went back, by the server's clock; until when no event is handed out; the longest timeout in use in
 -- milliseconds, and until when it counts; how late users were set offline at most, of those who were late, and the number of the last of their
@@ -53,10 +53,12 @@ if swept_at and now < swept_at then
   now = swept_at
 end
 
--- Holds everyone's deadline for one timeout: each process needs time to write its users again. Only for a lease length that
--- of who has left: within it each member writes what it knows, so that a later heartbeat undoes the leave.
+-- Holds the deadlines, as heartbeats may be missing: for one timeout. Those of users who have left are held for one lease
+-- length: within it each member writes what it knows, so that a later heartbeat undoes the leave. No member shortens the
+-- hold of another one.
 local function hold_deadlines()
-  held_until, leaves_held_until = now + TIMEOUT, now + math.min(LEASE, TIMEOUT)
+  held_until = math.max(held_until, now + TIMEOUT)
+  leaves_held_until = math.max(leaves_held_until, now + math.min(LEASE, TIMEOUT))
   redis.call('HSET', META, 'hold', held_until, 'leave_hold', leaves_held_until)
 end
 

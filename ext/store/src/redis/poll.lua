@@ -93,8 +93,8 @@ local function due_users()
   return ids, scores
 end
 
--- Returns those of them who have left: everyone else's deadline is held. Whom a heartbeat has brought back since is no longer
--- listed.
+-- Returns those of them who have left, and their scores: everyone else's deadline is held. Data of before the key was there
+-- may list users who have come back since.
 local function due_leaving_users()
   local found = redis.call('ZRANGE', LEAVING, '-inf', math.floor(now / 1000), 'BYSCORE', 'LIMIT', 0, LIMIT)
   if #found == 0 then
@@ -103,7 +103,7 @@ local function due_leaving_users()
   local ids, scores, stale = {}, {}, {}
   local known, overflows = redis.call('ZMSCORE', USERS, unpack(found)), redis.call('HMGET', OVERFLOW, unpack(found))
   for n, id in ipairs(found) do
-    if known[n] and overflows[n] and select(4, parse_overflow(overflows[n])) then
+    if known[n] and overflows[n] and select(2, parse_overflow(overflows[n])) then
       ids[#ids + 1], scores[#scores + 1] = id, known[n]
     else
       stale[#stale + 1] = id
@@ -129,14 +129,15 @@ local function expire()
   local first, lag = is_overdue and first_event(), 0
   for n, id in ipairs(ids) do
     local deadline = math.floor(scores[n] / CLASSES)
-    local seen, left, is_leave, _ = deadline - timeout_of(scores[n] % CLASSES), nil, false, nil
+    local seen, left, latest, is_leave = deadline - timeout_of(scores[n] % CLASSES), nil, nil, false
     if overflows[n] then
-      seen, left, _, is_leave = parse_overflow(overflows[n])
+      seen, left, latest, is_leave = parse_overflow(overflows[n])
       if not left then
         stale_overflows[#stale_overflows + 1] = id
       end
     end
-    local due = math.max(deadline * 1000, is_leave and leaves_held_until or held_until)
+    local hold = left and math.min(held_until, math.max(leaves_held_until, latest * 1000)) or held_until
+    local due = math.max(deadline * 1000, hold)
     lag = math.max(lag, now - due)
     append(id, is_leave and 'l' or 't', due, (seen or deadline) * 1000)
     tombstones[#tombstones + 1] = math.max(seen or 0, left or 0)
@@ -158,8 +159,8 @@ end
 -- Returns how many users were set offline, how long ago the first was due, and in how long the next may be due, or -1.
 local function sweep()
   local first = first_deadline()
-  -- After a gap in the sweeps, nobody is set offline for one timeout: perhaps no member could reach the store, and no
-  -- heartbeat was written either.
+  -- After a gap in the sweeps, who is silent is not set offline for one timeout: perhaps no member could reach the store,
+  -- and no heartbeat was written either.
   if swept_at and first and now - swept_at > TIMEOUT / 2 then
     hold_deadlines()
     first = first_deadline()

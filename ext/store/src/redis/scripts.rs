@@ -54,7 +54,7 @@ pub(super) struct Keys {
     notices: String,
     /// The users who may have come or gone since the data went back: a sorted set.
     uncertain: String,
-    /// The users who are online and have left, by deadline: a sorted set. Also some who have come back.
+    /// The users who are online and have left, by the time when their leave is due: a sorted set.
     leaving: String,
     /// A key that never exists, for the check of permissions.
     pub(super) probe: String,

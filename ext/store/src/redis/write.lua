@@ -88,8 +88,11 @@ local function is_shorter(timeout, other)
   return 3 * timeout < 2 * math.max(longest_timeout, other)
 end
 
+local has_notices = false
+
 -- Has other members hear that a user's deadline was moved forward.
 local function append_notice(id)
+  has_notices = true
   redis.call('XADD', NOTICES, entry_id(next_number()), 'u', id, 't', math.ceil(now / 1000))
 end
 
@@ -138,7 +141,7 @@ local function heartbeat(n, age, timeout, is_resend)
       certain[#certain + 1] = users[n]
     end
     is_online[n] = true
-    append(users[n], 'o', at)
+    append(users[n], 'o', seen > came and seen * 1000 or at)
     appended = appended + 1
   elseif is_resend and is_new then
     -- The data may have lost that the user was online. The sweep sets the user offline, but not before each process had
@@ -184,7 +187,8 @@ for i = 6, #ARGV, 4 do
   end
 end
 
-local new_scores, new_leaving, new_tombstones, stale_tombstones, new_overflows, stale_overflows = {}, {}, {}, {}, {}, {}
+local new_scores, new_leaving, new_tombstones, new_overflows = {}, {}, {}, {}
+local stale_leaving, stale_tombstones, stale_overflows = {}, {}, {}
 
 -- Returns the class of user n, who is online, or 0 if the overflow has to hold the times.
 local function class_of_user(n)
@@ -202,9 +206,11 @@ for n, id in ipairs(users) do
       needs_overflow = class == 0
       new_scores[#new_scores + 1] = math.min(deadlines[n], LAST_DEADLINE) * CLASSES + class
       new_scores[#new_scores + 1] = id
-      if is_leave[n] then
-        new_leaving[#new_leaving + 1] = deadlines[n]
+      if left_at[n] then
+        new_leaving[#new_leaving + 1] = latest_deadlines[n]
         new_leaving[#new_leaving + 1] = id
+      elseif overflows[n] then
+        stale_leaving[#stale_leaving + 1] = id
       end
       if tombstones[n] then
         stale_tombstones[#stale_tombstones + 1] = id
@@ -226,16 +232,23 @@ end
 local function call_unless_empty(list, command, key)
   if #list > 0 then
     redis.call(command, key, unpack(list))
+    if key ~= USERS then
+      renew_key(key)
+    end
   end
 end
 call_unless_empty(new_scores, 'ZADD', USERS)
 call_unless_empty(new_leaving, 'ZADD', LEAVING)
+call_unless_empty(stale_leaving, 'ZREM', LEAVING)
 call_unless_empty(new_tombstones, 'ZADD', TOMBSTONES)
 call_unless_empty(stale_tombstones, 'ZREM', TOMBSTONES)
 call_unless_empty(new_overflows, 'HSET', OVERFLOW)
 call_unless_empty(stale_overflows, 'HDEL', OVERFLOW)
 call_unless_empty(new_uncertain, 'ZADD', UNCERTAIN)
 call_unless_empty(certain, 'ZREM', UNCERTAIN)
+if has_notices then
+  renew_key(NOTICES)
+end
 if appended > 0 then
   renew_key(USERS)
   renew_key(EVENTS)

@@ -51,8 +51,9 @@ pub(super) struct User {
     pub(super) parting: Parting,
     /// The data were lost, and every process that knew the user knows that the user has left.
     pub(super) is_leave_kept: bool,
-    /// The process of the last leave.
+    /// The process of the last leave, by number and by token.
     pub(super) left_process: Option<usize>,
+    pub(super) left_by: Option<Token>,
     /// The last heartbeat came soon after a leave: it may be dated forward.
     pub(super) is_return: bool,
     /// The last heartbeat must count even if it came right after the last leave: the same process got both.

@@ -109,6 +109,10 @@ impl Process {
         }
     }
 
+    pub(super) fn token(&self) -> Token {
+        self.state.lock().token()
+    }
+
     /// Takes in which calls fail. Returns how many reports this reply is worth: one if something fails, and nothing did
     /// before; one if the data are others, for the first time in this outage.
     pub(super) fn new_reports(&mut self, asked: &[Asked], reply: &Reply, now: Nanos) -> usize {

@@ -623,7 +623,7 @@ impl World {
         let is_before = |ago: Nanos| self.now.saturating_sub(ago) < *back_at;
         let is_held = |user: &usize| self.server.seen_ago(&user_id(*user)).is_some_and(is_before);
         let has_promise = self.are_times_exact() && !self.judge.has_lost_data;
-        let has_left = |user: &usize| self.server.is_leaving(&user_id(*user));
+        let has_left = |user: &usize| self.server.has_left(&user_id(*user));
         online.iter().copied().filter(|user| has_promise && is_held(user) && !has_left(user)).collect()
     }
 
@@ -882,6 +882,7 @@ impl World {
                 known.is_return_certain = known.left_process == Some(number) && self.options.is_fast();
                 known.is_return = known.last_leave.is_some_and(|at| self.now - at < SECOND);
                 known.last_heartbeat = Some(self.now);
+                known.prolonged_by = None;
                 known.heartbeats.push((self.now, timeout));
                 known.last_process = Some(number);
                 (known.parting, known.is_leave_kept) = (Parting::None, false);
@@ -891,6 +892,7 @@ impl World {
             }
             Sent::Leave => {
                 known.left_process = Some(number);
+                known.left_by = Some(process.token());
                 process.leave(user, clock, 0);
                 let oldest = known.last_heartbeat.map(|at| self.now - at + self.options.clock_step);
                 let is_written = self.server.seen_ago(&user_id(user)).is_some_and(|ago| Some(ago) <= oldest);
@@ -909,7 +911,7 @@ impl World {
                 true
             }
             Sent::LaterLeave => {
-                known.left_process = None;
+                (known.left_process, known.left_by) = (None, None);
                 process.leave(user, clock, LATER);
                 known.last_leave = Some(self.now);
                 true
@@ -1372,7 +1374,7 @@ impl World {
                 process.has_last_heartbeat(user, known.last_heartbeat) && process.state.lock().phase != Phase::Stopping
             };
             // Only the process that has put the deadline off knows the later one.
-            let has_put_off = |token| self.alive().any(|process| process.state.lock().token() == token);
+            let has_put_off = |token| self.alive().any(|process| process.token() == token);
             let is_put_off = known.prolonged_by.is_some_and(|token| !has_put_off(token));
             let is_excused = known.is_lost || known.is_unknown || is_put_off || self.is_backing_off(user);
             if known.heard != Some(Transition::Online) || is_excused || !self.alive().any(has_last) {
@@ -1508,6 +1510,15 @@ impl World {
             let is_excused = known.is_unknown || self.is_backing_off(user);
             if is_sending && known.last_heartbeat > known.last_leave && !is_online && !is_excused {
                 self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
+            }
+            // Whatever became of the data, the process that got the leave knows it, if it lives.
+            let is_leave_known =
+                known.left_by.is_some_and(|token| self.alive().any(|process| process.token() == token));
+            let is_long_ago = |left: Nanos| left + PROMPT + self.longest_lease_length() < self.now;
+            let is_last = known.last_leave > known.last_heartbeat && known.is_leave_certain;
+            let has_left = is_last && is_leave_known && known.last_leave.is_some_and(is_long_ago);
+            if has_left && is_online && !known.is_lost && !is_excused {
+                self.wrong.get_or_insert(format!("user {user} has left, and is online"));
             }
         }
     }

@@ -20,7 +20,7 @@ pub(super) struct PartitionRow {
     pub(super) known: Known,
     /// When the users were last swept.
     pub(super) swept: Option<i64>,
-    /// Nobody is set offline before that time, and nobody who has left before the second, which is never later.
+    /// Who is silent is not set offline before the first time, and who has left not before the second, which is never later.
     pub(super) hold: i64,
     pub(super) leave_hold: i64,
     /// No event is handed out before that time.
@@ -136,11 +136,18 @@ impl PartitionRow {
         false
     }
 
-    /// Holds everyone's deadline, since heartbeats may be missing. Only for a lease length that of who has left: within it each
-    /// member writes what it knows, so that a later heartbeat undoes the leave.
+    /// Holds the deadlines, as heartbeats may be missing: for one timeout. Those of users who have left are held for one lease
+    /// length: within it each member writes what it knows, so that a later heartbeat undoes the leave. No member shortens
+    /// the hold of another one.
     pub(super) fn hold_deadlines(&mut self, membership: &Membership, now: i64) {
-        self.hold = now.saturating_add(to_sql(membership.timeout));
-        self.leave_hold = now.saturating_add(to_sql(membership.lease.min(membership.timeout)));
+        self.hold = self.hold.max(now.saturating_add(to_sql(membership.timeout)));
+        let lease = to_sql(membership.lease.min(membership.timeout));
+        self.leave_hold = self.leave_hold.max(now.saturating_add(lease));
+    }
+
+    /// Returns until when a deadline is held, of a user who has left and would be due at `left_until`, or has not left.
+    pub(super) fn held_for(&self, left_until: Option<i64>) -> i64 {
+        left_until.map_or(self.hold, |until| self.hold.min(self.leave_hold.max(until)))
     }
 
     /// Returns until when deadlines are held, if they are. Times of before the boot are negative.

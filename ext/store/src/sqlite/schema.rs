@@ -28,8 +28,8 @@ const SCHEMA: &str = "
         generation INTEGER NOT NULL DEFAULT 0,   -- when they were last found to be older than a member knew, or 0
         last INTEGER NOT NULL DEFAULT 0,         -- the last number of an event, a version or a leave
         swept INTEGER,                           -- when the users were swept last
-        hold INTEGER NOT NULL DEFAULT 0,         -- nobody is set offline before that time
-        leave_hold INTEGER NOT NULL DEFAULT 0,   -- nobody who has left is
+        hold INTEGER NOT NULL DEFAULT 0,         -- who is silent is not set offline before that time
+        leave_hold INTEGER NOT NULL DEFAULT 0,   -- who has left is not set offline before that time
         silent_until INTEGER NOT NULL DEFAULT 0, -- no event is handed out before that time
         longest INTEGER NOT NULL DEFAULT 0,      -- the longest timeout in use
         longest_until INTEGER NOT NULL DEFAULT 0,
@@ -62,7 +62,7 @@ const SCHEMA: &str = "
         PRIMARY KEY (namespace, id)
     ) WITHOUT ROWID;
     CREATE INDEX users_by_sweep_at ON users (namespace, is_online, sweep_at);
-    CREATE INDEX leaving_users ON users (namespace, deadline) WHERE is_online = 1 AND is_leave = 1;
+    CREATE INDEX leaving_users ON users (namespace, left_until) WHERE is_online = 1 AND left IS NOT NULL;
     CREATE TABLE events (
         namespace INTEGER NOT NULL,
         number INTEGER NOT NULL,

@@ -66,8 +66,8 @@ fn first_sweep_at(connection: &Connection, partition: &PartitionRow, now: i64) -
     if partition.hold <= now {
         return Ok(first);
     }
-    let query =
-        "SELECT deadline FROM users WHERE namespace = ?1 AND is_online = 1 AND is_leave = 1 ORDER BY deadline LIMIT 1";
+    let query = "SELECT left_until FROM users WHERE namespace = ?1 AND is_online = 1 AND left IS NOT NULL
+                 ORDER BY left_until LIMIT 1";
     let leaving = connection.prepare_cached(query)?.query_row([partition.number], |row| row.get::<_, i64>(0));
     let leaving = leaving.optional()?.map(|leaving| leaving.max(partition.leave_hold));
     Ok(first.into_iter().chain(leaving).min())
@@ -121,9 +121,11 @@ struct Due {
     id: Vec<u8>,
     is_leave: bool,
     seen: i64,
+    /// When the user is due who has left, if nothing else makes the user due before.
+    left_until: Option<i64>,
 }
 
-/// Finds up to `count` users who are online, with the rest of a query.
+/// Finds up to `count` users who are online and meet `rest`, which is SQL: a condition and the order.
 fn find_due(
     transaction: &Transaction<'_>,
     (namespace, now): (i64, i64),
@@ -131,11 +133,13 @@ fn find_due(
     rest: &str,
 ) -> rusqlite::Result<Vec<Due>> {
     let query = format!(
-        "SELECT deadline, id, is_leave, ifnull(seen, deadline) FROM users WHERE namespace = ?1 AND is_online = 1 AND {rest} LIMIT ?3"
+        "SELECT deadline, id, is_leave, ifnull(seen, deadline), left, left_until FROM users
+         WHERE namespace = ?1 AND is_online = 1 AND {rest} LIMIT ?3"
     );
     let mut query = transaction.prepare_cached(&query)?;
     let due = query.query_map(params![namespace, now, i64::try_from(count).unwrap_or(i64::MAX)], |row| {
-        Ok(Due { deadline: row.get(0)?, id: row.get(1)?, is_leave: row.get(2)?, seen: row.get(3)? })
+        let left_until = row.get::<_, Option<i64>>(4)?.map(|_| row.get(5)).transpose()?;
+        Ok(Due { deadline: row.get(0)?, id: row.get(1)?, is_leave: row.get(2)?, seen: row.get(3)?, left_until })
     })?;
     due.collect()
 }
@@ -166,7 +170,8 @@ fn due_leaving_users(
     now: i64,
     limit: usize,
 ) -> rusqlite::Result<Vec<Due>> {
-    find_due(transaction, (partition.number, now), limit, "is_leave = 1 AND deadline <= ?2 ORDER BY deadline, id")
+    let rest = "left IS NOT NULL AND left_until <= ?2 ORDER BY left_until, id";
+    find_due(transaction, (partition.number, now), limit, rest)
 }
 
 /// Sets users offline. Returns by how much the first of them was late.
@@ -180,14 +185,14 @@ fn set_offline(
         due.first().map(|user| now.saturating_sub(user.deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
     let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
     let mut lag = 0;
-    for Due { deadline, id, is_leave, seen } in due {
+    for Due { deadline, id, is_leave, seen, left_until } in due {
         transaction
             .prepare_cached(
                 "UPDATE users SET is_online = 0, sweep_at = max(seen, ifnull(left, seen)), generation = ?3
                  WHERE namespace = ?1 AND id = ?2",
             )?
             .execute(params![partition.number, id, partition.known.generation as i64])?;
-        let due = (*deadline).max(if *is_leave { partition.leave_hold } else { partition.hold });
+        let due = (*deadline).max(partition.held_for(*left_until));
         append(transaction, partition, id, if *is_leave { Reason::Leave } else { Reason::Timeout }, (due, *seen))?;
         lag = lag.max(now.saturating_sub(due) as Nanos);
     }
