@@ -314,7 +314,7 @@ class OnlineManager
   #     few seconds, something is wrong.
   #   - `:partitions`: a Hash for each: `:number`, `:online`, `:waiting`, `:oldest_waiting`, `:dead_letters`; the
   #     `:lease_holder` ("host:pid", or nil) and for how many seconds the lease lasts (`:lease_remaining`); for how many
-  #     seconds nobody is set offline (`:hold`); which data they are (`:epoch`, `:generation`)
+  #     seconds nobody is set offline who is silent (`:hold`); which data they are (`:epoch`, `:generation`)
   #
   #   With a shared store, of this process:
   #

@@ -27,11 +27,11 @@ local SETTLING = 1000000
 -- For how many seconds a key is kept that no member renews.
 local KEEP = 30 * 86400
 
--- Fields of META: the epoch; when the partition was swept last; until when nobody is set offline who is silent, and nobody who has left; how far the clock is
--- ahead of the server's; the last number that was given out; who acquired the lease last, and until when it lasts; when
--- the data last went back, by the server's clock; until when no event is handed out; the longest timeout in use in
--- milliseconds, and until when it counts; how late users were set offline at most, of those who were late, and the number of the last of their
--- events. Also the classes: see class_of in write.lua.
+-- Fields of META: the epoch; when the partition was swept last; until when who is silent is not set offline, and (at the
+-- end) until when who has left is not; how far the clock is ahead of the server's; the last number that was given out; who
+-- acquired the lease last, and until when it lasts; when the data last went back, by the server's clock; until when no event
+-- is handed out; the longest timeout in use in milliseconds, and until when it counts; how late users were set offline at
+-- most, of those who were late, and the number of the last of their events. Also the classes: see class_of in write.lua.
 local meta = redis.call('HMGET', META, 'epoch', 'swept', 'hold', 'shift', 'last', 'holder', 'until', 'generation',
   'silent', 'longest', 'longest_until', 'overdue', 'overdue_through', 'leave_hold')
 local epoch, swept_at, held_until = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3]) or 0
