@@ -82,7 +82,7 @@ local function note_overdue(lateness, first)
   redis.call('HSET', META, 'overdue', overdue, 'overdue_through', overdue_through)
 end
 
--- Returns the users whose deadline has passed, the earliest first, and their scores.
+-- Returns the users whose deadline has passed, and their scores.
 local function due_users()
   local max_score = string.format('(%.0f', (math.floor(now / 1000) + 1) * CLASSES)
   local found = redis.call('ZRANGE', USERS, '-inf', max_score, 'BYSCORE', 'LIMIT', 0, LIMIT, 'WITHSCORES')
@@ -115,8 +115,7 @@ local function due_leaving_users()
   return ids, scores
 end
 
--- Sets users offline whose deadline has passed, the earliest first. Returns how many, and how long ago the first was
--- due.
+-- Sets users offline whose deadline has passed. Returns how many, and how long ago the first was due.
 local function expire()
   local ids, scores = (held_until > now and due_leaving_users or due_users)()
   if #ids == 0 then
@@ -124,7 +123,10 @@ local function expire()
   end
   local overflows = redis.call('EXISTS', OVERFLOW) == 1 and redis.call('HMGET', OVERFLOW, unpack(ids)) or {}
   local tombstones, stale_overflows = {}, {}
-  local first_due = math.floor(scores[1] / CLASSES) * 1000
+  local first_due = math.huge
+  for n = 1, #ids do
+    first_due = math.min(first_due, math.floor(scores[n] / CLASSES) * 1000)
+  end
   local is_overdue = first_due + OVERDUE < now
   local first, lag = is_overdue and first_event(), 0
   for n, id in ipairs(ids) do

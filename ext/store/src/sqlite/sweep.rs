@@ -182,7 +182,7 @@ fn set_offline(
     due: &[Due],
 ) -> rusqlite::Result<Nanos> {
     let overdue =
-        due.first().map(|user| now.saturating_sub(user.deadline)).filter(|lateness| *lateness > to_sql(OVERDUE));
+        due.iter().map(|user| now.saturating_sub(user.deadline)).max().filter(|lateness| *lateness > to_sql(OVERDUE));
     let first_event = if overdue.is_some() { super::events::first(transaction, partition.number)? } else { None };
     let mut lag = 0;
     for Due { deadline, id, is_leave, seen, left_until } in due {
