@@ -159,7 +159,9 @@ impl Options {
         };
         if random.percent(10) {
             // Far longer than a lease, to distinguish what waits for one timeout from what waits for one lease.
-            options.timeout = LONG_TIMEOUT;
+            if random.percent(70) {
+                options.timeout = LONG_TIMEOUT;
+            }
             options.user_timeouts.fill(LONG_TIMEOUT);
         }
         options

@@ -1420,7 +1420,6 @@ impl World {
 
     fn next_part(&mut self) {
         self.set_server_clock();
-        let timeout = self.options.timeout;
         match self.part {
             Part::Faults => {
                 self.trace(|| "PART no more faults".into());
@@ -1464,7 +1463,7 @@ impl World {
                 }
                 self.part = Part::Online;
                 // A user acts within one and a half of an interval, which was a third of the timeout at most.
-                self.at(timeout / 2 + 3 * SECOND, Happening::Part);
+                self.at(self.longest_timeout() / 2 + 3 * SECOND, Happening::Part);
             }
             Part::Online => {
                 self.check_online();
