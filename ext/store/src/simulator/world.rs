@@ -960,6 +960,11 @@ impl World {
         }
     }
 
+    /// Whether the process with this token lives.
+    fn is_token_alive(&self, token: Token) -> bool {
+        self.alive().any(|process| process.token() == token)
+    }
+
     fn longest_lease_length(&self) -> Nanos {
         self.alive().map(|process| process.state.lock().lease_length()).max().unwrap_or(0)
     }
@@ -1374,8 +1379,7 @@ impl World {
                 process.has_last_heartbeat(user, known.last_heartbeat) && process.state.lock().phase != Phase::Stopping
             };
             // Only the process that has put the deadline off knows the later one.
-            let has_put_off = |token| self.alive().any(|process| process.token() == token);
-            let is_put_off = known.prolonged_by.is_some_and(|token| !has_put_off(token));
+            let is_put_off = known.prolonged_by.is_some_and(|token| !self.is_token_alive(token));
             let is_excused = known.is_lost || known.is_unknown || is_put_off || self.is_backing_off(user);
             if known.heard != Some(Transition::Online) || is_excused || !self.alive().any(has_last) {
                 continue;
@@ -1511,8 +1515,7 @@ impl World {
                 self.wrong.get_or_insert(format!("user {user} sends heartbeats, and is not online"));
             }
             // Whatever became of the data, the process that got the leave knows it, if it lives.
-            let is_leave_known =
-                known.left_by.is_some_and(|token| self.alive().any(|process| process.token() == token));
+            let is_leave_known = known.left_by.is_some_and(|token| self.is_token_alive(token));
             let is_long_ago = |left: Nanos| left + PROMPT + self.longest_lease_length() < self.now;
             let is_last = known.last_leave > known.last_heartbeat && known.is_leave_certain;
             let has_left = is_last && is_leave_known && known.last_leave.is_some_and(is_long_ago);

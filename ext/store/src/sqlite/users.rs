@@ -92,7 +92,7 @@ impl User {
         let is_indexed_alike =
             before.is_some_and(|before| (before.is_online, before.sweep_at) == (self.is_online, self.sweep_at));
         let statement = if is_indexed_alike {
-            // Most heartbeats: SQLite leaves the index alone whose columns are not named.
+            // Most heartbeats: SQLite leaves the index by `sweep_at` alone, whose columns are not named.
             "UPDATE users SET seen = ?4, timeout = ?5, deadline = ?6, left = ?7, left_until = ?8, is_leave = ?9,
                  generation = ?10
              WHERE namespace = ?1 AND id = ?2 AND is_online = ?3 AND sweep_at = ?11"
